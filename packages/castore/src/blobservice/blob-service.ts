@@ -1,0 +1,69 @@
+import type { B3Digest } from "../digest.ts";
+import type { AbortOptions } from "../options.ts";
+
+/** One of the pieces that a blob is cut into, in order. */
+export interface ChunkMeta {
+  /** BLAKE3 digest of the piece. */
+  readonly digest: B3Digest;
+  /** Length of the piece in bytes. */
+  readonly size: number;
+}
+
+/** Which part of a blob to read. */
+export interface ReadOptions extends AbortOptions {
+  /** First byte to read. Default: 0. At or past the end, nothing is read. */
+  offset?: number;
+  /** How many bytes to read at most. Default: to the end. */
+  length?: number;
+}
+
+/**
+ * Stores blobs: byte strings of any length, named by the BLAKE3 digest of their bytes.
+ *
+ * What was put once reads back the same for ever; concurrent writers of the same blob, in one
+ * process or several, all succeed. Whatever is read is verified: bytes that do not match their
+ * digest are never handed out.
+ *
+ * Every method rejects with `signal.reason` when cancelled, with CastoreError `unavailable` when a
+ * backend cannot be reached, `resource_exhausted` when it is full.
+ */
+export interface BlobService extends AsyncDisposable {
+  /** Whether the blob, or a chunk of a blob, of that digest can be read. */
+  has(digest: B3Digest, options?: AbortOptions): Promise<boolean>;
+
+  /**
+   * How a blob is cut: its chunks in order. Empty if it is not cut any further, in which case it is
+   * read by its own digest. `undefined` if there is no such blob.
+   */
+  chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined>;
+
+  /**
+   * Reads a blob, or a chunk of a blob, from `offset` on, in pieces of any size. `undefined` if there
+   * is no such blob. The result is iterated once at most; ending early releases what it holds.
+   *
+   * Iterating throws CastoreError `data_loss` where stored bytes do not match their digest: from then
+   * on the blob counts as absent, and putting it again heals it.
+   */
+  read(digest: B3Digest, options?: ReadOptions): Promise<AsyncIterable<Uint8Array> | undefined>;
+
+  /** Starts a new blob. */
+  openWriter(options?: AbortOptions): BlobWriter;
+}
+
+/**
+ * Takes the bytes of one blob. One call at a time. A writer that is disposed before it was closed,
+ * cancelled or failed leaves nothing that can be read.
+ */
+export interface BlobWriter extends AsyncDisposable {
+  /**
+   * Adds bytes, which are handed over: the caller must not change them afterwards. Resolves when
+   * there is room for more.
+   */
+  write(data: Uint8Array): Promise<void>;
+
+  /**
+   * Ends the blob. Resolves with the digest once the blob is durable and can be read. Called again,
+   * gives the same digest.
+   */
+  close(): Promise<B3Digest>;
+}

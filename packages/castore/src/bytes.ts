@@ -1,0 +1,34 @@
+/** Compares byte strings lexicographically: negative, zero or positive. */
+export function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  return Buffer.compare(a, b);
+}
+
+/** Whether two byte strings are the same. */
+export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return Buffer.compare(a, b) === 0;
+}
+
+/** Joins parts into one byte string; a single part is returned as it is. */
+export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
+
+/**
+ * Shows bytes in a message: quoted, with `\xNN` for whatever is not printable ASCII. Long input is
+ * cut after 100 bytes.
+ */
+export function quoteBytes(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes.subarray(0, 100)) {
+    const plain = byte >= 0x20 && byte < 0x7f && byte !== 0x22 && byte !== 0x5c;
+    text += plain ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, "0")}`;
+  }
+  return bytes.length > 100 ? `"${text}"... (${bytes.length} bytes)` : `"${text}"`;
+}
+
+/** Reads an async iterable to its end into one byte string. For contents known to be small. */
+export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for await (const part of stream) parts.push(part);
+  return concatBytes(parts);
+}

@@ -1,0 +1,54 @@
+import type { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import type { AbortOptions } from "../options.ts";
+
+/**
+ * Stores directories, named by the BLAKE3 digest of their canonical encoding.
+ *
+ * A directory that can be read is whole: everything below it can be read too. Concurrent writers of
+ * the same directories all succeed. Whatever is read is verified.
+ *
+ * Every method rejects with `signal.reason` when cancelled, with CastoreError `unavailable` when a
+ * backend cannot be reached, `resource_exhausted` when it is full.
+ */
+export interface DirectoryService extends AsyncDisposable {
+  /**
+   * One directory; `undefined` if there is none of that digest. One whose stored bytes do not match
+   * counts as absent.
+   */
+  get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined>;
+
+  /**
+   * A directory and everything below it: first itself, then each further one once, after one that
+   * refers to it. Yields nothing if there is none of that digest.
+   *
+   * Iterating throws CastoreError `data_loss` if a directory below is missing or damaged.
+   */
+  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory>;
+
+  /** Starts to store a tree. */
+  openPutter(options?: AbortOptions): DirectoryPutter;
+}
+
+/**
+ * Takes the directories of one tree, from the leaves to the root. One call at a time. A putter that
+ * is disposed before it was closed, cancelled or failed leaves nothing that can be read.
+ */
+export interface DirectoryPutter extends AsyncDisposable {
+  /**
+   * Adds a directory. It refers only to directories that were added before it; one that was added
+   * already may be added again, to no effect.
+   *
+   * @throws CastoreError `invalid_argument` if it refers to one that was not added, or states another
+   *   size than that one has
+   */
+  put(directory: Directory): Promise<void>;
+
+  /**
+   * Ends the tree. Resolves with the digest of the directory added last, the root, once all of them
+   * are durable. Called again, gives the same digest.
+   *
+   * @throws CastoreError `invalid_argument` if none was added, or some cannot be reached from the root
+   */
+  close(): Promise<B3Digest>;
+}

@@ -1,0 +1,3 @@
+export * from "./gen/tvix/castore/protos/castore_pb.ts";
+export * from "./gen/tvix/castore/protos/rpc_blobstore_pb.ts";
+export * from "./gen/tvix/castore/protos/rpc_directory_pb.ts";

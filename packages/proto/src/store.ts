@@ -1,0 +1,2 @@
+export * from "./gen/tvix/store/protos/pathinfo_pb.ts";
+export * from "./gen/tvix/store/protos/rpc_pathinfo_pb.ts";

@@ -1,0 +1,20 @@
+import type { AbortOptions, Node } from "@tvix/castore";
+
+/** Size and digest of a NAR. */
+export interface CalculatedNar {
+  /** Length in bytes. */
+  readonly narSize: bigint;
+  /** SHA-256 digest, 32 bytes. */
+  readonly narSha256: Uint8Array;
+}
+
+/** Computes what the NAR of contents would be. */
+export interface NarCalculationService {
+  /**
+   * Size and digest of the NAR of `root`.
+   *
+   * @throws CastoreError or StoreError `not_found` if a directory or blob is missing, `data_loss` if
+   *   one is damaged or not of the stated size
+   */
+  calculateNar(root: Node, options?: AbortOptions): Promise<CalculatedNar>;
+}

@@ -1,0 +1,29 @@
+import type { Node } from "@tvix/castore";
+import type { ContentAddress } from "./nix/content-address.ts";
+import type { StorePath } from "./nix/store-path.ts";
+
+/** An ed25519 signature over the fingerprint of a store path. */
+export interface Signature {
+  /** Name of the key. */
+  readonly name: string;
+  /** The signature, 64 bytes. */
+  readonly data: Uint8Array;
+}
+
+/** What is known about one store path. Valid when it comes out of `convert.ts` or a service. */
+export interface PathInfo {
+  readonly storePath: StorePath;
+  /** The contents. */
+  readonly node: Node;
+  /** The store paths that the contents refer to, itself included where it does. */
+  readonly references: readonly StorePath[];
+  /** Length of the NAR of the contents in bytes, an unsigned 64-bit integer. */
+  readonly narSize: bigint;
+  /** SHA-256 digest of the NAR of the contents, 32 bytes. */
+  readonly narSha256: Uint8Array;
+  readonly signatures: readonly Signature[];
+  /** The derivation that built the contents, its name without `.drv`; `undefined` if not known. */
+  readonly deriver?: StorePath;
+  /** What the store path was computed from; `undefined` if it is input-addressed. */
+  readonly ca?: ContentAddress;
+}

@@ -1,0 +1,11 @@
+import { defineConfig } from "vitest/config";
+
+// biome-ignore lint/style/noDefaultExport: the form that vitest reads
+export default defineConfig({
+  test: {
+    include: ["{src,test}/**/*.test.ts"],
+    reporters: ["default", ["json", { outputFile: ".test-results.json" }]],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+});
