@@ -1,0 +1,67 @@
+import type { B3Digest } from "../digest.ts";
+import type { AbortOptions } from "../options.ts";
+import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
+import { readChunked } from "./chunked-reader.ts";
+import { ChunkedBlobWriter } from "./chunked-writer.ts";
+
+/** Keeps blobs in memory, equal chunks once, for as long as the service itself is kept. */
+export class MemoryBlobService implements BlobService {
+  /** By digest in hexadecimal. Every chunk of every blob, also the blobs that are one chunk. */
+  readonly #chunks: Map<string, Uint8Array> = new Map();
+  /** By digest in hexadecimal. The chunk lists of blobs of two or more. */
+  readonly #blobs: Map<string, readonly ChunkMeta[]> = new Map();
+
+  async has({ hex }: B3Digest, options?: AbortOptions): Promise<boolean> {
+    options?.signal?.throwIfAborted();
+    return this.#blobs.has(hex) || this.#chunks.has(hex);
+  }
+
+  async chunks(
+    { hex }: B3Digest,
+    options?: AbortOptions,
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    options?.signal?.throwIfAborted();
+    return this.#blobs.get(hex) ?? (this.#chunks.has(hex) ? [] : undefined);
+  }
+
+  async read(
+    digest: B3Digest,
+    options?: ReadOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    options?.signal?.throwIfAborted();
+    let chunks = this.#blobs.get(digest.hex);
+    if (chunks === undefined) {
+      const chunk = this.#chunks.get(digest.hex);
+      if (chunk === undefined) return undefined;
+      chunks = [{ digest, size: chunk.length }];
+    }
+    // The reader gets a copy: whatever it does to the bytes, what is stored matches its digest.
+    return readChunked(
+      chunks,
+      async (chunk) => new Uint8Array(this.#chunks.get(chunk.digest.hex)!),
+      options,
+    );
+  }
+
+  openWriter(options?: AbortOptions): BlobWriter {
+    const staged = new Map<string, Uint8Array>();
+    return new ChunkedBlobWriter(
+      {
+        putChunk: async ({ hex }, data) => {
+          if (!this.#chunks.has(hex)) staged.set(hex, data);
+        },
+        commit: async ({ hex }, chunks) => {
+          for (const [key, data] of staged) this.#chunks.set(key, data);
+          if (chunks.length > 1) this.#blobs.set(hex, chunks);
+          staged.clear();
+        },
+        discard: async () => staged.clear(),
+      },
+      options,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nothing is held but memory.
+  }
+}

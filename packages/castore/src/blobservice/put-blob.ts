@@ -1,0 +1,19 @@
+import type { B3Digest } from "../digest.ts";
+import type { AbortOptions } from "../options.ts";
+import type { BlobService } from "./blob-service.ts";
+
+/**
+ * Stores a blob that is in memory. The bytes are handed over: the caller must not change them
+ * afterwards.
+ *
+ * @returns its digest, once the blob is durable
+ */
+export async function putBlob(
+  blobService: BlobService,
+  data: Uint8Array,
+  options?: AbortOptions,
+): Promise<B3Digest> {
+  await using writer = blobService.openWriter(options);
+  await writer.write(data);
+  return await writer.close();
+}

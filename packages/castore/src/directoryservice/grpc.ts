@@ -1,0 +1,113 @@
+import { type Client, createClient } from "@connectrpc/connect";
+import {
+  type Directory as DirectoryMessage,
+  DirectoryService as DirectoryServiceDescriptor,
+  type PutDirectoryResponse,
+} from "@tvix/proto/castore";
+import { directoryFromProto, directoryToProto, encodeDirectory } from "../convert.ts";
+import { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import { CastoreError } from "../errors.ts";
+import type { Channel } from "../grpc/channel.ts";
+import { Upload } from "../grpc/upload.ts";
+import type { AbortOptions } from "../options.ts";
+import { fromConnectError } from "../rpc/connect-error.ts";
+import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { RootToLeavesValidator } from "./order-validator.ts";
+import { StagedTree } from "./staged-tree.ts";
+
+/** Directories in a gRPC server, verified as they arrive. Disposes of its channel. */
+export class GrpcDirectoryService implements DirectoryService {
+  readonly #channel: Channel;
+  readonly #client: Client<typeof DirectoryServiceDescriptor>;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+    this.#client = createClient(DirectoryServiceDescriptor, channel.transport);
+  }
+
+  async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+    let found: Directory | undefined;
+    for await (const directory of this.#read(digest, false, options)) found ??= directory;
+    return found;
+  }
+
+  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+    yield* this.#read(digest, true, options);
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    const { address } = this.#channel;
+    const upload = new Upload<DirectoryMessage, PutDirectoryResponse>(
+      (messages, callOptions) => this.#client.put(messages, callOptions),
+      `Cannot put directories at ${address}`,
+      options?.signal,
+    );
+    let root: B3Digest | undefined;
+    return new StagedTree(
+      {
+        async add({ directory, digest }) {
+          root = digest;
+          await upload.send(directoryToProto(directory));
+        },
+        async commit() {
+          const { rootDigest } = await upload.finish();
+          const stored = B3Digest.fromBytes(rootDigest);
+          if (root !== undefined && !stored.equals(root)) {
+            throw new CastoreError(
+              "data_loss",
+              `Cannot put directory ${root} at ${address}: the server stored ${stored}`,
+            );
+          }
+        },
+        discard: () => upload.cancel(new Error("The directory putter was disposed of")),
+      },
+      options,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#channel[Symbol.asyncDispose]();
+  }
+
+  async *#read(
+    digest: B3Digest,
+    recursive: boolean,
+    options?: AbortOptions,
+  ): AsyncGenerator<Directory> {
+    const signal = options?.signal;
+    signal?.throwIfAborted();
+    const action = `Cannot get directory ${digest} at ${this.#channel.address}`;
+    const validator = new RootToLeavesValidator(digest);
+    const stop = new AbortController(); // ends the call when the reader does
+    const callSignal = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    try {
+      const byWhat = { case: "digest", value: digest.bytes } as const;
+      for await (const message of this.#client.get({ byWhat, recursive }, { signal: callSignal })) {
+        const directory = verified(() => {
+          const directory = directoryFromProto(message);
+          validator.add(encodeDirectory(directory));
+          return directory;
+        }, action);
+        yield directory;
+      }
+    } catch (error) {
+      const failure = fromConnectError(error, action, signal);
+      if (failure instanceof CastoreError && failure.code === "not_found") return;
+      throw failure;
+    } finally {
+      stop.abort();
+    }
+    if (recursive) verified(() => validator.finish(), action);
+  }
+}
+
+/** What a server got wrong is not the fault of whoever asked. */
+function verified<T>(check: () => T, action: string): T {
+  try {
+    return check();
+  } catch (cause) {
+    if (!(cause instanceof CastoreError)) throw cause;
+    throw new CastoreError("data_loss", `${action}: ${cause.message}`, { cause });
+  }
+}

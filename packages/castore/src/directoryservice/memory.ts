@@ -1,0 +1,43 @@
+import type { EncodedDirectory } from "../convert.ts";
+import type { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import type { AbortOptions } from "../options.ts";
+import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { StagedTree } from "./staged-tree.ts";
+import { traverseDirectory } from "./traverse.ts";
+
+/** Keeps directories in memory, for as long as it lives. */
+export class MemoryDirectoryService implements DirectoryService {
+  readonly #directories = new Map<string, Directory>();
+
+  async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+    options?.signal?.throwIfAborted();
+    return this.#directories.get(digest.hex);
+  }
+
+  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
+    return traverseDirectory((digest) => this.get(digest), digest, options);
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    const staged: EncodedDirectory[] = [];
+    return new StagedTree(
+      {
+        async add(encoded) {
+          staged.push(encoded);
+        },
+        commit: async () => {
+          for (const { digest, directory } of staged) this.#directories.set(digest.hex, directory);
+        },
+        discard: () => {
+          staged.length = 0;
+        },
+      },
+      options,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#directories.clear();
+  }
+}

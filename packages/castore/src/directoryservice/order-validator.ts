@@ -1,0 +1,156 @@
+import { quoteBytes } from "../bytes.ts";
+import type { EncodedDirectory } from "../convert.ts";
+import { B3Digest } from "../digest.ts";
+import type { DirectoryEntry } from "../directory.ts";
+import { CastoreError } from "../errors.ts";
+
+/**
+ * Checks that directories come from the leaves to the root: each refers only to ones before it, with
+ * the size that they have, and all can be reached from the last one. Keeps digests and sizes only.
+ */
+export class LeavesToRootValidator {
+  /** Size of each directory so far, by digest. */
+  readonly #sizes = new Map<string, bigint>();
+  /** Digests of those that nothing refers to yet. In the end that is the root alone. */
+  readonly #unreferenced = new Set<string>();
+  #last: B3Digest | undefined;
+
+  /**
+   * Takes the next directory.
+   *
+   * @returns whether it is new; `false` for one that came before
+   * @throws CastoreError `invalid_argument` if it refers to one that did not come before it, or states
+   *   another size than that one has
+   */
+  add({ directory, digest }: EncodedDirectory): boolean {
+    for (const { name, node } of directory.entries) {
+      if (node.type !== "directory") continue;
+      const size = this.#sizes.get(node.digest.hex);
+      if (size === undefined) {
+        throw new CastoreError(
+          "invalid_argument",
+          `Cannot take directory ${digest}: entry ${quoteBytes(name)} refers to ${node.digest}, ` +
+            "expected that directory before it",
+        );
+      }
+      expectSize(digest, name, node.size, size);
+    }
+    this.#last = digest;
+    if (this.#sizes.has(digest.hex)) return false;
+    for (const { node } of directory.entries) {
+      if (node.type === "directory") this.#unreferenced.delete(node.digest.hex);
+    }
+    this.#sizes.set(digest.hex, directory.size);
+    this.#unreferenced.add(digest.hex);
+    return true;
+  }
+
+  /**
+   * To be called after the last directory.
+   *
+   * @returns the digest of the root
+   * @throws CastoreError `invalid_argument` if there was none, or some cannot be reached from the root
+   */
+  finish(): B3Digest {
+    if (this.#last === undefined) {
+      throw new CastoreError(
+        "invalid_argument",
+        "Cannot store a tree: expected a directory, found none",
+      );
+    }
+    for (const hex of this.#unreferenced) {
+      if (hex === this.#last.hex) continue;
+      const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot store a tree with root ${this.#last}: directory ${digest} cannot be reached from it`,
+      );
+    }
+    return this.#last;
+  }
+}
+
+/** A reference that was met before the directory itself. */
+interface Reference {
+  readonly parent: B3Digest;
+  readonly entry: DirectoryEntry["name"];
+  readonly size: bigint;
+}
+
+/**
+ * Checks that directories come from the root to the leaves: first the root asked for, then only ones
+ * that an earlier one refers to, with the size it states, each once, until none is missing. Keeps
+ * digests and references only.
+ */
+export class RootToLeavesValidator {
+  readonly #root: B3Digest;
+  /** What was referred to and did not come yet, by digest. */
+  readonly #expected = new Map<string, Reference>();
+  /** Sizes of those that came, by digest. */
+  readonly #seen = new Map<string, bigint>();
+
+  /** @param root digest of the directory that has to come first */
+  constructor(root: B3Digest) {
+    this.#root = root;
+  }
+
+  /**
+   * Takes the next directory.
+   *
+   * @throws CastoreError `invalid_argument` if it is not the root although the first, if nothing before
+   *   it refers to it, if it came before, or if sizes do not match
+   */
+  add({ directory, digest }: EncodedDirectory): void {
+    if (this.#seen.size === 0) {
+      if (!digest.equals(this.#root)) {
+        throw new CastoreError(
+          "invalid_argument",
+          `Cannot take directory ${digest}: expected the root ${this.#root} first`,
+        );
+      }
+    } else {
+      const reference = this.#expected.get(digest.hex);
+      if (reference === undefined) {
+        const reason = this.#seen.has(digest.hex)
+          ? "it came before"
+          : "no directory before it refers to it";
+        throw new CastoreError("invalid_argument", `Cannot take directory ${digest}: ${reason}`);
+      }
+      expectSize(reference.parent, reference.entry, reference.size, directory.size);
+      this.#expected.delete(digest.hex);
+    }
+    this.#seen.set(digest.hex, directory.size);
+    for (const { name, node } of directory.entries) {
+      if (node.type !== "directory") continue;
+      const known = this.#seen.get(node.digest.hex) ?? this.#expected.get(node.digest.hex)?.size;
+      if (known !== undefined) expectSize(digest, name, node.size, known);
+      else this.#expected.set(node.digest.hex, { parent: digest, entry: name, size: node.size });
+    }
+  }
+
+  /**
+   * To be called after the last directory. No directory at all is fine: the root is absent then.
+   *
+   * @throws CastoreError `invalid_argument` if one that was referred to is missing
+   */
+  finish(): void {
+    const [missing] = this.#expected;
+    if (missing === undefined) return;
+    const [hex, { parent, entry }] = missing;
+    const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot take the tree below ${this.#root}: entry ${quoteBytes(entry)} of directory ${parent} ` +
+        `refers to ${digest}, which is missing`,
+    );
+  }
+}
+
+function expectSize(parent: B3Digest, entry: Uint8Array, stated: bigint, actual: bigint): void {
+  if (stated === actual) return;
+  throw new CastoreError(
+    "invalid_argument",
+    `Cannot take directory ${parent}: entry ${quoteBytes(entry)} states size ${stated}, ` +
+      `expected ${actual}`,
+  );
+}

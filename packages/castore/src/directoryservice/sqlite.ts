@@ -1,0 +1,135 @@
+import Sqlite from "better-sqlite3";
+import { decodeDirectoryOf } from "../convert.ts";
+import type { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import { CastoreError } from "../errors.ts";
+import type { AbortOptions } from "../options.ts";
+import { type Database, sqliteError } from "../sqlite/database.ts";
+import { KeyValueTable, type Row } from "../sqlite/key-value-table.ts";
+import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { StagedTree, type TreeStage } from "./staged-tree.ts";
+import { traverseDirectory } from "./traverse.ts";
+
+/** What {@link SqliteDirectoryService.open} is told. */
+export interface SqliteDirectoryOptions extends AbortOptions {
+  /** The database file, or `":memory:"` for a temporary one. */
+  path: string;
+  /** Is told of damaged rows that were met, and removed. Default: a process warning. */
+  onCorrupt?: (message: string) => void;
+}
+
+/** "TvxD": the application id of these databases. */
+const APPLICATION_ID = 0x54767844;
+
+/** How many bytes of a tree wait in memory; a larger one waits in a temporary file. */
+const STAGE_IN_MEMORY = 8 * 1024 * 1024;
+
+/**
+ * Keeps directories in a SQLite database: one table `directories` from digest to canonical encoding. A
+ * tree becomes visible in one transaction.
+ */
+export class SqliteDirectoryService implements DirectoryService {
+  readonly #table: KeyValueTable;
+  readonly #onCorrupt: (message: string) => void;
+
+  private constructor(table: KeyValueTable, onCorrupt: (message: string) => void) {
+    this.#table = table;
+    this.#onCorrupt = onCorrupt;
+  }
+
+  /**
+   * Opens a database, or creates it.
+   *
+   * @throws CastoreError `invalid_argument` for a file of another kind, `data_loss` for a damaged one,
+   *   `unavailable` while another process holds it
+   */
+  static async open(options: SqliteDirectoryOptions): Promise<SqliteDirectoryService> {
+    const table = await KeyValueTable.open({
+      path: options.path,
+      applicationId: APPLICATION_ID,
+      table: "directories",
+      keyColumn: "digest",
+      signal: options.signal,
+    });
+    return new SqliteDirectoryService(
+      table,
+      options.onCorrupt ?? ((message) => process.emitWarning(message)),
+    );
+  }
+
+  async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+    options?.signal?.throwIfAborted();
+    const data = this.#table.get(digest.bytes);
+    if (data === undefined) return undefined;
+    try {
+      return decodeDirectoryOf(digest, data);
+    } catch (error) {
+      if (!(error instanceof CastoreError) || error.code !== "data_loss") throw error;
+      this.#onCorrupt(error.message);
+      await this.#table.remove([digest.bytes, data]);
+      return undefined;
+    }
+  }
+
+  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
+    return traverseDirectory((digest) => this.get(digest), digest, options);
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    return new StagedTree(stageFor(this.#table), options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#table[Symbol.asyncDispose]();
+  }
+}
+
+/** Keeps a tree in memory while it is small, and in a database that SQLite deletes by itself if not. */
+function stageFor(table: KeyValueTable): TreeStage {
+  let rows: Row[] = [];
+  let bytes = 0;
+  let spilled: Database | undefined;
+  const spill = () => {
+    spilled ??= temporaryDatabase();
+    const insert = spilled.prepare<[Uint8Array, Uint8Array]>("INSERT INTO staged VALUES (?, ?)");
+    spilled.transaction(() => {
+      for (const [key, data] of rows) insert.run(key, data);
+    })();
+    rows = [];
+    bytes = 0;
+  };
+  function* all(): Generator<Row> {
+    if (spilled !== undefined) {
+      const query = spilled.prepare<[], [Buffer, Buffer]>(
+        "SELECT digest, data FROM staged ORDER BY rowid",
+      );
+      yield* query.raw().iterate();
+    }
+    yield* rows;
+  }
+  return {
+    async add({ digest, bytes: data }) {
+      rows.push([digest.bytes, data]);
+      bytes += data.length;
+      if (bytes < STAGE_IN_MEMORY) return;
+      try {
+        spill();
+      } catch (error) {
+        throw sqliteError(error, "Cannot write to a temporary file");
+      }
+    },
+    commit: () => table.put({ [Symbol.iterator]: all }),
+    discard() {
+      rows = [];
+      spilled?.close();
+    },
+  };
+}
+
+function temporaryDatabase(): Database {
+  const database = new Sqlite(""); // the name of a database in a temporary file
+  database.pragma("journal_mode = OFF");
+  database.pragma("synchronous = OFF");
+  database.exec("CREATE TABLE staged (digest BLOB, data BLOB)");
+  return database;
+}

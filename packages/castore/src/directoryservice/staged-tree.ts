@@ -1,0 +1,78 @@
+import { type EncodedDirectory, encodeDirectory } from "../convert.ts";
+import type { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import { CastoreError } from "../errors.ts";
+import type { AbortOptions } from "../options.ts";
+import type { DirectoryPutter } from "./directory-service.ts";
+import { LeavesToRootValidator } from "./order-validator.ts";
+
+/** Where the directories of one tree wait until all of them have come. */
+export interface TreeStage {
+  /** Keeps a directory aside. Each comes once, leaves first. */
+  add(encoded: EncodedDirectory): Promise<void>;
+  /** Makes all of them durable and visible. */
+  commit(): Promise<void>;
+  /** Releases what was kept. Called once, last, after `commit` too. */
+  discard(): void | Promise<void>;
+}
+
+/** The putter of services that keep a tree aside until it is complete and found valid. */
+export class StagedTree implements DirectoryPutter {
+  readonly #stage: TreeStage;
+  readonly #signal: AbortSignal | undefined;
+  readonly #validator = new LeavesToRootValidator();
+  #open = true;
+  #closed: Promise<B3Digest> | undefined;
+
+  constructor(stage: TreeStage, options?: AbortOptions) {
+    this.#stage = stage;
+    this.#signal = options?.signal;
+  }
+
+  async put(directory: Directory): Promise<void> {
+    if (this.#closed !== undefined || !this.#open) {
+      throw new CastoreError("invalid_argument", "Cannot put a directory: the putter has ended");
+    }
+    try {
+      this.#signal?.throwIfAborted();
+      const encoded = encodeDirectory(directory);
+      if (this.#validator.add(encoded)) await this.#stage.add(encoded);
+    } catch (error) {
+      await this.#end();
+      throw error;
+    }
+  }
+
+  close(): Promise<B3Digest> {
+    this.#closed ??= this.#commit();
+    return this.#closed;
+  }
+
+  async #commit(): Promise<B3Digest> {
+    try {
+      if (!this.#open) {
+        throw new CastoreError(
+          "invalid_argument",
+          "Cannot close the putter: it has failed or ended",
+        );
+      }
+      this.#signal?.throwIfAborted();
+      const root = this.#validator.finish();
+      await this.#stage.commit();
+      return root;
+    } finally {
+      await this.#end();
+    }
+  }
+
+  async #end(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await this.#stage.discard();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#closed?.catch(() => undefined); // whoever called close() was told
+    await this.#end();
+  }
+}

@@ -1,0 +1,40 @@
+import { quoteBytes } from "../bytes.ts";
+import { CastoreError, type ErrorCode } from "../errors.ts";
+
+const CODES: Readonly<Record<string, ErrorCode>> = {
+  // What was listed is gone, or is something else now.
+  ENOENT: "aborted",
+  ENOTDIR: "aborted",
+  ELOOP: "aborted",
+  ENXIO: "aborted",
+  EACCES: "permission_denied",
+  EPERM: "permission_denied",
+  EMFILE: "resource_exhausted",
+  ENFILE: "resource_exhausted",
+  ENOMEM: "resource_exhausted",
+  EIO: "data_loss",
+};
+
+/** Turns what the file system threw into a CastoreError by cause; passes on everything else. */
+export function fileError(error: unknown, path: Buffer, action: string): unknown {
+  const errno = (error as NodeJS.ErrnoException).code;
+  if (!(error instanceof Error) || error instanceof CastoreError || errno === undefined) {
+    return error;
+  }
+  const code = CODES[errno] ?? "internal";
+  return new CastoreError(code, `Cannot ${action} ${showFilePath(path)}: ${reason(errno)}`, {
+    cause: error,
+  });
+}
+
+function reason(errno: string): string {
+  if (errno === "ENOENT") return "it does not exist (any more)";
+  if (errno === "ELOOP" || errno === "ENXIO" || errno === "ENOTDIR") return "it was replaced";
+  return `the system answered ${errno}`;
+}
+
+/** Shows a path of the file system in a message: as text where it is UTF-8, else its bytes. */
+export function showFilePath(path: Buffer): string {
+  const text = path.toString("utf8");
+  return Buffer.from(text, "utf8").equals(path) ? JSON.stringify(text) : quoteBytes(path);
+}

@@ -1,0 +1,21 @@
+import type { SymlinkTarget } from "../node.ts";
+import type { PathComponent } from "../path.ts";
+
+/**
+ * Is shown a tree while it is imported, in canonical order: depth first, the entries of a directory
+ * sorted bytewise by name. So a digest over a whole tree is had without reading it a second time.
+ *
+ * The root is one of `enterDirectory`, `file` or `symlink`. Between `enterDirectory` and
+ * `leaveDirectory` each entry is `entry`, followed by what it is.
+ */
+export interface TreeVisitor {
+  enterDirectory(): void;
+  /** The name of the next entry of the directory. */
+  entry(name: PathComponent): void;
+  leaveDirectory(): void;
+  /** A regular file; its contents follow, `size` bytes in all. */
+  file(size: bigint, executable: boolean): void;
+  /** Some of the contents of the file, in order. To be used up before returning. */
+  contents(data: Uint8Array): void;
+  symlink(target: SymlinkTarget): void;
+}

@@ -1,0 +1,127 @@
+import type { Dirent, Stats } from "node:fs";
+import { lstat, readdir } from "node:fs/promises";
+import { compareBytes } from "../bytes.ts";
+import { CastoreError } from "../errors.ts";
+import { type PathComponent, pathComponent } from "../path.ts";
+import { fileError, showFilePath } from "./file-error.ts";
+
+/** What the walk meets. A folder is met twice: before and after everything in it. */
+export interface WalkStep {
+  readonly type: "enter" | "leave" | "file" | "symlink";
+  /** The names that lead from the root to here; empty for the root itself. */
+  readonly path: readonly PathComponent[];
+  /** Where it is in the file system. */
+  readonly at: Buffer;
+}
+
+/** A folder that is being walked. */
+interface Frame {
+  readonly path: readonly PathComponent[];
+  readonly at: Buffer;
+  /** Its entries, sorted bytewise by name, last first: the next one is taken from the end. */
+  readonly rest: Dirent<Buffer>[];
+}
+
+/**
+ * Walks what is at `root` in canonical order: depth first, the entries of a folder sorted bytewise by
+ * name. Symlinks are not followed.
+ *
+ * @throws CastoreError `not_found` if there is no such path, `invalid_argument` for anything but
+ *   folders, regular files and symlinks, `aborted` for what vanishes meanwhile
+ */
+export async function* walkTree(root: Buffer): AsyncGenerator<WalkStep> {
+  const stack: Frame[] = [];
+  const type = typeOf(root, await lstatRoot(root));
+  if (type !== "directory") {
+    yield { type, path: [], at: root };
+    return;
+  }
+  yield { type: "enter", path: [], at: root };
+  stack.push({ path: [], at: root, rest: await listFolder(root) });
+  for (let frame = stack.at(-1); frame !== undefined; frame = stack.at(-1)) {
+    const entry = frame.rest.pop();
+    if (entry === undefined) {
+      yield { type: "leave", path: frame.path, at: frame.at };
+      stack.pop();
+      continue;
+    }
+    const path = [...frame.path, pathComponent(entry.name)];
+    const at = Buffer.concat([frame.at, Buffer.from("/"), entry.name]);
+    const type = typeOf(at, isKnown(entry) ? entry : await lstatEntry(at));
+    if (type === "directory") {
+      yield { type: "enter", path, at };
+      stack.push({ path, at, rest: await listFolder(at) });
+    } else {
+      yield { type, path, at };
+    }
+  }
+}
+
+async function listFolder(at: Buffer): Promise<Dirent<Buffer>[]> {
+  try {
+    const entries = await readdir(at, { encoding: "buffer", withFileTypes: true });
+    return entries.sort((a, b) => compareBytes(b.name, a.name));
+  } catch (error) {
+    throw fileError(error, at, "read folder");
+  }
+}
+
+async function lstatRoot(at: Buffer): Promise<Stats> {
+  try {
+    return await lstat(at);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") {
+      throw new CastoreError(
+        "not_found",
+        `Cannot import ${showFilePath(at)}: there is no such file or folder`,
+        { cause: error },
+      );
+    }
+    throw fileError(error, at, "import");
+  }
+}
+
+async function lstatEntry(at: Buffer): Promise<Stats> {
+  try {
+    return await lstat(at);
+  } catch (error) {
+    throw fileError(error, at, "import");
+  }
+}
+
+type FileType = Pick<
+  Stats,
+  | "isFile"
+  | "isDirectory"
+  | "isSymbolicLink"
+  | "isSocket"
+  | "isFIFO"
+  | "isBlockDevice"
+  | "isCharacterDevice"
+>;
+
+/** Some file systems do not tell types when they list a folder. */
+function isKnown(entry: FileType): boolean {
+  return describe(entry) !== undefined;
+}
+
+function describe(entry: FileType): string | undefined {
+  if (entry.isDirectory()) return "directory";
+  if (entry.isFile()) return "file";
+  if (entry.isSymbolicLink()) return "symlink";
+  if (entry.isSocket()) return "socket";
+  if (entry.isFIFO()) return "fifo";
+  if (entry.isBlockDevice()) return "block device";
+  if (entry.isCharacterDevice()) return "character device";
+  return undefined;
+}
+
+function typeOf(at: Buffer, entry: FileType): "directory" | "file" | "symlink" {
+  const type = describe(entry);
+  if (type === "directory" || type === "file" || type === "symlink") return type;
+  throw new CastoreError(
+    "invalid_argument",
+    `Cannot import ${showFilePath(at)}: expected a folder, a regular file or a symlink, found ` +
+      `a ${type ?? "file of unknown type"}`,
+  );
+}

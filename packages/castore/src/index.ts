@@ -1,0 +1,68 @@
+export type {
+  BlobService,
+  BlobWriter,
+  ChunkMeta,
+  ReadOptions,
+} from "./blobservice/blob-service.ts";
+export { type ReadChunkedOptions, readChunked } from "./blobservice/chunked-reader.ts";
+export {
+  ChunkedBlobWriter,
+  type ChunkedBlobWriterOptions,
+  type ChunkSink,
+} from "./blobservice/chunked-writer.ts";
+export { GrpcBlobService } from "./blobservice/grpc.ts";
+export { MemoryBlobService } from "./blobservice/memory.ts";
+export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
+export { putBlob } from "./blobservice/put-blob.ts";
+export { collectBytes, compareBytes, concatBytes, equalBytes, quoteBytes } from "./bytes.ts";
+export {
+  expectBare,
+  grpcOpeners,
+  openBlobService,
+  openDirectoryService,
+  sqlitePath,
+} from "./composition/from-addr.ts";
+export {
+  openFromRegistry,
+  type ServiceOpener,
+  type ServiceRegistry,
+} from "./composition/registry.ts";
+export { parseServiceAddress, type ServiceAddress } from "./composition/service-address.ts";
+export {
+  anonymousNodeFromProto,
+  decodeDirectory,
+  decodeDirectoryOf,
+  directoryFromProto,
+  directoryToProto,
+  type EncodedDirectory,
+  encodeDirectory,
+  namedNodeFromProto,
+  nodeToProto,
+} from "./convert.ts";
+export { B3Digest } from "./digest.ts";
+export { Directory, type DirectoryEntry } from "./directory.ts";
+export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
+export { GrpcDirectoryService } from "./directoryservice/grpc.ts";
+export { MemoryDirectoryService } from "./directoryservice/memory.ts";
+export {
+  LeavesToRootValidator,
+  RootToLeavesValidator,
+} from "./directoryservice/order-validator.ts";
+export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directoryservice/sqlite.ts";
+export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
+export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
+export { CastoreError, type ErrorCode } from "./errors.ts";
+export { type Channel, MAX_MESSAGE_BYTES, openChannel } from "./grpc/channel.ts";
+export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
+export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
+export type { TreeVisitor } from "./import/tree-visitor.ts";
+export {
+  type DirectoryNode,
+  type FileNode,
+  type Node,
+  type SymlinkNode,
+  type SymlinkTarget,
+  symlinkTarget,
+} from "./node.ts";
+export type { AbortOptions } from "./options.ts";
+export { type PathComponent, pathComponent } from "./path.ts";

@@ -1,0 +1,80 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import {
+  BlobChunkSchema,
+  type BlobService as BlobServiceDescriptor,
+  StatBlobResponse_ChunkMetaSchema,
+} from "@tvix/proto/castore";
+import type { BlobService } from "../blobservice/blob-service.ts";
+import { B3Digest } from "../digest.ts";
+import { toConnectError } from "./connect-error.ts";
+
+/** How many bytes of a blob go into one message. */
+const MESSAGE_BYTES = 1024 * 1024;
+
+/** Serves a blob service. */
+export function blobServiceHandler(
+  blobService: BlobService,
+): ServiceImpl<typeof BlobServiceDescriptor> {
+  return {
+    async stat(request, { signal }) {
+      try {
+        const digest = B3Digest.fromBytes(request.digest);
+        if (!request.sendChunks) {
+          if (!(await blobService.has(digest, { signal }))) throw notFound(digest);
+          return {};
+        }
+        const chunks = await blobService.chunks(digest, { signal });
+        if (chunks === undefined) throw notFound(digest);
+        return {
+          chunks: chunks.map(({ digest, size }) =>
+            create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
+          ),
+        };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async *read(request, { signal }) {
+      try {
+        const digest = B3Digest.fromBytes(request.digest);
+        const stream = await blobService.read(digest, { signal });
+        if (stream === undefined) throw notFound(digest);
+        for await (const bytes of stream) {
+          for (let at = 0; at < bytes.length; at += MESSAGE_BYTES) {
+            yield create(BlobChunkSchema, { data: bytes.subarray(at, at + MESSAGE_BYTES) });
+          }
+        }
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async put(messages, { signal }) {
+      try {
+        await using writer = blobService.openWriter({ signal });
+        for await (const { data } of messages) await writer.write(data);
+        await expectWholeUpload(signal);
+        const digest = await writer.close();
+        return { digest: digest.bytes };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+  };
+}
+
+/**
+ * To be called when the messages of an upload have ended, before anything is stored: many clients end
+ * the stream in good order an instant before they cancel it.
+ */
+export async function expectWholeUpload(signal: AbortSignal): Promise<void> {
+  await yieldToEvents();
+  signal.throwIfAborted();
+}
+
+function notFound(digest: B3Digest): ConnectError {
+  return new ConnectError(`Blob ${digest} not found`, Code.NotFound);
+}

@@ -1,0 +1,14 @@
+/**
+ * Resolves once any of the signals is aborted, and leaves nothing behind on the others: some of them
+ * live as long as the server.
+ */
+export function firstAbort(...signals: readonly AbortSignal[]): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      for (const signal of signals) signal.removeEventListener("abort", done);
+      resolve();
+    };
+    for (const signal of signals) signal.addEventListener("abort", done);
+    if (signals.some((signal) => signal.aborted)) done();
+  });
+}

@@ -1,0 +1,45 @@
+import type { DescService } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
+import { Health, HealthCheckResponse_ServingStatus as Status } from "@tvix/proto/health";
+import { firstAbort } from "./first-abort.ts";
+
+/** What the health service reports on. */
+export interface HealthOptions {
+  /** The services that the server serves. */
+  services: readonly DescService[];
+  /** Aborts when the server begins to stop: from then on nothing is serving. */
+  stopping: AbortSignal;
+}
+
+/**
+ * Registers `grpc.health.v1.Health`. The server as a whole (`""`) and each of its services are
+ * serving until the server begins to stop, which watchers are told before their calls end.
+ */
+export function registerHealth(
+  router: ConnectRouter,
+  { services, stopping }: HealthOptions,
+): ConnectRouter {
+  const known = new Set(["", ...services.map((service) => service.typeName)]);
+  const statusOf = (service: string): Status => {
+    if (!known.has(service)) return Status.SERVICE_UNKNOWN;
+    return stopping.aborted ? Status.NOT_SERVING : Status.SERVING;
+  };
+  return router.service(Health, {
+    check({ service }) {
+      if (!known.has(service)) {
+        throw new ConnectError(
+          `cannot check ${JSON.stringify(service)}: no such service`,
+          Code.NotFound,
+        );
+      }
+      return { status: statusOf(service) };
+    },
+    async *watch({ service }, { signal }) {
+      const before = statusOf(service);
+      yield { status: before };
+      await firstAbort(signal, stopping);
+      const after = statusOf(service);
+      if (!signal.aborted && after !== before) yield { status: after };
+    },
+  });
+}

@@ -1,0 +1,107 @@
+import { BlockList, isIPv4, isIPv6 } from "node:net";
+import { CastoreError } from "@tvix/castore";
+
+/** Where a server accepts connections. */
+export type ListenAddress = TcpListenAddress | UnixListenAddress;
+
+/** A TCP port of one host. */
+export interface TcpListenAddress {
+  readonly kind: "tcp";
+  /**
+   * An IPv4 address, an IPv6 address without brackets, or a host name. `localhost` stands for both
+   * loopback addresses, 127.0.0.1 and ::1, as far as the machine has them.
+   */
+  readonly host: string;
+  /** 0 to 65535, where 0 lets the system choose one. */
+  readonly port: number;
+  /** Whether only this machine can connect. A host name other than `localhost` counts as not. */
+  readonly local: boolean;
+}
+
+/** A unix socket. */
+export interface UnixListenAddress {
+  readonly kind: "unix";
+  /** Path of the socket file, absolute or relative. */
+  readonly path: string;
+  readonly local: true;
+}
+
+/** Bytes that fit into the address of a unix socket, without the NUL at its end. */
+const MAX_UNIX_PATH_BYTES = process.platform === "darwin" ? 103 : 107;
+
+const HOST_NAME = /^(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?$/;
+
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8, "ipv4");
+loopback.addAddress("::1", "ipv6");
+
+/**
+ * Parses what `--listen-address` takes: `host:port` with an IPv4 address or a name, `[IPv6]:port`,
+ * or the path of a unix socket, which contains a `/` or follows the prefix `unix:`.
+ *
+ * @throws CastoreError `invalid_argument` for anything else
+ */
+export function parseListenAddress(text: string): ListenAddress {
+  if (text.startsWith("unix:")) return unixAddress(text, text.slice("unix:".length));
+  if (/^[a-z][a-z0-9+.-]*:\//i.test(text)) throw refuse(text, "an address with a scheme");
+  if (/^(?:\[[^/]*\]|[^/:]*):\d+\//.test(text)) throw refuse(text, "a path after the port");
+  if (text.includes("/")) return unixAddress(text, text);
+  return tcpAddress(text);
+}
+
+function unixAddress(text: string, path: string): UnixListenAddress {
+  if (path === "") throw refuse(text, "an empty path");
+  if (path.includes("\0")) throw refuse(text, "a path with a NUL character");
+  if (path.endsWith("/")) throw refuse(text, "the path of a folder");
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_UNIX_PATH_BYTES) {
+    throw refuse(
+      text,
+      `a path of ${bytes} bytes, more than the ${MAX_UNIX_PATH_BYTES} of a socket`,
+    );
+  }
+  return { kind: "unix", path, local: true };
+}
+
+function tcpAddress(text: string): TcpListenAddress {
+  const colon = text.lastIndexOf(":");
+  if (colon === -1) throw refuse(text, "neither a port nor a path");
+  const port = parsePort(text, text.slice(colon + 1));
+  const host = text.slice(0, colon);
+  if (host.startsWith("[") && host.endsWith("]")) {
+    const address = host.slice(1, -1);
+    if (!isIPv6(address)) throw refuse(text, `"${address}", which is no IPv6 address`);
+    return { kind: "tcp", host: address, port, local: isLoopback(address) };
+  }
+  if (host === "") throw refuse(text, "no host; [::] stands for all interfaces");
+  if (host.includes(":")) throw refuse(text, "colons outside of brackets");
+  if (!isIPv4(host) && (!HOST_NAME.test(host) || /^[0-9.]+$/.test(host))) {
+    throw refuse(text, `"${host}", which is neither an IPv4 address nor a host name`);
+  }
+  return { kind: "tcp", host, port, local: isLoopback(host) };
+}
+
+function parsePort(text: string, port: string): number {
+  if (!/^(?:0|[1-9][0-9]{0,4})$/.test(port) || Number(port) > 65535) {
+    throw refuse(text, `the port "${port}" instead of one from 0 to 65535`);
+  }
+  return Number(port);
+}
+
+function isLoopback(host: string): boolean {
+  if (isIPv4(host)) return loopback.check(host, "ipv4");
+  if (isIPv6(host)) return loopback.check(host.replace(/%.*$/, ""), "ipv6");
+  return host.toLowerCase() === "localhost";
+}
+
+function refuse(text: string, found: string): CastoreError {
+  return new CastoreError(
+    "invalid_argument",
+    `Cannot listen on ${JSON.stringify(text)}: expected "host:port", "[IPv6]:port" or the path of a unix socket, found ${found}`,
+  );
+}
+
+/** Writes an address the way that {@link parseListenAddress} reads it. */
+export function formatTcpAddress(host: string, port: number): string {
+  return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
+}

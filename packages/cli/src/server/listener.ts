@@ -1,0 +1,217 @@
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { lstat, rename, rm, stat, unlink } from "node:fs/promises";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { dirname, join } from "node:path";
+import { CastoreError, type ErrorCode } from "@tvix/castore";
+import {
+  formatTcpAddress,
+  type ListenAddress,
+  type TcpListenAddress,
+  type UnixListenAddress,
+} from "./listen-address.ts";
+
+/** A socket that accepts connections. */
+export interface Listener {
+  /** What it is bound to, with the real port, in the syntax of `--listen-address`. */
+  readonly address: string;
+
+  /**
+   * Accepts no more connections, at once, and removes the file of a unix socket. Resolves when the
+   * last connection that was accepted has ended.
+   */
+  close(): Promise<void>;
+}
+
+/** What a listener tells about. */
+export interface ListenerEvents {
+  /** A connection was made. Its socket allows half-open connections. */
+  onConnection: (socket: Socket) => void;
+  /** A connection could not be accepted, as for lack of file descriptors. The listener goes on. */
+  onError: (error: Error) => void;
+}
+
+/** After this long without a byte the system asks whether the peer is still there. */
+const KEEP_ALIVE_MS = 60_000;
+
+/** How often a port that the system chose is tried on the second loopback address. */
+const PORT_ATTEMPTS = 20;
+
+const LOOPBACKS = ["127.0.0.1", "::1"];
+
+/** What Linux, macOS and the BSDs say where an address family does not exist. */
+const NO_SUCH_ADDRESS: readonly string[] = ["EADDRNOTAVAIL", "EAFNOSUPPORT"];
+
+/**
+ * Starts to accept connections on an address.
+ *
+ * `localhost` gives a listener for each of the two loopback addresses, on the same port, and skips
+ * one that the machine does not have. A name gives one, for the first address it resolves to.
+ *
+ * The file of a unix socket replaces that of a process that is gone; its permissions follow the
+ * umask, so that with the usual one only the owner can connect.
+ *
+ * @throws CastoreError `unavailable` if the address is in use, `permission_denied` if the system
+ *   refuses it, `invalid_argument` if it does not exist on this machine or is no socket
+ */
+export async function listen(
+  address: ListenAddress,
+  events: ListenerEvents,
+): Promise<readonly Listener[]> {
+  if (address.kind === "unix") return [await listenUnix(address, events)];
+  if (address.host.toLowerCase() === "localhost") return listenLoopbacks(address, events);
+  return [await listenTcp(address, events)];
+}
+
+async function listenLoopbacks(
+  address: TcpListenAddress,
+  events: ListenerEvents,
+): Promise<readonly Listener[]> {
+  for (let attempt = 1; ; attempt++) {
+    const listeners: Listener[] = [];
+    let port = address.port;
+    let missing: unknown;
+    try {
+      for (const host of LOOPBACKS) {
+        try {
+          const listener = await listenTcp({ ...address, host, port }, events);
+          listeners.push(listener);
+          port = listener.port;
+        } catch (error) {
+          if (!NO_SUCH_ADDRESS.includes(errno(error))) throw error;
+          missing = error;
+        }
+      }
+      if (listeners.length === 0) throw missing;
+      return listeners;
+    } catch (error) {
+      // Frees the port at once. Connections that were made meanwhile are not waited for.
+      for (const listener of listeners) void listener.close();
+      const chosen = address.port === 0 && errno(error) === "EADDRINUSE";
+      if (!chosen || attempt === PORT_ATTEMPTS) throw error;
+    }
+  }
+}
+
+async function listenTcp(
+  { host, port }: TcpListenAddress,
+  events: ListenerEvents,
+): Promise<Listener & { readonly port: number }> {
+  const server = newServer(events);
+  try {
+    server.listen({ host, port, exclusive: true });
+    await once(server, "listening");
+  } catch (error) {
+    throw listenError(formatTcpAddress(host, port), error);
+  }
+  const bound = server.address() as AddressInfo;
+  return {
+    address: formatTcpAddress(bound.address, bound.port),
+    port: bound.port,
+    close: () => closed(server),
+  };
+}
+
+/**
+ * The socket is bound under another name first and then renamed: that replaces a stale file in one
+ * step, and when the server closes, the system calls unlink only on the name it was bound to, never
+ * on a file that another process has put in the place of ours meanwhile.
+ */
+async function listenUnix({ path }: UnixListenAddress, events: ListenerEvents): Promise<Listener> {
+  const temporary = join(dirname(path), `.${randomBytes(4).toString("hex")}`);
+  const server = newServer(events);
+  try {
+    await stat(dirname(path)); // else the system says EACCES where the folder is missing
+    await assertReplaceable(path);
+    server.listen({ path: temporary, exclusive: true });
+    await once(server, "listening");
+    await rename(temporary, path);
+  } catch (error) {
+    if (server.listening) await closed(server);
+    await rm(temporary, { force: true });
+    throw listenError(path, error);
+  }
+  const { dev, ino } = await lstat(path);
+  return {
+    address: path,
+    close: async () => {
+      const ended = closed(server);
+      const now = await lstat(path).catch(() => undefined);
+      if (now?.dev === dev && now.ino === ino) await unlink(path).catch(() => undefined);
+      await ended;
+    },
+  };
+}
+
+/** Refuses a path at which there is something else than the socket of a process that is gone. */
+async function assertReplaceable(path: string): Promise<void> {
+  const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (found === undefined) return;
+  if (!found.isSocket()) {
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot listen on "${path}": expected no file or a socket there, found something else`,
+    );
+  }
+  const socket = connect(path);
+  try {
+    await once(socket, "connect");
+  } catch (error) {
+    if (["ECONNREFUSED", "ENOENT"].includes(errno(error))) return;
+    throw error;
+  } finally {
+    socket.destroy();
+  }
+  throw new CastoreError(
+    "unavailable",
+    `Cannot listen on "${path}": already in use by a running process`,
+  );
+}
+
+function newServer({ onConnection, onError }: ListenerEvents): Server {
+  const server = createServer({
+    // An HTTP/1.1 client may close its side once it has sent its request.
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEP_ALIVE_MS,
+  });
+  server.on("connection", onConnection);
+  server.once("listening", () => server.on("error", onError));
+  return server;
+}
+
+function closed(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+  });
+}
+
+function errno(error: unknown): string {
+  const cause = error instanceof CastoreError ? error.cause : error;
+  return (cause as NodeJS.ErrnoException | undefined)?.code ?? "";
+}
+
+const REASONS: Readonly<Record<string, readonly [code: ErrorCode, reason: string]>> = {
+  EADDRINUSE: ["unavailable", "already in use"],
+  EACCES: ["permission_denied", "not permitted"],
+  EPERM: ["permission_denied", "not permitted"],
+  EADDRNOTAVAIL: ["invalid_argument", "expected an address of this machine"],
+  EAFNOSUPPORT: ["invalid_argument", "expected an address of a family that this machine has"],
+  ENOTFOUND: ["invalid_argument", "expected a name that resolves to an address"],
+  EAI_AGAIN: ["unavailable", "the name cannot be resolved now"],
+  ENOENT: ["invalid_argument", "expected a folder for the socket, found none"],
+  ENOTDIR: ["invalid_argument", "expected a folder for the socket, found a file"],
+};
+
+function listenError(address: string, error: unknown): CastoreError {
+  if (error instanceof CastoreError) return error;
+  const [code, reason] = REASONS[errno(error)] ?? ["internal", "refused by the system"];
+  const detail = error instanceof Error ? ` (${error.message})` : "";
+  return new CastoreError(code, `Cannot listen on "${address}": ${reason}${detail}`, {
+    cause: error,
+  });
+}

@@ -1,0 +1,227 @@
+import {
+  createServer as createHttp1Server,
+  type Server as Http1Server,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from "node:http2";
+import type { Socket } from "node:net";
+import { formatTcpAddress } from "./listen-address.ts";
+
+/** A request over either version of HTTP. */
+export type HttpRequest = IncomingMessage | Http2ServerRequest;
+
+/** The response to an {@link HttpRequest}. */
+export type HttpResponse = ServerResponse | Http2ServerResponse;
+
+/** What answers requests. */
+export type HttpHandler = (request: HttpRequest, response: HttpResponse) => void;
+
+/** Options of a {@link OnePort}. */
+export interface OnePortOptions {
+  /** Answers every request. Must not throw. */
+  onRequest: HttpHandler;
+  /**
+   * Is told when a connection breaks the rules of HTTP/2, as clients in Go do with their last frame, a
+   * GOAWAY that names a stream which cannot be. Default: nobody is.
+   */
+  onProtocolError?: (error: Error, peer: string) => void;
+  /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
+  headerTimeoutMs?: number;
+}
+
+/** How an HTTP/2 client begins: RFC 9113, section 3.4. */
+const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
+
+/** How many bytes a client may have under way over all calls of one HTTP/2 connection. */
+const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
+
+/**
+ * How many bytes one call may have under way. Times the number of calls this bounds what is buffered
+ * per connection, since Node.js returns credit to the connection before a handler has read.
+ */
+const STREAM_WINDOW_BYTES = 1024 * 1024;
+const MAX_CALLS_PER_CONNECTION = 256;
+
+/** What one HTTP/2 connection may hold in header tables and unsent data, in megabytes. */
+const MAX_SESSION_MEMORY_MB = 64;
+
+/** Cancelled calls that are tolerated at once, and per second: partial reads are cancelled reads. */
+const RESET_BURST = 10_000;
+const RESETS_PER_SECOND = 1_000;
+
+/** How long an HTTP/1.1 connection may stay open without a request. */
+const KEEP_ALIVE_MS = 60_000;
+
+/** How long a peer may take to close its side after ours. */
+const LINGER_MS = 5_000;
+
+type Connection =
+  | { readonly kind: "new" }
+  | { readonly kind: "http1"; readonly responses: Set<ServerResponse> }
+  | { readonly kind: "http2"; readonly session: ServerHttp2Session };
+
+const NEW: Connection = { kind: "new" };
+
+/**
+ * Serves HTTP/2 without TLS (prior knowledge) and HTTP/1.1 on the same connections: the first bytes
+ * of each tell which one it is.
+ */
+export class OnePort {
+  readonly #connections = new Map<Socket, Connection>();
+  readonly #http1: Http1Server;
+  readonly #http2: Http2Server;
+  readonly #onRequest: HttpHandler;
+  readonly #onProtocolError: (error: Error, peer: string) => void;
+  readonly #headerTimeoutMs: number;
+  #closing = false;
+
+  constructor(options: OnePortOptions) {
+    this.#onRequest = options.onRequest;
+    this.#onProtocolError = options.onProtocolError ?? (() => undefined);
+    this.#headerTimeoutMs = options.headerTimeoutMs ?? 10_000;
+    this.#http1 = this.#createHttp1();
+    this.#http2 = this.#createHttp2();
+  }
+
+  /** Takes a new connection. Its socket allows half-open connections. */
+  accept(socket: Socket): void {
+    this.#connections.set(socket, NEW);
+    // Whatever goes wrong with a connection also ends it, which is where it is dealt with.
+    socket.on("error", () => undefined);
+    socket.once("close", () => this.#connections.delete(socket));
+    socket.once("finish", () => {
+      const linger = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+      socket.once("close", () => clearTimeout(linger));
+    });
+    if (this.#closing) socket.destroy();
+    else this.#peek(socket);
+  }
+
+  /**
+   * Lets the calls that have begun finish, and ends every connection once it has none. Takes no new
+   * calls.
+   */
+  close(): void {
+    this.#closing = true;
+    for (const [socket, connection] of this.#connections) {
+      if (connection.kind === "new") socket.destroy();
+      else if (connection.kind === "http2") connection.session.close();
+      else closeHttp1(socket, connection.responses);
+    }
+    this.#http1.close(); // ends its check of header timeouts
+  }
+
+  /** Ends every connection at once, calls and all. */
+  destroy(): void {
+    this.#closing = true;
+    for (const [socket, connection] of this.#connections) {
+      if (connection.kind === "http2") connection.session.destroy();
+      socket.destroy();
+    }
+    this.#http1.close();
+  }
+
+  #peek(socket: Socket): void {
+    let head: Buffer = Buffer.alloc(0);
+    const drop = () => socket.destroy();
+    const timer = setTimeout(drop, this.#headerTimeoutMs);
+    const stop = () => {
+      clearTimeout(timer);
+      socket.off("readable", onReadable);
+      socket.off("end", drop);
+      socket.off("close", stop);
+    };
+    const onReadable = () => {
+      const chunk: Buffer | null = socket.read();
+      if (chunk === null) return;
+      head = Buffer.concat([head, chunk]);
+      const length = Math.min(head.length, PREFACE.length);
+      const http2 = head.compare(PREFACE, 0, length, 0, length) === 0;
+      if (http2 && length < PREFACE.length) return;
+      stop();
+      socket.unshift(head);
+      if (http2) this.#serveHttp2(socket);
+      else this.#serveHttp1(socket);
+    };
+    socket.on("readable", onReadable);
+    socket.once("end", drop);
+    socket.once("close", stop);
+  }
+
+  #serveHttp1(socket: Socket): void {
+    this.#connections.set(socket, { kind: "http1", responses: new Set() });
+    this.#http1.emit("connection", socket);
+  }
+
+  #serveHttp2(socket: Socket): void {
+    // An HTTP/2 session over half a connection would never end.
+    socket.allowHalfOpen = false;
+    const peer = peerOf(socket);
+    this.#http2.once("session", (session) => {
+      this.#connections.set(socket, { kind: "http2", session });
+      session.once("error", (error) => this.#onProtocolError(error, peer));
+      session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+    });
+    this.#http2.emit("connection", socket);
+  }
+
+  #createHttp1(): Http1Server {
+    const server = createHttp1Server({
+      headersTimeout: this.#headerTimeoutMs,
+      connectionsCheckingInterval: Math.min(1_000, this.#headerTimeoutMs),
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      requestTimeout: 0, // an upload takes as long as it takes
+    });
+    server.on("request", (request, response) => {
+      const { socket } = request;
+      const connection = this.#connections.get(socket);
+      if (connection?.kind !== "http1") return;
+      connection.responses.add(response);
+      response.once("close", () => {
+        connection.responses.delete(response);
+        if (this.#closing) closeHttp1(socket, connection.responses);
+      });
+      if (this.#closing) response.setHeader("Connection", "close");
+      this.#onRequest(request, response);
+    });
+    // This server never listens by itself, and it is the event that starts its check of timeouts.
+    server.emit("listening");
+    return server;
+  }
+
+  #createHttp2(): Http2Server {
+    const server = createHttp2Server({
+      settings: {
+        initialWindowSize: STREAM_WINDOW_BYTES,
+        maxConcurrentStreams: MAX_CALLS_PER_CONNECTION,
+      },
+      maxSessionMemory: MAX_SESSION_MEMORY_MB,
+      streamResetBurst: RESET_BURST,
+      streamResetRate: RESETS_PER_SECOND,
+    });
+    server.on("request", this.#onRequest);
+    return server;
+  }
+}
+
+/** Ends a connection that has no call, and asks for an end after those that it has. */
+function closeHttp1(socket: Socket, responses: ReadonlySet<ServerResponse>): void {
+  if (responses.size === 0) socket.destroySoon();
+  for (const response of responses) {
+    if (!response.headersSent) response.setHeader("Connection", "close");
+  }
+}
+
+/** The other end of a connection as `host:port`, or `unix`. */
+export function peerOf(socket: Socket): string {
+  const { remoteAddress, remotePort } = socket;
+  if (remoteAddress === undefined || remotePort === undefined) return "unix";
+  return formatTcpAddress(remoteAddress, remotePort);
+}

@@ -1,0 +1,152 @@
+import type { DescMethod } from "@bufbuild/protobuf";
+import {
+  Code,
+  ConnectError,
+  type ContextKey,
+  createContextKey,
+  type Interceptor,
+} from "@connectrpc/connect";
+import type { Logger } from "pino";
+
+/** What is known of a call when it begins. */
+export interface CallStart {
+  /** The method that is called; `undefined` if there is none of that path. */
+  method: DescMethod | undefined;
+  /** Path of the request, without its query. */
+  path: string;
+  /** Content type of the request, which tells the protocol. */
+  contentType: string | undefined;
+  /** Version of HTTP, such as `"2.0"`. */
+  httpVersion: string;
+  /** The client, as `host:port` or `unix`. */
+  peer: string;
+}
+
+/** Codes that say that the server failed, not the client. */
+const FAULTS: ReadonlySet<Code> = new Set([
+  Code.Unknown,
+  Code.Internal,
+  Code.DataLoss,
+  Code.Unavailable,
+  Code.ResourceExhausted,
+]);
+
+/** Codes that the handlers give to HTTP when a call is refused before it reaches a method. */
+const HTTP_CODES: Readonly<Record<number, Code>> = {
+  400: Code.InvalidArgument,
+  404: Code.Unimplemented,
+  405: Code.Unimplemented,
+  415: Code.Unimplemented,
+  429: Code.ResourceExhausted,
+  501: Code.Unimplemented,
+  505: Code.Unimplemented,
+};
+
+/** Clients ask these all the time, or behind the back of their users. */
+const CHATTER = /^grpc\.(?:health|reflection)\./;
+
+/** Follows one call and writes the line about it. */
+export class CallLog {
+  /** Bytes of the request body that were read so far. */
+  bytesIn = 0;
+  /** Bytes of the response body that were written so far. */
+  bytesOut = 0;
+  /** What the method threw, if it did. */
+  error: unknown;
+
+  readonly #logger: Logger;
+  readonly #start: CallStart;
+  readonly #startedMs: number = performance.now();
+  #wireCode: Code | undefined;
+
+  constructor(logger: Logger, start: CallStart) {
+    this.#logger = logger;
+    this.#start = start;
+  }
+
+  /** Notes a refusal that no method made: the HTTP status, and the gRPC status if one was sent. */
+  answered(httpStatus: number, grpcStatus?: string | null): void {
+    if (grpcStatus) this.#wireCode = Number(grpcStatus) || undefined;
+    else if (httpStatus >= 400) this.#wireCode = HTTP_CODES[httpStatus] ?? Code.Internal;
+  }
+
+  /** Writes the line. To be called once. */
+  end(outcome: "complete" | "cut"): void {
+    const { method, path, peer, httpVersion } = this.#start;
+    const code = this.#code(outcome);
+    const fault = code !== undefined && FAULTS.has(code);
+    const quiet = method !== undefined && CHATTER.test(method.parent.typeName);
+    const level = fault ? "warn" : quiet ? "debug" : "info";
+    this.#logger[level](
+      {
+        ...(method ? { service: method.parent.typeName, method: method.name } : { path }),
+        protocol: protocolOf(this.#start.contentType),
+        http: httpVersion,
+        code: code === undefined ? "ok" : codeName(code),
+        durationMs: Math.round((performance.now() - this.#startedMs) * 1000) / 1000,
+        bytesIn: this.bytesIn,
+        bytesOut: this.bytesOut,
+        peer,
+        ...this.#cause(fault),
+      },
+      "call",
+    );
+  }
+
+  #code(outcome: "complete" | "cut"): Code | undefined {
+    if (this.error !== undefined) return codeOf(this.error);
+    return this.#wireCode ?? (outcome === "cut" ? Code.Canceled : undefined);
+  }
+
+  /** The whole error where an operator has to act on it, else what the client was told. */
+  #cause(fault: boolean): { err?: unknown; error?: string } {
+    if (this.error === undefined) return {};
+    if (fault) return { err: this.error };
+    return { error: ConnectError.from(this.error).rawMessage };
+  }
+}
+
+/** Under which key the log of a call is found in the context of the call. */
+export const callLogKey: ContextKey<CallLog | undefined> = createContextKey<CallLog | undefined>(
+  undefined,
+  { description: "call log" },
+);
+
+/** Notes in the log of each call what its method threw, also in mid-stream. */
+export const noteErrors: Interceptor = (next) => async (request) => {
+  const log = request.contextValues.get(callLogKey);
+  if (log === undefined) return next(request);
+  try {
+    const response = await next(request);
+    return response.stream
+      ? { ...response, message: noteStreamErrors(response.message, log) }
+      : response;
+  } catch (error) {
+    log.error = error;
+    throw error;
+  }
+};
+
+async function* noteStreamErrors<T>(messages: AsyncIterable<T>, log: CallLog): AsyncIterable<T> {
+  try {
+    yield* messages;
+  } catch (error) {
+    log.error = error;
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): Code {
+  // What is no ConnectError is sent as an internal error, without its message.
+  return error instanceof ConnectError ? error.code : Code.Internal;
+}
+
+function codeName(code: Code): string {
+  const name: string = Code[code] ?? "Unknown";
+  return name.replace(/(?!^)[A-Z]/g, "_$&").toLowerCase();
+}
+
+function protocolOf(contentType: string | undefined): "grpc" | "grpc-web" | "connect" {
+  if (contentType?.startsWith("application/grpc-web")) return "grpc-web";
+  return contentType?.startsWith("application/grpc") ? "grpc" : "connect";
+}

@@ -1,0 +1,236 @@
+import type { IncomingMessage } from "node:http";
+import { constants, type Http2Stream } from "node:http2";
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  createConnectRouter,
+  createContextValues,
+} from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import type { Logger } from "pino";
+import { type HttpHandler, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
+import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
+
+/** Options of {@link createRpcHandler}. */
+export interface RpcHandlerOptions {
+  /** Registers the services. */
+  routes: (router: ConnectRouter) => void;
+  /** Gets a line per call. */
+  logger: Logger;
+}
+
+/** Largest message that is taken, in bytes, after decompression. */
+const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
+
+/** How long a client may take to notice that its call was answered before it sent everything. */
+const STOP_SENDER_MS = 1_000;
+
+/** First byte of the frame that ends a gRPC-web response. */
+const GRPC_WEB_TRAILER = 0x80;
+
+/**
+ * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Compressed requests are understood;
+ * responses are not compressed, since most of what is served cannot be, and the rest is small.
+ */
+export function createRpcHandler({ routes, logger }: RpcHandlerOptions): HttpHandler {
+  const router = createConnectRouter({
+    acceptCompression: [compressionGzip, compressionBrotli],
+    compressMinBytes: Number.POSITIVE_INFINITY,
+    readMaxBytes: MAX_MESSAGE_BYTES,
+    interceptors: [noteErrors],
+  });
+  routes(router);
+  const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
+  return (request, response) => {
+    const path = request.url?.split("?", 1)[0] ?? "";
+    const handler = handlers.get(path);
+    const contentType = request.headers["content-type"];
+    const log = new CallLog(logger, {
+      method: handler?.method,
+      path,
+      contentType,
+      httpVersion: request.httpVersion,
+      peer: peerOf(request.socket),
+    });
+    const exchange = new Exchange(request, response, log);
+    if (handler === undefined) exchange.refuse(path, contentType);
+    else exchange.run(handler).catch((error: unknown) => exchange.fail(error));
+  };
+}
+
+/** One request and its response. */
+class Exchange {
+  readonly #request: HttpRequest;
+  readonly #response: HttpResponse;
+  /** The stream of an HTTP/2 exchange: the request forgets it when it closes. */
+  readonly #stream: Http2Stream | undefined;
+  readonly #log: CallLog;
+  readonly #closed = new AbortController();
+  #sent = false;
+
+  constructor(request: HttpRequest, response: HttpResponse, log: CallLog) {
+    this.#request = request;
+    this.#response = response;
+    this.#stream = "stream" in request ? request.stream : undefined;
+    this.#log = log;
+    response.once("close", () => {
+      const complete = this.#sent && !this.#isCut();
+      log.end(complete ? "complete" : "cut");
+      if (!complete) this.#closed.abort(cancelled());
+    });
+  }
+
+  /** Lets a method answer. */
+  async run(handler: UniversalHandler): Promise<void> {
+    const result = await handler({
+      httpVersion: this.#request.httpVersion,
+      method: this.#request.method ?? "",
+      // The host is the client's choice, and need not be one: clients of unix sockets send paths.
+      url: `http://localhost${this.#request.url}`,
+      header: webHeaders(this.#request),
+      body: this.#requestBody(),
+      signal: this.#closed.signal,
+      contextValues: createContextValues().set(callLogKey, this.#log),
+    });
+    this.#writeHead(result.status, nodeHeaders(result.header));
+    let last: Uint8Array | undefined;
+    for await (const chunk of result.body ?? []) {
+      if (this.#closed.signal.aborted) return;
+      last = chunk;
+      if (!this.#write(chunk)) await this.#drained();
+    }
+    this.#log.answered(result.status, grpcStatus(result.trailer, result.header, last));
+    if (result.trailer) this.#response.addTrailers(nodeHeaders(result.trailer));
+    this.#end();
+  }
+
+  /** Answers a call of a method that does not exist. */
+  refuse(path: string, contentType: string | undefined): void {
+    if (contentType?.startsWith("application/grpc")) {
+      this.#writeHead(200, {
+        "content-type": contentType,
+        "grpc-status": String(Code.Unimplemented),
+        "grpc-message": encodeURIComponent(`no method ${JSON.stringify(path)}`),
+      });
+      this.#log.answered(200, String(Code.Unimplemented));
+    } else {
+      this.#writeHead(404, { "content-type": "text/plain; charset=utf-8" });
+      this.#write(Buffer.from("There is no such method here\n"));
+      this.#log.answered(404);
+    }
+    this.#end();
+  }
+
+  /** Ends the call when answering it failed, which leaves nothing to say but that it did. */
+  fail(error: unknown): void {
+    if (this.#closed.signal.aborted) return;
+    this.#log.error ??= error;
+    if (this.#stream) this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    else this.#response.destroy();
+  }
+
+  /** Whether the other side gave up, or the connection broke. */
+  #isCut(): boolean {
+    if (this.#stream) return this.#stream.aborted || this.#stream.rstCode !== 0;
+    return !this.#response.writableFinished;
+  }
+
+  /** The body of the request. Throws where the request is cut off, which is not its end. */
+  async *#requestBody(): AsyncIterable<Uint8Array> {
+    try {
+      // Destroying a request over HTTP/1.1 destroys the connection, and the response with it.
+      for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
+        this.#log.bytesIn += chunk.byteLength;
+        yield chunk;
+      }
+    } catch (error) {
+      throw cancelled(error);
+    }
+  }
+
+  #writeHead(status: number, headers: Record<string, string>): void {
+    if (!this.#closed.signal.aborted) common(this.#response).writeHead(status, headers);
+  }
+
+  #write(chunk: Uint8Array): boolean {
+    this.#log.bytesOut += chunk.byteLength;
+    return common(this.#response).write(chunk);
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        this.#response.off("drain", done);
+        this.#closed.signal.removeEventListener("abort", done);
+        resolve();
+      };
+      this.#response.on("drain", done);
+      this.#closed.signal.addEventListener("abort", done);
+      if (this.#closed.signal.aborted) done();
+    });
+  }
+
+  #end(): void {
+    this.#sent = true;
+    this.#response.end();
+    if (this.#stream && !this.#stream.readableEnded) stopSender(this.#stream);
+  }
+}
+
+/**
+ * Ends a stream that was answered although the client is still sending, as a failed upload is. Such a
+ * client has a moment to stop by itself; and only when the answer has left, which no event tells, can
+ * the stream be closed without losing it.
+ */
+function stopSender(stream: Http2Stream): void {
+  const timer = setInterval(() => {
+    if (stream.state.localClose === 1) stream.close(constants.NGHTTP2_NO_ERROR);
+  }, STOP_SENDER_MS).unref();
+  stream.once("close", () => clearInterval(timer));
+}
+
+/** The two classes of responses have the same methods, with types that cannot be called as one. */
+function common(response: HttpResponse): {
+  writeHead(status: number, headers: Record<string, string>): unknown;
+  write(chunk: Uint8Array): boolean;
+} {
+  return response;
+}
+
+function cancelled(cause?: unknown): ConnectError {
+  return new ConnectError(
+    "the client ended the call before it was complete",
+    Code.Canceled,
+    undefined,
+    undefined,
+    cause,
+  );
+}
+
+/** The status of a gRPC or gRPC-web response, from wherever it stands; `undefined` for Connect. */
+function grpcStatus(
+  trailer: Headers | undefined,
+  header: Headers | undefined,
+  lastChunk: Uint8Array | undefined,
+): string | undefined {
+  const status = trailer?.get("grpc-status") ?? header?.get("grpc-status");
+  if (status) return status;
+  if (!header?.get("content-type")?.startsWith("application/grpc-web")) return undefined;
+  if (lastChunk?.[0] !== GRPC_WEB_TRAILER) return undefined;
+  return /grpc-status: *(\d+)/i.exec(Buffer.from(lastChunk.subarray(5)).toString("latin1"))?.[1];
+}
+
+function webHeaders(request: HttpRequest): Headers {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(request.headers as IncomingMessage["headers"])) {
+    if (name.startsWith(":") || value === undefined) continue;
+    for (const one of Array.isArray(value) ? value : [value]) headers.append(name, one);
+  }
+  return headers;
+}
+
+function nodeHeaders(headers: Headers | undefined): Record<string, string> {
+  return Object.fromEntries(headers ?? []);
+}

@@ -1,0 +1,111 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
+
+/** A new folder, removed with everything in it when it is disposed of. */
+export function temporaryFolder(): Disposable & { readonly path: string } {
+  const path = mkdtempSync(join(tmpdir(), "tvix-store-"));
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+/** How a run of the command ended. */
+export interface Outcome {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `tvix-store` to its end. */
+export async function tvixStore(
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv; cwd?: string } = {},
+): Promise<Outcome> {
+  const child = spawnCommand(args, options);
+  const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
+  const status = await exited(child);
+  return { status, stdout: await stdout, stderr: await stderr };
+}
+
+/** A running `tvix-store daemon`. Disposing of it kills it, if it still runs. */
+export interface Daemon extends AsyncDisposable {
+  readonly process: ChildProcess;
+  /** Resolves with the exit status, `null` after a signal. */
+  readonly exit: Promise<number | null>;
+  /** Where it listens, such as `127.0.0.1:4711`. */
+  readonly addresses: readonly string[];
+  /** Its log so far, a parsed line each. */
+  readonly log: readonly Record<string, unknown>[];
+}
+
+/** Starts a daemon and waits until it listens. */
+export async function startDaemon(
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv } = {},
+): Promise<Daemon> {
+  const child = spawnCommand(["daemon", ...args], options);
+  const exit = exited(child);
+  const log: Record<string, unknown>[] = [];
+  const plain: string[] = [];
+  const addresses = await new Promise<string[]>((resolve, reject) => {
+    createInterface(child.stderr!).on("line", (line) => {
+      if (!line.startsWith("{")) {
+        plain.push(line);
+        return;
+      }
+      const entry = JSON.parse(line);
+      log.push(entry);
+      if (entry.msg === "listening") resolve(entry.addresses);
+    });
+    exit.then((status) => reject(new Error(`daemon exited with ${status}: ${plain.join("\n")}`)));
+  });
+  return {
+    process: child,
+    exit,
+    addresses,
+    log,
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGKILL");
+      await exit;
+    },
+  };
+}
+
+/** The options that store everything embedded, below a folder. */
+export function embeddedIn(folder: string): string[] {
+  return [
+    `--blob-service-addr=pack://${folder}/blobs`,
+    `--directory-service-addr=sqlite://${folder}/directories.sqlite`,
+    `--path-info-service-addr=sqlite://${folder}/path-infos.sqlite`,
+  ];
+}
+
+/** The options that use a daemon for everything. */
+export function throughDaemon(address: string): string[] {
+  return ["blob", "directory", "path-info"].map((name) => `--${name}-service-addr=${address}`);
+}
+
+function spawnCommand(
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv; cwd?: string },
+): ChildProcess {
+  return spawn(process.execPath, [MAIN, ...args], {
+    ...options,
+    env: { ...process.env, ...options.env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+}
+
+function exited(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve) => child.once("close", resolve));
+}
+
+async function collect(stream: ChildProcess["stdout"]): Promise<string> {
+  let text = "";
+  for await (const data of stream!) text += data;
+  return text;
+}

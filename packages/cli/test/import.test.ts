@@ -1,0 +1,144 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { openPathInfoService } from "@tvix/store";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { embeddedIn, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
+
+let folder: ReturnType<typeof temporaryFolder>;
+let store: string;
+let file: string;
+beforeEach(() => {
+  folder = temporaryFolder();
+  store = join(folder.path, "store");
+  file = join(folder.path, "file");
+  writeFileSync(file, "contents");
+});
+afterEach(() => folder[Symbol.dispose]());
+
+/** How many PathInfos the store holds. */
+async function countPathInfos(): Promise<number> {
+  await using service = await openPathInfoService(`sqlite://${store}/path-infos.sqlite`);
+  let count = 0;
+  for await (const _ of service.list()) count += 1;
+  return count;
+}
+
+describe("tvix-store import", () => {
+  it("prints the store paths in the order given, one a line, and nothing else", async () => {
+    mkdirSync(join(folder.path, "zeta"));
+    const paths = [join(folder.path, "zeta"), file, `${join(folder.path, "zeta")}/`];
+    const outcome = await tvixStore(["import", ...paths, ...embeddedIn(store)]);
+    expect(outcome.status).toBe(0);
+    expect(outcome.stderr).toBe("");
+    const [zeta, one, again, ...rest] = outcome.stdout.split("\n");
+    expect(zeta).toMatch(/^\/nix\/store\/[0-9a-z]{32}-zeta$/);
+    expect(one).toMatch(/^\/nix\/store\/[0-9a-z]{32}-file$/);
+    expect(again).toBe(zeta);
+    expect(rest).toEqual([""]);
+  });
+
+  it("takes the services from the environment", async () => {
+    const [blob, directory, pathInfo] = embeddedIn(store).map((a) => a.slice(a.indexOf("=") + 1));
+    const env = {
+      BLOB_SERVICE_ADDR: blob,
+      DIRECTORY_SERVICE_ADDR: directory,
+      PATH_INFO_SERVICE_ADDR: pathInfo,
+    };
+    expect(await tvixStore(["import", file], { env })).toMatchObject({ status: 0, stderr: "" });
+    expect(await countPathInfos()).toBe(1);
+  });
+
+  it("names a relative path by where it leads", async () => {
+    const cwd = join(folder.path, "here");
+    mkdirSync(cwd);
+    const outcome = await tvixStore(["import", ".", ...embeddedIn(store)], { cwd });
+    expect(outcome.stdout).toMatch(/-here\n$/);
+  });
+
+  it("gives the same store path to the same contents, and stores them once", async () => {
+    writeFileSync(join(folder.path, "large"), Buffer.alloc(1_000_000, "large contents "));
+    const args = ["import", join(folder.path, "large"), ...embeddedIn(store)];
+    const first = await tvixStore(args);
+    const packs = () => execFileSync("du", ["-sb", join(store, "blobs/packs")]).toString();
+    const before = packs();
+    expect(await tvixStore(args)).toEqual(first);
+    expect(packs()).toBe(before);
+    expect(await countPathInfos()).toBe(1);
+  });
+
+  it.each([
+    ["a path that does not exist", () => "no-such-path", "no-such-path"],
+    [
+      "a name that is no store path name",
+      () => {
+        writeFileSync(join(folder.path, "with space"), "");
+        return join(folder.path, "with space");
+      },
+      "with space",
+    ],
+    [
+      "a special file inside a folder",
+      () => {
+        mkdirSync(join(folder.path, "special"));
+        execFileSync("mkfifo", [join(folder.path, "special/pipe")]);
+        return join(folder.path, "special");
+      },
+      "found a fifo",
+    ],
+    ["the root folder, which has no name", () => "/", "name"],
+  ])("refuses %s with status 1 and leaves no PathInfo", async (_, makePath, reason) => {
+    const outcome = await tvixStore(["import", makePath(), ...embeddedIn(store)]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
+    expect(outcome.stderr).toContain(reason);
+    expect(await countPathInfos()).toBe(0);
+  });
+
+  it("prints what was stored before a later path is refused", async () => {
+    const outcome = await tvixStore(["import", file, "no-such-path", ...embeddedIn(store)]);
+    expect(outcome.status).toBe(1);
+    expect(outcome.stdout).toMatch(/-file\n$/);
+    expect(await countPathInfos()).toBe(1);
+  });
+
+  it.each([
+    ["memory://host", 'found "host"'],
+    ["pack://", "expected a path"],
+    ["pack:///store?unknown=1", "unknown"],
+    ["grpc+http://localhost/path", 'found "/path"'],
+    ["redb:///store", "pack:///path"],
+    ["nonsense", "expected a URL"],
+    ["gopher://host", '"gopher"'],
+  ])("refuses the address %s", async (address, reason) => {
+    const outcome = await tvixStore([
+      "import",
+      file,
+      ...embeddedIn(store),
+      `--blob-service-addr=${address}`,
+    ]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toContain(reason);
+    expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
+  });
+
+  it("tells that a daemon cannot be reached", async () => {
+    const outcome = await tvixStore([
+      "import",
+      file,
+      ...throughDaemon(`grpc+unix://${folder.path}/none`),
+    ]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toContain(`${folder.path}/none`);
+    expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
+  });
+
+  it("tells that a database is corrupt, and leaves it as it is", async () => {
+    mkdirSync(store);
+    writeFileSync(join(store, "path-infos.sqlite"), "this is no database at all, not in the least");
+    const outcome = await tvixStore(["import", file, ...embeddedIn(store)]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toContain("path-infos.sqlite");
+    expect(readdirSync(store)).toContain("path-infos.sqlite");
+  });
+});

@@ -1,0 +1,87 @@
+import { join } from "node:path";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  B3Digest,
+  encodeDirectory,
+  nodeToProto,
+  openBlobService,
+  openDirectoryService,
+  pathComponent,
+} from "@tvix/castore";
+import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
+import { NodeSchema } from "@tvix/proto/castore";
+import { encodePathInfo, openPathInfoService, StorePath } from "@tvix/store";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  type Daemon,
+  embeddedIn,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
+
+const folder = temporaryFolder();
+const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
+
+let daemon: Daemon;
+beforeAll(async () => {
+  daemon = await startDaemon([`--listen-address=${folder.path}/sock`, ...embeddedIn(folder.path)]);
+});
+afterAll(async () => {
+  await daemon[Symbol.asyncDispose]();
+  folder[Symbol.dispose]();
+});
+
+describe.each([
+  ["through the daemon", () => throughDaemon(`grpc+unix://${folder.path}/sock`)],
+  ["directly", () => embeddedIn(join(folder.path, "direct"))],
+])("import %s", (_, serviceArgs) => {
+  it.each(readTreeSpecs().map((spec) => [spec.tree, spec] as const))(
+    "makes of tree %s what the reference made of it",
+    async (tree, spec) => {
+      using source = temporaryFolder();
+      const path = join(source.path, spec.name);
+      await writeTree(spec, path);
+      const expected = readTreeExpected().find((candidate) => candidate.tree === tree)!;
+
+      const outcome = await tvixStore(["import", path, ...serviceArgs()]);
+      expect(outcome).toEqual({ status: 0, stdout: `${expected.storePath}\n`, stderr: "" });
+
+      const [blobAddr, directoryAddr, pathInfoAddr] = serviceArgs().map((arg) =>
+        arg.slice(arg.indexOf("=") + 1),
+      );
+      await using blobService = await openBlobService(blobAddr!);
+      await using directoryService = await openDirectoryService(directoryAddr!);
+      await using pathInfoService = await openPathInfoService(pathInfoAddr!);
+
+      const storePath = StorePath.parseAbsolute(expected.storePath);
+      const pathInfo = (await pathInfoService.get(storePath.hashPart))!;
+      expect(base64(encodePathInfo(pathInfo))).toBe(expected.pathInfo_base64);
+      expect(pathInfo.narSize).toBe(BigInt(expected.narSize));
+      expect(Buffer.from(pathInfo.narSha256).toString("hex")).toBe(expected.narSha256_hex);
+
+      const rootNode = nodeToProto(pathComponent(storePath.toString()), pathInfo.node);
+      expect(base64(toBinary(NodeSchema, rootNode))).toBe(expected.rootNode_base64);
+      expect(fromBinary(NodeSchema, Buffer.from(expected.rootNode_base64, "base64"))).toEqual(
+        rootNode,
+      );
+
+      const directories: string[] = [];
+      if (pathInfo.node.type === "directory") {
+        for await (const directory of directoryService.getRecursive(pathInfo.node.digest)) {
+          directories.push(base64(encodeDirectory(directory).bytes));
+        }
+      }
+      expect(directories.toSorted()).toEqual(expected.directoriesRootToLeaves_base64.toSorted());
+      expect(directories[0]).toBe(expected.directoriesRootToLeaves_base64[0]);
+
+      for (const [digest, { chunks }] of Object.entries(expected.blobs)) {
+        const found = await blobService.chunks(B3Digest.fromBytes(Buffer.from(digest, "base64")));
+        expect(found?.map(({ digest, size }) => ({ digest: base64(digest.bytes), size }))).toEqual(
+          chunks,
+        );
+      }
+    },
+  );
+});

@@ -1,0 +1,174 @@
+/**
+ * The one place where PathInfo messages and domain values meet. Whatever comes in is validated here.
+ */
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  CastoreError,
+  equalBytes,
+  namedNodeFromProto,
+  nodeToProto,
+  pathComponent,
+} from "@tvix/castore";
+import * as pb from "@tvix/proto/store";
+import { StoreError } from "./errors.ts";
+import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
+import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
+import { StorePath } from "./nix/store-path.ts";
+import type { PathInfo, Signature } from "./pathinfo.ts";
+
+const SHA256_LENGTH = 32;
+const SIGNATURE_LENGTH = 64;
+
+/** The kinds of content address on the wire. */
+const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], HashAlgorithm])[] =
+  [
+    [pb.NARInfo_CA_Hash.NAR_SHA256, "nar", "sha256"],
+    [pb.NARInfo_CA_Hash.NAR_SHA1, "nar", "sha1"],
+    [pb.NARInfo_CA_Hash.NAR_SHA512, "nar", "sha512"],
+    [pb.NARInfo_CA_Hash.NAR_MD5, "nar", "md5"],
+    [pb.NARInfo_CA_Hash.TEXT_SHA256, "text", "sha256"],
+    [pb.NARInfo_CA_Hash.FLAT_SHA1, "flat", "sha1"],
+    [pb.NARInfo_CA_Hash.FLAT_MD5, "flat", "md5"],
+    [pb.NARInfo_CA_Hash.FLAT_SHA256, "flat", "sha256"],
+    [pb.NARInfo_CA_Hash.FLAT_SHA512, "flat", "sha512"],
+  ];
+
+/** Encodes a PathInfo canonically: fields in number order, defaults left out. */
+export function encodePathInfo(pathInfo: PathInfo): Uint8Array {
+  return toBinary(pb.PathInfoSchema, pathInfoToProto(pathInfo));
+}
+
+/**
+ * Decodes what {@link encodePathInfo} gives.
+ *
+ * @throws StoreError `invalid_argument` if the bytes are no message or the message breaks a rule
+ */
+export function decodePathInfo(bytes: Uint8Array): PathInfo {
+  let message: pb.PathInfo;
+  try {
+    message = fromBinary(pb.PathInfoSchema, bytes);
+  } catch (cause) {
+    throw new StoreError("invalid_argument", "Cannot decode PathInfo: no valid message", { cause });
+  }
+  return pathInfoFromProto(message);
+}
+
+/** The message of a PathInfo. */
+export function pathInfoToProto(pathInfo: PathInfo): pb.PathInfo {
+  const { storePath, node, references, narSize, narSha256, signatures, deriver, ca } = pathInfo;
+  return create(pb.PathInfoSchema, {
+    node: nodeToProto(pathComponent(storePath.toString()), node),
+    references: references.map((reference) => reference.hashPart),
+    narinfo: create(pb.NARInfoSchema, {
+      narSize,
+      narSha256,
+      signatures: signatures.map(({ name, data }) =>
+        create(pb.NARInfo_SignatureSchema, { name, data }),
+      ),
+      referenceNames: references.map((reference) => reference.toString()),
+      deriver:
+        deriver && create(pb.StorePathSchema, { name: deriver.name, digest: deriver.hashPart }),
+      ca: ca && caToProto(ca),
+    }),
+  });
+}
+
+/**
+ * Validates the message of a PathInfo.
+ *
+ * @throws StoreError `invalid_argument` naming the field, what was expected and what was found: no
+ *   node, a node whose name is no store path, references and their names that do not agree, digests
+ *   and signatures of the wrong length, an unknown kind of content address
+ */
+export function pathInfoFromProto(message: pb.PathInfo): PathInfo {
+  const { node, references, narinfo } = message;
+  if (node === undefined) throw invalid("node", "expected one, found none");
+  if (narinfo === undefined) throw invalid("narinfo", "expected one, found none");
+  const named = inField("node", () => namedNodeFromProto(node));
+  const storePath = inField("node", () => StorePath.parse(Buffer.from(named.name).toString()));
+  if (narinfo.narSha256.length !== SHA256_LENGTH) {
+    throw invalid(
+      "narinfo.nar_sha256",
+      `expected ${SHA256_LENGTH} bytes, found ${narinfo.narSha256.length}`,
+    );
+  }
+  return {
+    storePath,
+    node: named.node,
+    references: referencesFromProto(references, narinfo.referenceNames),
+    narSize: narinfo.narSize,
+    narSha256: narinfo.narSha256,
+    signatures: narinfo.signatures.map(signatureFromProto),
+    ...(narinfo.deriver && { deriver: deriverFromProto(narinfo.deriver) }),
+    ...(narinfo.ca && { ca: caFromProto(narinfo.ca) }),
+  };
+}
+
+function referencesFromProto(digests: Uint8Array[], names: string[]): StorePath[] {
+  if (digests.length !== names.length) {
+    throw invalid(
+      "narinfo.reference_names",
+      `expected as many as references, ${digests.length}, found ${names.length}`,
+    );
+  }
+  return names.map((name, i) => {
+    const digest = digests[i]!;
+    if (digest.length !== StorePath.HASH_PART_LENGTH) {
+      throw invalid(
+        `references[${i}]`,
+        `expected ${StorePath.HASH_PART_LENGTH} bytes, found ${digest.length}`,
+      );
+    }
+    const field = `narinfo.reference_names[${i}]`;
+    const reference = inField(field, () => StorePath.parse(name));
+    if (!equalBytes(reference.hashPart, digest)) {
+      const expected = StorePath.from(digest, reference.name);
+      throw invalid(field, `expected "${expected}" by references[${i}], found "${name}"`);
+    }
+    return reference;
+  });
+}
+
+function signatureFromProto({ name, data }: pb.NARInfo_Signature, i: number): Signature {
+  if (name === "") throw invalid(`narinfo.signatures[${i}].name`, "expected a name, found none");
+  if (data.length !== SIGNATURE_LENGTH) {
+    throw invalid(
+      `narinfo.signatures[${i}].data`,
+      `expected ${SIGNATURE_LENGTH} bytes, found ${data.length}`,
+    );
+  }
+  return { name, data };
+}
+
+function deriverFromProto({ name, digest }: pb.StorePath): StorePath {
+  return inField("narinfo.deriver", () => StorePath.from(digest, name));
+}
+
+function caToProto({ kind, hash }: ContentAddress): pb.NARInfo_CA {
+  const [type] = CA_TYPES.find(([, k, algorithm]) => k === kind && algorithm === hash.algorithm)!;
+  return create(pb.NARInfo_CASchema, { type, digest: hash.digest });
+}
+
+function caFromProto({ type, digest }: pb.NARInfo_CA): ContentAddress {
+  const found = CA_TYPES.find(([known]) => known === type);
+  if (found === undefined) throw invalid("narinfo.ca.type", `expected 0 to 8, found ${type}`);
+  const [, kind, algorithm] = found;
+  const hash = inField("narinfo.ca.digest", () => nixHash(algorithm, digest));
+  return kind === "text" ? textContentAddress(hash) : { kind, hash };
+}
+
+/** Names the field in what is wrong with it. */
+function inField<T>(field: string, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof CastoreError)) throw error;
+    throw new StoreError(error.code, `Cannot use PathInfo: ${field}: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+function invalid(field: string, reason: string): StoreError {
+  return new StoreError("invalid_argument", `Cannot use PathInfo: ${field}: ${reason}`);
+}

@@ -1,0 +1,19 @@
+import type { AbortOptions, Node } from "@tvix/castore";
+import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
+import { NarHasher } from "./nar-hasher.ts";
+import { type NarSources, renderNar } from "./renderer.ts";
+
+/** Renders the NAR to find out its size and digest. */
+export class RenderingNarCalculationService implements NarCalculationService {
+  readonly #sources: NarSources;
+
+  constructor(sources: NarSources) {
+    this.#sources = sources;
+  }
+
+  async calculateNar(root: Node, options?: AbortOptions): Promise<CalculatedNar> {
+    const hasher = new NarHasher();
+    for await (const bytes of renderNar(root, this.#sources, options)) hasher.update(bytes);
+    return hasher.digest();
+  }
+}

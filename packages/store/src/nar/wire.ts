@@ -1,0 +1,35 @@
+/**
+ * The tokens of the NAR format: each string is its length as 64-bit little-endian number, its bytes,
+ * and zeros up to a multiple of 8. https://nix.dev/manual/nix/latest/protocols/nix-archive
+ */
+
+/** How many zeros follow `size` bytes. */
+export function paddingLength(size: number): number {
+  return (8 - (size % 8)) % 8;
+}
+
+/** Strings, encoded one after the other. */
+function tokens(...strings: string[]): Buffer {
+  const parts = strings.map((string) => {
+    const bytes = Buffer.from(string, "latin1");
+    const part = Buffer.alloc(8 + bytes.length + paddingLength(bytes.length));
+    part.writeBigUInt64LE(BigInt(bytes.length));
+    part.set(bytes, 8);
+    return part;
+  });
+  return Buffer.concat(parts);
+}
+
+/** What stands at the start of every NAR. */
+export const MAGIC: Buffer = tokens("nix-archive-1");
+/** Starts a directory; its entries follow, then {@link CLOSE}. */
+export const DIRECTORY: Buffer = tokens("(", "type", "directory");
+/** Starts an entry; its name as string, {@link ENTRY_NODE}, its node and {@link CLOSE} follow. */
+export const ENTRY: Buffer = tokens("entry", "(", "name");
+export const ENTRY_NODE: Buffer = tokens("node");
+/** Starts a regular file; its contents as string and {@link CLOSE} follow. */
+export const FILE: Buffer = tokens("(", "type", "regular", "contents");
+export const EXECUTABLE_FILE: Buffer = tokens("(", "type", "regular", "executable", "", "contents");
+/** Starts a symlink; its target as string and {@link CLOSE} follow. */
+export const SYMLINK: Buffer = tokens("(", "type", "symlink", "target");
+export const CLOSE: Buffer = tokens(")");

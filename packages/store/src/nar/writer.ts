@@ -1,0 +1,121 @@
+import type { PathComponent, SymlinkTarget, TreeVisitor } from "@tvix/castore";
+import {
+  CLOSE,
+  DIRECTORY,
+  ENTRY,
+  ENTRY_NODE,
+  EXECUTABLE_FILE,
+  FILE,
+  MAGIC,
+  paddingLength,
+  SYMLINK,
+} from "./wire.ts";
+
+/** Small pieces are gathered into buffers of this many bytes. */
+const BUFFER_SIZE = 64 * 1024;
+
+/** File contents of at least this many bytes at once are passed on without a copy. */
+const PASS_THROUGH = 16 * 1024;
+
+const ZEROS = new Uint8Array(8);
+
+/**
+ * Writes the NAR of a tree that it is shown in canonical order. Bytes come out as they become
+ * complete; {@link NarWriter.finish} gives the rest. The caller keeps to the order, the names and the
+ * sizes.
+ */
+export class NarWriter implements TreeVisitor {
+  readonly #sink: (bytes: Uint8Array) => void;
+  #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  #filled = 0;
+  #depth = 0;
+  /** How many bytes of the current file are still to come. */
+  #missing = 0;
+  #padding = 0;
+
+  /** @param sink takes the bytes, in order; each buffer is its to keep */
+  constructor(sink: (bytes: Uint8Array) => void) {
+    this.#sink = sink;
+    this.#write(MAGIC);
+  }
+
+  enterDirectory(): void {
+    this.#write(DIRECTORY);
+    this.#depth += 1;
+  }
+
+  entry(name: PathComponent): void {
+    this.#write(ENTRY);
+    this.#string(name);
+    this.#write(ENTRY_NODE);
+  }
+
+  leaveDirectory(): void {
+    this.#depth -= 1;
+    this.#endNode();
+  }
+
+  file(size: bigint, executable: boolean): void {
+    this.#write(executable ? EXECUTABLE_FILE : FILE);
+    this.#uint64(size);
+    this.#missing = Number(size);
+    this.#padding = paddingLength(this.#missing);
+    if (this.#missing === 0) this.#endNode();
+  }
+
+  contents(data: Uint8Array): void {
+    if (data.length >= PASS_THROUGH) {
+      this.#flush();
+      this.#sink(data);
+    } else {
+      this.#write(data);
+    }
+    this.#missing -= data.length;
+    if (this.#missing > 0) return;
+    this.#write(ZEROS.subarray(0, this.#padding));
+    this.#endNode();
+  }
+
+  symlink(target: SymlinkTarget): void {
+    this.#write(SYMLINK);
+    this.#string(target);
+    this.#endNode();
+  }
+
+  /** To be called after the root was shown. */
+  finish(): void {
+    this.#flush();
+  }
+
+  /** Closes a node, and the entry that it stands in. */
+  #endNode(): void {
+    this.#write(CLOSE);
+    if (this.#depth > 0) this.#write(CLOSE);
+  }
+
+  #string(bytes: Uint8Array): void {
+    this.#uint64(BigInt(bytes.length));
+    this.#write(bytes);
+    this.#write(ZEROS.subarray(0, paddingLength(bytes.length)));
+  }
+
+  #uint64(value: bigint): void {
+    if (this.#filled + 8 > this.#buffer.length) this.#flush();
+    this.#buffer.writeBigUInt64LE(value, this.#filled);
+    this.#filled += 8;
+  }
+
+  /** Takes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */
+  #write(bytes: Uint8Array): void {
+    if (this.#filled + bytes.length > this.#buffer.length) this.#flush();
+    this.#buffer.set(bytes, this.#filled);
+    this.#filled += bytes.length;
+  }
+
+  #flush(): void {
+    if (this.#filled === 0) return;
+    this.#sink(this.#buffer.subarray(0, this.#filled));
+    this.#buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+    this.#filled = 0;
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * How store paths follow from content addresses.
+ * https://nix.dev/manual/nix/latest/protocols/store-path
+ */
+import { createHash } from "node:crypto";
+import { StoreError } from "../errors.ts";
+import { type ContentAddress, formatContentAddress } from "./content-address.ts";
+import { STORE_DIR, StorePath } from "./store-path.ts";
+
+/** What else a store path depends on. */
+export interface BuildPathOptions {
+  /** Absolute paths of the store paths that the contents refer to, in any order. Default: none. */
+  references?: readonly string[];
+  /** Whether the contents refer to their own store path. Default: false. */
+  selfReference?: boolean;
+  /** Default: `/nix/store`. */
+  storeDir?: string;
+}
+
+/**
+ * The store path of contents by their content address.
+ *
+ * @throws StoreError `invalid_argument` for an invalid name, or references that this kind of content
+ *   address cannot have: only NARs by SHA-256 have references and refer to themselves, texts have
+ *   references
+ */
+export function buildCaPath(
+  name: string,
+  ca: ContentAddress,
+  { references = [], selfReference = false, storeDir = STORE_DIR }: BuildPathOptions = {},
+): StorePath {
+  const { kind, hash } = ca;
+  const hex = Buffer.from(hash.digest).toString("hex");
+  const isSource = kind === "nar" && hash.algorithm === "sha256";
+  if (references.length > 0 && !isSource && kind !== "text") throw refusal(name, ca, "references");
+  if (selfReference && !isSource) throw refusal(name, ca, "reference to itself");
+  const sorted = references
+    .toSorted()
+    .map((reference) => `:${reference}`)
+    .join("");
+  if (kind === "text") {
+    return buildPath(`text${sorted}`, `sha256:${hex}`, storeDir, name);
+  }
+  if (isSource) {
+    const self = selfReference ? ":self" : "";
+    return buildPath(`source${sorted}${self}`, `sha256:${hex}`, storeDir, name);
+  }
+  const recursive = kind === "nar" ? "r:" : "";
+  const fixed = createHash("sha256").update(`fixed:out:${recursive}${hash.algorithm}:${hex}:`);
+  return buildPath("output:out", `sha256:${fixed.digest("hex")}`, storeDir, name);
+}
+
+/**
+ * The store path of a text, such as a derivation, by its contents.
+ *
+ * @throws StoreError `invalid_argument` for an invalid name
+ */
+export function buildTextPath(
+  name: string,
+  contents: Uint8Array | string,
+  options: Omit<BuildPathOptions, "selfReference"> = {},
+): StorePath {
+  const digest = createHash("sha256").update(contents).digest();
+  return buildCaPath(name, { kind: "text", hash: { algorithm: "sha256", digest } }, options);
+}
+
+function refusal(name: string, ca: ContentAddress, what: string): StoreError {
+  return new StoreError(
+    "invalid_argument",
+    `Cannot build a store path for "${name}": "${formatContentAddress(ca)}" allows no ${what}`,
+  );
+}
+
+/** The hash part is the SHA-256 of all that the path depends on, folded to 20 bytes. */
+function buildPath(type: string, hash: string, storeDir: string, name: string): StorePath {
+  const fingerprint = `${type}:${hash}:${storeDir}:${name}`;
+  const digest = createHash("sha256").update(fingerprint).digest();
+  const hashPart = new Uint8Array(StorePath.HASH_PART_LENGTH);
+  digest.forEach((byte, i) => {
+    const at = i % hashPart.length;
+    hashPart[at] = hashPart[at]! ^ byte;
+  });
+  return StorePath.from(hashPart, name);
+}

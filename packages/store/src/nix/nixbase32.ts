@@ -1,0 +1,60 @@
+/**
+ * Nix's own base 32: digits and letters without e, o, t and u, the most significant digit first.
+ * https://nix.dev/manual/nix/latest/protocols/nix32
+ */
+import { StoreError } from "../errors.ts";
+
+const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
+
+const VALUES: Readonly<Record<string, number>> = Object.fromEntries(
+  [...ALPHABET].map((character, value) => [character, value]),
+);
+
+/** How many characters `length` bytes make. */
+export function nixbase32Length(length: number): number {
+  return Math.ceil((length * 8) / 5);
+}
+
+/** Encodes bytes. */
+export function encodeNixbase32(bytes: Uint8Array): string {
+  let text = "";
+  for (let digit = nixbase32Length(bytes.length) - 1; digit >= 0; digit--) {
+    const bit = digit * 5;
+    const index = bit >>> 3;
+    const pair = bytes[index]! | ((bytes[index + 1] ?? 0) << 8);
+    text += ALPHABET[(pair >>> (bit & 7)) & 31];
+  }
+  return text;
+}
+
+/**
+ * Decodes text into the bytes it was made of.
+ *
+ * @throws StoreError `invalid_argument` for characters outside of the alphabet, a length that no number
+ *   of bytes makes, or bits beyond the last byte that are not zero
+ */
+export function decodeNixbase32(text: string): Uint8Array {
+  const bytes = new Uint8Array(Math.floor((text.length * 5) / 8));
+  if (nixbase32Length(bytes.length) !== text.length) {
+    throw invalid(text, `no number of bytes makes ${text.length} characters`);
+  }
+  for (let digit = 0; digit < text.length; digit++) {
+    const character = text[text.length - 1 - digit]!;
+    const value = Object.hasOwn(VALUES, character) ? VALUES[character] : undefined;
+    if (value === undefined) {
+      throw invalid(text, `expected characters of "${ALPHABET}", found "${character}"`);
+    }
+    const bit = digit * 5;
+    const index = bit >>> 3;
+    const shifted = value << (bit & 7);
+    bytes[index] = bytes[index]! | (shifted & 0xff);
+    const carry = shifted >>> 8;
+    if (index + 1 < bytes.length) bytes[index + 1] = bytes[index + 1]! | carry;
+    else if (carry !== 0) throw invalid(text, "expected the unused bits to be zero");
+  }
+  return bytes;
+}
+
+function invalid(text: string, reason: string): StoreError {
+  return new StoreError("invalid_argument", `Cannot decode nixbase32 "${text}": ${reason}`);
+}

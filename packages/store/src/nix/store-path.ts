@@ -1,0 +1,109 @@
+import { StoreError } from "../errors.ts";
+import { decodeNixbase32, encodeNixbase32, nixbase32Length } from "./nixbase32.ts";
+
+/** Where Nix keeps store paths, unless told otherwise. */
+export const STORE_DIR = "/nix/store";
+
+const MAX_NAME_LENGTH = 211;
+
+/** A store path: a hash part and a name. Which store dir it is in is not part of it. */
+export class StorePath {
+  /** Length of the hash part in bytes. */
+  static readonly HASH_PART_LENGTH = 20;
+
+  /** 20 bytes, not to be changed. */
+  readonly hashPart: Uint8Array;
+  /** 1 to 211 characters of `[a-zA-Z0-9+._?=-]`, not starting with a dot. */
+  readonly name: string;
+
+  private constructor(hashPart: Uint8Array, name: string) {
+    this.hashPart = hashPart;
+    this.name = name;
+  }
+
+  /**
+   * Makes a store path of its parts.
+   *
+   * @throws StoreError `invalid_argument` if the hash part is not 20 bytes long or the name is invalid
+   */
+  static from(hashPart: Uint8Array, name: string): StorePath {
+    expectHashPart(hashPart);
+    validateStorePathName(name);
+    return new StorePath(hashPart, name);
+  }
+
+  /**
+   * Parses a base name, such as `00bgd045z0d4icpbc2yyz4gx48ak44la-net-tools-1.60_p20170221182432`.
+   *
+   * @throws StoreError `invalid_argument` for anything else
+   */
+  static parse(baseName: string): StorePath {
+    const length = nixbase32Length(StorePath.HASH_PART_LENGTH);
+    if (baseName[length] !== "-") {
+      throw new StoreError(
+        "invalid_argument",
+        `Cannot parse store path "${baseName}": expected ${length} characters, a dash and a name`,
+      );
+    }
+    return StorePath.from(decodeNixbase32(baseName.slice(0, length)), baseName.slice(length + 1));
+  }
+
+  /**
+   * Parses an absolute path, which is a store path itself, not a path below one.
+   *
+   * @throws StoreError `invalid_argument` for anything else
+   */
+  static parseAbsolute(path: string, storeDir: string = STORE_DIR): StorePath {
+    if (!path.startsWith(`${storeDir}/`)) {
+      throw new StoreError(
+        "invalid_argument",
+        `Cannot parse store path "${path}": expected it to start with "${storeDir}/"`,
+      );
+    }
+    return StorePath.parse(path.slice(storeDir.length + 1));
+  }
+
+  /** The base name: the hash part in nixbase32, a dash, and the name. */
+  toString(): string {
+    return `${encodeNixbase32(this.hashPart)}-${this.name}`;
+  }
+
+  /** The path in the file system. */
+  toAbsolutePath(storeDir: string = STORE_DIR): string {
+    return `${storeDir}/${this}`;
+  }
+}
+
+/**
+ * Refuses what cannot be the name of a store path.
+ *
+ * @throws StoreError `invalid_argument` naming the rule that is broken
+ */
+export function validateStorePathName(name: string): void {
+  const refuse = (reason: string) =>
+    new StoreError(
+      "invalid_argument",
+      `Cannot use "${name}" as the name of a store path: ${reason}`,
+    );
+  if (name.length === 0 || name.length > MAX_NAME_LENGTH) {
+    throw refuse(`expected 1 to ${MAX_NAME_LENGTH} characters, found ${name.length}`);
+  }
+  if (name.startsWith(".")) throw refuse('expected it not to start with "."');
+  const [wrong] = /[^a-zA-Z0-9+\-._?=]/u.exec(name) ?? [];
+  if (wrong !== undefined) {
+    throw refuse(`expected letters, digits and "+-._?=" only, found "${wrong}"`);
+  }
+}
+
+/**
+ * Refuses what cannot be a hash part.
+ *
+ * @throws StoreError `invalid_argument` if it is not 20 bytes long
+ */
+export function expectHashPart(bytes: Uint8Array): void {
+  if (bytes.length === StorePath.HASH_PART_LENGTH) return;
+  throw new StoreError(
+    "invalid_argument",
+    `Cannot use ${bytes.length} bytes as the hash part of a store path: expected ${StorePath.HASH_PART_LENGTH}`,
+  );
+}
