@@ -15,7 +15,11 @@ const MAX_UINT64 = 2n ** 64n - 1n;
 export class Directory {
   /** The entries, sorted bytewise by name, each name once. */
   readonly entries: readonly DirectoryEntry[];
-  /** Number of everything below: the entries, plus the sizes of the sub-directories. */
+  /**
+   * Twice the number of entries, plus the sizes of the sub-directories. The protocol speaks of the
+   * number of entries, but all implementations count each of them twice, and sizes are part of what a
+   * digest covers: this is the number that gives the digests everybody else has.
+   */
   readonly size: bigint;
 
   private constructor(entries: readonly DirectoryEntry[], size: bigint) {
@@ -30,7 +34,7 @@ export class Directory {
    */
   static from(entries: Iterable<DirectoryEntry>): Directory {
     const sorted = [...entries].sort((a, b) => compareBytes(a.name, b.name));
-    let size = BigInt(sorted.length);
+    let size = 2n * BigInt(sorted.length);
     for (let i = 0; i < sorted.length; i++) {
       const { name, node } = sorted[i]!;
       if (i > 0 && compareBytes(sorted[i - 1]!.name, name) === 0) {

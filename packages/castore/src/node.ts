@@ -7,7 +7,7 @@ export interface DirectoryNode {
   readonly type: "directory";
   /** Digest of the {@link Directory}. */
   readonly digest: B3Digest;
-  /** Number of everything below the directory, an unsigned 64-bit integer. */
+  /** `size` of the {@link Directory}, an unsigned 64-bit integer. */
   readonly size: bigint;
 }
 

@@ -1,7 +1,9 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
+  B3Digest,
   type BlobService,
   type Directory,
   type DirectoryService,
@@ -45,12 +47,27 @@ async function expectWhole(folder: string): Promise<number> {
   await using blobService = await openBlobService(blobs!);
   await using directoryService = await openDirectoryService(directories!);
   await using pathInfoService = await openPathInfoService(pathInfos!);
+  for (const digest of storedDirectories(folder)) {
+    const directory = await directoryService.get(digest);
+    for (const { node } of directory!.entries) {
+      if (node.type === "directory") expect(await directoryService.get(node.digest)).toBeDefined();
+      if (node.type === "file") expect(await blobService.has(node.digest)).toBe(true);
+    }
+  }
   let count = 0;
   for await (const { node } of pathInfoService.list()) {
     await expectNodeWhole(node, blobService, directoryService);
     count += 1;
   }
   return count;
+}
+
+/** Every directory there is, whether a PathInfo leads to it or not. */
+function storedDirectories(folder: string): B3Digest[] {
+  const database = new DatabaseSync(join(folder, "directories.sqlite"));
+  const rows = database.prepare("SELECT digest FROM directories").all();
+  database.close();
+  return rows.map(({ digest }) => B3Digest.fromBytes(digest as Uint8Array));
 }
 
 async function expectNodeWhole(

@@ -91,6 +91,7 @@ export class ChunkIndex implements Disposable {
         `INSERT INTO chunks (digest, ${COLUMNS}, live) VALUES (?, ?, ?, ?, ?, ?, 0)`,
       ),
       use: writer.prepare<[Uint8Array]>("UPDATE chunks SET live = 1 WHERE digest = ? AND NOT live"),
+      hasBlob: writer.prepare<[Uint8Array], 1>("SELECT 1 FROM blobs WHERE digest = ?").pluck(),
       addBlob: writer.prepare<[Uint8Array, Uint8Array]>(
         "INSERT INTO blobs VALUES (?, ?) ON CONFLICT DO NOTHING",
       ),
@@ -169,6 +170,7 @@ export class ChunkIndex implements Disposable {
       addChunk({ bytes }, { pack, offset, storedSize, size, codec }) {
         statements.addChunk.run(bytes, pack, offset, storedSize, size, codec);
       },
+      hasBlob: ({ bytes }) => statements.hasBlob.get(bytes) !== undefined,
       addBlob({ bytes }, chunks) {
         for (const { digest } of chunks) statements.use.run(digest.bytes);
         if (chunks.length > 1) statements.addBlob.run(bytes, encodeChunkList(chunks));
@@ -199,6 +201,8 @@ export interface IndexChanges {
   /** Whether a chunk is stored, also by another process just now. */
   isKnown(digest: B3Digest): boolean;
   addChunk(digest: B3Digest, location: ChunkLocation): void;
+  /** Whether a blob of two or more chunks is there. */
+  hasBlob(digest: B3Digest): boolean;
   /** Makes a blob readable, all of whose chunks are stored. */
   addBlob(digest: B3Digest, chunks: readonly ChunkMeta[]): void;
   /** Forgets a chunk, unless it is stored elsewhere by now, and the blobs that use it. */

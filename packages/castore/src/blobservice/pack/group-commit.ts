@@ -102,7 +102,8 @@ export class GroupCommit {
         const layout = new PackLayout(changes.openPack(), this.#maxPackSize);
         const located = fresh.map((job) => [job, layout.addChunk(job)] as const);
         for (const { digest, chunks } of finished) {
-          if (chunks.length > 1) layout.addRecord(blobRecord(digest, chunks));
+          if (chunks.length === 1 || changes.hasBlob(digest)) continue;
+          layout.addRecord(blobRecord(digest, chunks));
         }
         for (const { pack, from, parts } of layout.writes) {
           await this.#files.write(pack, from, parts);

@@ -69,8 +69,9 @@ export type DirectoryNode = Message<"tvix.castore.v1.DirectoryNode"> & {
   digest: Uint8Array;
 
   /**
-   * The number of everything below the Directory: its entries, plus the
-   * sizes of its sub-folders.
+   * A measure of everything below: twice the number of entries of the
+   * Directory, plus the sizes of its sub-folders. (The factor two is what
+   * implementations compute, and therefore what digests cover.)
    *
    * @generated from field: uint64 size = 3;
    */

@@ -1,0 +1,224 @@
+import {
+  B3Digest,
+  Directory,
+  type DirectoryEntry,
+  type DirectoryService,
+  encodeDirectory,
+  pathComponent,
+  symlinkTarget,
+} from "@tvix/castore";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+const digestOf = (directory: Directory): B3Digest => encodeDirectory(directory).digest;
+
+function file(name: string | Uint8Array): DirectoryEntry {
+  const node = { type: "file", digest: B3Digest.of(Buffer.from("x")), size: 1n } as const;
+  return { name: pathComponent(name), node: { ...node, executable: false } };
+}
+
+function folder(name: string | Uint8Array, directory: Directory): DirectoryEntry {
+  const { size } = directory;
+  return {
+    name: pathComponent(name),
+    node: { type: "directory", digest: digestOf(directory), size },
+  };
+}
+
+const EMPTY = Directory.from([]);
+const LEAF = Directory.from([file("leaf")]);
+const MIDDLE = Directory.from([folder("a", LEAF), file("b")]);
+const ROOT = Directory.from([
+  folder("again", LEAF),
+  folder("middle", MIDDLE),
+  folder("none", EMPTY),
+]);
+const TREE = [LEAF, MIDDLE, EMPTY, ROOT];
+
+async function put(
+  service: DirectoryService,
+  directories: readonly Directory[],
+  options?: { signal?: AbortSignal },
+): Promise<B3Digest> {
+  await using putter = service.openPutter(options);
+  for (const directory of directories) await putter.put(directory);
+  return await putter.close();
+}
+
+async function getAll(service: DirectoryService, digest: B3Digest): Promise<string[]> {
+  const digests: string[] = [];
+  for await (const directory of service.getRecursive(digest)) digests.push(digestOf(directory).hex);
+  return digests;
+}
+
+const hexOf = (directories: readonly Directory[]) => directories.map((d) => digestOf(d).hex);
+
+async function expectNone(service: DirectoryService, directories: readonly Directory[]) {
+  for (const directory of directories) {
+    expect(await service.get(digestOf(directory))).toBeUndefined();
+  }
+}
+
+/**
+ * What every DirectoryService has to do.
+ *
+ * @param create gives a fresh, empty service, which the suite disposes of
+ */
+export function directoryServiceSuite(
+  name: string,
+  options: { create: () => Promise<DirectoryService> },
+): void {
+  describe(`${name} is a DirectoryService`, () => {
+    let service: DirectoryService;
+    beforeEach(async () => {
+      service = await options.create();
+    });
+    afterEach(() => service[Symbol.asyncDispose]());
+
+    it("does not have what was never put", async () => {
+      expect(await service.get(digestOf(EMPTY))).toBeUndefined();
+      expect(await getAll(service, digestOf(ROOT))).toEqual([]);
+    });
+
+    it("stores the empty directory", async () => {
+      expect((await put(service, [EMPTY])).equals(digestOf(EMPTY))).toBe(true);
+      expect((await service.get(digestOf(EMPTY)))?.entries).toEqual([]);
+      expect(await getAll(service, digestOf(EMPTY))).toEqual(hexOf([EMPTY]));
+    });
+
+    it("gives back each directory of a tree as it was put", async () => {
+      expect((await put(service, TREE)).equals(digestOf(ROOT))).toBe(true);
+      for (const directory of TREE) {
+        const found = (await service.get(digestOf(directory)))!;
+        expect(encodeDirectory(found).bytes).toEqual(encodeDirectory(directory).bytes);
+        expect(found.size).toBe(directory.size);
+      }
+    });
+
+    it("gives a tree with the root first, each directory once and after one that refers to it", async () => {
+      await put(service, TREE);
+      const found = await getAll(service, digestOf(ROOT));
+      expect(found[0]).toBe(digestOf(ROOT).hex);
+      expect(found.toSorted()).toEqual(hexOf(TREE).toSorted());
+      expect(await getAll(service, digestOf(MIDDLE))).toEqual(hexOf([MIDDLE, LEAF]));
+    });
+
+    it("keeps names and targets of any bytes", async () => {
+      const odd = Directory.from([
+        file(Uint8Array.of(0xff, 0x01)),
+        file("x".repeat(255)),
+        {
+          name: pathComponent(" "),
+          node: { type: "symlink", target: symlinkTarget(new Uint8Array(4095).fill(0xfe)) },
+        },
+      ]);
+      await put(service, [odd]);
+      const found = (await service.get(digestOf(odd)))!;
+      expect(encodeDirectory(found).bytes).toEqual(encodeDirectory(odd).bytes);
+    });
+
+    it("stores a tree 300 levels deep, and one 3,000 directories wide", async () => {
+      const chain = [LEAF];
+      for (let i = 0; i < 300; i++) chain.push(Directory.from([folder("below", chain.at(-1)!)]));
+      await put(service, chain);
+      expect(await getAll(service, digestOf(chain.at(-1)!))).toEqual(hexOf(chain).toReversed());
+
+      const many = Array.from({ length: 3000 }, (_, i) => Directory.from([file(`${i}`)]));
+      const root = Directory.from(many.map((directory, i) => folder(`${i}`, directory)));
+      await put(service, [...many, root]);
+      expect((await getAll(service, digestOf(root))).length).toBe(3001);
+    });
+
+    it("takes a directory that is put again in the same tree", async () => {
+      await put(service, [LEAF, LEAF, MIDDLE, LEAF, EMPTY, MIDDLE, ROOT, ROOT]);
+      expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+
+    const wrongSize = Directory.from([
+      {
+        name: pathComponent("a"),
+        node: { type: "directory", digest: digestOf(LEAF), size: LEAF.size + 1n },
+      },
+    ]);
+    it.each([
+      ["nothing", []],
+      ["a directory before one that it refers to", [MIDDLE, LEAF]],
+      ["a reference to a directory that does not come", [LEAF, ROOT]],
+      ["a wrong size", [LEAF, wrongSize]],
+      ["a directory that the root does not reach", [LEAF, EMPTY, MIDDLE]],
+      ["a root that another directory follows", [LEAF, MIDDLE, LEAF]],
+    ])("refuses %s and stores nothing", async (_, directories) => {
+      await expect(put(service, directories)).rejects.toMatchObject({ code: "invalid_argument" });
+      await expectNone(service, [...directories, LEAF]);
+    });
+
+    it("refuses a reference to a directory of another tree", async () => {
+      await put(service, [LEAF]);
+      await expect(put(service, [MIDDLE])).rejects.toMatchObject({ code: "invalid_argument" });
+    });
+
+    it("shows nothing of a tree before it is closed, or when its putter is dropped", async () => {
+      {
+        await using putter = service.openPutter();
+        for (const directory of TREE) await putter.put(directory);
+        await expectNone(service, TREE);
+      }
+      await expectNone(service, TREE);
+      await put(service, TREE);
+      expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+
+    it("gives the same digest when a putter is closed twice, and takes nothing more", async () => {
+      await using putter = service.openPutter();
+      await putter.put(LEAF);
+      const first = await putter.close();
+      expect((await putter.close()).equals(first)).toBe(true);
+      await expect(putter.put(EMPTY)).rejects.toMatchObject({ code: "invalid_argument" });
+    });
+
+    it("rejects with the reason when it is cancelled before", async () => {
+      await put(service, TREE);
+      const reason = new Error("enough");
+      const signal = AbortSignal.abort(reason);
+      await expect(service.get(digestOf(ROOT), { signal })).rejects.toBe(reason);
+      const reading = async () => {
+        for await (const _ of service.getRecursive(digestOf(ROOT), { signal }));
+      };
+      await expect(reading()).rejects.toBe(reason);
+      const other = Directory.from([file("other")]);
+      await expect(put(service, [other], { signal })).rejects.toBe(reason);
+      await expectNone(service, [other]);
+    });
+
+    it("stores nothing of a tree whose putter was cancelled", async () => {
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      await using putter = service.openPutter({ signal: controller.signal });
+      await putter.put(LEAF);
+      await putter.put(MIDDLE);
+      controller.abort(reason);
+      await expect(putter.close()).rejects.toBe(reason);
+      await expectNone(service, [LEAF, MIDDLE]);
+    });
+
+    it("takes the same and overlapping trees from many putters at the same time", async () => {
+      const trees = Array.from({ length: 24 }, (_, i) =>
+        i % 2 === 0 ? TREE : [LEAF, MIDDLE, Directory.from([folder(`${i}`, MIDDLE)])],
+      );
+      const roots = await Promise.all(trees.map((tree) => put(service, tree)));
+      for (const [i, root] of roots.entries()) {
+        expect((await getAll(service, root)).length).toBe(new Set(hexOf(trees[i]!)).size);
+      }
+    });
+
+    it("lets a reader end early", async () => {
+      await put(service, TREE);
+      for (let i = 0; i < 20; i++) {
+        for await (const directory of service.getRecursive(digestOf(ROOT))) {
+          expect(digestOf(directory).equals(digestOf(ROOT))).toBe(true);
+          break;
+        }
+      }
+      expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+  });
+}

@@ -1,0 +1,59 @@
+import { once } from "node:events";
+import { createServer, type ServerHttp2Session } from "node:http2";
+import { join } from "node:path";
+import type { ConnectRouter } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { temporaryFolder } from "./temporary-folder.ts";
+
+/** Serves routes on a unix socket in a folder of its own. Disposing of it ends all connections. */
+export async function serve(
+  routes: (router: ConnectRouter) => void,
+): Promise<AsyncDisposable & { readonly address: string }> {
+  const folder = temporaryFolder();
+  const socket = join(folder.path, "sock");
+  const sessions = new Set<ServerHttp2Session>();
+  const server = createServer(connectNodeAdapter({ routes }));
+  server.on("session", (session) => {
+    sessions.add(session);
+    session.once("close", () => sessions.delete(session));
+  });
+  server.listen(socket);
+  await once(server, "listening");
+  return {
+    address: `grpc+unix://${socket}`,
+    async [Symbol.asyncDispose]() {
+      for (const session of sessions) session.destroy();
+      await new Promise((resolve) => server.close(resolve));
+      folder[Symbol.dispose]();
+    },
+  };
+}
+
+/**
+ * A client of a service that is served over gRPC, as if it were the service itself: disposing of it
+ * disposes of the server and what is behind it too.
+ */
+export async function overGrpc<Service extends AsyncDisposable>(
+  backend: Service,
+  routes: (router: ConnectRouter) => void,
+  connect: (address: string) => Promise<Service>,
+): Promise<Service> {
+  const server = await serve(routes);
+  return disposingOf(await connect(server.address), server, backend);
+}
+
+/** A service that disposes of other things after itself. */
+export function disposingOf<Service extends AsyncDisposable>(
+  service: Service,
+  ...others: readonly (Disposable | AsyncDisposable)[]
+): Service {
+  const dispose = service[Symbol.asyncDispose].bind(service);
+  service[Symbol.asyncDispose] = async () => {
+    await dispose();
+    for (const other of others) {
+      if (Symbol.asyncDispose in other) await other[Symbol.asyncDispose]();
+      else other[Symbol.dispose]();
+    }
+  };
+  return service;
+}
