@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ["{src,test}/**/*.test.ts"],
     reporters: ["default", ["json", { outputFile: ".test-results.json" }]],
+    silent: "passed-only",
     testTimeout: 60_000,
     hookTimeout: 60_000,
   },

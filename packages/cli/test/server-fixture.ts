@@ -8,7 +8,7 @@ import { pino } from "pino";
 import { type Server, type ServerOptions, startServer } from "../src/server/server.ts";
 
 /** A line of the log, parsed. */
-export type LogLine = Readonly<Record<string, unknown>>;
+type LogLine = Readonly<Record<string, unknown>>;
 
 /** A server over blobs in a Map, with hooks to hold its calls at known places. */
 export interface Fixture extends AsyncDisposable {

@@ -6,7 +6,7 @@ import { describe } from "vitest";
  * Finds a program that a test needs and that is no part of this repository: in `$TVIX_SERVICES/bin`,
  * then on `PATH`. `undefined` if it is in neither.
  */
-export function findTool(name: string): string | undefined {
+function findTool(name: string): string | undefined {
   const { TVIX_SERVICES, PATH = "" } = process.env;
   const folders = PATH.split(delimiter).filter((folder) => folder !== "");
   if (TVIX_SERVICES) folders.unshift(join(TVIX_SERVICES, "bin"));

@@ -7,6 +7,8 @@ import { temporaryFolder } from "./harness.ts";
 
 const packages = fileURLToPath(new URL("../..", import.meta.url));
 
+const { packageManager } = JSON.parse(readFileSync(join(packages, "../package.json"), "utf8"));
+
 /** The first program in the README of a package. */
 function readmeProgram(name: string): string {
   const readme = readFileSync(join(packages, name, "README.md"), "utf8");
@@ -21,7 +23,8 @@ it("@tvix/castore runs the program of its README, packed and installed outside t
     execFileSync(command, args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
 
   for (const name of ["proto", "castore"]) {
-    run(join(packages, name), "pnpm", "pack", "--pack-destination", folder.path);
+    const pack = ["--yes", packageManager, "pack", "--pack-destination", folder.path];
+    run(join(packages, name), "npx", ...pack);
   }
   const tarball = (name: string) => {
     const file = readdirSync(folder.path).find((file) => file.startsWith(`tvix-${name}-`))!;

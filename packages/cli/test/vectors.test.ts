@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { toBinary } from "@bufbuild/protobuf";
 import {
   B3Digest,
   encodeDirectory,
@@ -63,9 +63,6 @@ describe.each([
 
       const rootNode = nodeToProto(pathComponent(storePath.toString()), pathInfo.node);
       expect(base64(toBinary(NodeSchema, rootNode))).toBe(expected.rootNode_base64);
-      expect(fromBinary(NodeSchema, Buffer.from(expected.rootNode_base64, "base64"))).toEqual(
-        rootNode,
-      );
 
       const directories: string[] = [];
       if (pathInfo.node.type === "directory") {

@@ -6,13 +6,15 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 /** Serves routes on a unix socket in a folder of its own. Disposing of it ends all connections. */
-export async function serve(
+async function serve(
   routes: (router: ConnectRouter) => void,
 ): Promise<AsyncDisposable & { readonly address: string }> {
   const folder = temporaryFolder();
   const socket = join(folder.path, "sock");
   const sessions = new Set<ServerHttp2Session>();
-  const server = createServer(connectNodeAdapter({ routes }));
+  // Every read that ends early resets a stream: more of them than a browser would.
+  const limits = { streamResetBurst: 10_000, streamResetRate: 1_000 };
+  const server = createServer(limits, connectNodeAdapter({ routes }));
   server.on("session", (session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));

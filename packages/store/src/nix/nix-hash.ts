@@ -5,7 +5,7 @@ import { decodeNixbase32, encodeNixbase32 } from "./nixbase32.ts";
 export type HashAlgorithm = "md5" | "sha1" | "sha256" | "sha512";
 
 /** Length of a digest in bytes, by algorithm. */
-export const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
+const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
   md5: 16,
   sha1: 20,
   sha256: 32,
@@ -15,7 +15,7 @@ export const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
 /** A digest and the algorithm that made it. */
 export interface NixHash {
   readonly algorithm: HashAlgorithm;
-  /** As many bytes as {@link DIGEST_LENGTH} says. */
+  /** As many bytes as its algorithm makes. */
   readonly digest: Uint8Array;
 }
 

@@ -20,6 +20,7 @@ export class MemoryPathInfoService implements PathInfoService {
   }
 
   async *list(options?: AbortOptions): AsyncGenerator<PathInfo> {
+    options?.signal?.throwIfAborted();
     const sorted = [...this.#pathInfos.values()].sort((a, b) =>
       compareBytes(a.storePath.hashPart, b.storePath.hashPart),
     );
