@@ -8,12 +8,17 @@ import {
   type Directory,
   type DirectoryService,
   type Node,
-  openBlobService,
-  openDirectoryService,
 } from "@tvix/castore";
-import { openPathInfoService } from "@tvix/store";
 import { expect, it } from "vitest";
-import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
+import { openServices } from "../src/services.ts";
+import {
+  addressesOf,
+  embeddedIn,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
 
 const KILLS = 50;
 
@@ -41,13 +46,10 @@ function writeTree(folder: string, round: number): void {
 
 /** Reads everything that a stored PathInfo or directory points at, to the last byte. */
 async function expectWhole(folder: string): Promise<number> {
-  const [blobs, directories, pathInfos] = embeddedIn(folder).map((a) =>
-    a.slice(a.indexOf("=") + 1),
-  );
-  await using blobService = await openBlobService(blobs!);
-  await using directoryService = await openDirectoryService(directories!);
-  await using pathInfoService = await openPathInfoService(pathInfos!);
-  for (const digest of storedDirectories(folder)) {
+  const digests = storedDirectories(folder); // before the services open the same file
+  await using services = await openServices(addressesOf(embeddedIn(folder)));
+  const { blobService, directoryService, pathInfoService } = services;
+  for (const digest of digests) {
     const directory = await directoryService.get(digest);
     for (const { node } of directory!.entries) {
       if (node.type === "directory") expect(await directoryService.get(node.digest)).toBeDefined();

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import type { ServiceAddresses } from "../src/services.ts";
 
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 
@@ -87,6 +88,18 @@ export function embeddedIn(folder: string): string[] {
 /** The options that use a daemon for everything. */
 export function throughDaemon(address: string): string[] {
   return ["blob", "directory", "path-info"].map((name) => `--${name}-service-addr=${address}`);
+}
+
+/** The addresses in options that {@link embeddedIn} or {@link throughDaemon} gave. */
+export function addressesOf(options: readonly string[]): ServiceAddresses {
+  const [blob, directory, pathInfo] = options.map((option) =>
+    option.slice(option.indexOf("=") + 1),
+  );
+  return {
+    blobServiceAddr: blob!,
+    directoryServiceAddr: directory!,
+    pathInfoServiceAddr: pathInfo!,
+  };
 }
 
 function spawnCommand(

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openPathInfoService } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { embeddedIn, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
+import { addressesOf, embeddedIn, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
 let store: string;
@@ -39,11 +39,11 @@ describe("tvix-store import", () => {
   });
 
   it("takes the services from the environment", async () => {
-    const [blob, directory, pathInfo] = embeddedIn(store).map((a) => a.slice(a.indexOf("=") + 1));
+    const addresses = addressesOf(embeddedIn(store));
     const env = {
-      BLOB_SERVICE_ADDR: blob,
-      DIRECTORY_SERVICE_ADDR: directory,
-      PATH_INFO_SERVICE_ADDR: pathInfo,
+      BLOB_SERVICE_ADDR: addresses.blobServiceAddr,
+      DIRECTORY_SERVICE_ADDR: addresses.directoryServiceAddr,
+      PATH_INFO_SERVICE_ADDR: addresses.pathInfoServiceAddr,
     };
     expect(await tvixStore(["import", file], { env })).toMatchObject({ status: 0, stderr: "" });
     expect(await countPathInfos()).toBe(1);

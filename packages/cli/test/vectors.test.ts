@@ -1,18 +1,13 @@
 import { join } from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
-import {
-  B3Digest,
-  encodeDirectory,
-  nodeToProto,
-  openBlobService,
-  openDirectoryService,
-  pathComponent,
-} from "@tvix/castore";
+import { B3Digest, encodeDirectory, nodeToProto, pathComponent } from "@tvix/castore";
 import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
 import { NodeSchema } from "@tvix/proto/castore";
-import { encodePathInfo, openPathInfoService, StorePath } from "@tvix/store";
+import { encodePathInfo, StorePath } from "@tvix/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openServices } from "../src/services.ts";
 import {
+  addressesOf,
   type Daemon,
   embeddedIn,
   startDaemon,
@@ -48,12 +43,8 @@ describe.each([
       const outcome = await tvixStore(["import", path, ...serviceArgs()]);
       expect(outcome).toEqual({ status: 0, stdout: `${expected.storePath}\n`, stderr: "" });
 
-      const [blobAddr, directoryAddr, pathInfoAddr] = serviceArgs().map((arg) =>
-        arg.slice(arg.indexOf("=") + 1),
-      );
-      await using blobService = await openBlobService(blobAddr!);
-      await using directoryService = await openDirectoryService(directoryAddr!);
-      await using pathInfoService = await openPathInfoService(pathInfoAddr!);
+      await using services = await openServices(addressesOf(serviceArgs()));
+      const { blobService, directoryService, pathInfoService } = services;
 
       const storePath = StorePath.parseAbsolute(expected.storePath);
       const pathInfo = (await pathInfoService.get(storePath.hashPart))!;

@@ -13,7 +13,7 @@ async function serve(
   const socket = join(folder.path, "sock");
   const sessions = new Set<ServerHttp2Session>();
   // Every read that ends early resets a stream: more of them than a browser would.
-  const limits = { streamResetBurst: 10_000, streamResetRate: 1_000 };
+  const limits = { streamResetBurst: 10_000, streamResetRate: 1_000, maxSessionMemory: 1_000 };
   const server = createServer(limits, connectNodeAdapter({ routes }));
   server.on("session", (session) => {
     sessions.add(session);

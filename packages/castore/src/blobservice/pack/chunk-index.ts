@@ -141,13 +141,19 @@ export class ChunkIndex implements Disposable {
   /**
    * Runs `body` while this process alone may change the index and its packs. All changes are durable
    * when it resolves; none is made when it rejects.
+   *
+   * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed
    */
-  async change(body: (changes: IndexChanges) => Promise<void>): Promise<void> {
+  async change(
+    body: (changes: IndexChanges) => Promise<void>,
+    undo: () => Promise<void>,
+  ): Promise<void> {
     try {
       await beginWrite(this.#writer);
       await body(this.#changes());
       this.#writer.exec("COMMIT");
     } catch (error) {
+      if (this.#writer.inTransaction) await undo();
       rollback(this.#writer);
       throw sqliteError(error, `Cannot write to database "${this.#path}"`);
     }

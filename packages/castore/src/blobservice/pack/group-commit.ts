@@ -93,6 +93,11 @@ export class GroupCommit {
     indexJobs: readonly IndexJob[],
   ): Promise<void> {
     let finished: readonly BlobJob[] = [];
+    const begun: PackWrite[] = [];
+    // What is behind the committed length is of no account, but it takes room, which may be what lacks.
+    const undo = async () => {
+      for (const { pack, from } of begun) await this.#files.truncate(pack, from);
+    };
     try {
       await this.#index.change(async (changes) => {
         for (const { change } of indexJobs) change(changes);
@@ -105,13 +110,14 @@ export class GroupCommit {
           if (chunks.length === 1 || changes.hasBlob(digest)) continue;
           layout.addRecord(blobRecord(digest, chunks));
         }
-        for (const { pack, from, parts } of layout.writes) {
-          await this.#files.write(pack, from, parts);
+        for (const write of layout.writes) {
+          begun.push(write);
+          await this.#files.write(write.pack, write.from, write.parts);
         }
         for (const [{ digest }, location] of located) changes.addChunk(digest, location);
         for (const { digest, chunks } of finished) changes.addBlob(digest, chunks);
         for (const { pack, size } of layout.writes) changes.setPack({ pack, size });
-      });
+      }, undo);
     } catch (error) {
       for (const { settle } of chunks) settle({ error });
       for (const { reject } of [...finished, ...indexJobs]) reject(error);

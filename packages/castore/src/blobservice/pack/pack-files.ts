@@ -1,5 +1,5 @@
 import { constants, mkdirSync } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { type FileHandle, open, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { concatBytes } from "../../bytes.ts";
 import { CastoreError, type ErrorCode } from "../../errors.ts";
@@ -80,6 +80,11 @@ export class PackFiles implements AsyncDisposable {
     } catch (error) {
       throw systemError(error, `Cannot write pack "${this.pathOf(pack)}"`);
     }
+  }
+
+  /** Cuts a pack off at a length, if that can be done. */
+  async truncate(pack: number, length: number): Promise<void> {
+    await truncate(this.pathOf(pack), length).catch(() => undefined); // only saves room
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

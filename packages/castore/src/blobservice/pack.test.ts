@@ -1,0 +1,283 @@
+import { execFileSync, fork } from "node:child_process";
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import Sqlite from "better-sqlite3";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { collectBytes, equalBytes } from "../bytes.ts";
+import { B3Digest } from "../digest.ts";
+import { PackBlobService, type PackOptions } from "./pack.ts";
+import { putBlob } from "./put-blob.ts";
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "pack-"));
+  path = join(folder, "blobs");
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** Bytes that cannot be compressed and are the same every time. */
+function noise(size: number, seed = 1): Buffer {
+  const bytes = Buffer.alloc(size);
+  let state = seed;
+  for (let i = 0; i < size; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    bytes[i] = state >>> 24;
+  }
+  return bytes;
+}
+
+const open = (options: Partial<PackOptions> = {}) => PackBlobService.open({ path, ...options });
+const packOf = (pack = 1) => join(path, "packs", `${pack}`.padStart(8, "0").concat(".pack"));
+
+async function readBack(service: PackBlobService, digest: B3Digest): Promise<Uint8Array> {
+  return await collectBytes((await service.read(digest))!);
+}
+
+/** Opens a service that collects what it reports as damaged. */
+async function openReporting() {
+  const reports: string[] = [];
+  const service = await open({ onCorrupt: (message) => reports.push(message) });
+  return { service, reports };
+}
+
+describe("PackBlobService", () => {
+  it("keeps blobs from one opening to the next", async () => {
+    const large = noise(3_000_000);
+    const digests: B3Digest[] = [];
+    {
+      await using service = await open();
+      digests.push(await putBlob(service, Buffer.from("small")), await putBlob(service, large));
+    }
+    await using service = await open();
+    expect(Buffer.from(await readBack(service, digests[0]!)).toString()).toBe("small");
+    expect(equalBytes(await readBack(service, digests[1]!), large)).toBe(true);
+  });
+
+  it("compresses what can be compressed, and leaves the rest as it is", async () => {
+    await using service = await open();
+    await putBlob(service, Buffer.alloc(400_000, "compressible "));
+    expect(statSync(packOf()).size).toBeLessThan(10_000);
+    await putBlob(service, noise(300_000));
+    expect(statSync(packOf()).size).toBeGreaterThan(300_000);
+  });
+
+  it("adds nothing for bytes that it has", async () => {
+    await using service = await open();
+    const contents = noise(2_000_000);
+    await putBlob(service, contents);
+    const { size } = statSync(packOf());
+    await putBlob(service, contents);
+    await putBlob(service, contents.subarray(0, 100)); // new, one chunk
+    expect(statSync(packOf()).size).toBe(size + 52 + 100);
+  });
+
+  it("begins a new pack when one is full", async () => {
+    await using service = await open({ maxPackSize: 300_000 });
+    const blobs = [1, 2, 3, 4].map((seed) => noise(200_000, seed));
+    const digests = [];
+    for (const blob of blobs) digests.push(await putBlob(service, blob));
+    expect(readdirSync(join(path, "packs"))).toEqual(
+      [1, 2, 3, 4].map((pack) => `0000000${pack}.pack`),
+    );
+    for (const [i, digest] of digests.entries()) {
+      expect(equalBytes(await readBack(service, digest), blobs[i]!)).toBe(true);
+    }
+  });
+
+  it("uses the chunks of a writer that was dropped, but does not show them", async () => {
+    const contents = noise(4_000_000);
+    {
+      await using service = await open();
+      await using writer = service.openWriter();
+      await writer.write(contents);
+    }
+    const { size } = statSync(packOf());
+    expect(size).toBeGreaterThan(3_000_000);
+    await using service = await open();
+    const digest = B3Digest.of(contents);
+    expect(await service.has(digest)).toBe(false);
+    await putBlob(service, contents);
+    expect(statSync(packOf()).size).toBeLessThan(size + 1_000_000);
+    for (const chunk of (await service.chunks(digest))!) {
+      expect(await service.has(chunk.digest)).toBe(true);
+    }
+  });
+
+  it("takes the same and other blobs from several services on one folder", async () => {
+    await using one = await open();
+    await using other = await open();
+    const blobs = Array.from({ length: 20 }, (_, i) => noise(90_000, i % 10));
+    const digests = await Promise.all(
+      blobs.map((blob, i) => putBlob(i % 2 === 0 ? one : other, blob)),
+    );
+    for (const [i, digest] of digests.entries()) {
+      expect(equalBytes(await readBack(i % 2 === 0 ? other : one, digest), blobs[i]!)).toBe(true);
+    }
+  });
+});
+
+describe("a pack that was damaged", () => {
+  const contents = noise(1_500_000);
+  const digest = B3Digest.of(contents);
+
+  beforeEach(async () => {
+    await using service = await open();
+    await putBlob(service, contents);
+  });
+
+  it.each([
+    [
+      "a byte that flipped",
+      () => {
+        const bytes = readFileSync(packOf());
+        bytes[700_000] = bytes[700_000]! ^ 1;
+        writeFileSync(packOf(), bytes);
+      },
+    ],
+    ["an end that is missing", () => truncateSync(packOf(), 900_000)],
+    ["a file that is missing", () => rmSync(packOf())],
+  ])("counts as absent where it has %s, until the blob is put again", async (_, damage) => {
+    damage();
+    const { service, reports } = await openReporting();
+    await using _service = service;
+    await expect(readBack(service, digest)).rejects.toMatchObject({ code: "data_loss" });
+    expect(reports[0]).toContain(packOf());
+    expect(await service.has(digest)).toBe(false);
+    expect(await service.read(digest)).toBeUndefined();
+
+    // A chunk that is damaged but was not met yet is met by one of the reads, and then healed too.
+    for (let healed = false; !healed; ) {
+      await putBlob(service, contents);
+      healed = await readBack(service, digest).then(
+        (found) => equalBytes(found, contents),
+        () => false,
+      );
+    }
+  });
+
+  it("takes no harm from bytes behind what was committed", async () => {
+    appendFileSync(packOf(), noise(10_000, 7));
+    await using service = await open();
+    const other = await putBlob(service, noise(50_000, 8));
+    expect(equalBytes(await readBack(service, other), noise(50_000, 8))).toBe(true);
+    expect(equalBytes(await readBack(service, digest), contents)).toBe(true);
+  });
+
+  it("is not mistaken for damaged when it cannot be read", async () => {
+    rmSync(packOf());
+    mkdirSync(packOf()); // reading a folder fails, whoever tries
+    const { service, reports } = await openReporting();
+    await using _service = service;
+    await expect(readBack(service, digest)).rejects.toMatchObject({ code: "unavailable" });
+    expect(reports).toEqual([]);
+    expect(await service.has(digest)).toBe(true);
+  });
+});
+
+describe("an index that cannot be used", () => {
+  it.each([
+    ["garbage", "data_loss", (file: string) => writeFileSync(file, noise(8192))],
+    [
+      "another kind of database",
+      "invalid_argument",
+      (file: string) => new Sqlite(file).exec("CREATE TABLE t (x)"),
+    ],
+    [
+      "a newer version",
+      "invalid_argument",
+      (file: string) =>
+        new Sqlite(file).exec(`PRAGMA application_id = ${0x54767842}; PRAGMA user_version = 9`),
+    ],
+  ])("is refused when it is %s", async (_, code, write) => {
+    mkdirSync(path);
+    write(join(path, "index.sqlite"));
+    await expect(open()).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining("index.sqlite"),
+    });
+  });
+
+  it("is waited for while another process writes, and others get their turn", async () => {
+    await using service = await open();
+    const other = new Sqlite(join(path, "index.sqlite"));
+    other.exec("BEGIN IMMEDIATE");
+    let stored = false;
+    const storing = putBlob(service, Buffer.from("waits")).then((digest) => {
+      stored = true;
+      return digest;
+    });
+    for (let turn = 0; turn < 20; turn++) await sleep(5);
+    expect(stored).toBe(false);
+    other.exec("COMMIT");
+    other.close();
+    expect(await service.has(await storing)).toBe(true);
+  });
+});
+
+const canMount = process.platform === "linux" && process.getuid?.() === 0;
+
+describe.skipIf(!canMount)(`a full disk${canMount ? "" : " (missing: root, to mount one)"}`, () => {
+  beforeEach(() => {
+    mkdirSync(path);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", path]);
+  });
+  afterEach(() => {
+    execFileSync("umount", [path]);
+  });
+
+  it("is told, leaves nothing half stored, and does no harm to what fits", async () => {
+    await using service = await open();
+    const small = await putBlob(service, noise(100_000));
+    const large = noise(4_000_000, 2);
+    await expect(putBlob(service, large)).rejects.toMatchObject({ code: "resource_exhausted" });
+    expect(await service.has(B3Digest.of(large))).toBe(false);
+    expect(equalBytes(await readBack(service, small), noise(100_000))).toBe(true);
+    const other = await putBlob(service, noise(50_000, 3));
+    expect(equalBytes(await readBack(service, other), noise(50_000, 3))).toBe(true);
+  });
+});
+
+describe("a process that is killed", () => {
+  const writer = fileURLToPath(new URL("../../test/write-blobs.ts", import.meta.url));
+
+  it("leaves every blob whole whose writer had closed, and shows no other", async () => {
+    const finished: string[] = [];
+    for (let round = 0; round < 8; round++) {
+      const child = fork(writer, [path, `${round}`], {
+        stdio: ["ignore", "inherit", "inherit", "ipc"],
+      });
+      child.on("message", (hex: string) => finished.push(hex));
+      const before = finished.length;
+      while (finished.length < before + 3 + round * 5) await sleep(2);
+      child.kill("SIGKILL");
+      await new Promise((resolve) => child.once("close", resolve));
+    }
+    await using service = await open();
+    for (const hex of finished) {
+      const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+      expect(B3Digest.of(await readBack(service, digest)).equals(digest)).toBe(true);
+    }
+    const index = new Sqlite(join(path, "index.sqlite"));
+    for (const { digest } of index
+      .prepare<[], { digest: Buffer }>("SELECT digest FROM blobs")
+      .all()) {
+      await readBack(service, B3Digest.fromBytes(digest));
+    }
+    index.close();
+    expect(finished.length).toBeGreaterThan(100);
+  });
+});
