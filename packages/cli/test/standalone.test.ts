@@ -35,6 +35,7 @@ it("@tvix/castore runs the program of its README, packed and installed outside t
     private: true,
     type: "module",
     dependencies: { "@tvix/castore": tarball("castore"), "@tvix/proto": tarball("proto") },
+    overrides: { "@tvix/proto": "$@tvix/proto" }, // that of castore too, which is not published yet
   };
   writeFileSync(join(folder.path, "package.json"), JSON.stringify(manifest));
   writeFileSync(join(folder.path, "program.js"), readmeProgram("castore"));

@@ -136,66 +136,6 @@ export function blobServiceSuite(
       },
     );
 
-    it("gives the same digest when a writer is closed twice", async () => {
-      await using writer = service.openWriter();
-      await writer.write(Buffer.from("contents"));
-      const [first, second] = await Promise.all([writer.close(), writer.close()]);
-      expect(second.equals(first)).toBe(true);
-      expect((await writer.close()).equals(first)).toBe(true);
-    });
-
-    it("takes nothing more once a writer is closed", async () => {
-      await using writer = service.openWriter();
-      await writer.close();
-      await expect(writer.write(Uint8Array.of(1))).rejects.toMatchObject({
-        code: "invalid_argument",
-      });
-    });
-
-    it.each([
-      ["small", seededBytes("dropped", 1000)],
-      ["large", seededBytes("dropped", 2 * KIB * KIB)],
-    ])("leaves nothing of a %s blob whose writer was dropped", async (_, contents) => {
-      await using reference = await options.create();
-      const digest = await putBlob(reference, contents.slice());
-      const chunks = (await reference.chunks(digest)) ?? [];
-      {
-        await using writer = service.openWriter();
-        await writer.write(contents.slice());
-      }
-      await expectAbsent(service, digest);
-      for (const chunk of chunks) await expectAbsent(service, chunk.digest);
-      await putBlob(service, contents.slice());
-      expect(equalBytes((await readBack(service, digest))!, contents)).toBe(true);
-    });
-
-    it("rejects with the reason when it is cancelled before", async () => {
-      const digest = await putBlob(service, Buffer.from("contents"));
-      const reason = new Error("enough");
-      const signal = AbortSignal.abort(reason);
-      await expect(service.has(digest, { signal })).rejects.toBe(reason);
-      await expect(service.chunks(digest, { signal })).rejects.toBe(reason);
-      await expect(service.read(digest, { signal })).rejects.toBe(reason);
-      await using writer = service.openWriter({ signal });
-      const writing = async () => {
-        await writer.write(Uint8Array.of(1));
-        await writer.close();
-      };
-      await expect(writing()).rejects.toBe(reason);
-      await expectAbsent(service, B3Digest.of(Uint8Array.of(1)));
-    });
-
-    it("leaves nothing of a blob whose writer was cancelled", async () => {
-      const contents = seededBytes("cancelled", 2 * KIB * KIB);
-      const controller = new AbortController();
-      const reason = new Error("enough");
-      await using writer = service.openWriter({ signal: controller.signal });
-      await writer.write(contents.slice());
-      controller.abort(reason);
-      await expect(writer.close()).rejects.toBe(reason);
-      await expectAbsent(service, B3Digest.of(contents));
-    });
-
     it("ends a read that is cancelled, with the reason", async () => {
       const digest = await putBlob(service, seededBytes("read", 3 * KIB * KIB));
       const controller = new AbortController();
@@ -218,32 +158,6 @@ export function blobServiceSuite(
         }
       }
       expect(equalBytes((await readBack(service, digest))!, contents)).toBe(true);
-    });
-
-    it("takes the same blob from many writers at the same time", async () => {
-      const contents = seededBytes("same", 700 * KIB);
-      const digests = await Promise.all(
-        Array.from({ length: 16 }, (_, i) => putInPieces(service, contents, (i + 1) * 50_000)),
-      );
-      for (const digest of digests) expect(digest.equals(B3Digest.of(contents))).toBe(true);
-      expect(equalBytes((await readBack(service, digests[0]!))!, contents)).toBe(true);
-    });
-
-    it("takes and gives many blobs at the same time", async () => {
-      const blobs = Array.from({ length: 64 }, (_, i) => seededBytes(`blob ${i}`, i * 4000));
-      const digests = await Promise.all(blobs.map((blob) => putBlob(service, blob.slice())));
-      const found = await Promise.all(digests.map((digest) => readBack(service, digest)));
-      found.forEach((contents, i) => {
-        expect(equalBytes(contents!, blobs[i]!)).toBe(true);
-      });
-    });
-
-    it("keeps apart blobs that share most of their chunks", async () => {
-      const one = seededBytes("shared", 2 * KIB * KIB);
-      const other = concatBytes([one, Uint8Array.of(1)]);
-      const digests = await Promise.all([putBlob(service, one.slice()), putBlob(service, other)]);
-      expect(equalBytes((await readBack(service, digests[0]))!, one)).toBe(true);
-      expect((await readBack(service, digests[1]))!.length).toBe(one.length + 1);
     });
   });
 }

@@ -27,7 +27,12 @@ export interface Channel extends AsyncDisposable {
  */
 export function openChannel(address: string): Channel {
   const url = new URL(address.slice("grpc+".length));
-  const settings = { settings: { initialWindowSize: STREAM_WINDOW, enablePush: false } };
+  const settings = {
+    settings: { initialWindowSize: STREAM_WINDOW, enablePush: false },
+    // In MB. A session that holds more refuses even the answers to what it sends; what is sent is
+    // bounded by those who send it.
+    maxSessionMemory: 1024,
+  };
   const path = decodeURIComponent(url.pathname);
   const isUnix = url.protocol === "unix:";
   const baseUrl = isUnix ? "http://localhost" : url.origin;
