@@ -1,9 +1,17 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { seededBytes } from "@tvix/conformance";
 import { openPathInfoService } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { addressesOf, embeddedIn, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
+import {
+  addressesOf,
+  embeddedIn,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
 let store: string;
@@ -140,5 +148,30 @@ describe("tvix-store import", () => {
     expect(outcome).toMatchObject({ status: 1, stdout: "" });
     expect(outcome.stderr).toContain("path-infos.sqlite");
     expect(readdirSync(store)).toContain("path-infos.sqlite");
+  });
+});
+
+const canMount = process.platform === "linux" && process.getuid?.() === 0;
+
+describe.skipIf(!canMount)(`a full disk${canMount ? "" : " (missing: root, to mount one)"}`, () => {
+  beforeEach(() => {
+    mkdirSync(store);
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", store]);
+  });
+  afterEach(() => {
+    execFileSync("umount", [store]);
+  });
+
+  it("is told by an import through the daemon, which goes on", async () => {
+    const large = join(folder.path, "large");
+    writeFileSync(large, seededBytes("large", 20_000_000));
+    const address = `${folder.path}/sock`;
+    await using _daemon = await startDaemon([`--listen-address=${address}`, ...embeddedIn(store)]);
+    const services = throughDaemon(`grpc+unix://${address}`);
+    const outcome = await tvixStore(["import", large, ...services]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toMatch(/^tvix-store: .*ENOSPC.*\n$/);
+    expect(await tvixStore(["import", file, ...services])).toMatchObject({ status: 0 });
+    expect(await countPathInfos()).toBe(1);
   });
 });
