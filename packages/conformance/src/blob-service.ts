@@ -1,71 +1,67 @@
-import {
-  B3Digest,
-  type BlobService,
-  collectBytes,
-  concatBytes,
-  equalBytes,
-  putBlob,
-} from "@tvix/castore";
+import { B3Digest, type BlobService, concatBytes, equalBytes, putBlob } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  EMPTY,
+  expectAbsent,
+  expectStored,
+  KIB,
+  MANY_CHUNKS,
+  putInPieces,
+  readBack,
+} from "./blob-support.ts";
+import { blobWriterTests, sharedBlobTests } from "./blob-writers.ts";
 import { seededBytes } from "./trees.ts";
 
 /** What a blob service can do beyond its contract. */
 export interface BlobServiceCapabilities {
-  /** Whether `chunks` tells how larger blobs are cut. */
-  readonly chunks: boolean;
+  /**
+   * Whether `chunks` tells how blobs are cut, which is by FastCDC with an average of 256 KiB. Default:
+   * false, any way to cut will do, or none.
+   */
+  readonly chunks?: boolean;
 }
 
-const KIB = 1024;
-const EMPTY = new Uint8Array(0);
+/** What {@link blobServiceSuite} runs over. */
+export interface BlobServiceSuiteOptions {
+  /** Gives a fresh, empty service, which the suite disposes of. */
+  create: () => Promise<BlobService>;
+  /**
+   * Gives two services on one fresh, empty store, as two processes would open it; the suite disposes of
+   * the first before the second. Default: the store is never shared.
+   */
+  createPair?: () => Promise<readonly [BlobService, BlobService]>;
+  /** Default: none. */
+  capabilities?: BlobServiceCapabilities;
+}
 
 /** Contents at the edges of chunking, whose average is 256 KiB. */
 const CONTENTS: readonly (readonly [string, Uint8Array])[] = [
   ["no bytes", EMPTY],
   ["one byte", Uint8Array.of(42)],
-  ["the smallest chunk", seededBytes("small", 128 * KIB)],
-  ["a byte more than the smallest chunk", seededBytes("small", 128 * KIB + 1)],
+  ["the smallest chunk", MANY_CHUNKS.subarray(0, 128 * KIB)],
+  ["a byte more than the smallest chunk", MANY_CHUNKS.subarray(0, 128 * KIB + 1)],
+  ["the average chunk", MANY_CHUNKS.subarray(0, 256 * KIB)],
   ["the largest chunk", seededBytes("large", 512 * KIB)],
-  ["many chunks", seededBytes("many", 3 * KIB * KIB)],
-  ["many chunks that are all the same", Buffer.alloc(3 * KIB * KIB + 7)],
+  ["a byte more than the largest chunk", new Uint8Array(512 * KIB + 1).fill(7)],
+  ["many chunks", MANY_CHUNKS],
+  ["many chunks that are all the same", new Uint8Array(3 * KIB * KIB + 7)],
 ];
 
-/** Writes a blob in pieces of at most `step` bytes. */
-async function putInPieces(
-  service: BlobService,
-  contents: Uint8Array,
-  step: number,
-): Promise<B3Digest> {
-  await using writer = service.openWriter();
-  for (let at = 0; at < contents.length; at += step) {
-    await writer.write(contents.slice(at, at + step));
-  }
-  return await writer.close();
-}
+/** Where the reference cuts, as in `tree-expected.json` of the project's vectors. */
+const CUTS: readonly (readonly [string, Uint8Array, readonly number[]])[] = [
+  ["one chunk", MANY_CHUNKS.subarray(0, 256 * KIB), []],
+  [
+    "many chunks",
+    MANY_CHUNKS,
+    [
+      287355, 210452, 159230, 163496, 291616, 242525, 298231, 349086, 263437, 524288, 356012,
+    ],
+  ],
+  ["zeros", new Uint8Array(2 * KIB * KIB), [524288, 524288, 524288, 524288]],
+];
 
-async function readBack(
-  service: BlobService,
-  digest: B3Digest,
-  range?: { offset?: number; length?: number },
-): Promise<Uint8Array | undefined> {
-  const stream = await service.read(digest, range);
-  return stream && (await collectBytes(stream));
-}
-
-async function expectAbsent(service: BlobService, digest: B3Digest): Promise<void> {
-  expect(await service.has(digest)).toBe(false);
-  expect(await service.chunks(digest)).toBeUndefined();
-  expect(await service.read(digest)).toBeUndefined();
-}
-
-/**
- * What every BlobService has to do.
- *
- * @param create gives a fresh, empty service, which the suite disposes of
- */
-export function blobServiceSuite(
-  name: string,
-  options: { create: () => Promise<BlobService>; capabilities: BlobServiceCapabilities },
-): void {
+/** Registers tests of everything that the contract of BlobService promises. */
+export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions): void {
   describe(`${name} is a BlobService`, () => {
     let service: BlobService;
     beforeEach(async () => {
@@ -84,21 +80,19 @@ export function blobServiceSuite(
       it("gives its digest and reads it back", async () => {
         expect((await putBlob(service, contents.slice())).equals(digest)).toBe(true);
         expect(await service.has(digest)).toBe(true);
-        expect(equalBytes((await readBack(service, digest))!, contents)).toBe(true);
+        await expectStored(service, contents);
       });
 
       it("takes it in pieces of any size", async () => {
         for (const step of [contents.length < 1000 ? 1 : 4093, 1000 * KIB]) {
           expect((await putInPieces(service, contents, step)).equals(digest)).toBe(true);
         }
-        expect(equalBytes((await readBack(service, digest))!, contents)).toBe(true);
+        await expectStored(service, contents);
       });
 
       it("tells how it is cut, and reads each chunk by its own digest", async () => {
         await putBlob(service, contents.slice());
         const chunks = (await service.chunks(digest))!;
-        if (options.capabilities.chunks)
-          expect(chunks.length > 0).toBe(contents.length > 512 * KIB);
         if (chunks.length === 0) return;
         const parts: Uint8Array[] = [];
         for (const chunk of chunks) {
@@ -127,17 +121,41 @@ export function blobServiceSuite(
       });
     });
 
-    it.each([{ offset: -1 }, { offset: 0.5 }, { length: -1 }, { length: Number.NaN }])(
-      "refuses to read the range %o",
-      async (range) => {
-        const digest = await putBlob(service, Buffer.from("contents"));
-        const reading = (async () => await readBack(service, digest, range))();
-        await expect(reading).rejects.toMatchObject({ code: "invalid_argument" });
+    it.runIf(options.capabilities?.chunks).each(CUTS)(
+      "cuts a blob of %s where the reference does",
+      async (_, contents, sizes) => {
+        const chunks = (await service.chunks(await putBlob(service, contents.slice())))!;
+        expect(chunks.map(({ size }) => size)).toEqual(sizes);
       },
     );
 
+    it.each([
+      { offset: -1 },
+      { offset: 0.5 },
+      { offset: Number.NaN },
+      { length: -1 },
+      { length: 0.5 },
+      { length: Number.NaN },
+    ])("refuses to read the range %o", async (range) => {
+      const digest = await putBlob(service, Buffer.from("contents"));
+      await expect(readBack(service, digest, range)).rejects.toMatchObject({
+        code: "invalid_argument",
+      });
+    });
+
+    it("reads the same again when a reader has changed what it got", async () => {
+      await putBlob(service, MANY_CHUNKS.slice());
+      for await (const part of (await service.read(B3Digest.of(MANY_CHUNKS)))!) part.fill(0);
+      await expectStored(service, MANY_CHUNKS);
+    });
+
+    it("lets many read the same blob at the same time", async () => {
+      await putBlob(service, MANY_CHUNKS.slice());
+      await Promise.all(Array.from({ length: 4 }, () => expectStored(service, MANY_CHUNKS)));
+    });
+
     it("ends a read that is cancelled, with the reason", async () => {
-      const digest = await putBlob(service, seededBytes("read", 3 * KIB * KIB));
+      const digest = await putBlob(service, MANY_CHUNKS.slice());
       const controller = new AbortController();
       const reason = new Error("enough");
       const stream = (await service.read(digest, { signal: controller.signal }))!;
@@ -145,19 +163,22 @@ export function blobServiceSuite(
         for await (const _ of stream) controller.abort(reason);
       };
       await expect(reading()).rejects.toBe(reason);
-      expect(await service.has(digest)).toBe(true);
+      await expectStored(service, MANY_CHUNKS);
     });
 
     it("lets a reader end early", async () => {
-      const contents = seededBytes("early", 3 * KIB * KIB);
-      const digest = await putBlob(service, contents.slice());
+      const digest = await putBlob(service, MANY_CHUNKS.slice());
       for (let i = 0; i < 20; i++) {
         for await (const part of (await service.read(digest))!) {
-          expect(equalBytes(part, contents.subarray(0, part.length))).toBe(true);
+          expect(equalBytes(part, MANY_CHUNKS.subarray(0, part.length))).toBe(true);
           break;
         }
       }
-      expect(equalBytes((await readBack(service, digest))!, contents)).toBe(true);
+      await expectStored(service, MANY_CHUNKS);
     });
+
+    blobWriterTests(() => service, options.create);
   });
+
+  if (options.createPair !== undefined) sharedBlobTests(name, options.createPair);
 }

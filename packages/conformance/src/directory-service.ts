@@ -58,15 +58,19 @@ async function expectNone(service: DirectoryService, directories: readonly Direc
   }
 }
 
-/**
- * What every DirectoryService has to do.
- *
- * @param create gives a fresh, empty service, which the suite disposes of
- */
-export function directoryServiceSuite(
-  name: string,
-  options: { create: () => Promise<DirectoryService> },
-): void {
+/** What {@link directoryServiceSuite} runs over. */
+export interface DirectoryServiceSuiteOptions {
+  /** Gives a fresh, empty service, which the suite disposes of. */
+  create: () => Promise<DirectoryService>;
+  /**
+   * Gives two services on one fresh, empty store, as two processes would open it; the suite disposes of
+   * the first before the second. Default: the store is never shared.
+   */
+  createPair?: () => Promise<readonly [DirectoryService, DirectoryService]>;
+}
+
+/** Registers tests of everything that the contract of DirectoryService promises. */
+export function directoryServiceSuite(name: string, options: DirectoryServiceSuiteOptions): void {
   describe(`${name} is a DirectoryService`, () => {
     let service: DirectoryService;
     beforeEach(async () => {
@@ -97,8 +101,14 @@ export function directoryServiceSuite(
     it("gives a tree with the root first, each directory once and after one that refers to it", async () => {
       await put(service, TREE);
       const found = await getAll(service, digestOf(ROOT));
-      expect(found[0]).toBe(digestOf(ROOT).hex);
       expect(found.toSorted()).toEqual(hexOf(TREE).toSorted());
+      const referredTo = new Set([digestOf(ROOT).hex]);
+      for await (const directory of service.getRecursive(digestOf(ROOT))) {
+        expect(referredTo).toContain(digestOf(directory).hex);
+        for (const { node } of directory.entries) {
+          if (node.type === "directory") referredTo.add(node.digest.hex);
+        }
+      }
       expect(await getAll(service, digestOf(MIDDLE))).toEqual(hexOf([MIDDLE, LEAF]));
     });
 
@@ -151,9 +161,25 @@ export function directoryServiceSuite(
       await expectNone(service, [...directories, LEAF]);
     });
 
+    it("takes nothing more once it has refused something", async () => {
+      await using putter = service.openPutter();
+      await putter.put(LEAF);
+      // A service may refuse a directory as it comes, or the whole tree at its end.
+      const putting = async () => {
+        await putter.put(ROOT);
+        await putter.close();
+      };
+      const refused = { code: "invalid_argument" };
+      await expect(putting()).rejects.toMatchObject(refused);
+      await expect(putter.put(LEAF)).rejects.toMatchObject(refused);
+      await expect(putter.close()).rejects.toMatchObject(refused);
+      await expectNone(service, TREE);
+    });
+
     it("refuses a reference to a directory of another tree", async () => {
       await put(service, [LEAF]);
       await expect(put(service, [MIDDLE])).rejects.toMatchObject({ code: "invalid_argument" });
+      await expectNone(service, [MIDDLE]);
     });
 
     it("shows nothing of a tree before it is closed, or when its putter is dropped", async () => {
@@ -189,6 +215,47 @@ export function directoryServiceSuite(
       await expectNone(service, [other]);
     });
 
+    it("ends a recursive read that is cancelled, with the reason", async () => {
+      await put(service, TREE);
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      const { signal } = controller;
+      const reading = async () => {
+        for await (const _ of service.getRecursive(digestOf(ROOT), { signal })) {
+          controller.abort(reason);
+        }
+      };
+      await expect(reading()).rejects.toBe(reason);
+      expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+
+    it("takes nothing more once a putter is disposed of", async () => {
+      const putter = service.openPutter();
+      await putter.put(LEAF);
+      await putter[Symbol.asyncDispose]();
+      const refused = { code: "invalid_argument" };
+      await expect(putter.put(MIDDLE)).rejects.toMatchObject(refused);
+      await expect(putter.close()).rejects.toMatchObject(refused);
+    });
+
+    it("stores all or nothing of a tree that is cancelled while it is closed", async () => {
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      await using putter = service.openPutter({ signal: controller.signal });
+      for (const directory of TREE) await putter.put(directory);
+      const closing = putter.close().then(
+        () => "stored",
+        (error) => error,
+      );
+      controller.abort(reason);
+      if ((await closing) === "stored") {
+        expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+      } else {
+        expect(await closing).toBe(reason);
+        await expectNone(service, TREE);
+      }
+    });
+
     it("stores nothing of a tree whose putter was cancelled", async () => {
       const controller = new AbortController();
       const reason = new Error("enough");
@@ -219,6 +286,33 @@ export function directoryServiceSuite(
         }
       }
       expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+  });
+
+  const { createPair } = options;
+  describe.runIf(createPair)(`${name} shares its store`, () => {
+    it("gives what another one put before it was closed", async () => {
+      const [first, second] = await createPair!();
+      await using reader = second;
+      {
+        await using writer = first;
+        await put(writer, TREE);
+        expect((await getAll(reader, digestOf(ROOT))).length).toBe(TREE.length);
+      }
+      expect((await getAll(reader, digestOf(ROOT))).length).toBe(TREE.length);
+    });
+
+    it("takes the same trees as another one at the same time", async () => {
+      const [first, second] = await createPair!();
+      await using other = second;
+      await using one = first;
+      const putters = Array.from({ length: 24 }, (_, i) => put(i % 2 ? one : other, TREE));
+      for (const root of await Promise.all(putters)) {
+        expect(root.equals(digestOf(ROOT))).toBe(true);
+      }
+      for (const service of [one, other]) {
+        expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
+      }
     });
   });
 }

@@ -1,6 +1,10 @@
-export { type BlobServiceCapabilities, blobServiceSuite } from "./blob-service.ts";
-export { directoryServiceSuite } from "./directory-service.ts";
-export { pathInfoServiceSuite } from "./path-info-service.ts";
+export {
+  type BlobServiceCapabilities,
+  type BlobServiceSuiteOptions,
+  blobServiceSuite,
+} from "./blob-service.ts";
+export { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "./directory-service.ts";
+export { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "./path-info-service.ts";
 export {
   type FileContent,
   fileContent,

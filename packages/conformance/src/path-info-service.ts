@@ -43,6 +43,15 @@ const CONTENT_ADDRESSES: readonly ContentAddress[] = [
   { kind: "text", hash: nixHash("sha256", seededBytes("text", 32)) },
 ];
 
+const EVERYTHING = pathInfo("same", {
+  node: { ...FILE, size: 2n ** 64n - 1n, executable: false },
+  references: ["a", "b", "same"].map(storePath),
+  narSize: 2n,
+  signatures: ["a-1", "b-1"].map((name) => ({ name, data: seededBytes(name, 64) })),
+  deriver: storePath("derived"),
+  ca: CONTENT_ADDRESSES[0],
+});
+
 const PATH_INFOS: readonly (readonly [string, PathInfo])[] = [
   ["nothing but what it needs", pathInfo("plain")],
   [
@@ -59,13 +68,14 @@ const PATH_INFOS: readonly (readonly [string, PathInfo])[] = [
     "references, itself among them",
     pathInfo("refs", { references: [storePath("a"), storePath("refs")] }),
   ],
-  ["a deriver", pathInfo("derived", { deriver: storePath("derived.drv") })],
+  ["a deriver", pathInfo("derived", { deriver: storePath("derived") })],
   [
     "signatures",
     pathInfo("signed", {
       signatures: ["a-1", "b-1"].map((name) => ({ name, data: seededBytes(name, 64) })),
     }),
   ],
+  ["everything at once", EVERYTHING],
   ["the largest NAR size", pathInfo("huge", { narSize: 2n ** 64n - 1n })],
   ...CONTENT_ADDRESSES.map(
     (ca) => [`content address ${ca.kind} ${ca.hash.algorithm}`, pathInfo("ca", { ca })] as const,
@@ -78,15 +88,19 @@ async function list(service: PathInfoService): Promise<PathInfo[]> {
   return found;
 }
 
-/**
- * What every PathInfoService has to do.
- *
- * @param create gives a fresh, empty service, which the suite disposes of
- */
-export function pathInfoServiceSuite(
-  name: string,
-  options: { create: () => Promise<PathInfoService> },
-): void {
+/** What {@link pathInfoServiceSuite} runs over. */
+export interface PathInfoServiceSuiteOptions {
+  /** Gives a fresh, empty service, which the suite disposes of. */
+  create: () => Promise<PathInfoService>;
+  /**
+   * Gives two services on one fresh, empty store, as two processes would open it; the suite disposes of
+   * the first before the second. Default: the store is never shared.
+   */
+  createPair?: () => Promise<readonly [PathInfoService, PathInfoService]>;
+}
+
+/** Registers tests of everything that the contract of PathInfoService promises. */
+export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuiteOptions): void {
   describe(`${name} is a PathInfoService`, () => {
     let service: PathInfoService;
     beforeEach(async () => {
@@ -113,11 +127,14 @@ export function pathInfoServiceSuite(
       }
     });
 
-    it("replaces a PathInfo that is put again", async () => {
-      await service.put(pathInfo("same", { narSize: 1n }));
-      await service.put(pathInfo("same", { narSize: 2n }));
-      expect((await service.get(storePath("same").hashPart))?.narSize).toBe(2n);
-      expect((await list(service)).length).toBe(1);
+    it("replaces all of a PathInfo that is put again", async () => {
+      const plain = pathInfo("same", { narSize: 1n });
+      for (const given of [plain, EVERYTHING, plain]) {
+        await service.put(given);
+        const found = (await service.get(storePath("same").hashPart))!;
+        expect(encodePathInfo(found)).toEqual(encodePathInfo(given));
+        expect((await list(service)).length).toBe(1);
+      }
     });
 
     it("lists everything, ordered by hash part", async () => {
@@ -135,7 +152,38 @@ export function pathInfoServiceSuite(
       expect((await list(service)).length).toBe(1);
     });
 
-    it("rejects with the reason when it is cancelled", async () => {
+    it("keeps one of the PathInfos that many put in each other's place", async () => {
+      const given = Array.from({ length: 32 }, (_, i) => pathInfo("same", { narSize: BigInt(i) }));
+      await Promise.all(given.map((pathInfo) => service.put(pathInfo)));
+      const found = await list(service);
+      expect(found.length).toBe(1);
+      expect(given.map(encodePathInfo)).toContainEqual(encodePathInfo(found[0]!));
+    });
+
+    it("lists what is there from the beginning, while more is put", async () => {
+      const names = Array.from({ length: 600 }, (_, i) => `path-${i}`);
+      await Promise.all(names.map((name) => service.put(pathInfo(name))));
+      const found: string[] = [];
+      for await (const { storePath } of service.list()) {
+        if (found.length % 100 === 0) await service.put(pathInfo(`late-${found.length}`));
+        found.push(storePath.name);
+      }
+      expect(found).toEqual(expect.arrayContaining(names));
+      expect(new Set(found).size).toBe(found.length);
+    });
+
+    it("ends a listing that is cancelled, with the reason", async () => {
+      await Promise.all(["a", "b", "c"].map((name) => service.put(pathInfo(name))));
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      const listing = async () => {
+        for await (const _ of service.list({ signal: controller.signal })) controller.abort(reason);
+      };
+      await expect(listing()).rejects.toBe(reason);
+      expect((await list(service)).length).toBe(3);
+    });
+
+    it("rejects with the reason when it is cancelled before", async () => {
       const reason = new Error("enough");
       const signal = AbortSignal.abort(reason);
       const given = pathInfo("cancelled");
@@ -152,6 +200,32 @@ export function pathInfoServiceSuite(
       await Promise.all(["a", "b", "c"].map((name) => service.put(pathInfo(name))));
       for await (const _ of service.list()) break;
       expect((await list(service)).length).toBe(3);
+    });
+  });
+
+  const { createPair } = options;
+  describe.runIf(createPair)(`${name} shares its store`, () => {
+    it("gives what another one put before it was closed", async () => {
+      const [first, second] = await createPair!();
+      await using reader = second;
+      {
+        await using writer = first;
+        await writer.put(EVERYTHING);
+        expect((await list(reader)).length).toBe(1);
+      }
+      const found = (await reader.get(EVERYTHING.storePath.hashPart))!;
+      expect(encodePathInfo(found)).toEqual(encodePathInfo(EVERYTHING));
+    });
+
+    it("takes PathInfos while another one does", async () => {
+      const [first, second] = await createPair!();
+      await using other = second;
+      await using one = first;
+      const names = Array.from({ length: 50 }, (_, i) => `path-${i}`);
+      await Promise.all(
+        [one, other].flatMap((service) => names.map((name) => service.put(pathInfo(name)))),
+      );
+      for (const service of [one, other]) expect((await list(service)).length).toBe(50);
     });
   });
 }

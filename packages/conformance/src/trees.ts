@@ -111,5 +111,5 @@ export function seededBytes(seed: string, size: number): Uint8Array {
       .digest()
       .copy(bytes, i * 32);
   }
-  return bytes.subarray(0, size);
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, size);
 }

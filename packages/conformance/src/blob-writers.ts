@@ -1,0 +1,214 @@
+import { B3Digest, type BlobService, concatBytes, putBlob } from "@tvix/castore";
+import { describe, expect, it } from "vitest";
+import {
+  expectAbsent,
+  expectStored,
+  KIB,
+  MANY_CHUNKS,
+  putInPieces,
+  readBack,
+} from "./blob-support.ts";
+import { seededBytes } from "./trees.ts";
+
+/** How writers end, well or not, and that they get along. */
+export function blobWriterTests(
+  current: () => BlobService,
+  create: () => Promise<BlobService>,
+): void {
+  /** The digests under which something of a blob could be read: its own and those of its chunks. */
+  async function digestsOf(contents: Uint8Array): Promise<B3Digest[]> {
+    await using reference = await create();
+    const digest = await putBlob(reference, contents.slice());
+    const chunks = (await reference.chunks(digest)) ?? [];
+    return [digest, ...chunks.map((chunk) => chunk.digest)];
+  }
+
+  it("takes pieces that are empty", async () => {
+    await using writer = current().openWriter();
+    for (const piece of ["", "con", "", "tents", ""]) await writer.write(Buffer.from(piece));
+    expect((await writer.close()).equals(B3Digest.of(Buffer.from("contents")))).toBe(true);
+  });
+
+  it("gives the same digest when a writer is closed twice", async () => {
+    await using writer = current().openWriter();
+    await writer.write(Buffer.from("contents"));
+    const [first, second] = await Promise.all([writer.close(), writer.close()]);
+    expect(second.equals(first)).toBe(true);
+    expect((await writer.close()).equals(first)).toBe(true);
+  });
+
+  it("takes nothing more once a writer is closed", async () => {
+    await using writer = current().openWriter();
+    await writer.close();
+    await expect(writer.write(Uint8Array.of(1))).rejects.toMatchObject({
+      code: "invalid_argument",
+    });
+  });
+
+  it("takes nothing more once a writer is disposed of", async () => {
+    const writer = current().openWriter();
+    await writer.write(Uint8Array.of(1));
+    await writer[Symbol.asyncDispose]();
+    const refused = { code: "invalid_argument" };
+    await expect(writer.write(Uint8Array.of(2))).rejects.toMatchObject(refused);
+    await expect(writer.close()).rejects.toMatchObject(refused);
+    await expectAbsent(current(), B3Digest.of(Uint8Array.of(1)));
+  });
+
+  it.each([
+    ["no bytes", new Uint8Array(0)],
+    ["one chunk", seededBytes("dropped", 1000)],
+    ["many chunks", MANY_CHUNKS],
+  ])("leaves nothing of a blob of %s whose writer was dropped", async (_, contents) => {
+    {
+      await using writer = current().openWriter();
+      await writer.write(contents.slice());
+    }
+    for (const digest of await digestsOf(contents)) await expectAbsent(current(), digest);
+    await putBlob(current(), contents.slice());
+    await expectStored(current(), contents);
+  });
+
+  it("rejects with the reason when it is cancelled before", async () => {
+    const digest = await putBlob(current(), Buffer.from("contents"));
+    const reason = new Error("enough");
+    const signal = AbortSignal.abort(reason);
+    await expect(current().has(digest, { signal })).rejects.toBe(reason);
+    await expect(current().chunks(digest, { signal })).rejects.toBe(reason);
+    await expect(readBack(current(), digest, { signal })).rejects.toBe(reason);
+    const writing = async () => {
+      await using writer = current().openWriter({ signal });
+      await writer.write(Uint8Array.of(1));
+      await writer.close();
+    };
+    await expect(writing()).rejects.toBe(reason);
+    await expectAbsent(current(), B3Digest.of(Uint8Array.of(1)));
+  });
+
+  it("leaves nothing of a blob whose writer was cancelled", async () => {
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    await using writer = current().openWriter({ signal: controller.signal });
+    await writer.write(MANY_CHUNKS.slice());
+    controller.abort(reason);
+    await expect(writer.write(Uint8Array.of(1))).rejects.toBe(reason);
+    await expect(writer.close()).rejects.toBe(reason);
+    for (const digest of await digestsOf(MANY_CHUNKS)) await expectAbsent(current(), digest);
+  });
+
+  it("stores all or nothing of a blob that is cancelled while it is closed", async () => {
+    const digests = await digestsOf(MANY_CHUNKS);
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    await using writer = current().openWriter({ signal: controller.signal });
+    await writer.write(MANY_CHUNKS.slice());
+    const closing = writer.close().then(
+      () => "stored",
+      (error) => error,
+    );
+    controller.abort(reason);
+    if ((await closing) === "stored") {
+      await expectStored(current(), MANY_CHUNKS);
+    } else {
+      expect(await closing).toBe(reason);
+      for (const digest of digests) await expectAbsent(current(), digest);
+    }
+  });
+
+  it("takes the same blob from many writers at the same time", async () => {
+    const contents = MANY_CHUNKS.subarray(0, 700 * KIB);
+    const digests = await Promise.all(
+      Array.from({ length: 16 }, (_, i) => putInPieces(current(), contents, (i + 1) * 50_000)),
+    );
+    for (const digest of digests) expect(digest.equals(B3Digest.of(contents))).toBe(true);
+    await expectStored(current(), contents);
+  });
+
+  it("stores a blob while other writers of the same are dropped", async () => {
+    const contents = MANY_CHUNKS.subarray(0, 700 * KIB);
+    const drop = async () => {
+      await using writer = current().openWriter();
+      await writer.write(contents.slice());
+    };
+    await Promise.all([drop(), putBlob(current(), contents.slice()), drop()]);
+    await expectStored(current(), contents);
+  });
+
+  it("takes and gives many blobs at the same time", async () => {
+    const blobs = Array.from({ length: 64 }, (_, i) =>
+      MANY_CHUNKS.subarray(i * 1000, i * 1000 + i * 4000),
+    );
+    await Promise.all(blobs.map((blob) => putBlob(current(), blob.slice())));
+    await Promise.all(blobs.map((blob) => expectStored(current(), blob)));
+  });
+
+  it("gives a blob while others are written", async () => {
+    await putBlob(current(), MANY_CHUNKS.slice());
+    const others = Array.from({ length: 8 }, (_, i) => new Uint8Array(900 * KIB).fill(i));
+    await Promise.all([
+      ...others.map((other) => putBlob(current(), other.slice())),
+      expectStored(current(), MANY_CHUNKS),
+    ]);
+    for (const other of others) await expectStored(current(), other);
+  });
+
+  it("keeps apart blobs that share most of their chunks", async () => {
+    const other = concatBytes([MANY_CHUNKS, Uint8Array.of(1)]);
+    await Promise.all([putBlob(current(), MANY_CHUNKS.slice()), putBlob(current(), other.slice())]);
+    await expectStored(current(), MANY_CHUNKS);
+    await expectStored(current(), other);
+  });
+
+  it("stores a blob that is a chunk of another one", async () => {
+    const digest = await putBlob(current(), MANY_CHUNKS.slice());
+    const chunk = MANY_CHUNKS.subarray(0, (await current().chunks(digest))?.[0]?.size ?? 1000);
+    await putBlob(current(), chunk.slice());
+    await expectStored(current(), chunk);
+    await expectStored(current(), MANY_CHUNKS);
+  });
+}
+
+/** That two services on one store see, and do not disturb, each other. */
+export function sharedBlobTests(
+  name: string,
+  createPair: () => Promise<readonly [BlobService, BlobService]>,
+): void {
+  describe(`${name} shares its store`, () => {
+    it("reads what another one put before it was closed", async () => {
+      const [first, second] = await createPair();
+      await using reader = second;
+      {
+        await using writer = first;
+        await putBlob(writer, MANY_CHUNKS.slice());
+        await expectStored(reader, MANY_CHUNKS);
+      }
+      await expectStored(reader, MANY_CHUNKS);
+    });
+
+    it("takes the same blobs as another one at the same time", async () => {
+      const [first, second] = await createPair();
+      await using other = second;
+      await using one = first;
+      const blobs = Array.from({ length: 12 }, (_, i) => MANY_CHUNKS.subarray(0, i * 99_000));
+      await Promise.all(
+        [one, other].flatMap((service) => blobs.map((blob) => putBlob(service, blob.slice()))),
+      );
+      for (const service of [one, other]) {
+        for (const blob of blobs) await expectStored(service, blob);
+      }
+    });
+
+    it("does not see a blob whose writer was dropped by another one", async () => {
+      const [first, second] = await createPair();
+      await using other = second;
+      await using one = first;
+      {
+        await using writer = one.openWriter();
+        await writer.write(MANY_CHUNKS.slice());
+      }
+      await expectAbsent(other, B3Digest.of(MANY_CHUNKS));
+      await putBlob(other, MANY_CHUNKS.slice());
+      await expectStored(one, MANY_CHUNKS);
+    });
+  });
+}
