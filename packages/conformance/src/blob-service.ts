@@ -1,5 +1,6 @@
 import { B3Digest, type BlobService, concatBytes, equalBytes, putBlob } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { sharedBlobTests } from "./blob-sharing.ts";
 import {
   EMPTY,
   expectAbsent,
@@ -9,7 +10,7 @@ import {
   putInPieces,
   readBack,
 } from "./blob-support.ts";
-import { blobWriterTests, sharedBlobTests } from "./blob-writers.ts";
+import { blobWriterTests } from "./blob-writers.ts";
 import { seededBytes } from "./trees.ts";
 
 /** What a blob service can do beyond its contract. */
@@ -53,9 +54,7 @@ const CUTS: readonly (readonly [string, Uint8Array, readonly number[]])[] = [
   [
     "many chunks",
     MANY_CHUNKS,
-    [
-      287355, 210452, 159230, 163496, 291616, 242525, 298231, 349086, 263437, 524288, 356012,
-    ],
+    [287355, 210452, 159230, 163496, 291616, 242525, 298231, 349086, 263437, 524288, 356012],
   ],
   ["zeros", new Uint8Array(2 * KIB * KIB), [524288, 524288, 524288, 524288]],
 ];

@@ -1,31 +1,42 @@
 import { type BlobService, MemoryDirectoryService, openBlobService } from "@tvix/castore";
 import { registerCastoreServices } from "@tvix/castore/rpc";
-import { blobServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc } from "./grpc-over.ts";
+import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
+import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const capabilities = { chunks: true };
 
-const backends: Readonly<Record<string, () => Promise<BlobService>>> = {
-  MemoryBlobService: () => openBlobService("memory://"),
-  PackBlobService: async () => {
-    const folder = temporaryFolder();
-    return disposingOf(await openBlobService(`pack://${folder.path}/blobs`), folder);
+const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
+  MemoryBlobService: { create: () => openBlobService("memory://") },
+  PackBlobService: {
+    async create() {
+      const folder = temporaryFolder();
+      return disposingOf(await openBlobService(`pack://${folder.path}/blobs`), folder);
+    },
+    async createPair() {
+      const folder = temporaryFolder();
+      const address = `pack://${folder.path}/blobs`;
+      const [first, second] = [await openBlobService(address), await openBlobService(address)];
+      return [first, disposingOf(second, folder)];
+    },
   },
 };
 
-for (const [name, create] of Object.entries(backends)) {
-  blobServiceSuite(name, { create, capabilities });
+/** What serves a blob service, and opens it again. */
+function served(blobService: BlobService): Parameters<typeof overGrpc<BlobService>> {
+  const directoryService = new MemoryDirectoryService();
+  return [
+    blobService,
+    (router) => registerCastoreServices(router, { blobService, directoryService }),
+    openBlobService,
+  ];
+}
+
+for (const [name, options] of Object.entries(backends)) {
+  blobServiceSuite(name, { ...options, capabilities });
   blobServiceSuite(`GrpcBlobService over ${name}`, {
+    create: async () => await overGrpc(...served(await options.create())),
+    createPair: async () => await pairOverGrpc(...served(await options.create())),
     capabilities,
-    async create() {
-      const blobService = await create();
-      const directoryService = new MemoryDirectoryService();
-      return await overGrpc(
-        blobService,
-        (router) => registerCastoreServices(router, { blobService, directoryService }),
-        openBlobService,
-      );
-    },
   });
 }

@@ -1,29 +1,40 @@
 import { type DirectoryService, MemoryBlobService, openDirectoryService } from "@tvix/castore";
 import { registerCastoreServices } from "@tvix/castore/rpc";
-import { directoryServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc } from "./grpc-over.ts";
+import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
+import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-const backends: Readonly<Record<string, () => Promise<DirectoryService>>> = {
-  MemoryDirectoryService: () => openDirectoryService("memory://"),
-  "SqliteDirectoryService in memory": () => openDirectoryService("sqlite://"),
-  SqliteDirectoryService: async () => {
-    const folder = temporaryFolder();
-    return disposingOf(await openDirectoryService(`sqlite://${folder.path}/directories`), folder);
+const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
+  MemoryDirectoryService: { create: () => openDirectoryService("memory://") },
+  "SqliteDirectoryService in memory": { create: () => openDirectoryService("sqlite://") },
+  SqliteDirectoryService: {
+    async create() {
+      const folder = temporaryFolder();
+      return disposingOf(await openDirectoryService(`sqlite://${folder.path}/directories`), folder);
+    },
+    async createPair() {
+      const folder = temporaryFolder();
+      const address = `sqlite://${folder.path}/directories`;
+      const first = await openDirectoryService(address);
+      return [first, disposingOf(await openDirectoryService(address), folder)];
+    },
   },
 };
 
-for (const [name, create] of Object.entries(backends)) {
-  directoryServiceSuite(name, { create });
+/** What serves a directory service, and opens it again. */
+function served(directoryService: DirectoryService): Parameters<typeof overGrpc<DirectoryService>> {
+  const blobService = new MemoryBlobService();
+  return [
+    directoryService,
+    (router) => registerCastoreServices(router, { blobService, directoryService }),
+    openDirectoryService,
+  ];
+}
+
+for (const [name, options] of Object.entries(backends)) {
+  directoryServiceSuite(name, options);
   directoryServiceSuite(`GrpcDirectoryService over ${name}`, {
-    async create() {
-      const blobService = new MemoryBlobService();
-      const directoryService = await create();
-      return await overGrpc(
-        directoryService,
-        (router) => registerCastoreServices(router, { blobService, directoryService }),
-        openDirectoryService,
-      );
-    },
+    create: async () => await overGrpc(...served(await options.create())),
+    createPair: async () => await pairOverGrpc(...served(await options.create())),
   });
 }

@@ -12,8 +12,13 @@ async function serve(
   const folder = temporaryFolder();
   const socket = join(folder.path, "sock");
   const sessions = new Set<ServerHttp2Session>();
-  // Every read that ends early resets a stream: more of them than a browser would.
-  const limits = { streamResetBurst: 10_000, streamResetRate: 1_000, maxSessionMemory: 1_000 };
+  const limits = {
+    // Every read that ends early resets a stream: more of them than a browser would.
+    streamResetBurst: 10_000,
+    streamResetRate: 1_000,
+    // What was not sent of a stream that is reset counts, in Node.js, until the connection ends.
+    maxSessionMemory: 1_000_000,
+  };
   const server = createServer(limits, connectNodeAdapter({ routes }));
   server.on("session", (session) => {
     sessions.add(session);
@@ -32,16 +37,26 @@ async function serve(
 }
 
 /**
- * A client of a service that is served over gRPC, as if it were the service itself: disposing of it
- * disposes of the server and what is behind it too.
+ * Clients, each with a connection of its own, of a service that is served over gRPC. The second one is
+ * disposed of last, and disposes of the server and what is behind it too.
  */
-export async function overGrpc<Service extends AsyncDisposable>(
+export async function pairOverGrpc<Service extends AsyncDisposable>(
   backend: Service,
   routes: (router: ConnectRouter) => void,
   connect: (address: string) => Promise<Service>,
-): Promise<Service> {
+): Promise<readonly [Service, Service]> {
   const server = await serve(routes);
-  return disposingOf(await connect(server.address), server, backend);
+  const [first, second] = await Promise.all([connect(server.address), connect(server.address)]);
+  return [first, disposingOf(second, server, backend)];
+}
+
+/** The second client of {@link pairOverGrpc} alone, as if it were the service itself. */
+export async function overGrpc<Service extends AsyncDisposable>(
+  ...args: Parameters<typeof pairOverGrpc<Service>>
+): Promise<Service> {
+  const [first, second] = await pairOverGrpc(...args);
+  await first[Symbol.asyncDispose]();
+  return second;
 }
 
 /** A service that disposes of other things after itself. */

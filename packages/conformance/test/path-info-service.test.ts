@@ -5,33 +5,44 @@ import {
   RenderingNarCalculationService,
 } from "@tvix/store";
 import { registerStoreServices } from "@tvix/store/rpc";
-import { pathInfoServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc } from "./grpc-over.ts";
+import { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "../src/index.ts";
+import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-const backends: Readonly<Record<string, () => Promise<PathInfoService>>> = {
-  MemoryPathInfoService: () => openPathInfoService("memory://"),
-  "SqlitePathInfoService in memory": () => openPathInfoService("sqlite://"),
-  SqlitePathInfoService: async () => {
-    const folder = temporaryFolder();
-    return disposingOf(await openPathInfoService(`sqlite://${folder.path}/path-infos`), folder);
+const backends: Readonly<Record<string, PathInfoServiceSuiteOptions>> = {
+  MemoryPathInfoService: { create: () => openPathInfoService("memory://") },
+  "SqlitePathInfoService in memory": { create: () => openPathInfoService("sqlite://") },
+  SqlitePathInfoService: {
+    async create() {
+      const folder = temporaryFolder();
+      return disposingOf(await openPathInfoService(`sqlite://${folder.path}/path-infos`), folder);
+    },
+    async createPair() {
+      const folder = temporaryFolder();
+      const address = `sqlite://${folder.path}/path-infos`;
+      const first = await openPathInfoService(address);
+      return [first, disposingOf(await openPathInfoService(address), folder)];
+    },
   },
 };
 
-for (const [name, create] of Object.entries(backends)) {
-  pathInfoServiceSuite(name, { create });
+/** What serves a PathInfo service, and opens it again. */
+function served(pathInfoService: PathInfoService): Parameters<typeof overGrpc<PathInfoService>> {
+  const narCalculationService = new RenderingNarCalculationService({
+    blobService: new MemoryBlobService(),
+    directoryService: new MemoryDirectoryService(),
+  });
+  return [
+    pathInfoService,
+    (router) => registerStoreServices(router, { pathInfoService, narCalculationService }),
+    openPathInfoService,
+  ];
+}
+
+for (const [name, options] of Object.entries(backends)) {
+  pathInfoServiceSuite(name, options);
   pathInfoServiceSuite(`GrpcPathInfoService over ${name}`, {
-    async create() {
-      const pathInfoService = await create();
-      const narCalculationService = new RenderingNarCalculationService({
-        blobService: new MemoryBlobService(),
-        directoryService: new MemoryDirectoryService(),
-      });
-      return await overGrpc(
-        pathInfoService,
-        (router) => registerStoreServices(router, { pathInfoService, narCalculationService }),
-        openPathInfoService,
-      );
-    },
+    create: async () => await overGrpc(...served(await options.create())),
+    createPair: async () => await pairOverGrpc(...served(await options.create())),
   });
 }

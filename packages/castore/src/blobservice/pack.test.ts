@@ -16,6 +16,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { noise } from "../../test/noise.ts";
 import { collectBytes, equalBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { PackBlobService, type PackOptions } from "./pack.ts";
@@ -28,17 +29,6 @@ beforeEach(() => {
   path = join(folder, "blobs");
 });
 afterEach(() => rmSync(folder, { recursive: true }));
-
-/** Bytes that cannot be compressed and are the same every time. */
-function noise(size: number, seed = 1): Buffer {
-  const bytes = Buffer.alloc(size);
-  let state = seed;
-  for (let i = 0; i < size; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    bytes[i] = state >>> 24;
-  }
-  return bytes;
-}
 
 const open = (options: Partial<PackOptions> = {}) => PackBlobService.open({ path, ...options });
 const packOf = (pack = 1) => join(path, "packs", `${pack}`.padStart(8, "0").concat(".pack"));

@@ -2,7 +2,11 @@ import { describe, expect, it } from "vitest";
 import { encodeDirectory } from "../convert.ts";
 import { Directory } from "../directory.ts";
 import { pathComponent } from "../path.ts";
-import { LeavesToRootValidator, RootToLeavesValidator } from "./order-validator.ts";
+import {
+  LeavesToRootValidator,
+  MAX_DIRECTORY_BYTES,
+  RootToLeavesValidator,
+} from "./order-validator.ts";
 
 function parentOf(...directories: readonly [name: string, directory: Directory, more?: bigint][]) {
   return Directory.from(
@@ -36,6 +40,20 @@ describe("LeavesToRootValidator", () => {
     const validator = new LeavesToRootValidator();
     expect(validator.add(encodeDirectory(EMPTY))).toBe(true);
     expect(validator.add(encodeDirectory(EMPTY))).toBe(false);
+  });
+
+  it("refuses an encoding that no message could hold", () => {
+    const validator = new LeavesToRootValidator();
+    const encoded = encodeDirectory(EMPTY);
+    const longest = new Uint8Array(MAX_DIRECTORY_BYTES);
+    const longer = new Uint8Array(MAX_DIRECTORY_BYTES + 1);
+    expect(() => validator.add({ ...encoded, bytes: longer })).toThrow(
+      expect.objectContaining({
+        code: "resource_exhausted",
+        message: expect.stringContaining(`found ${MAX_DIRECTORY_BYTES + 1}`),
+      }),
+    );
+    expect(validator.add({ ...encoded, bytes: longest })).toBe(true);
   });
 
   it.each([

@@ -5,6 +5,12 @@ import type { DirectoryEntry } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
 
 /**
+ * Longest encoding of a directory that is stored, in bytes: 32 MiB, what one gRPC message may hold. A
+ * larger one could never be handed out again.
+ */
+export const MAX_DIRECTORY_BYTES: number = 32 * 1024 * 1024;
+
+/**
  * Checks that directories come from the leaves to the root: each refers only to ones before it, with
  * the size that they have, and all can be reached from the last one. Keeps digests and sizes only.
  */
@@ -20,9 +26,16 @@ export class LeavesToRootValidator {
    *
    * @returns whether it is new; `false` for one that came before
    * @throws CastoreError `invalid_argument` if it refers to one that did not come before it, or states
-   *   another size than that one has
+   *   another size than that one has, `resource_exhausted` if it exceeds {@link MAX_DIRECTORY_BYTES}
    */
-  add({ directory, digest }: EncodedDirectory): boolean {
+  add({ directory, bytes, digest }: EncodedDirectory): boolean {
+    if (bytes.length > MAX_DIRECTORY_BYTES) {
+      throw new CastoreError(
+        "resource_exhausted",
+        `Cannot take directory ${digest}: expected at most ${MAX_DIRECTORY_BYTES} bytes, ` +
+          `found ${bytes.length}`,
+      );
+    }
     for (const { name, node } of directory.entries) {
       if (node.type !== "directory") continue;
       const size = this.#sizes.get(node.digest.hex);

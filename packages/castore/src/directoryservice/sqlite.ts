@@ -24,6 +24,9 @@ const APPLICATION_ID = 0x54767844;
 /** How many bytes of a tree wait in memory; a larger one waits in a temporary file. */
 const STAGE_IN_MEMORY = 8 * 1024 * 1024;
 
+/** What a row in memory takes beside its data, in bytes: most directories are smaller than that. */
+const ROW_OVERHEAD = 560;
+
 /**
  * Keeps directories in a SQLite database: one table `directories` from digest to canonical encoding. A
  * tree becomes visible in one transaction.
@@ -66,7 +69,9 @@ export class SqliteDirectoryService implements DirectoryService {
     } catch (error) {
       if (!(error instanceof CastoreError) || error.code !== "data_loss") throw error;
       this.#onCorrupt(error.message);
-      await this.#table.remove([digest.bytes, data]);
+      // Nobody waits: another process may hold the lock, or the disk be full. A row that stays is met
+      // again, and replaced when the directory is put.
+      this.#table.remove([digest.bytes, data]).catch(() => undefined);
       return undefined;
     }
   }
@@ -110,7 +115,7 @@ function stageFor(table: KeyValueTable): TreeStage {
   return {
     async add({ digest, bytes: data }) {
       rows.push([digest.bytes, data]);
-      bytes += data.length;
+      bytes += data.length + ROW_OVERHEAD;
       if (bytes < STAGE_IN_MEMORY) return;
       try {
         spill();

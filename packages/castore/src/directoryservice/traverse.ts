@@ -14,7 +14,8 @@ import type { DirectoryService } from "./directory-service.ts";
  *
  * @param get looks up one directory
  * @returns nothing if the root is absent
- * @throws CastoreError `data_loss` if a directory below the root is missing or not of the size stated
+ * @throws CastoreError `data_loss` if a directory below the root is missing, or not of the size that
+ *   every reference to it states
  */
 export async function* traverseDirectory(
   get: (digest: B3Digest) => Promise<Directory | undefined>,
@@ -24,33 +25,41 @@ export async function* traverseDirectory(
   options?.signal?.throwIfAborted();
   let directory = await get(root);
   if (directory === undefined) return;
-  const seen = new Set([root.hex]);
-  /** What was referred to and not visited yet: digests and names, not directories. */
-  let ahead: Reference[] = [];
-  let visited = 0;
-  for (let parent = root; ; ) {
+  /** The size that the first reference to each directory states, by digest. */
+  const sizes = new Map([[root.hex, directory.size]]);
+  /** What was referred to: digests and names, not directories. Those before `next` were visited. */
+  let references: Reference[] = [];
+  let next = 0;
+  let parent = root;
+  for (let count = 1; ; count++) {
     yield directory;
     for (const { name, node } of directory.entries) {
-      if (node.type !== "directory" || seen.has(node.digest.hex)) continue;
-      seen.add(node.digest.hex);
-      ahead.push({ parent, name, digest: node.digest, size: node.size });
+      if (node.type !== "directory") continue;
+      const reference = { parent, name, digest: node.digest, size: node.size };
+      const size = sizes.get(node.digest.hex);
+      if (size === undefined) {
+        sizes.set(node.digest.hex, node.size);
+        references.push(reference);
+      } else if (size !== node.size) {
+        throw damaged(root, reference, `stating size ${node.size}, elsewhere ${size}`);
+      }
     }
-    if (visited === ahead.length) return;
-    const next = ahead[visited]!;
-    visited += 1;
-    if (visited === LOOK_BACK) {
-      ahead = ahead.slice(visited);
-      visited = 0;
-      await yieldToEvents(); // local backends answer at once: others get their turn here
+    const reference = references[next];
+    if (reference === undefined) return;
+    next += 1;
+    if (next * 2 > references.length) {
+      references = references.slice(next); // no more copied than were visited since the last time
+      next = 0;
     }
+    if (count % DIRECTORIES_PER_TURN === 0) await yieldToEvents();
     options?.signal?.throwIfAborted();
-    directory = expectChild(root, next, await get(next.digest));
-    parent = next.digest;
+    directory = expectChild(root, reference, await get(reference.digest));
+    parent = reference.digest;
   }
 }
 
-/** How many visited references are kept before they are dropped together. */
-const LOOK_BACK = 256;
+/** After how many directories other events get their turn: a local backend answers at once. */
+const DIRECTORIES_PER_TURN = 256;
 
 interface Reference {
   readonly parent: B3Digest;
@@ -61,13 +70,18 @@ interface Reference {
 
 function expectChild(
   root: B3Digest,
-  { parent, name, digest, size }: Reference,
+  reference: Reference,
   child: Directory | undefined,
 ): Directory {
-  if (child?.size === size) return child;
-  const found =
-    child === undefined ? "which is missing" : `stating size ${size}, found ${child.size}`;
-  throw new CastoreError(
+  if (child === undefined) throw damaged(root, reference, "which is missing");
+  if (child.size !== reference.size) {
+    throw damaged(root, reference, `stating size ${reference.size}, found ${child.size}`);
+  }
+  return child;
+}
+
+function damaged(root: B3Digest, { parent, name, digest }: Reference, found: string): CastoreError {
+  return new CastoreError(
     "data_loss",
     `Cannot read the tree below ${root}: entry ${quoteBytes(name)} of directory ${parent} refers to ` +
       `${digest}, ${found}`,
@@ -87,6 +101,7 @@ export async function descendTo(
   path: readonly PathComponent[],
   options?: AbortOptions,
 ): Promise<Node | undefined> {
+  options?.signal?.throwIfAborted();
   let node: Node | undefined = root;
   for (const name of path) {
     if (node?.type !== "directory") return undefined;

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { noise } from "../../test/noise.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { collectBytes, equalBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
@@ -27,17 +28,6 @@ beforeEach(() => {
 });
 
 afterEach(() => rmSync(folder, { recursive: true }));
-
-/** Bytes that look random and are the same every time. */
-function noise(size: number, seed = 1): Buffer {
-  const bytes = Buffer.alloc(size);
-  let state = seed;
-  for (let i = 0; i < size; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    bytes[i] = state >>> 24;
-  }
-  return bytes;
-}
 
 async function directoryOf(node: Node): Promise<Directory> {
   if (node.type !== "directory") throw new Error(`expected a directory, found a ${node.type}`);

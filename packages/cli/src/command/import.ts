@@ -29,7 +29,12 @@ async function importPaths(
   { signal }: Interrupt,
 ): Promise<void> {
   await using services = await openServices(addresses, { signal });
-  const spinner = ora({ stream: process.stderr, isSilent: !process.stderr.isTTY });
+  // Reading from the terminal is left alone, so that Ctrl-C stays a signal.
+  const spinner = ora({
+    stream: process.stderr,
+    isSilent: !process.stderr.isTTY,
+    discardStdin: false,
+  });
   try {
     for (const path of paths) {
       spinner.start(path);
