@@ -52,10 +52,11 @@ export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directory
 export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
-export { type Channel, MAX_MESSAGE_BYTES, openChannel } from "./grpc/channel.ts";
+export { type Channel, openChannel } from "./grpc/channel.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";
+export { MAX_MESSAGE_BYTES } from "./limits.ts";
 export {
   type DirectoryNode,
   type FileNode,

@@ -2,6 +2,7 @@ import { existsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createClient } from "@connectrpc/connect";
 import { openBlobService, openChannel, putBlob } from "@tvix/castore";
+import { seededBytes } from "@tvix/conformance";
 import { BlobService } from "@tvix/proto/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
@@ -50,6 +51,16 @@ describe("tvix-store daemon", () => {
     const env = { LISTEN_ADDRESS: join(folder.path, "other") };
     await using other = await startDaemon(MEMORY, { env });
     expect(other.addresses).toEqual([env.LISTEN_ADDRESS]);
+  });
+
+  it("goes on with a connection on which many reads were ended early", async () => {
+    await using _daemon = await startDaemon([`--listen-address=${address}`, ...MEMORY]);
+    await using blobService = await openBlobService(`grpc+unix://${address}`);
+    const digest = await putBlob(blobService, seededBytes("read in part", 6_000_000));
+    for (let i = 0; i < 120; i++) {
+      for await (const _ of (await blobService.read(digest))!) break;
+    }
+    expect(await blobService.has(digest)).toBe(true);
   });
 
   it("warns when anybody can reach it, and only then", async () => {

@@ -96,23 +96,19 @@ export function blobWriterTests(
     for (const digest of await digestsOf(MANY_CHUNKS)) await expectAbsent(current(), digest);
   });
 
-  it("stores all or nothing of a blob that is cancelled while it is closed", async () => {
-    const digests = await digestsOf(MANY_CHUNKS);
+  it("stores a blob whole or not at all when it is cancelled while it is closed", async () => {
+    const digest = B3Digest.of(MANY_CHUNKS);
     const controller = new AbortController();
     const reason = new Error("enough");
     await using writer = current().openWriter({ signal: controller.signal });
     await writer.write(MANY_CHUNKS.slice());
-    const closing = writer.close().then(
-      () => "stored",
-      (error) => error,
-    );
+    const closing = writer.close().catch((error) => error);
     controller.abort(reason);
-    if ((await closing) === "stored") {
-      await expectStored(current(), MANY_CHUNKS);
-    } else {
-      expect(await closing).toBe(reason);
-      for (const digest of digests) await expectAbsent(current(), digest);
-    }
+    // Either may be first; and a remote service may have stored what nobody waits for any more.
+    expect([reason, digest]).toContainEqual(await closing);
+    if (await current().has(digest)) await expectStored(current(), MANY_CHUNKS);
+    await putBlob(current(), MANY_CHUNKS.slice());
+    await expectStored(current(), MANY_CHUNKS);
   });
 
   it("takes the same blob from many writers at the same time", async () => {

@@ -1,62 +1,26 @@
 import {
-  B3Digest,
   Directory,
-  type DirectoryEntry,
   type DirectoryService,
   encodeDirectory,
   pathComponent,
   symlinkTarget,
 } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-
-const digestOf = (directory: Directory): B3Digest => encodeDirectory(directory).digest;
-
-function file(name: string | Uint8Array): DirectoryEntry {
-  const node = { type: "file", digest: B3Digest.of(Buffer.from("x")), size: 1n } as const;
-  return { name: pathComponent(name), node: { ...node, executable: false } };
-}
-
-function folder(name: string | Uint8Array, directory: Directory): DirectoryEntry {
-  const { size } = directory;
-  return {
-    name: pathComponent(name),
-    node: { type: "directory", digest: digestOf(directory), size },
-  };
-}
-
-const EMPTY = Directory.from([]);
-const LEAF = Directory.from([file("leaf")]);
-const MIDDLE = Directory.from([folder("a", LEAF), file("b")]);
-const ROOT = Directory.from([
-  folder("again", LEAF),
-  folder("middle", MIDDLE),
-  folder("none", EMPTY),
-]);
-const TREE = [LEAF, MIDDLE, EMPTY, ROOT];
-
-async function put(
-  service: DirectoryService,
-  directories: readonly Directory[],
-  options?: { signal?: AbortSignal },
-): Promise<B3Digest> {
-  await using putter = service.openPutter(options);
-  for (const directory of directories) await putter.put(directory);
-  return await putter.close();
-}
-
-async function getAll(service: DirectoryService, digest: B3Digest): Promise<string[]> {
-  const digests: string[] = [];
-  for await (const directory of service.getRecursive(digest)) digests.push(digestOf(directory).hex);
-  return digests;
-}
-
-const hexOf = (directories: readonly Directory[]) => directories.map((d) => digestOf(d).hex);
-
-async function expectNone(service: DirectoryService, directories: readonly Directory[]) {
-  for (const directory of directories) {
-    expect(await service.get(digestOf(directory))).toBeUndefined();
-  }
-}
+import { sharedDirectoryTests } from "./directory-sharing.ts";
+import {
+  digestOf,
+  EMPTY,
+  expectNone,
+  file,
+  folder,
+  getAll,
+  hexOf,
+  LEAF,
+  MIDDLE,
+  put,
+  ROOT,
+  TREE,
+} from "./directory-support.ts";
 
 /** What {@link directoryServiceSuite} runs over. */
 export interface DirectoryServiceSuiteOptions {
@@ -238,22 +202,21 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
       await expect(putter.close()).rejects.toMatchObject(refused);
     });
 
-    it("stores all or nothing of a tree that is cancelled while it is closed", async () => {
+    it("shows no part of a tree without the rest when it is cancelled while it is closed", async () => {
       const controller = new AbortController();
       const reason = new Error("enough");
       await using putter = service.openPutter({ signal: controller.signal });
       for (const directory of TREE) await putter.put(directory);
-      const closing = putter.close().then(
-        () => "stored",
-        (error) => error,
-      );
+      const closing = putter.close().catch((error) => error);
       controller.abort(reason);
-      if ((await closing) === "stored") {
-        expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
-      } else {
-        expect(await closing).toBe(reason);
-        await expectNone(service, TREE);
+      // Either may be first; and a remote service may have stored what nobody waits for any more.
+      expect([reason, digestOf(ROOT)]).toContainEqual(await closing);
+      for (const directory of TREE) {
+        if ((await service.get(digestOf(directory))) === undefined) continue;
+        expect(await getAll(service, digestOf(directory))).toContain(digestOf(directory).hex);
       }
+      await put(service, TREE);
+      expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
     });
 
     it("stores nothing of a tree whose putter was cancelled", async () => {
@@ -289,30 +252,5 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
     });
   });
 
-  const { createPair } = options;
-  describe.runIf(createPair)(`${name} shares its store`, () => {
-    it("gives what another one put before it was closed", async () => {
-      const [first, second] = await createPair!();
-      await using reader = second;
-      {
-        await using writer = first;
-        await put(writer, TREE);
-        expect((await getAll(reader, digestOf(ROOT))).length).toBe(TREE.length);
-      }
-      expect((await getAll(reader, digestOf(ROOT))).length).toBe(TREE.length);
-    });
-
-    it("takes the same trees as another one at the same time", async () => {
-      const [first, second] = await createPair!();
-      await using other = second;
-      await using one = first;
-      const putters = Array.from({ length: 24 }, (_, i) => put(i % 2 ? one : other, TREE));
-      for (const root of await Promise.all(putters)) {
-        expect(root.equals(digestOf(ROOT))).toBe(true);
-      }
-      for (const service of [one, other]) {
-        expect((await getAll(service, digestOf(ROOT))).length).toBe(TREE.length);
-      }
-    });
-  });
+  if (options.createPair !== undefined) sharedDirectoryTests(name, options.createPair);
 }

@@ -204,9 +204,10 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
   });
 
   const { createPair } = options;
-  describe.runIf(createPair)(`${name} shares its store`, () => {
+  if (createPair === undefined) return;
+  describe(`${name} shares its store`, () => {
     it("gives what another one put before it was closed", async () => {
-      const [first, second] = await createPair!();
+      const [first, second] = await createPair();
       await using reader = second;
       {
         await using writer = first;
@@ -218,7 +219,7 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
     });
 
     it("takes PathInfos while another one does", async () => {
-      const [first, second] = await createPair!();
+      const [first, second] = await createPair();
       await using other = second;
       await using one = first;
       const names = Array.from({ length: 50 }, (_, i) => `path-${i}`);

@@ -63,7 +63,8 @@ export interface BlobWriter extends AsyncDisposable {
 
   /**
    * Ends the blob. Resolves with the digest once the blob is durable and can be read. Called again,
-   * gives the same digest.
+   * gives the same digest. When it is cancelled meanwhile, the blob is stored whole or not at all, and
+   * which of the two cannot be told.
    */
   close(): Promise<B3Digest>;
 }

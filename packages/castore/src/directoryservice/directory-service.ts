@@ -40,13 +40,14 @@ export interface DirectoryPutter extends AsyncDisposable {
    * already may be added again, to no effect.
    *
    * @throws CastoreError `invalid_argument` if it refers to one that was not added, or states another
-   *   size than that one has
+   *   size than that one has; `resource_exhausted` if its encoding is longer than `MAX_MESSAGE_BYTES`
    */
   put(directory: Directory): Promise<void>;
 
   /**
    * Ends the tree. Resolves with the digest of the directory added last, the root, once all of them
-   * are durable. Called again, gives the same digest.
+   * are durable. Called again, gives the same digest. When it is cancelled meanwhile, the tree is
+   * stored whole or not at all, and which of the two cannot be told.
    *
    * @throws CastoreError `invalid_argument` if none was added, or some cannot be reached from the root
    */

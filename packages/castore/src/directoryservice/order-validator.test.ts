@@ -1,12 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { encodeDirectory } from "../convert.ts";
 import { Directory } from "../directory.ts";
+import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import { pathComponent } from "../path.ts";
-import {
-  LeavesToRootValidator,
-  MAX_DIRECTORY_BYTES,
-  RootToLeavesValidator,
-} from "./order-validator.ts";
+import { LeavesToRootValidator, RootToLeavesValidator } from "./order-validator.ts";
 
 function parentOf(...directories: readonly [name: string, directory: Directory, more?: bigint][]) {
   return Directory.from(
@@ -45,12 +42,12 @@ describe("LeavesToRootValidator", () => {
   it("refuses an encoding that no message could hold", () => {
     const validator = new LeavesToRootValidator();
     const encoded = encodeDirectory(EMPTY);
-    const longest = new Uint8Array(MAX_DIRECTORY_BYTES);
-    const longer = new Uint8Array(MAX_DIRECTORY_BYTES + 1);
+    const longest = new Uint8Array(MAX_MESSAGE_BYTES);
+    const longer = new Uint8Array(MAX_MESSAGE_BYTES + 1);
     expect(() => validator.add({ ...encoded, bytes: longer })).toThrow(
       expect.objectContaining({
         code: "resource_exhausted",
-        message: expect.stringContaining(`found ${MAX_DIRECTORY_BYTES + 1}`),
+        message: expect.stringContaining(`found ${MAX_MESSAGE_BYTES + 1}`),
       }),
     );
     expect(validator.add({ ...encoded, bytes: longest })).toBe(true);

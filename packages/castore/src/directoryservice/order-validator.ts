@@ -3,12 +3,7 @@ import type { EncodedDirectory } from "../convert.ts";
 import { B3Digest } from "../digest.ts";
 import type { DirectoryEntry } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
-
-/**
- * Longest encoding of a directory that is stored, in bytes: 32 MiB, what one gRPC message may hold. A
- * larger one could never be handed out again.
- */
-export const MAX_DIRECTORY_BYTES: number = 32 * 1024 * 1024;
+import { MAX_MESSAGE_BYTES } from "../limits.ts";
 
 /**
  * Checks that directories come from the leaves to the root: each refers only to ones before it, with
@@ -26,13 +21,13 @@ export class LeavesToRootValidator {
    *
    * @returns whether it is new; `false` for one that came before
    * @throws CastoreError `invalid_argument` if it refers to one that did not come before it, or states
-   *   another size than that one has, `resource_exhausted` if it exceeds {@link MAX_DIRECTORY_BYTES}
+   *   another size than that one has, `resource_exhausted` if it exceeds {@link MAX_MESSAGE_BYTES}
    */
   add({ directory, bytes, digest }: EncodedDirectory): boolean {
-    if (bytes.length > MAX_DIRECTORY_BYTES) {
+    if (bytes.length > MAX_MESSAGE_BYTES) {
       throw new CastoreError(
         "resource_exhausted",
-        `Cannot take directory ${digest}: expected at most ${MAX_DIRECTORY_BYTES} bytes, ` +
+        `Cannot take directory ${digest}: expected at most ${MAX_MESSAGE_BYTES} bytes, ` +
           `found ${bytes.length}`,
       );
     }

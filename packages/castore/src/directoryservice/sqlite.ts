@@ -123,7 +123,7 @@ function stageFor(table: KeyValueTable): TreeStage {
         throw sqliteError(error, "Cannot write to a temporary file");
       }
     },
-    commit: () => table.put({ [Symbol.iterator]: all }),
+    commit: (options) => table.put({ [Symbol.iterator]: all }, options),
     discard() {
       rows = [];
       spilled?.close();

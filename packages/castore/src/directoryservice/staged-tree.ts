@@ -11,7 +11,7 @@ export interface TreeStage {
   /** Keeps a directory aside. Each comes once, leaves first. */
   add(encoded: EncodedDirectory): Promise<void>;
   /** Makes all of them durable and visible. */
-  commit(): Promise<void>;
+  commit(options?: AbortOptions): Promise<void>;
   /** Releases what was kept. Called once, last, after `commit` too. */
   discard(): void | Promise<void>;
 }
@@ -50,15 +50,15 @@ export class StagedTree implements DirectoryPutter {
 
   async #commit(): Promise<B3Digest> {
     try {
+      this.#signal?.throwIfAborted();
       if (!this.#open) {
         throw new CastoreError(
           "invalid_argument",
           "Cannot close the putter: it has failed or ended",
         );
       }
-      this.#signal?.throwIfAborted();
       const root = this.#validator.finish();
-      await this.#stage.commit();
+      await this.#stage.commit({ signal: this.#signal });
       return root;
     } finally {
       await this.#end();

@@ -59,11 +59,11 @@ describe("traverseDirectory", () => {
   });
 
   it("walks a tree of many levels of many directories, each once", async () => {
-    const levels = Array.from({ length: 1500 }, (_, i) => Directory.from([file(`${i}`)]));
-    const chains = levels.map((leaf) => {
-      let top = leaf;
-      const chain = [leaf];
-      for (let i = 0; i < 3; i++) chain.push((top = Directory.from([folder("below", top)])));
+    const chains = Array.from({ length: 1500 }, (_, i) => {
+      const chain = [Directory.from([file(`${i}`)])];
+      for (let level = 0; level < 3; level++) {
+        chain.push(Directory.from([folder("below", chain.at(-1)!)]));
+      }
       return chain;
     });
     const root = Directory.from(chains.map((chain, i) => folder(`${i}`, chain.at(-1)!)));

@@ -1,9 +1,7 @@
 import { connect as connectSocket } from "node:net";
 import type { Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
-
-/** Largest message that is sent or taken, in bytes. */
-export const MAX_MESSAGE_BYTES: number = 32 * 1024 * 1024;
+import { MAX_MESSAGE_BYTES } from "../limits.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
 const STREAM_WINDOW = 4 * 1024 * 1024;
@@ -29,9 +27,10 @@ export function openChannel(address: string): Channel {
   const url = new URL(address.slice("grpc+".length));
   const settings = {
     settings: { initialWindowSize: STREAM_WINDOW, enablePush: false },
-    // In MB. A session that holds more refuses even the answers to what it sends; what is sent is
-    // bounded by those who send it.
-    maxSessionMemory: 1024,
+    // In MB, as good as none. Node counts unsent data of calls that were cancelled for as long as the
+    // connection lives, and a connection over the limit refuses every further call. What is really held
+    // is bounded by the windows and the number of calls.
+    maxSessionMemory: 1_000_000,
   };
   const path = decodeURIComponent(url.pathname);
   const isUnix = url.protocol === "unix:";

@@ -26,6 +26,9 @@ interface Job {
   readonly rows: Iterable<Row>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
+  readonly signal: AbortSignal | undefined;
+  /** From here on the job is not cancelled any more. */
+  readonly begin: () => void;
 }
 
 /**
@@ -103,8 +106,8 @@ export class KeyValueTable implements AsyncDisposable {
    * Stores rows, all of them or none, and resolves once they are durable. A row under a key that is
    * taken replaces it.
    */
-  put(rows: Iterable<Row>): Promise<void> {
-    return this.#enqueue(this.#put, rows);
+  put(rows: Iterable<Row>, options?: AbortOptions): Promise<void> {
+    return this.#enqueue(this.#put, rows, options?.signal);
   }
 
   /** Removes a row that turned out to be damaged, unless it was replaced meanwhile. */
@@ -118,11 +121,24 @@ export class KeyValueTable implements AsyncDisposable {
     this.#writer.close();
   }
 
-  #enqueue(statement: Job["statement"], rows: Iterable<Row>): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ statement, rows, resolve, reject });
-      this.#writing ??= this.#writeQueue();
-    });
+  async #enqueue(
+    statement: Job["statement"],
+    rows: Iterable<Row>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    signal?.throwIfAborted();
+    let cancel = () => {};
+    try {
+      await new Promise<void>((resolve, reject) => {
+        cancel = () => reject(signal?.reason);
+        signal?.addEventListener("abort", cancel, { once: true });
+        const begin = () => signal?.removeEventListener("abort", cancel);
+        this.#queue.push({ statement, rows, resolve, reject, signal, begin });
+        this.#writing ??= this.#writeQueue();
+      });
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
   }
 
   async #writeQueue(): Promise<void> {
@@ -143,8 +159,11 @@ export class KeyValueTable implements AsyncDisposable {
   async #commit(jobs: readonly Job[]): Promise<{ error: unknown } | undefined> {
     try {
       await beginWrite(this.#writer);
+      const wanted = jobs.filter(({ signal }) => !signal?.aborted);
+      for (const { signal, reject } of jobs) if (signal?.aborted) reject(signal.reason);
+      for (const { begin } of wanted) begin();
       let count = 0;
-      for (const { statement, rows } of jobs) {
+      for (const { statement, rows } of wanted) {
         for (const [key, data] of rows) {
           statement.run(key, data);
           count += 1;

@@ -49,8 +49,13 @@ const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
 const STREAM_WINDOW_BYTES = 1024 * 1024;
 const MAX_CALLS_PER_CONNECTION = 256;
 
-/** What one HTTP/2 connection may hold in header tables and unsent data, in megabytes. */
-const MAX_SESSION_MEMORY_MB = 64;
+/**
+ * What one HTTP/2 connection may hold in header tables and unsent data, in megabytes: as good as no limit.
+ * Node counts unsent data of calls that were cancelled for as long as the connection lives, and a
+ * connection over the limit refuses every further call. What is really held is bounded by the windows and
+ * the number of calls.
+ */
+const MAX_SESSION_MEMORY_MB = 1_000_000;
 
 /** Cancelled calls that are tolerated at once, and per second: partial reads are cancelled reads. */
 const RESET_BURST = 10_000;

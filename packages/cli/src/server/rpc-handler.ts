@@ -9,6 +9,7 @@ import {
 } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import { MAX_MESSAGE_BYTES } from "@tvix/castore";
 import type { Logger } from "pino";
 import { type HttpHandler, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
 import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
@@ -20,9 +21,6 @@ export interface RpcHandlerOptions {
   /** Gets a line per call. */
   logger: Logger;
 }
-
-/** Largest message that is taken, in bytes, after decompression. */
-const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
 /** How long a client may take to notice that its call was answered before it sent everything. */
 const STOP_SENDER_MS = 1_000;
@@ -38,7 +36,7 @@ export function createRpcHandler({ routes, logger }: RpcHandlerOptions): HttpHan
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     compressMinBytes: Number.POSITIVE_INFINITY,
-    readMaxBytes: MAX_MESSAGE_BYTES,
+    readMaxBytes: MAX_MESSAGE_BYTES, // after decompression
     interceptors: [noteErrors],
   });
   routes(router);

@@ -68,16 +68,18 @@ export class SqlitePathInfoService implements PathInfoService {
 
   async *list(options?: AbortOptions): AsyncGenerator<PathInfo> {
     let after: Uint8Array = new Uint8Array(0);
+    options?.signal?.throwIfAborted();
     for (;;) {
-      options?.signal?.throwIfAborted();
       const rows = this.#table.page(after, PAGE_SIZE);
       for (const row of rows) {
+        options?.signal?.throwIfAborted();
         const pathInfo = await this.#decode(row);
         if (pathInfo !== undefined) yield pathInfo;
       }
       if (rows.length < PAGE_SIZE) return;
       after = rows.at(-1)![0];
       await yieldToEvents();
+      options?.signal?.throwIfAborted();
     }
   }
 

@@ -1,0 +1,79 @@
+import { create } from "@bufbuild/protobuf";
+import type { Client } from "@connectrpc/connect";
+import {
+  BlobChunkSchema,
+  type BlobService as BlobServiceDescriptor,
+  type PutBlobResponse,
+} from "@tvix/proto/castore";
+import { B3Digest } from "../digest.ts";
+import { CastoreError } from "../errors.ts";
+import { Upload } from "../grpc/upload.ts";
+import { blake3 } from "../hash/blake3.ts";
+import type { AbortOptions } from "../options.ts";
+import type { BlobWriter } from "./blob-service.ts";
+
+/** How many bytes of a blob go into one message. */
+const MESSAGE_BYTES = 1024 * 1024;
+
+/** Sends one blob, and checks that the server stored just that. */
+export class GrpcBlobWriter implements BlobWriter {
+  readonly #upload: Upload<{ data: Uint8Array }, PutBlobResponse>;
+  readonly #address: string;
+  readonly #hasher = blake3.createHasher();
+  #disposed = false;
+  #closed: Promise<B3Digest> | undefined;
+
+  constructor(
+    client: Client<typeof BlobServiceDescriptor>,
+    address: string,
+    options?: AbortOptions,
+  ) {
+    this.#address = address;
+    this.#upload = new Upload(
+      (messages, callOptions) => client.put(messages, callOptions),
+      `Cannot put a blob at ${address}`,
+      options?.signal,
+    );
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.#closed !== undefined || this.#disposed) {
+      throw new CastoreError("invalid_argument", "Cannot write to blob writer: it has ended");
+    }
+    for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
+      const part = data.subarray(at, at + MESSAGE_BYTES);
+      this.#hasher.update(part);
+      await this.#upload.send(create(BlobChunkSchema, { data: part }));
+    }
+  }
+
+  close(): Promise<B3Digest> {
+    this.#closed ??= this.#finish();
+    return this.#closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed !== undefined) {
+      await this.#closed.catch(() => undefined); // whoever called close() was told
+      return;
+    }
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#hasher.digest(); // frees what the portable implementation holds
+    await this.#upload.cancel(new Error("The blob writer was disposed of"));
+  }
+
+  async #finish(): Promise<B3Digest> {
+    if (this.#disposed) {
+      throw new CastoreError("invalid_argument", "Cannot close blob writer: it has ended");
+    }
+    const sent = B3Digest.fromBytes(this.#hasher.digest());
+    const { digest } = await this.#upload.finish();
+    const stored = B3Digest.fromBytes(digest);
+    if (stored.equals(sent)) return sent;
+    throw new CastoreError(
+      "data_loss",
+      `Cannot put blob ${sent} at ${this.#address}: the server stored ${stored}`,
+    );
+  }
+}

@@ -1,0 +1,68 @@
+import {
+  B3Digest,
+  Directory,
+  type DirectoryEntry,
+  type DirectoryService,
+  encodeDirectory,
+  pathComponent,
+} from "@tvix/castore";
+import { expect } from "vitest";
+
+export const digestOf = (directory: Directory): B3Digest => encodeDirectory(directory).digest;
+
+/** An entry for some file. */
+export function file(name: string | Uint8Array): DirectoryEntry {
+  const node = { type: "file", digest: B3Digest.of(Buffer.from("x")), size: 1n } as const;
+  return { name: pathComponent(name), node: { ...node, executable: false } };
+}
+
+/** An entry for a directory. */
+export function folder(name: string | Uint8Array, directory: Directory): DirectoryEntry {
+  const { size } = directory;
+  return {
+    name: pathComponent(name),
+    node: { type: "directory", digest: digestOf(directory), size },
+  };
+}
+
+export const EMPTY: Directory = Directory.from([]);
+export const LEAF: Directory = Directory.from([file("leaf")]);
+export const MIDDLE: Directory = Directory.from([folder("a", LEAF), file("b")]);
+export const ROOT: Directory = Directory.from([
+  folder("again", LEAF),
+  folder("middle", MIDDLE),
+  folder("none", EMPTY),
+]);
+/** A tree with a directory that two others refer to, leaves first. */
+export const TREE: readonly Directory[] = [LEAF, MIDDLE, EMPTY, ROOT];
+
+/** Stores a tree, its directories given leaves first. */
+export async function put(
+  service: DirectoryService,
+  directories: readonly Directory[],
+  options?: { signal?: AbortSignal },
+): Promise<B3Digest> {
+  await using putter = service.openPutter(options);
+  for (const directory of directories) await putter.put(directory);
+  return await putter.close();
+}
+
+/** The digests of a directory and everything below it, as they come. */
+export async function getAll(service: DirectoryService, digest: B3Digest): Promise<string[]> {
+  const digests: string[] = [];
+  for await (const directory of service.getRecursive(digest)) digests.push(digestOf(directory).hex);
+  return digests;
+}
+
+export const hexOf = (directories: readonly Directory[]): string[] =>
+  directories.map((d) => digestOf(d).hex);
+
+/** Expects that none of the directories can be read. */
+export async function expectNone(
+  service: DirectoryService,
+  directories: readonly Directory[],
+): Promise<void> {
+  for (const directory of directories) {
+    expect(await service.get(digestOf(directory))).toBeUndefined();
+  }
+}
