@@ -77,7 +77,8 @@ export class PackBlobService implements BlobService {
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    return (await this.chunks(digest, options)) !== undefined;
+    options?.signal?.throwIfAborted();
+    return this.#isReadable(digest);
   }
 
   async chunks(
@@ -112,6 +113,10 @@ export class PackBlobService implements BlobService {
     this.#index[Symbol.dispose]();
   }
 
+  #isReadable(digest: B3Digest): boolean {
+    return this.#index.findChunk(digest) !== undefined || this.#index.hasBlob(digest);
+  }
+
   /** Takes the chunks of one blob. */
   #sink(options?: AbortOptions): ChunkSink {
     const awaited = new Set<PendingChunk>();
@@ -121,6 +126,7 @@ export class PackBlobService implements BlobService {
         if (chunk !== undefined) awaited.add(chunk);
       },
       commit: async (digest, chunks) => {
+        if (awaited.size === 0 && this.#isReadable(digest)) return; // and so durable
         await Promise.all([...awaited].map(({ queued }) => queued));
         await new Promise<void>((resolve, reject) => {
           const check = () => {

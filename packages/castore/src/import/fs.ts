@@ -157,7 +157,7 @@ class FileSystemSource {
   /** Reads a file whole and starts to store it; `undefined` if it is too large for that. */
   async #readSmall(at: Buffer): Promise<ReadAheadFile | undefined> {
     this.#signal.throwIfAborted();
-    await using file = await SourceFile.open(at);
+    using file = await SourceFile.open(at);
     if (file.size > SMALL_FILE) return undefined;
     const { executable } = file;
     const contents = await collectBytes(file.read());
@@ -174,7 +174,7 @@ class FileSystemSource {
 
   /** Reads a file piece by piece. Its blob may still be on its way to the store afterwards. */
   async #stream(at: Buffer): Promise<{ node: Promise<FileNode> }> {
-    await using file = await SourceFile.open(at);
+    using file = await SourceFile.open(at);
     const { size, executable } = file;
     this.#visitor?.file(BigInt(size), executable);
     const writer = this.#blobService.openWriter({ signal: this.#signal });

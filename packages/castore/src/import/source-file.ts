@@ -1,7 +1,17 @@
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  open as openCallback,
+  read as readCallback,
+} from "node:fs";
+import { promisify } from "node:util";
 import { CastoreError } from "../errors.ts";
 import { fileError, showFilePath } from "./file-error.ts";
+
+const open = promisify(openCallback);
+const read = promisify(readCallback);
 
 /** Bytes per read of a file that is not read whole. */
 const READ_SIZE = 1024 * 1024;
@@ -10,16 +20,16 @@ const READ_SIZE = 1024 * 1024;
  * A regular file that is being read. Reading finds out if it changes meanwhile: what is imported is
  * a state that the file had, or an error.
  */
-export class SourceFile implements AsyncDisposable {
+export class SourceFile implements Disposable {
   readonly size: number;
   readonly executable: boolean;
   readonly #path: Buffer;
-  readonly #handle: FileHandle;
+  readonly #fd: number;
   readonly #version: string;
 
-  private constructor(path: Buffer, handle: FileHandle, stat: FileStat) {
+  private constructor(path: Buffer, fd: number, stat: BigIntStats) {
     this.#path = path;
-    this.#handle = handle;
+    this.#fd = fd;
     this.#version = versionOf(stat);
     this.size = Number(stat.size);
     this.executable = (stat.mode & BigInt(constants.S_IXUSR)) !== 0n;
@@ -32,21 +42,16 @@ export class SourceFile implements AsyncDisposable {
    *   like by cause
    */
   static async open(path: Buffer): Promise<SourceFile> {
-    let handle: FileHandle;
+    let fd: number | undefined;
     try {
       // Not through a symlink, and without waiting for the writer of a fifo: either would mean that
       // the path was replaced after its folder was listed.
-      const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-      handle = await open(path, flags);
-    } catch (error) {
-      throw fileError(error, path, "read");
-    }
-    try {
-      const stat = await handle.stat({ bigint: true });
+      fd = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+      const stat = statOf(fd);
       if (!stat.isFile()) throw changed(path);
-      return new SourceFile(path, handle, stat);
+      return new SourceFile(path, fd, stat);
     } catch (error) {
-      await handle.close();
+      if (fd !== undefined) closeSync(fd);
       throw fileError(error, path, "read");
     }
   }
@@ -68,8 +73,9 @@ export class SourceFile implements AsyncDisposable {
         if (bytesRead > 0 && position <= this.size) yield buffer.subarray(0, bytesRead);
         if (position > this.size || bytesRead < size) break;
       }
-      const stat = await this.#handle.stat({ bigint: true });
-      if (position !== this.size || versionOf(stat) !== this.#version) throw changed(this.#path);
+      if (position !== this.size || versionOf(statOf(this.#fd)) !== this.#version) {
+        throw changed(this.#path);
+      }
     } catch (error) {
       throw fileError(error, this.#path, "read");
     }
@@ -79,23 +85,25 @@ export class SourceFile implements AsyncDisposable {
     let filled = 0;
     while (filled < buffer.length) {
       const rest = buffer.length - filled;
-      const { bytesRead } = await this.#handle.read(buffer, filled, rest, position + filled);
+      const { bytesRead } = await read(this.#fd, buffer, filled, rest, position + filled);
       if (bytesRead === 0) break;
       filled += bytesRead;
     }
     return filled;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#handle.close();
+  [Symbol.dispose](): void {
+    closeSync(this.#fd);
   }
 }
 
-type FileStat = Awaited<ReturnType<typeof statOf>>;
-const statOf = (handle: FileHandle) => handle.stat({ bigint: true });
+/** At once: the system has it at hand for a file that is open. */
+function statOf(fd: number): BigIntStats {
+  return fstatSync(fd, { bigint: true });
+}
 
 /** What differs after a file was written to or replaced. */
-function versionOf({ size, mtimeNs, ctimeNs, mode }: FileStat): string {
+function versionOf({ size, mtimeNs, ctimeNs, mode }: BigIntStats): string {
   return `${size} ${mtimeNs} ${ctimeNs} ${mode}`;
 }
 

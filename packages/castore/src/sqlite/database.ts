@@ -73,7 +73,14 @@ function initialize(db: Database, path: string, format: DatabaseFormat): void {
       );
     }
   }).immediate();
-  db.pragma("busy_timeout = 5000"); // readers meet a lock only while another process recovers
+}
+
+/**
+ * Lets reads on a connection wait for a lock, which they meet only while another process opens or
+ * recovers the database. Not for a connection that writes: waiting blocks the event loop.
+ */
+export function waitForLocks(db: Database): void {
+  db.pragma("busy_timeout = 5000");
 }
 
 /**
@@ -83,36 +90,12 @@ function initialize(db: Database, path: string, format: DatabaseFormat): void {
  * @throws CastoreError `unavailable` if the lock is not free within 30 seconds
  */
 export async function beginWrite(db: Database, options?: AbortOptions): Promise<void> {
-  await retryWhileBusy(() => {
-    db.pragma("busy_timeout = 0");
-    try {
-      db.exec("BEGIN IMMEDIATE");
-    } finally {
-      db.pragma("busy_timeout = 5000");
-    }
-  }, options);
+  await retryWhileBusy(() => db.exec("BEGIN IMMEDIATE"), options);
 }
 
 /** Ends a write transaction without effect. For error paths: never throws. */
 export function rollback(db: Database): void {
   if (db.open && db.inTransaction) db.exec("ROLLBACK");
-}
-
-/** Runs `body` as one write transaction: all of it is durable on return, or nothing if it throws. */
-export async function writeTransaction<T>(
-  db: Database,
-  body: () => T,
-  options?: AbortOptions,
-): Promise<T> {
-  await beginWrite(db, options);
-  try {
-    const result = body();
-    db.exec("COMMIT");
-    return result;
-  } catch (error) {
-    rollback(db);
-    throw error;
-  }
 }
 
 async function retryWhileBusy<T>(action: () => T, options?: AbortOptions): Promise<T> {

@@ -1,11 +1,2 @@
-export {
-  beginWrite,
-  type Database,
-  type DatabaseFormat,
-  openDatabase,
-  rollback,
-  sqliteError,
-  syncFolder,
-  writeTransaction,
-} from "./database.ts";
+export { type Database, type DatabaseFormat, openDatabase } from "./database.ts";
 export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";

@@ -1,7 +1,14 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { Statement } from "better-sqlite3";
 import type { AbortOptions } from "../options.ts";
-import { beginWrite, type Database, openDatabase, rollback, sqliteError } from "./database.ts";
+import {
+  beginWrite,
+  type Database,
+  openDatabase,
+  rollback,
+  sqliteError,
+  waitForLocks,
+} from "./database.ts";
 
 /** A row: a key of bytes and what is stored under it. */
 export type Row = readonly [key: Uint8Array, data: Uint8Array];
@@ -52,6 +59,7 @@ export class KeyValueTable implements AsyncDisposable {
     this.#path = options.path;
     this.#reader = reader;
     this.#writer = writer;
+    if (reader !== writer) waitForLocks(reader);
     this.#get = reader
       .prepare<[Uint8Array], Buffer>(`SELECT data FROM ${table} WHERE ${key} = ?`)
       .pluck();

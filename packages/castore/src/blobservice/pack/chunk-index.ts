@@ -7,6 +7,7 @@ import {
   openDatabase,
   rollback,
   sqliteError,
+  waitForLocks,
 } from "../../sqlite/database.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import { type Codec, decodeChunkList, encodeChunkList } from "./format.ts";
@@ -69,7 +70,9 @@ export class ChunkIndex implements Disposable {
     this.#path = path;
     this.#reader = reader;
     this.#writer = writer;
+    waitForLocks(reader);
     const isKnown = "SELECT 1 FROM chunks WHERE digest = ?";
+    const hasBlob = "SELECT 1 FROM blobs WHERE digest = ?";
     this.#statements = {
       isKnown: reader.prepare<[Uint8Array], 1>(isKnown).pluck(),
       isKnownToWriter: writer.prepare<[Uint8Array], 1>(isKnown).pluck(),
@@ -81,6 +84,7 @@ export class ChunkIndex implements Disposable {
       blob: reader
         .prepare<[Uint8Array], Buffer>("SELECT chunks FROM blobs WHERE digest = ?")
         .pluck(),
+      blobExists: reader.prepare<[Uint8Array], 1>(hasBlob).pluck(),
       openPack: writer
         .prepare<[], [number, number]>("SELECT id, size FROM packs ORDER BY id DESC LIMIT 1")
         .raw(),
@@ -91,7 +95,7 @@ export class ChunkIndex implements Disposable {
         `INSERT INTO chunks (digest, ${COLUMNS}, live) VALUES (?, ?, ?, ?, ?, ?, 0)`,
       ),
       use: writer.prepare<[Uint8Array]>("UPDATE chunks SET live = 1 WHERE digest = ? AND NOT live"),
-      hasBlob: writer.prepare<[Uint8Array], 1>("SELECT 1 FROM blobs WHERE digest = ?").pluck(),
+      hasBlob: writer.prepare<[Uint8Array], 1>(hasBlob).pluck(),
       addBlob: writer.prepare<[Uint8Array, Uint8Array]>(
         "INSERT INTO blobs VALUES (?, ?) ON CONFLICT DO NOTHING",
       ),
@@ -136,6 +140,11 @@ export class ChunkIndex implements Disposable {
   findBlob(digest: B3Digest): ChunkMeta[] | undefined {
     const list = this.#try(() => this.#statements.blob.get(digest.bytes));
     return list && decodeChunkList(list);
+  }
+
+  /** Whether a blob of two or more chunks is there. */
+  hasBlob(digest: B3Digest): boolean {
+    return this.#try(() => this.#statements.blobExists.get(digest.bytes) !== undefined);
   }
 
   /**

@@ -5,7 +5,10 @@ import { CODEC, type Codec } from "./format.ts";
 const compress = promisify(zlib.zstdCompress);
 const decompress = promisify(zlib.zstdDecompress);
 
-/** Chunks up to this size are decompressed at once: a trip to the thread pool would take longer. */
+/**
+ * Chunks up to this size are compressed and decompressed at once: a trip to the thread pool costs several
+ * times what the work itself does.
+ */
 const SMALL = 64 * 1024;
 
 /** Of larger chunks this much is compressed first, to see whether the rest is worth it. */
@@ -28,7 +31,8 @@ export async function encodeChunk(data: Uint8Array, level: number): Promise<Stor
       return raw;
     }
   }
-  const payload = await compress(data, options);
+  const payload =
+    data.length > SMALL ? await compress(data, options) : zlib.zstdCompressSync(data, options);
   return isDense(payload, data) ? raw : { codec: CODEC.zstd, payload };
 }
 
