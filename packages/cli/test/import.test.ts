@@ -12,6 +12,7 @@ import {
   throughDaemon,
   tvixStore,
 } from "./harness.ts";
+import { canMount, mountSmallDisk, unmount } from "./small-disk.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
 let store: string;
@@ -151,27 +152,31 @@ describe("tvix-store import", () => {
   });
 });
 
-const canMount = process.platform === "linux" && process.getuid?.() === 0;
+describe.skipIf(!canMount)(
+  `a full disk${canMount ? "" : " (missing: permission to mount one)"}`,
+  () => {
+    beforeEach(() => {
+      mkdirSync(store);
+      mountSmallDisk(store, 4);
+    });
+    afterEach(() => {
+      unmount(store);
+    });
 
-describe.skipIf(!canMount)(`a full disk${canMount ? "" : " (missing: root, to mount one)"}`, () => {
-  beforeEach(() => {
-    mkdirSync(store);
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "tmpfs", store]);
-  });
-  afterEach(() => {
-    execFileSync("umount", [store]);
-  });
-
-  it("is told by an import through the daemon, which goes on", async () => {
-    const large = join(folder.path, "large");
-    writeFileSync(large, seededBytes("large", 20_000_000));
-    const address = `${folder.path}/sock`;
-    await using _daemon = await startDaemon([`--listen-address=${address}`, ...embeddedIn(store)]);
-    const services = throughDaemon(`grpc+unix://${address}`);
-    const outcome = await tvixStore(["import", large, ...services]);
-    expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toMatch(/^tvix-store: .*ENOSPC.*\n$/);
-    expect(await tvixStore(["import", file, ...services])).toMatchObject({ status: 0 });
-    expect(await countPathInfos()).toBe(1);
-  });
-});
+    it("is told by an import through the daemon, which goes on", async () => {
+      const large = join(folder.path, "large");
+      writeFileSync(large, seededBytes("large", 20_000_000));
+      const address = `${folder.path}/sock`;
+      await using _daemon = await startDaemon([
+        `--listen-address=${address}`,
+        ...embeddedIn(store),
+      ]);
+      const services = throughDaemon(`grpc+unix://${address}`);
+      const outcome = await tvixStore(["import", large, ...services]);
+      expect(outcome).toMatchObject({ status: 1, stdout: "" });
+      expect(outcome.stderr).toMatch(/^tvix-store: .*ENOSPC.*\n$/);
+      expect(await tvixStore(["import", file, ...services])).toMatchObject({ status: 0 });
+      expect(await countPathInfos()).toBe(1);
+    });
+  },
+);

@@ -38,11 +38,6 @@ export class Download {
     this.#messages = call(callSignal)[Symbol.asyncIterator]();
   }
 
-  /** Whether all of it has come, and was verified. */
-  get isComplete(): boolean {
-    return this.#complete;
-  }
-
   /**
    * Takes what the server sends, until all of it has come or it turns out to be large.
    *

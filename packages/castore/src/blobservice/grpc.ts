@@ -12,9 +12,10 @@ import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
 
 /**
- * Blobs in a gRPC server, verified as they arrive: a blob that the server cuts into chunks chunk by
- * chunk, any other as a whole. One that is not cut and longer than 4 MiB is passed on while it is
- * hashed: reading it fails at its end if it does not match.
+ * Blobs in a gRPC server, verified as they arrive. Nothing of a blob of up to 4 MiB is passed on before
+ * all of it is found to match its digest; a longer one is passed on while it is hashed, and reading it
+ * fails at its end if it does not match. A part of a blob is verified by the chunks that the server
+ * lists.
  *
  * Disposes of its channel.
  */
@@ -41,18 +42,14 @@ export class GrpcBlobService implements BlobService {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options); // before anything is asked
     options.signal?.throwIfAborted();
-    // Most blobs are small, and had with one call. A part of one, or a large one, is read by its chunks.
     const isPart = start > 0 || end < Number.MAX_SAFE_INTEGER;
-    const download = isPart ? undefined : await this.#download(digest, options);
-    if (download?.isComplete) return download.contents();
-    const chunks = await this.chunks(digest, options);
-    if (chunks === undefined) return undefined;
-    if (chunks.length === 0) {
-      const whole = download ?? (await this.#download(digest, options));
-      return whole && sliceStream(whole.contents(), start, end);
+    if (isPart) {
+      const chunks = await this.chunks(digest, options);
+      if (chunks === undefined) return undefined;
+      if (chunks.length > 0) return readChunked(chunks, this.#readChunk, options);
     }
-    download?.cancel();
-    return readChunked(chunks, (chunk, options) => this.#readChunk(chunk, options), options);
+    const download = await this.#download(digest, options);
+    return download && sliceStream(download.contents(), start, end);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -83,14 +80,17 @@ export class GrpcBlobService implements BlobService {
     }
   }
 
-  async #readChunk({ digest }: ChunkMeta, options?: AbortOptions): Promise<Uint8Array> {
+  readonly #readChunk = async (
+    { digest }: ChunkMeta,
+    options?: AbortOptions,
+  ): Promise<Uint8Array> => {
     const download = await this.#download(digest, options);
     if (download !== undefined) return await collectBytes(download.contents());
     throw new CastoreError(
       "data_loss",
       `${this.#cannot(`read chunk ${digest}`)}: the server lists it, but does not have it`,
     );
-  }
+  };
 
   /** Begins to read a blob, or a chunk, by one call; `undefined` if the server does not have it. */
   async #download(digest: B3Digest, options?: AbortOptions): Promise<Download | undefined> {

@@ -1,4 +1,4 @@
-import { execFileSync, fork } from "node:child_process";
+import { fork } from "node:child_process";
 import {
   appendFileSync,
   mkdirSync,
@@ -17,6 +17,7 @@ import { fileURLToPath } from "node:url";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
+import { canMount, mountSmallDisk, unmount } from "../../test/small-disk.ts";
 import { collectBytes, equalBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { PackBlobService, type PackOptions } from "./pack.ts";
@@ -218,28 +219,29 @@ describe("an index that cannot be used", () => {
   });
 });
 
-const canMount = process.platform === "linux" && process.getuid?.() === 0;
+describe.skipIf(!canMount)(
+  `a full disk${canMount ? "" : " (missing: permission to mount one)"}`,
+  () => {
+    beforeEach(() => {
+      mkdirSync(path);
+      mountSmallDisk(path, 3);
+    });
+    afterEach(() => {
+      unmount(path);
+    });
 
-describe.skipIf(!canMount)(`a full disk${canMount ? "" : " (missing: root, to mount one)"}`, () => {
-  beforeEach(() => {
-    mkdirSync(path);
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", path]);
-  });
-  afterEach(() => {
-    execFileSync("umount", [path]);
-  });
-
-  it("is told, leaves nothing half stored, and does no harm to what fits", async () => {
-    await using service = await open();
-    const small = await putBlob(service, noise(100_000));
-    const large = noise(4_000_000, 2);
-    await expect(putBlob(service, large)).rejects.toMatchObject({ code: "resource_exhausted" });
-    expect(await service.has(B3Digest.of(large))).toBe(false);
-    expect(equalBytes(await readBack(service, small), noise(100_000))).toBe(true);
-    const other = await putBlob(service, noise(50_000, 3));
-    expect(equalBytes(await readBack(service, other), noise(50_000, 3))).toBe(true);
-  });
-});
+    it("is told, leaves nothing half stored, and does no harm to what fits", async () => {
+      await using service = await open();
+      const small = await putBlob(service, noise(100_000));
+      const large = noise(4_000_000, 2);
+      await expect(putBlob(service, large)).rejects.toMatchObject({ code: "resource_exhausted" });
+      expect(await service.has(B3Digest.of(large))).toBe(false);
+      expect(equalBytes(await readBack(service, small), noise(100_000))).toBe(true);
+      const other = await putBlob(service, noise(50_000, 3));
+      expect(equalBytes(await readBack(service, other), noise(50_000, 3))).toBe(true);
+    });
+  },
+);
 
 describe("a process that is killed", () => {
   const writer = fileURLToPath(new URL("../../test/write-blobs.ts", import.meta.url));

@@ -1,4 +1,4 @@
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { canMount, mountSmallDisk, unmount } from "../../test/small-disk.ts";
 import { encodeDirectory } from "../convert.ts";
 import { B3Digest } from "../digest.ts";
 import { Directory, type DirectoryEntry } from "../directory.ts";
@@ -295,27 +296,28 @@ describe("SqliteDirectoryService", () => {
   });
 });
 
-const canMount = process.platform === "linux" && process.getuid?.() === 0;
-
-describe.skipIf(!canMount)(`a full disk${canMount ? "" : " (missing: root, to mount one)"}`, () => {
-  beforeEach(() => {
-    mkdirSync(join(folder, "below"));
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", join(folder, "below")]);
-  });
-  afterEach(() => {
-    execFileSync("umount", [join(folder, "below")]);
-  });
-
-  it("is told, and nothing of the tree is stored", async () => {
-    await using service = await SqliteDirectoryService.open({ path });
-    const many = Array.from({ length: 4000 }, (_, i) =>
-      Directory.from([file(`a long name ${"x".repeat(200)} ${i}`)]),
-    );
-    await expect(put(service, [...many, parentOf(many)])).rejects.toMatchObject({
-      code: "resource_exhausted",
+describe.skipIf(!canMount)(
+  `a full disk${canMount ? "" : " (missing: permission to mount one)"}`,
+  () => {
+    beforeEach(() => {
+      mkdirSync(join(folder, "below"));
+      mountSmallDisk(join(folder, "below"), 1);
     });
-    expect(await service.get(digestOf(many[0]!))).toBeUndefined();
-    await put(service, [LEAF]);
-    expect(await service.get(digestOf(LEAF))).toBeDefined();
-  });
-});
+    afterEach(() => {
+      unmount(join(folder, "below"));
+    });
+
+    it("is told, and nothing of the tree is stored", async () => {
+      await using service = await SqliteDirectoryService.open({ path });
+      const many = Array.from({ length: 4000 }, (_, i) =>
+        Directory.from([file(`a long name ${"x".repeat(200)} ${i}`)]),
+      );
+      await expect(put(service, [...many, parentOf(many)])).rejects.toMatchObject({
+        code: "resource_exhausted",
+      });
+      expect(await service.get(digestOf(many[0]!))).toBeUndefined();
+      await put(service, [LEAF]);
+      expect(await service.get(digestOf(LEAF))).toBeDefined();
+    });
+  },
+);

@@ -1,0 +1,82 @@
+import { execFileSync } from "node:child_process";
+import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { seededBytes } from "@tvix/conformance";
+import { RenderingNarCalculationService, StorePath } from "@tvix/store";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { openServices } from "../src/services.ts";
+import { addressesOf, embeddedIn, temporaryFolder, tvixStore } from "./harness.ts";
+import { describeWithTools } from "./services.ts";
+import { canMount } from "./small-disk.ts";
+
+const title = `a power loss${canMount ? "" : " (missing: permission to mount a disk)"}`;
+
+describe.skipIf(!canMount)(title, () => {
+  describeWithTools("of a disk with XFS", ["mkfs.xfs", "xfs_io"], (mkfs, xfsIo) => {
+    let folder: ReturnType<typeof temporaryFolder>;
+    let disk: string;
+    const mount = () => execFileSync("mount", ["-o", "loop", join(folder.path, "image"), disk]);
+    const unmount = () => execFileSync("umount", [disk]);
+    /** From here on nothing reaches the disk that was not made durable before. */
+    const losePower = () => execFileSync(xfsIo, ["-x", "-c", "shutdown", disk]);
+
+    beforeEach(() => {
+      folder = temporaryFolder();
+      disk = join(folder.path, "disk");
+      mkdirSync(disk);
+      const image = join(folder.path, "image");
+      writeFileSync(image, "");
+      truncateSync(image, 400 * 1024 * 1024);
+      execFileSync(mkfs, ["-q", image]);
+      mount();
+    });
+    afterEach(() => {
+      unmount();
+      folder[Symbol.dispose]();
+    });
+
+    function writeTree(name: string): string {
+      const tree = join(folder.path, name);
+      for (let i = 0; i < 20; i++) {
+        mkdirSync(join(tree, `${i}`), { recursive: true });
+        for (let j = 0; j < 20; j++) {
+          writeFileSync(join(tree, `${i}/${j}`), seededBytes(`${name} ${i} ${j}`, j * 2000));
+        }
+      }
+      writeFileSync(join(tree, "large"), seededBytes(name, 3_000_000));
+      return tree;
+    }
+
+    /** Reads everything that is registered, and gives the store paths. */
+    async function readEverything(): Promise<string[]> {
+      await using services = await openServices(addressesOf(embeddedIn(join(disk, "store"))));
+      const nars = new RenderingNarCalculationService(services);
+      const found: string[] = [];
+      for await (const { storePath, node, narSha256 } of services.pathInfoService.list()) {
+        const nar = await nars.calculateNar(node);
+        expect(Buffer.from(nar.narSha256).equals(narSha256)).toBe(true);
+        found.push(storePath.toAbsolutePath());
+      }
+      return found;
+    }
+
+    it("takes nothing of an import that was reported, and leaves nothing in pieces", async () => {
+      const services = embeddedIn(join(disk, "store"));
+      const reported: string[] = [];
+      for (let round = 0; round < 4; round++) {
+        const importing = tvixStore(["import", writeTree(`tree-${round}`), ...services]);
+        // In every other round the power goes before the import has finished.
+        if (round % 2 === 1) await sleep(500 + round * 100);
+        else await importing;
+        losePower();
+        const { status, stdout } = await importing;
+        if (status === 0) reported.push(StorePath.parseAbsolute(stdout.trim()).toAbsolutePath());
+        unmount();
+        mount();
+        expect(await readEverything()).toEqual(expect.arrayContaining(reported));
+      }
+      expect(reported.length).toBeGreaterThanOrEqual(2);
+    });
+  });
+});
