@@ -1,4 +1,12 @@
 #!/usr/bin/env node
-import { program } from "./program.ts";
+import { enableCompileCache } from "node:module";
+import { homedir } from "node:os";
+import { join } from "node:path";
 
+// Before anything else is loaded: it halves the time that a command takes to start. In a folder of this
+// user, as what is in it will be run.
+const caches = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+enableCompileCache(join(caches, "tvix-store"));
+
+const { program } = await import("./program.ts");
 await program().parseAsync();

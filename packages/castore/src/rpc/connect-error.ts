@@ -14,6 +14,7 @@ const CODES: readonly (readonly [ErrorCode, Code])[] = [
   // What servers answer beyond our own codes.
   ["permission_denied", Code.Unauthenticated],
   ["unavailable", Code.DeadlineExceeded],
+  ["unavailable", Code.Canceled], // by the server, for instance because it is stopped
   ["invalid_argument", Code.OutOfRange],
   ["invalid_argument", Code.FailedPrecondition],
 ];
@@ -43,7 +44,13 @@ export function toConnectError(error: unknown): ConnectError {
 export function fromConnectError(error: unknown, action: string, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason;
   if (error instanceof CastoreError) return error;
-  const { code: wireCode, rawMessage } = ConnectError.from(error);
-  const code = CODES.find(([, known]) => known === wireCode)?.[0] ?? "internal";
+  const { code: wireCode, rawMessage, cause } = ConnectError.from(error);
+  const known = CODES.find(([, known]) => known === wireCode)?.[0] ?? "internal";
+  const code = isBrokenConnection(cause) ? "unavailable" : known;
   return new CastoreError(code, `${action}: ${rawMessage}`, { cause: error });
+}
+
+function isBrokenConnection(cause: unknown): boolean {
+  const { code } = (cause ?? {}) as NodeJS.ErrnoException;
+  return code === "ECONNRESET" || code === "EPIPE";
 }

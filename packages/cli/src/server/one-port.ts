@@ -5,6 +5,7 @@ import {
   type ServerResponse,
 } from "node:http";
 import {
+  constants,
   createServer as createHttp2Server,
   type Http2Server,
   type Http2ServerRequest,
@@ -63,6 +64,9 @@ const RESETS_PER_SECOND = 1_000;
 
 /** How long an HTTP/1.1 connection may stay open without a request. */
 const KEEP_ALIVE_MS = 60_000;
+
+/** How long the last frame of a connection that is ended at once may take to leave. */
+const FAREWELL_MS = 200;
 
 /** How long a peer may take to close its side after ours. */
 const LINGER_MS = 5_000;
@@ -127,8 +131,14 @@ export class OnePort {
   destroy(): void {
     this.#closing = true;
     for (const [socket, connection] of this.#connections) {
-      if (connection.kind === "http2") connection.session.destroy();
-      socket.destroy();
+      if (connection.kind !== "http2") {
+        socket.destroy();
+        continue;
+      }
+      // Says so with a code. A client that was told before, by close(), that no calls are taken any more,
+      // may take a connection that ends without one for a call that is still going on.
+      connection.session.destroy(undefined, constants.NGHTTP2_CANCEL);
+      setTimeout(() => socket.destroy(), FAREWELL_MS).unref();
     }
     this.#http1.close();
   }

@@ -1,6 +1,8 @@
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { B3Digest } from "@tvix/castore";
 import { openDatabase } from "@tvix/castore/sqlite";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -17,8 +19,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function pathInfo(i: number): PathInfo {
-  const hashPart = new Uint8Array(20).fill(i);
+function pathInfo(i: number, hashPart = new Uint8Array(20).fill(i)): PathInfo {
   return {
     storePath: StorePath.from(hashPart, `path-${i}`),
     node: { type: "file", digest: B3Digest.of(hashPart), size: 20n, executable: false },
@@ -69,6 +70,84 @@ describe("SqlitePathInfoService", () => {
     for await (const { storePath } of service.list()) listed.push(storePath.name);
     expect(listed).toEqual(["path-2"]);
     expect(reports.length).toBe(2);
+  });
+
+  it("lists more than it reads at a time, ordered by hash part, each once", async () => {
+    const pathInfos = Array.from({ length: 1500 }, (_, i) => {
+      return pathInfo(i, createHash("sha1").update(`${i}`).digest());
+    });
+    const inOrder = pathInfos
+      .map(({ storePath }) => Buffer.from(storePath.hashPart).toString("hex"))
+      .sort();
+    await using service = await SqlitePathInfoService.open({ path });
+    await Promise.all(pathInfos.map((pathInfo) => service.put(pathInfo)));
+    const listed = [];
+    for await (const { storePath } of service.list()) {
+      listed.push(Buffer.from(storePath.hashPart).toString("hex"));
+    }
+    expect(listed).toEqual(inOrder);
+  });
+
+  it("goes on with its listing past a page of damaged rows", async () => {
+    const reports: string[] = [];
+    await using service = await SqlitePathInfoService.open({
+      path,
+      onCorrupt: (message) => reports.push(message),
+    });
+    const pathInfos = Array.from({ length: 1200 }, (_, i) => {
+      const hashPart = Buffer.alloc(20);
+      hashPart.writeUInt32BE(i);
+      return pathInfo(i, hashPart);
+    });
+    await Promise.all(pathInfos.map((pathInfo) => service.put(pathInfo)));
+    const database = await openDatabase(path, FORMAT);
+    const damaged = pathInfos[600]!.storePath.hashPart;
+    database
+      .prepare("UPDATE path_infos SET data = ? WHERE hash_part < ?")
+      .run(Uint8Array.of(0xff), damaged);
+    database.close();
+    const listed = [];
+    for await (const { storePath } of service.list()) listed.push(storePath.name);
+    expect(listed).toEqual(pathInfos.slice(600).map(({ storePath }) => storePath.name));
+    expect(reports.length).toBe(600);
+  });
+
+  it("stops a listing when it is cancelled, within a page and between pages", async () => {
+    await using service = await SqlitePathInfoService.open({ path });
+    const pathInfos = Array.from({ length: 501 }, (_, i) => {
+      return pathInfo(i, createHash("sha1").update(`${i}`).digest());
+    });
+    await Promise.all(pathInfos.map((pathInfo) => service.put(pathInfo)));
+    const reason = new Error("enough");
+    for (const cancelAfter of [1, 500]) {
+      const controller = new AbortController();
+      let listed = 0;
+      const listing = async () => {
+        for await (const _ of service.list({ signal: controller.signal })) {
+          listed += 1;
+          if (listed === cancelAfter) controller.abort(reason);
+        }
+      };
+      await expect(listing()).rejects.toBe(reason);
+      expect(listed).toBe(cancelAfter);
+    }
+  });
+
+  it("can be cancelled while a PathInfo waits for another process to finish writing", async () => {
+    await using service = await SqlitePathInfoService.open({ path });
+    const other = await openDatabase(path, FORMAT);
+    other.exec("BEGIN IMMEDIATE");
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const storing = service.put(pathInfo(1), { signal: controller.signal });
+    setImmediate(() => controller.abort(reason));
+    // A put that cannot be cancelled would be stored once the lock is free.
+    setTimeout(() => other.exec("COMMIT"), 300);
+    await expect(storing).rejects.toBe(reason);
+    while (other.inTransaction) await sleep(5);
+    await service.put(pathInfo(2));
+    expect(await service.get(pathInfo(1).storePath.hashPart)).toBeUndefined();
+    other.close();
   });
 
   it("refuses the database of directories, and a file that is none", async () => {

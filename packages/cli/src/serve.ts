@@ -1,0 +1,53 @@
+import { once } from "node:events";
+import { registerCastoreServices } from "@tvix/castore/rpc";
+import { BlobService, DirectoryService } from "@tvix/proto/castore";
+import { PathInfoService } from "@tvix/proto/store";
+import { RenderingNarCalculationService } from "@tvix/store";
+import { registerStoreServices } from "@tvix/store/rpc";
+import { pino } from "pino";
+import type { Interrupt } from "./interrupt.ts";
+import { parseListenAddress } from "./server/listen-address.ts";
+import { startServer } from "./server/server.ts";
+import { openServices, type ServiceAddresses } from "./services.ts";
+
+/** What a daemon is told. */
+export interface DaemonOptions extends ServiceAddresses {
+  /** Where to listen, in the syntax of {@link parseListenAddress}. */
+  listenAddress: string[];
+  /** The least severe log lines to write, on stderr: a level of pino. */
+  logLevel: string;
+}
+
+/** Runs a daemon until it is interrupted, then lets the calls in flight finish. */
+export async function serve(options: DaemonOptions, interrupt: Interrupt): Promise<void> {
+  const logger = pino({ level: options.logLevel }, pino.destination(2));
+  await using services = await openServices(options, { signal: interrupt.signal });
+  await using server = await startServer({
+    addresses: options.listenAddress,
+    routes(router) {
+      registerCastoreServices(router, services);
+      registerStoreServices(router, {
+        pathInfoService: services.pathInfoService,
+        narCalculationService: new RenderingNarCalculationService(services),
+      });
+    },
+    services: [BlobService, DirectoryService, PathInfoService],
+    logger,
+  });
+  warnOfOpenDoors(options.listenAddress, (address) =>
+    logger.warn({ address }, "anybody who reaches this address can read and write the store"),
+  );
+  logger.info({ addresses: server.addresses }, "listening");
+
+  if (!interrupt.signal.aborted) await once(interrupt.signal, "abort");
+  logger.info("shutting down: waiting for calls in flight, a second signal ends them");
+  interrupt.urgent.addEventListener("abort", () => void server.terminate());
+  await server.shutdown();
+}
+
+/** Nothing guards an address but the machine or the permissions of a socket that it is local to. */
+function warnOfOpenDoors(addresses: readonly string[], warn: (address: string) => void): void {
+  for (const address of addresses) {
+    if (!parseListenAddress(address).local) warn(address);
+  }
+}
