@@ -23,7 +23,8 @@ export interface ServiceAddress {
  */
 export function parseServiceAddress(text: string): ServiceAddress {
   if (!/^[a-z][a-z0-9+.-]*:\/\//.test(text) || !URL.canParse(text)) {
-    throw addressError(text, 'expected a URL such as "memory://" or "grpc+http://localhost:8000"');
+    const shown = text.replace(/^.*@/s, "...@"); // what stands before may be credentials
+    throw addressError(shown, 'expected a URL such as "memory://" or "grpc+http://localhost:8000"');
   }
   const url = new URL(text);
   if (url.username !== "" || url.password !== "") {

@@ -139,6 +139,62 @@ describe("renderNar", () => {
     }
   });
 
+  it.each([7n, 1_000_000n])("tells where a blob of %d bytes is missing", async (size) => {
+    const digest = B3Digest.of(Buffer.from("missing"));
+    const missing: Node = { type: "file", digest, size, executable: false };
+    const root = await directory({ a: await file("a"), lib: { 'x"': missing } });
+    await expect(render(root)).rejects.toMatchObject({
+      code: "not_found",
+      message: `Cannot render NAR: blob ${digest} of "lib"/"x\\x22" is missing`,
+    });
+  });
+
+  it("tells where a directory is missing", async () => {
+    const root = await directory({ lib: { empty: {} } });
+    const { digest } = encodeDirectory(Directory.from([]));
+    const directoryService = Object.assign(new MemoryDirectoryService(), {
+      get: async (wanted: B3Digest) =>
+        wanted.equals(digest) ? undefined : await sources.directoryService.get(wanted),
+    });
+    const nar = renderNar(root, { ...sources, directoryService });
+    await expect(Array.fromAsync(nar)).rejects.toMatchObject({
+      code: "not_found",
+      message: `Cannot render NAR: directory ${digest} of "lib"/"empty" is missing`,
+    });
+  });
+
+  it("rejects with the reason when it was cancelled before, even if nothing has to be read", async () => {
+    const reason = new Error("enough");
+    const root: Node = { type: "symlink", target: symlinkTarget("target") };
+    const nar = renderNar(root, sources, { signal: AbortSignal.abort(reason) });
+    await expect(nar.next()).rejects.toBe(reason);
+  });
+
+  it("leaves nothing being read when nobody reads on", async () => {
+    const files = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => file(Buffer.alloc(20_000, `${i} `))),
+    );
+    const root = await directory(Object.fromEntries(files.map((file, i) => [`${i}`, file])));
+    let reading = 0;
+    let most = 0;
+    const blobService = Object.assign(new MemoryBlobService(), {
+      async read(digest: B3Digest) {
+        reading += 1;
+        most = Math.max(most, reading);
+        await new Promise(setImmediate);
+        await new Promise(setImmediate);
+        reading -= 1;
+        return await sources.blobService.read(digest);
+      },
+    });
+    for await (const part of renderNar(root, { ...sources, blobService })) {
+      expect(part.length).toBeGreaterThan(0);
+      break;
+    }
+    expect(most).toBeGreaterThan(1);
+    expect(reading).toBe(0);
+  });
+
   it("ends when it is cancelled, and when nobody reads on", async () => {
     const root = await directory({ a: await file(Buffer.alloc(2_000_000)), b: await file("b") });
     const reason = new Error("enough");

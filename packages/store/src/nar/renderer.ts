@@ -7,6 +7,7 @@ import {
   type FileNode,
   type Node,
   type PathComponent,
+  quoteBytes,
   type SymlinkTarget,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
@@ -27,144 +28,159 @@ const BYTES_AHEAD = 4 * 1024 * 1024;
 
 /**
  * Renders the NAR of a tree, in pieces of up to a few hundred KiB. Memory does not depend on the size
- * of the tree, but on its depth and the widest directory.
+ * of the tree, but on its depth and the widest directory. However iterating ends, nothing is left
+ * being read.
  *
  * @throws StoreError `not_found` if a directory or blob is missing, `data_loss` if a blob has another
- *   size than its node states; whatever the services throw
+ *   size than its node states, both naming digest and path; whatever the services throw
  */
 export async function* renderNar(
   root: Node,
   sources: NarSources,
   options?: AbortOptions,
 ): AsyncGenerator<Uint8Array> {
-  const stop = new AbortController();
-  const signal = options?.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal;
+  const signal = options?.signal;
+  signal?.throwIfAborted();
   const ready: Uint8Array[] = [];
   const writer = new NarWriter((bytes) => ready.push(bytes));
-  try {
-    for await (const { step, contents } of readAhead(root, sources, signal)) {
-      if (step.name !== undefined && step.type !== "leave") writer.entry(step.name);
-      switch (step.type) {
-        case "enter":
-          writer.enterDirectory();
-          break;
-        case "leave":
-          writer.leaveDirectory();
-          break;
-        case "symlink":
-          writer.symlink(step.target);
-          break;
-        case "file":
-          writer.file(step.file.size, step.file.executable);
-          for await (const data of contents ?? readFile(step.file, sources, signal)) {
+  for await (const { step, contents } of readAhead(root, sources, signal)) {
+    signal?.throwIfAborted();
+    if (step.type !== "leave" && step.place !== undefined) writer.entry(step.place.name);
+    switch (step.type) {
+      case "enter":
+        writer.enterDirectory();
+        break;
+      case "leave":
+        writer.leaveDirectory();
+        break;
+      case "symlink":
+        writer.symlink(step.target);
+        break;
+      case "file":
+        writer.file(step.file.size, step.file.executable);
+        if (contents === undefined) {
+          for await (const data of readFile(step, sources, signal)) {
             if (data.length > 0) writer.contents(data);
             yield* ready.splice(0);
           }
-      }
-      yield* ready.splice(0);
+        } else {
+          const data = await contents;
+          if (data.length > 0) writer.contents(data);
+        }
     }
-    writer.finish();
-    yield* ready;
-  } finally {
-    stop.abort(new Error("Nobody reads the NAR any more"));
+    if (ready.length > 0) yield* ready.splice(0);
   }
+  writer.finish();
+  yield* ready;
+}
+
+/** Where a node stands below the root, whose place is `undefined`. */
+interface Place {
+  readonly name: PathComponent;
+  readonly parent: Place | undefined;
+}
+
+interface FileStep {
+  readonly type: "file";
+  readonly place: Place | undefined;
+  readonly file: FileNode;
 }
 
 /** One thing of the tree, in canonical order. Directories come twice: at their beginning and end. */
-type Step = { readonly name: PathComponent | undefined } & (
-  | { readonly type: "enter" | "leave" }
-  | { readonly type: "file"; readonly file: FileNode }
-  | { readonly type: "symlink"; readonly target: SymlinkTarget }
-);
+type Step =
+  | FileStep
+  | { readonly type: "enter"; readonly place: Place | undefined }
+  | { readonly type: "leave" }
+  | {
+      readonly type: "symlink";
+      readonly place: Place | undefined;
+      readonly target: SymlinkTarget;
+    };
 
 /** A step, and the contents of a small file that were asked for ahead of its turn. */
 interface StepAhead {
   readonly step: Step;
-  readonly contents?: AsyncIterable<Uint8Array>;
+  readonly contents?: Promise<Uint8Array>;
+  /** How long these contents are, in bytes. */
+  readonly size: number;
 }
 
 async function* readAhead(
   root: Node,
   sources: NarSources,
-  signal: AbortSignal,
+  callerSignal: AbortSignal | undefined,
 ): AsyncGenerator<StepAhead> {
+  const abandon = new AbortController();
+  const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
   const steps = walkNodes(root, sources.directoryService, signal);
+  /** The step that was yielded last is the first in it, until the next one is asked for. */
   const window: StepAhead[] = [];
   let bytes = 0;
-  for (let ended = false; ; ) {
-    while (!ended && window.length < NODES_AHEAD && bytes < BYTES_AHEAD) {
-      const { value: step } = await steps.next();
-      if (step) {
-        const contents = readSmallFile(step, sources, signal);
-        if (contents !== undefined) bytes += sizeOf(step);
-        window.push({ step, contents });
-      } else {
-        ended = true;
+  try {
+    for (let ended = false; ; ) {
+      while (!ended && window.length < NODES_AHEAD && bytes < BYTES_AHEAD) {
+        const { value: step } = await steps.next();
+        if (step === undefined) {
+          ended = true;
+        } else if (step.type === "file" && step.file.size <= SMALL_FILE) {
+          const contents = collectBytes(readFile(step, sources, signal));
+          contents.catch(() => undefined); // whoever takes the step is told
+          const size = Number(step.file.size);
+          bytes += size;
+          window.push({ step, contents, size });
+        } else {
+          window.push({ step, size: 0 });
+        }
       }
+      const next = window[0];
+      if (next === undefined) return;
+      yield next;
+      window.shift();
+      bytes -= next.size;
     }
-    const next = window.shift();
-    if (next === undefined) return;
-    if (next.contents !== undefined) bytes -= sizeOf(next.step);
-    yield next;
+  } finally {
+    abandon.abort(new Error("Nobody reads the NAR any more"));
+    await Promise.allSettled(window.map(({ contents }) => contents));
   }
-}
-
-const sizeOf = (step: Step) => (step.type === "file" ? Number(step.file.size) : 0);
-
-function readSmallFile(
-  step: Step,
-  sources: NarSources,
-  signal: AbortSignal,
-): AsyncIterable<Uint8Array> | undefined {
-  if (step.type !== "file" || step.file.size > SMALL_FILE) return undefined;
-  const contents = collectBytes(readFile(step.file, sources, signal));
-  contents.catch(() => undefined); // whoever takes the step is told
-  return (async function* () {
-    yield await contents;
-  })();
 }
 
 async function* walkNodes(
   root: Node,
   directoryService: DirectoryService,
   signal: AbortSignal,
-): AsyncGenerator<Step> {
-  const stack: { name: PathComponent | undefined; entries: Iterator<DirectoryEntry> }[] = [];
-  let next: { name: PathComponent | undefined; node: Node } | undefined = {
-    name: undefined,
-    node: root,
-  };
+): AsyncGenerator<Step, undefined> {
+  const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];
+  let next: { place: Place | undefined; node: Node } | undefined = { place: undefined, node: root };
   while (next !== undefined || stack.length > 0) {
     if (next === undefined) {
-      yield { type: "leave", name: stack.pop()!.name };
+      stack.pop();
+      yield { type: "leave" };
     } else if (next.node.type === "directory") {
-      const directory = await directoryService.get(next.node.digest, { signal });
+      const { place, node } = next;
+      const directory = await directoryService.get(node.digest, { signal });
       if (directory === undefined) {
-        throw new StoreError(
-          "not_found",
-          `Cannot render NAR: directory ${next.node.digest} is missing`,
-        );
+        throw refusal("not_found", `directory ${node.digest}`, place, "is missing");
       }
-      yield { type: "enter", name: next.name };
-      stack.push({ name: next.name, entries: directory.entries.values() });
+      yield { type: "enter", place };
+      stack.push({ place, entries: directory.entries.values() });
     } else if (next.node.type === "file") {
-      yield { type: "file", name: next.name, file: next.node };
+      yield { type: "file", place: next.place, file: next.node };
     } else {
-      yield { type: "symlink", name: next.name, target: next.node.target };
+      yield { type: "symlink", place: next.place, target: next.node.target };
     }
-    next = stack.at(-1)?.entries.next().value;
+    const folder = stack.at(-1);
+    const entry = folder?.entries.next().value;
+    next = entry && { place: { name: entry.name, parent: folder?.place }, node: entry.node };
   }
 }
 
 async function* readFile(
-  { digest, size }: FileNode,
+  { file: { digest, size }, place }: FileStep,
   { blobService }: NarSources,
-  signal: AbortSignal,
+  signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   const stream = await blobService.read(digest, { signal });
-  if (stream === undefined) {
-    throw new StoreError("not_found", `Cannot render NAR: blob ${digest} is missing`);
-  }
+  if (stream === undefined) throw refusal("not_found", `blob ${digest}`, place, "is missing");
   let found = 0n;
   for await (const data of stream) {
     found += BigInt(data.length);
@@ -172,10 +188,19 @@ async function* readFile(
     yield data;
   }
   if (found !== size) {
-    throw new StoreError(
-      "data_loss",
-      `Cannot render NAR: blob ${digest} has ${found > size ? "more than" : "only"} ` +
-        `${found > size ? size : found} bytes, expected ${size}`,
-    );
+    const length = found > size ? `more than ${size}` : `only ${found}`;
+    throw refusal("data_loss", `blob ${digest}`, place, `has ${length} bytes, expected ${size}`);
   }
+}
+
+function refusal(
+  code: "not_found" | "data_loss",
+  what: string,
+  place: Place | undefined,
+  reason: string,
+): StoreError {
+  const names: string[] = [];
+  for (let at = place; at !== undefined; at = at.parent) names.unshift(quoteBytes(at.name));
+  const where = names.length > 0 ? ` of ${names.join("/")}` : "";
+  return new StoreError(code, `Cannot render NAR: ${what}${where} ${reason}`);
 }

@@ -111,6 +111,6 @@ describe("NarWriter", () => {
     // bytes and a target of 4,095, each with its length and padded.
     const entry = 16 + 16 + 16 + (8 + 256) + 16 + 16 + 16 + 16 + 16 + (8 + 4096) + 16 + 16;
     expect(nar.length).toBe(24 + 16 + 16 + 24 + 16 + 50 * entry);
-    expect(nar.includes(target)).toBe(true);
+    expect(nar.includes(Buffer.from(target))).toBe(true);
   });
 });

@@ -33,7 +33,10 @@ export class NarWriter implements TreeVisitor {
   #missing = 0;
   #padding = 0;
 
-  /** @param sink takes the bytes, in order; each buffer is its to keep */
+  /**
+   * @param sink takes the bytes, in order. Longer contents are passed on as they were given; any other
+   *   buffer is the sink's to keep
+   */
   constructor(sink: (bytes: Uint8Array) => void) {
     this.#sink = sink;
     this.#write(MAGIC);

@@ -9,7 +9,8 @@ import { STORE_DIR, StorePath } from "./store-path.ts";
 
 /** What else a store path depends on. */
 export interface BuildPathOptions {
-  /** Absolute paths of the store paths that the contents refer to, in any order. Default: none. */
+  /** Absolute paths of the store paths that the contents refer to, in any order,
+   * each counted once. Default: none. */
   references?: readonly string[];
   /** Whether the contents refer to their own store path. Default: false. */
   selfReference?: boolean;
@@ -34,7 +35,7 @@ export function buildCaPath(
   const isSource = kind === "nar" && hash.algorithm === "sha256";
   if (references.length > 0 && !isSource && kind !== "text") throw refusal(name, ca, "references");
   if (selfReference && !isSource) throw refusal(name, ca, "reference to itself");
-  const sorted = references
+  const sorted = [...new Set(references)]
     .toSorted()
     .map((reference) => `:${reference}`)
     .join("");

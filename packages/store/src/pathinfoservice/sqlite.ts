@@ -11,7 +11,7 @@ import type { PathInfoService } from "./path-info-service.ts";
 export interface SqlitePathInfoOptions extends AbortOptions {
   /** The database file, or `":memory:"` for a temporary one. */
   path: string;
-  /** Is told of damaged rows that were met, and removed. Default: a process warning. */
+  /** Is told of damaged rows that were met. Default: a process warning. */
   onCorrupt?: (message: string) => void;
 }
 
@@ -57,12 +57,13 @@ export class SqlitePathInfoService implements PathInfoService {
     options?.signal?.throwIfAborted();
     expectHashPart(hashPart);
     const data = this.#table.get(hashPart);
-    return data && (await this.#decode([hashPart, data]));
+    return data && this.#decode([hashPart, data]);
   }
 
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     options?.signal?.throwIfAborted();
-    await this.#table.put([[pathInfo.storePath.hashPart, encodePathInfo(pathInfo)]]);
+    const row: Row = [pathInfo.storePath.hashPart, encodePathInfo(pathInfo)];
+    await this.#table.put([row], options);
     return pathInfo;
   }
 
@@ -73,7 +74,7 @@ export class SqlitePathInfoService implements PathInfoService {
       const rows = this.#table.page(after, PAGE_SIZE);
       for (const row of rows) {
         options?.signal?.throwIfAborted();
-        const pathInfo = await this.#decode(row);
+        const pathInfo = this.#decode(row);
         if (pathInfo !== undefined) yield pathInfo;
       }
       if (rows.length < PAGE_SIZE) return;
@@ -87,9 +88,11 @@ export class SqlitePathInfoService implements PathInfoService {
     await this.#table[Symbol.asyncDispose]();
   }
 
-  /** The PathInfo in a row; `undefined` for a damaged one, which is reported and removed. */
-  async #decode(row: Row): Promise<PathInfo | undefined> {
-    const [hashPart, data] = row;
+  /**
+   * The PathInfo in a row; `undefined` for a damaged one, which is reported. It is left where it is:
+   * putting replaces it.
+   */
+  #decode([hashPart, data]: Row): PathInfo | undefined {
     let found: string;
     try {
       const pathInfo = decodePathInfo(data);
@@ -100,7 +103,6 @@ export class SqlitePathInfoService implements PathInfoService {
       found = error.message;
     }
     this.#onCorrupt(`Cannot use the PathInfo stored for ${encodeNixbase32(hashPart)}: ${found}`);
-    await this.#table.remove(row);
     return undefined;
   }
 }

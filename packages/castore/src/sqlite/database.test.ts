@@ -1,0 +1,174 @@
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { CastoreError } from "../errors.ts";
+import { beginWrite, openDatabase, rollback, sqliteError } from "./database.ts";
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "database-"));
+  path = join(folder, "some/folders/above.sqlite");
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const FORMAT = { applicationId: 4711, version: 2, schema: "CREATE TABLE things (x)" };
+
+/** What SQLite itself throws. */
+function thrownBy(action: () => unknown): unknown {
+  try {
+    action();
+  } catch (error) {
+    return error;
+  }
+  throw new Error("expected something to be thrown");
+}
+
+describe("openDatabase", () => {
+  it("creates a database and the folders above it, and opens it again as it was", async () => {
+    const created = await openDatabase(path, FORMAT);
+    expect(created.pragma("application_id", { simple: true })).toBe(4711);
+    expect(created.pragma("user_version", { simple: true })).toBe(2);
+    created.exec("INSERT INTO things VALUES (1)");
+    created.close();
+    const again = await openDatabase(path, FORMAT);
+    expect(again.prepare("SELECT x FROM things").pluck().all()).toEqual([1]);
+    again.close();
+  });
+
+  it("makes commits durable: a write-ahead log that is synchronised with each", async () => {
+    const database = await openDatabase(path, FORMAT);
+    expect(database.pragma("journal_mode", { simple: true })).toBe("wal");
+    expect(database.pragma("synchronous", { simple: true })).toBe(2);
+    database.close();
+  });
+
+  it("opens a temporary database that leaves no file", async () => {
+    const database = await openDatabase(":memory:", FORMAT);
+    expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
+    database.close();
+    expect(existsSync(":memory:")).toBe(false);
+  });
+
+  it("is opened by many at the same time, one of which creates it", async () => {
+    const opened = await Promise.all(Array.from({ length: 8 }, () => openDatabase(path, FORMAT)));
+    for (const database of opened) {
+      expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
+      database.close();
+    }
+  });
+
+  it.each([
+    ["another application id", { ...FORMAT, applicationId: 42 }, "expected application id 42"],
+    ["an older version", { ...FORMAT, version: 1 }, "expected schema version 1, found 2"],
+    ["a newer version", { ...FORMAT, version: 3 }, "expected schema version 3, found 2"],
+  ])("refuses a database with %s than is expected, and names it", async (_, format, reason) => {
+    (await openDatabase(path, FORMAT)).close();
+    const opening = openDatabase(path, format);
+    await expect(opening).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(reason),
+    });
+    await expect(opening).rejects.toThrow(`"${path}"`);
+    const database = await openDatabase(path, FORMAT);
+    expect(database.pragma("user_version", { simple: true })).toBe(2);
+    database.close();
+  });
+
+  it("refuses a file that is no database, and leaves it as it is", async () => {
+    const file = join(folder, "text");
+    writeFileSync(file, "some text, ".repeat(1000));
+    await expect(openDatabase(file, FORMAT)).rejects.toMatchObject({
+      code: "data_loss",
+      message: expect.stringContaining("SQLITE_NOTADB"),
+    });
+    expect(existsSync(`${file}-wal`)).toBe(false);
+  });
+
+  it("creates nothing when its schema cannot be created", async () => {
+    const broken = { ...FORMAT, schema: "CREATE TABLE things (x); CREATE TABLE things (x)" };
+    await expect(openDatabase(path, broken)).rejects.toMatchObject({ code: "internal" });
+    const database = await openDatabase(path, FORMAT);
+    expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
+    database.close();
+  });
+
+  it("rejects with the reason when it is cancelled before", async () => {
+    const reason = new Error("enough");
+    await expect(openDatabase(path, FORMAT, { signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
+    expect(await openDatabase(path, FORMAT).then((database) => database.close())).toBeDefined();
+  });
+});
+
+describe("beginWrite", () => {
+  it("waits for another connection to finish, while other events have their turn", async () => {
+    const [one, other] = [await openDatabase(path, FORMAT), await openDatabase(path, FORMAT)];
+    await beginWrite(one);
+    one.exec("INSERT INTO things VALUES (1)");
+    const waiting = beginWrite(other);
+    setImmediate(() => one.exec("COMMIT"));
+    await waiting;
+    expect(other.prepare("SELECT x FROM things").pluck().all()).toEqual([1]);
+    rollback(other);
+    one.close();
+    other.close();
+  });
+
+  it("rejects with the reason when it is cancelled while it waits, and holds no lock", async () => {
+    const [one, other] = [await openDatabase(path, FORMAT), await openDatabase(path, FORMAT)];
+    await beginWrite(one);
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const waiting = beginWrite(other, { signal: controller.signal });
+    setImmediate(() => controller.abort(reason));
+    await expect(waiting).rejects.toBe(reason);
+    one.exec("COMMIT");
+    expect(other.inTransaction).toBe(false);
+    await beginWrite(one);
+    one.close();
+    other.close();
+  });
+});
+
+describe("rollback", () => {
+  it("undoes what was written, and does nothing outside of a transaction or after closing", async () => {
+    const database = await openDatabase(path, FORMAT);
+    await beginWrite(database);
+    database.exec("INSERT INTO things VALUES (1)");
+    rollback(database);
+    expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
+    rollback(database);
+    database.close();
+    rollback(database);
+    expect(database.open).toBe(false);
+  });
+});
+
+describe("sqliteError", () => {
+  it("tells causes apart, and keeps what SQLite said", async () => {
+    const database = await openDatabase(":memory:", FORMAT);
+    database.pragma("max_page_count = 4");
+    const full = thrownBy(() => database.exec("INSERT INTO things VALUES (zeroblob(100000))"));
+    expect(sqliteError(full, "Cannot write")).toMatchObject({
+      code: "resource_exhausted",
+      message: expect.stringMatching(/^Cannot write: .*\(SQLITE_FULL\)$/),
+      cause: full,
+    });
+    database.pragma("query_only = ON");
+    const refused = thrownBy(() => database.exec("DELETE FROM things"));
+    expect(sqliteError(refused, "Cannot write")).toMatchObject({ code: "permission_denied" });
+    const wrong = thrownBy(() => database.exec("no SQL"));
+    expect(sqliteError(wrong, "Cannot write")).toMatchObject({ code: "internal" });
+    database.close();
+  });
+
+  it.each([new Error("other"), new CastoreError("aborted", "ours"), undefined])(
+    "passes on what is not of SQLite: %s",
+    (error) => {
+      expect(sqliteError(error, "Cannot write")).toBe(error);
+    },
+  );
+});

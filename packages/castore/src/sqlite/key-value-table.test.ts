@@ -1,0 +1,198 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { openDatabase } from "./database.ts";
+import { KeyValueTable, type Row } from "./key-value-table.ts";
+
+const APPLICATION_ID = 4711;
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "table-"));
+  path = join(folder, "table.sqlite");
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+function open(at = path): Promise<KeyValueTable> {
+  return KeyValueTable.open({
+    path: at,
+    applicationId: APPLICATION_ID,
+    table: "things",
+    keyColumn: "name",
+  });
+}
+
+/** Another connection, as another process has one. */
+function connect() {
+  return openDatabase(path, { applicationId: APPLICATION_ID, version: 1, schema: "" });
+}
+
+const bytes = (text: string): Uint8Array => Buffer.from(text);
+const row = (key: string, data = key): Row => [bytes(key), bytes(data)];
+const text = (data: Uint8Array | undefined) => data && Buffer.from(data).toString();
+const keys = (rows: readonly Row[]) => rows.map(([key]) => text(key));
+
+function* failingAfter(rows: readonly Row[], error: Error): Generator<Row> {
+  yield* rows;
+  throw error;
+}
+
+describe.each([
+  ["in a file", () => path],
+  ["in memory", () => ":memory:"],
+])("KeyValueTable %s", (_, at) => {
+  it("gives what was put under a key, and undefined for what was not", async () => {
+    await using table = await open(at());
+    await table.put([row("a", "1"), row("b", "2"), [bytes("empty"), new Uint8Array(0)]]);
+    expect(text(table.get(bytes("a")))).toBe("1");
+    expect(text(table.get(bytes("empty")))).toBe("");
+    expect(table.get(bytes("c"))).toBeUndefined();
+    expect(table.get(new Uint8Array(0))).toBeUndefined();
+  });
+
+  it("replaces what is under a key, also within one put, where the last one counts", async () => {
+    await using table = await open(at());
+    await table.put([row("a", "1")]);
+    await table.put([row("a", "2")]);
+    expect(text(table.get(bytes("a")))).toBe("2");
+    await table.put([row("a", "3"), row("a", "4")]);
+    expect(text(table.get(bytes("a")))).toBe("4");
+  });
+
+  it("gives pages of rows ordered by the bytes of their keys", async () => {
+    await using table = await open(at());
+    const inOrder = ["A", "a", "a\0", "aa", "b", "\x7f", "é"];
+    await table.put(inOrder.toReversed().map((key) => row(key)));
+    expect(keys(table.page(new Uint8Array(0), 10))).toEqual(inOrder);
+    expect(keys(table.page(new Uint8Array(0), 2))).toEqual(["A", "a"]);
+    expect(keys(table.page(bytes("a"), 2))).toEqual(["a\0", "aa"]);
+    expect(keys(table.page(bytes("aaa"), 10))).toEqual(["b", "\x7f", "é"]);
+    expect(table.page(bytes("é"), 10)).toEqual([]);
+  });
+
+  it("removes a row only while it is as it was found", async () => {
+    await using table = await open(at());
+    await table.put([row("a", "damaged")]);
+    await Promise.all([table.put([row("a", "healed")]), table.remove(row("a", "damaged"))]);
+    expect(text(table.get(bytes("a")))).toBe("healed");
+    await table.remove(row("a", "healed"));
+    expect(table.get(bytes("a"))).toBeUndefined();
+    await table.remove(row("a", "healed"));
+  });
+
+  it("stores nothing of rows that fail on the way, but all that others put meanwhile", async () => {
+    await using table = await open(at());
+    const error = new Error("no more rows");
+    const many = Array.from({ length: 1200 }, (_, i) => row(`failed ${i}`));
+    const outcomes = await Promise.allSettled([
+      table.put([row("before")]),
+      table.put({ [Symbol.iterator]: () => failingAfter(many, error) }),
+      table.put([row("after")]),
+    ]);
+    expect(outcomes).toEqual([
+      { status: "fulfilled", value: undefined },
+      { status: "rejected", reason: error },
+      { status: "fulfilled", value: undefined },
+    ]);
+    expect(keys(table.page(new Uint8Array(0), 10))).toEqual(["after", "before"]);
+    await table.put([row("later")]);
+    expect(text(table.get(bytes("later")))).toBe("later");
+  });
+
+  it("stores what is put at the same time by many", async () => {
+    await using table = await open(at());
+    await Promise.all(Array.from({ length: 300 }, (_, i) => table.put([row(`${i}`)])));
+    expect(table.page(new Uint8Array(0), 1000).length).toBe(300);
+  });
+
+  it("does not store what was cancelled before its turn came", async () => {
+    await using table = await open(at());
+    const reason = new Error("enough");
+    await expect(table.put([row("before")], { signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
+    const controller = new AbortController();
+    const storing = table.put([row("waiting")], { signal: controller.signal });
+    const other = table.put([row("other")]);
+    controller.abort(reason);
+    await expect(storing).rejects.toBe(reason);
+    await other;
+    expect(keys(table.page(new Uint8Array(0), 10))).toEqual(["other"]);
+  });
+
+  it("finishes what was put before it is disposed of", async () => {
+    const table = await open(at());
+    const storing = table.put(Array.from({ length: 2000 }, (_, i) => row(`${i}`)));
+    await table[Symbol.asyncDispose]();
+    await expect(storing).resolves.toBeUndefined();
+  });
+});
+
+describe("KeyValueTable", () => {
+  it("shows nothing of a put before all of it is stored, while others read", async () => {
+    await using table = await open();
+    const rows = Array.from({ length: 3000 }, (_, i) => row(`${i}`));
+    let storing = true;
+    const stored = table.put(rows).then(() => {
+      storing = false;
+    });
+    const seen = new Set<number>();
+    while (storing) {
+      const { length } = table.page(new Uint8Array(0), 5000);
+      if (storing) seen.add(length);
+      await new Promise(setImmediate);
+    }
+    await stored;
+    expect([...seen]).toEqual([0]);
+    expect(table.page(new Uint8Array(0), 5000).length).toBe(3000);
+  });
+
+  it("waits for another process that writes, and can be cancelled meanwhile", async () => {
+    await using table = await open();
+    const other = await connect();
+    other.exec("BEGIN IMMEDIATE");
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const cancelled = table.put([row("cancelled")], { signal: controller.signal });
+    const waiting = table.put([row("waiting")]);
+    setImmediate(() => controller.abort(reason));
+    await expect(cancelled).rejects.toBe(reason);
+    expect(table.get(bytes("waiting"))).toBeUndefined();
+    other.exec("COMMIT");
+    other.close();
+    await waiting;
+    expect(keys(table.page(new Uint8Array(0), 10))).toEqual(["waiting"]);
+  });
+
+  it("leaves the file alone when the same bytes are put again", async () => {
+    await using table = await open();
+    const other = await connect();
+    const version = () => other.pragma("data_version", { simple: true });
+    await table.put([row("a")]);
+    const before = version();
+    await table.put([row("a")]);
+    expect(version()).toBe(before);
+    await table.put([row("a", "other")]);
+    expect(version()).not.toBe(before);
+    other.close();
+  });
+
+  it("names the database and the cause when a read fails", async () => {
+    await using table = await open();
+    const other = await connect();
+    other.exec("DROP TABLE things");
+    other.close();
+    expect(() => table.get(bytes("a"))).toThrow(
+      expect.objectContaining({
+        name: "CastoreError",
+        message: expect.stringContaining(`Cannot read from database "${path}"`),
+      }),
+    );
+    await expect(table.put([row("a")])).rejects.toMatchObject({
+      name: "CastoreError",
+      message: expect.stringContaining(`Cannot write to database "${path}"`),
+    });
+  });
+});
