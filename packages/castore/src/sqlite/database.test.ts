@@ -94,6 +94,14 @@ describe("openDatabase", () => {
     database.close();
   });
 
+  it("refuses a path below a file", async () => {
+    writeFileSync(join(folder, "file"), "");
+    await expect(openDatabase(join(folder, "file/x/y.sqlite"), FORMAT)).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining("ENOTDIR"),
+    });
+  });
+
   it("rejects with the reason when it is cancelled before", async () => {
     const reason = new Error("enough");
     await expect(openDatabase(path, FORMAT, { signal: AbortSignal.abort(reason) })).rejects.toBe(

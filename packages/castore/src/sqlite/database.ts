@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
 import { CastoreError, type ErrorCode } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
+import { systemError } from "../system-error.ts";
 
 /** A SQLite connection, synchronous. */
 export type Database = Sqlite.Database;
@@ -45,7 +46,8 @@ export async function openDatabase(
     return db;
   } catch (error) {
     db?.close();
-    throw sqliteError(error, `Cannot open database "${path}"`);
+    const action = `Cannot open database "${path}"`;
+    throw systemError(sqliteError(error, action), action);
   }
 }
 

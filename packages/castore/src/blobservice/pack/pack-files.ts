@@ -2,8 +2,8 @@ import { constants, mkdirSync } from "node:fs";
 import { type FileHandle, open, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { concatBytes } from "../../bytes.ts";
-import { CastoreError, type ErrorCode } from "../../errors.ts";
 import { syncFolder } from "../../sqlite/database.ts";
+import { systemError } from "../../system-error.ts";
 
 /** How many packs are kept open for reading. */
 const MAX_OPEN = 64;
@@ -24,7 +24,11 @@ export class PackFiles implements AsyncDisposable {
 
   /** @param folder is created if it does not exist */
   constructor(folder: string) {
-    mkdirSync(folder, { recursive: true });
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (error) {
+      throw systemError(error, `Cannot make folder "${folder}"`);
+    }
     this.#folder = folder;
   }
 
@@ -131,24 +135,4 @@ async function writeAll(
     }
   }
   return length;
-}
-
-const CODES: Readonly<Record<string, ErrorCode>> = {
-  ENOSPC: "resource_exhausted",
-  EDQUOT: "resource_exhausted",
-  EFBIG: "resource_exhausted",
-  EMFILE: "resource_exhausted",
-  ENFILE: "resource_exhausted",
-  ENOMEM: "resource_exhausted",
-  EACCES: "permission_denied",
-  EPERM: "permission_denied",
-  EROFS: "permission_denied",
-};
-
-/** Turns what the file system threw into a CastoreError by cause. */
-function systemError(error: unknown, action: string): unknown {
-  const errno = (error as NodeJS.ErrnoException).code;
-  if (error instanceof CastoreError || errno === undefined) return error;
-  const code = CODES[errno] ?? "unavailable";
-  return new CastoreError(code, `${action}: the system answered ${errno}`, { cause: error });
 }
