@@ -2,6 +2,7 @@ import {
   Directory,
   type DirectoryService,
   encodeDirectory,
+  MAX_MESSAGE_BYTES,
   pathComponent,
   symlinkTarget,
 } from "@tvix/castore";
@@ -9,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { sharedDirectoryTests } from "./directory-sharing.ts";
 import {
   digestOf,
+  directoryOfLength,
   EMPTY,
   expectNone,
   file,
@@ -100,6 +102,24 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
       const root = Directory.from(many.map((directory, i) => folder(`${i}`, directory)));
       await put(service, [...many, root]);
       expect((await getAll(service, digestOf(root))).length).toBe(3001);
+    });
+
+    it("stores the longest directory that a message can hold", async () => {
+      const longest = directoryOfLength(MAX_MESSAGE_BYTES);
+      expect(encodeDirectory(longest).bytes.length).toBe(MAX_MESSAGE_BYTES);
+      const digest = await put(service, [longest]);
+      expect((await service.get(digest))?.entries.length).toBe(longest.entries.length);
+      expect(await getAll(service, digest)).toEqual([digest.hex]);
+    });
+
+    it("refuses a directory that no message can hold, and stores nothing of its tree", async () => {
+      const longer = directoryOfLength(MAX_MESSAGE_BYTES + 1);
+      expect(encodeDirectory(longer).bytes.length).toBe(MAX_MESSAGE_BYTES + 1);
+      const root = Directory.from([folder("leaf", LEAF), folder("longer", longer)]);
+      await expect(put(service, [LEAF, longer, root])).rejects.toMatchObject({
+        code: "resource_exhausted",
+      });
+      await expectNone(service, [LEAF, longer, root]);
     });
 
     it("takes a directory that is put again in the same tree", async () => {

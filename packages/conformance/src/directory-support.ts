@@ -5,6 +5,7 @@ import {
   type DirectoryService,
   encodeDirectory,
   pathComponent,
+  symlinkTarget,
 } from "@tvix/castore";
 import { expect } from "vitest";
 
@@ -23,6 +24,24 @@ export function folder(name: string | Uint8Array, directory: Directory): Directo
     name: pathComponent(name),
     node: { type: "directory", digest: digestOf(directory), size },
   };
+}
+
+/** A directory whose encoding is that many bytes long, 16 KiB or more. */
+export function directoryOfLength(bytes: number): Directory {
+  // Names of one length, and targets long enough that the length prefixes are of one length too.
+  const link = (i: number, length: number): DirectoryEntry => ({
+    name: pathComponent(`${i}`.padStart(6, "0")),
+    node: { type: "symlink", target: symlinkTarget(new Uint8Array(length).fill(0x61)) },
+  });
+  const lengthOf = (entry: DirectoryEntry) => encodeDirectory(Directory.from([entry])).bytes.length;
+  const prefixes = lengthOf(link(0, 2000)) - 2000;
+  const count = Math.ceil(bytes / (prefixes + 4095));
+  const targets = bytes - count * prefixes;
+  const shared = Math.floor(targets / count);
+  const longer = targets % count;
+  return Directory.from(
+    Array.from({ length: count }, (_, i) => link(i, i < longer ? shared + 1 : shared)),
+  );
 }
 
 export const EMPTY: Directory = Directory.from([]);
