@@ -84,7 +84,7 @@ export class ChunkIndex implements Disposable {
       blob: reader
         .prepare<[Uint8Array], Buffer>("SELECT chunks FROM blobs WHERE digest = ?")
         .pluck(),
-      blobExists: reader.prepare<[Uint8Array], 1>(hasBlob).pluck(),
+      hasBlob: reader.prepare<[Uint8Array], 1>(hasBlob).pluck(),
       openPack: writer
         .prepare<[], [number, number]>("SELECT id, size FROM packs ORDER BY id DESC LIMIT 1")
         .raw(),
@@ -95,7 +95,7 @@ export class ChunkIndex implements Disposable {
         `INSERT INTO chunks (digest, ${COLUMNS}, live) VALUES (?, ?, ?, ?, ?, ?, 0)`,
       ),
       use: writer.prepare<[Uint8Array]>("UPDATE chunks SET live = 1 WHERE digest = ? AND NOT live"),
-      hasBlob: writer.prepare<[Uint8Array], 1>(hasBlob).pluck(),
+      hasBlobToWriter: writer.prepare<[Uint8Array], 1>(hasBlob).pluck(),
       addBlob: writer.prepare<[Uint8Array, Uint8Array]>(
         "INSERT INTO blobs VALUES (?, ?) ON CONFLICT DO NOTHING",
       ),
@@ -144,7 +144,7 @@ export class ChunkIndex implements Disposable {
 
   /** Whether a blob of two or more chunks is there. */
   hasBlob(digest: B3Digest): boolean {
-    return this.#try(() => this.#statements.blobExists.get(digest.bytes) !== undefined);
+    return this.#try(() => this.#statements.hasBlob.get(digest.bytes) !== undefined);
   }
 
   /**
@@ -185,7 +185,7 @@ export class ChunkIndex implements Disposable {
       addChunk({ bytes }, { pack, offset, storedSize, size, codec }) {
         statements.addChunk.run(bytes, pack, offset, storedSize, size, codec);
       },
-      hasBlob: ({ bytes }) => statements.hasBlob.get(bytes) !== undefined,
+      hasBlob: ({ bytes }) => statements.hasBlobToWriter.get(bytes) !== undefined,
       addBlob({ bytes }, chunks) {
         for (const { digest } of chunks) statements.use.run(digest.bytes);
         if (chunks.length > 1) statements.addBlob.run(bytes, encodeChunkList(chunks));

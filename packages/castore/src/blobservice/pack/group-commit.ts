@@ -160,7 +160,7 @@ interface PackWrite {
 class PackLayout {
   readonly writes: PackWrite[] = [];
   readonly #maxPackSize: number;
-  #open: OpenPack | undefined;
+  readonly #open: OpenPack | undefined;
 
   constructor(open: OpenPack | undefined, maxPackSize: number) {
     this.#open = open;
@@ -179,15 +179,19 @@ class PackLayout {
     let write = this.writes.at(-1);
     const open = write ?? this.#open;
     if (open === undefined || (open.size > 0 && open.size + length > this.#maxPackSize)) {
-      write = { pack: (open?.pack ?? 0) + 1, from: 0, size: 0, parts: [] };
-      this.writes.push(write);
-    } else if (write === undefined) {
-      write = { pack: open.pack, from: open.size, size: open.size, parts: [] };
-      this.writes.push(write);
+      write = this.#begin((open?.pack ?? 0) + 1, 0);
+    } else {
+      write ??= this.#begin(open.pack, open.size);
     }
     const offset = write.size;
     write.parts.push(...parts);
     write.size += length;
     return { pack: write.pack, offset };
+  }
+
+  #begin(pack: number, from: number): PackWrite {
+    const write: PackWrite = { pack, from, size: from, parts: [] };
+    this.writes.push(write);
+    return write;
   }
 }
