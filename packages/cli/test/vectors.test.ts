@@ -1,9 +1,17 @@
 import { join } from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
-import { B3Digest, encodeDirectory, nodeToProto, pathComponent } from "@tvix/castore";
+import {
+  B3Digest,
+  encodeDirectory,
+  nodeToProto,
+  openBlobService,
+  openChannel,
+  pathComponent,
+  putBlob,
+} from "@tvix/castore";
 import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
 import { NodeSchema } from "@tvix/proto/castore";
-import { encodePathInfo, StorePath } from "@tvix/store";
+import { encodePathInfo, GrpcNarCalculationService, StorePath } from "@tvix/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
 import {
@@ -72,4 +80,21 @@ describe.each([
       }
     },
   );
+});
+
+it("a client has the daemon calculate the NAR that the reference has", async () => {
+  const contents = Buffer.from("x86_64-linux");
+  const address = `grpc+unix://${folder.path}/sock`;
+  await using blobService = await openBlobService(address);
+  const digest = await putBlob(blobService, contents);
+  await using channel = openChannel(address);
+  const { narSize, narSha256 } = await new GrpcNarCalculationService(channel).calculateNar({
+    type: "file",
+    digest,
+    size: BigInt(contents.length),
+    executable: false,
+  });
+  const expected = readTreeExpected().find(({ tree }) => tree === "seed-system")!;
+  expect(narSize).toBe(BigInt(expected.narSize));
+  expect(Buffer.from(narSha256).toString("hex")).toBe(expected.narSha256_hex);
 });
