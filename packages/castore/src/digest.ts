@@ -34,6 +34,11 @@ export class B3Digest {
     return new B3Digest(blake3.hash(data));
   }
 
+  /** The same digest in memory of its own: one that was taken from a buffer keeps all of that alive. */
+  copy(): B3Digest {
+    return new B3Digest(new Uint8Array(this.bytes));
+  }
+
   /** Whether both are the same digest. */
   equals(other: B3Digest): boolean {
     return equalBytes(this.bytes, other.bytes);

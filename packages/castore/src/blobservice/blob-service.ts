@@ -46,6 +46,31 @@ export interface BlobService extends AsyncDisposable {
    */
   read(digest: B3Digest, options?: ReadOptions): Promise<AsyncIterable<Uint8Array> | undefined>;
 
+  /** Whether each of many blobs, or chunks of blobs, can be read: an answer for each, in order. */
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]>;
+
+  /**
+   * Reads many small blobs, or chunks of blobs, whole, which costs much less than one by one. The caller
+   * bounds how much that is by the sizes that it asks for.
+   *
+   * @param blobs digest of each, and what length in bytes it should have
+   * @returns the contents of each in order; `undefined` for one that is absent, damaged or of another
+   *   length, of which {@link BlobService.read} says more
+   */
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]>;
+
+  /**
+   * Stores many blobs that are in memory, which costs much less than one by one. The caller bounds how
+   * much that is, and leaves the bytes alone until it resolves.
+   *
+   * @returns the digest of each in order, once all of them are durable and can be read. When it
+   *   rejects, some may have been stored
+   */
+  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]>;
+
   /** Starts a new blob. */
   openWriter(options?: AbortOptions): BlobWriter;
 }

@@ -10,6 +10,7 @@ import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-ser
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
+import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
 
 /**
  * Blobs in a gRPC server, verified as they arrive. Nothing of a blob of up to 4 MiB is passed on before
@@ -50,6 +51,21 @@ export class GrpcBlobService implements BlobService {
     }
     const download = await this.#download(digest, options);
     return download && sliceStream(download.contents(), start, end);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    return readOneByOne(this, blobs, options);
+  }
+
+  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
+    return putOneByOne(this, blobs, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

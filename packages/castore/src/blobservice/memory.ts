@@ -3,6 +3,7 @@ import type { AbortOptions } from "../options.ts";
 import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";
+import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
 
 /** Keeps blobs in memory, equal chunks once, for as long as the service itself is kept. */
 export class MemoryBlobService implements BlobService {
@@ -41,6 +42,21 @@ export class MemoryBlobService implements BlobService {
       async (chunk) => new Uint8Array(this.#chunks.get(chunk.digest.hex)!),
       options,
     );
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    return readOneByOne(this, blobs, options);
+  }
+
+  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
+    return putOneByOne(this, blobs, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

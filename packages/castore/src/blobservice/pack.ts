@@ -1,15 +1,20 @@
-import { join } from "node:path";
 import { ByteBudget } from "../byte-budget.ts";
+import { concatBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
 import type { AbortOptions } from "../options.ts";
+import { errorOf } from "../worker/failure.ts";
+import { runTask } from "../worker/pool.ts";
 import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
+import { readWhole } from "./one-by-one.ts";
+import { ChunkEncoder } from "./pack/chunk-encoder.ts";
 import { ChunkIndex, type ChunkLocation } from "./pack/chunk-index.ts";
-import { decodeChunk, encodeChunk } from "./pack/codec.ts";
-import { GroupCommit } from "./pack/group-commit.ts";
-import { PackFiles } from "./pack/pack-files.ts";
+import { type BlobJob, GroupCommit } from "./pack/group-commit.ts";
+import { packPath } from "./pack/pack-files.ts";
+import { putBlob } from "./put-blob.ts";
 
 /** What {@link PackBlobService.open} is told. */
 export interface PackOptions extends AbortOptions {
@@ -28,6 +33,9 @@ export interface PackOptions extends AbortOptions {
 /** How many bytes of chunks may be compressed, written and committed at the same time. */
 const BYTES_IN_FLIGHT = 32 * 1024 * 1024;
 
+/** How many bytes of chunks one thread reads at a time. */
+const READ_BYTES = 512 * 1024;
+
 /** A chunk on its way into a pack. */
 interface PendingChunk {
   /** Resolves when it stands in the queue of the next commit. */
@@ -35,27 +43,37 @@ interface PendingChunk {
   failure?: { readonly error: unknown };
 }
 
+/** A chunk that is to be read. */
+interface WantedChunk {
+  readonly digest: B3Digest;
+  readonly location: ChunkLocation;
+}
+
 /**
  * Keeps blobs in append-only pack files with a SQLite index, on the local disk: chunks by FastCDC,
  * equal ones once, each a zstd frame of its own. The layout of a pack is in `pack/format.ts`, that of
  * the index in `pack/chunk-index.ts`. Several processes may use the same folder.
  *
- * Chunks of a blob whose writer did not finish are kept, but not readable: the next writer of the same
- * bytes need not store them again.
+ * Compression, reading and writing are done by threads. Chunks of a blob whose writer did not finish are
+ * kept, but not readable: the next writer of the same bytes need not store them again.
  */
 export class PackBlobService implements BlobService {
   readonly #options: PackOptions;
   readonly #index: ChunkIndex;
-  readonly #files: PackFiles;
   readonly #commits: GroupCommit;
+  readonly #encoder: ChunkEncoder;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #pending = new Map<string, PendingChunk>();
+  /** Blobs up to this length are one chunk, whatever is in them. */
+  readonly #uncutSize: number;
 
   private constructor(options: PackOptions, index: ChunkIndex) {
+    const { path, maxPackSize = 1024 ** 3, zstdLevel = 1, averageChunkSize } = options;
     this.#options = options;
     this.#index = index;
-    this.#files = new PackFiles(join(options.path, "packs"));
-    this.#commits = new GroupCommit(index, this.#files, options.maxPackSize ?? 1024 ** 3);
+    this.#commits = new GroupCommit({ folder: path, maxPackSize });
+    this.#encoder = new ChunkEncoder(this.#commits, zstdLevel);
+    this.#uncutSize = (averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE) / 2;
   }
 
   /**
@@ -101,6 +119,72 @@ export class PackBlobService implements BlobService {
     return readChunked(chunks, ({ digest }) => this.#readChunk(digest), options);
   }
 
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    options?.signal?.throwIfAborted();
+    return digests.map((digest) => this.#isReadable(digest));
+  }
+
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    const parts: Promise<readonly (Uint8Array | CastoreError | undefined)[]>[] = [];
+    let batch: WantedChunk[] = [];
+    let bytes = 0;
+    const readBatch = () => {
+      parts.push(this.#readChunks(batch));
+      [batch, bytes] = [[], 0];
+    };
+    for (const { digest, size } of blobs) {
+      const location = this.#index.findChunk(digest);
+      if (location?.size === size) {
+        batch.push({ digest, location });
+        bytes += size;
+        if (bytes >= READ_BYTES) readBatch();
+      } else {
+        readBatch();
+        const whole = location ? undefined : readWhole(this, { digest, size }, options);
+        parts.push(Promise.all([whole]));
+      }
+    }
+    readBatch();
+    const found = (await Promise.all(parts)).flat();
+    options?.signal?.throwIfAborted();
+    return found.map((contents) => (contents instanceof CastoreError ? undefined : contents));
+  }
+
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly B3Digest[]> {
+    options?.signal?.throwIfAborted();
+    const digests: (B3Digest | Promise<B3Digest>)[] = [];
+    const uncut: { readonly digest: B3Digest; readonly size: number; chunk?: PendingChunk }[] = [];
+    for (const data of blobs) {
+      if (data.length > this.#uncutSize) {
+        const stored = putBlob(this, new Uint8Array(data), options);
+        stored.catch(() => undefined); // awaited below
+        digests.push(stored);
+        continue;
+      }
+      const digest = B3Digest.of(data);
+      digests.push(digest);
+      if (this.#index.stateOf(digest) === "live") continue;
+      const chunk = await this.#storeChunk(digest, data, options);
+      uncut.push({ digest, size: data.length, ...(chunk && { chunk }) });
+    }
+    await Promise.all(uncut.map(({ chunk }) => chunk?.queued));
+    await this.#commitBlobs(
+      uncut.map(({ digest, size, chunk }) => ({
+        digest,
+        chunks: [{ digest, size }],
+        check: () => throwIfUnwanted(chunk ? [chunk] : [], options),
+      })),
+    );
+    return await Promise.all(digests);
+  }
+
   openWriter(options?: AbortOptions): BlobWriter {
     const { averageChunkSize } = this.#options;
     return new ChunkedBlobWriter(this.#sink(options), { ...options, averageChunkSize });
@@ -108,13 +192,12 @@ export class PackBlobService implements BlobService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.allSettled([...this.#pending.values()].map(({ queued }) => queued));
-    await this.#commits.idle();
-    await this.#files[Symbol.asyncDispose]();
+    await this.#commits[Symbol.asyncDispose]();
     this.#index[Symbol.dispose]();
   }
 
   #isReadable(digest: B3Digest): boolean {
-    return this.#index.findChunk(digest) !== undefined || this.#index.hasBlob(digest);
+    return this.#index.stateOf(digest) === "live" || this.#index.hasBlob(digest);
   }
 
   /** Takes the chunks of one blob. */
@@ -128,16 +211,24 @@ export class PackBlobService implements BlobService {
       commit: async (digest, chunks) => {
         if (awaited.size === 0 && this.#isReadable(digest)) return; // and so durable
         await Promise.all([...awaited].map(({ queued }) => queued));
-        await new Promise<void>((resolve, reject) => {
-          const check = () => {
-            options?.signal?.throwIfAborted();
-            for (const { failure } of awaited) if (failure !== undefined) throw failure.error;
-          };
-          this.#commits.addBlob({ digest, chunks, check, resolve, reject });
-        });
+        const check = () => throwIfUnwanted(awaited, options);
+        await this.#commitBlobs([{ digest, chunks, check }]);
       },
       discard: async () => awaited.clear(), // what is on its way stays, for the next writer
     };
+  }
+
+  /** Commits blobs together. */
+  async #commitBlobs(blobs: readonly Omit<BlobJob, "resolve" | "reject">[]): Promise<void> {
+    const jobs: BlobJob[] = [];
+    const committed = blobs.map(
+      (blob) =>
+        new Promise<void>((resolve, reject) => {
+          jobs.push({ ...blob, resolve, reject });
+        }),
+    );
+    if (jobs.length > 0) this.#commits.addBlobs(jobs);
+    await Promise.all(committed);
   }
 
   /** Sees to it that a chunk gets stored; gives what is to be waited for, if it is not stored yet. */
@@ -147,25 +238,24 @@ export class PackBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<PendingChunk | undefined> {
     const found = this.#pending.get(digest.hex);
-    if (found !== undefined || this.#index.isKnown(digest)) return found;
+    if (found !== undefined || this.#index.stateOf(digest) !== "absent") return found;
     await this.#budget.take(data.length, options);
     const meanwhile = this.#pending.get(digest.hex);
-    if (meanwhile !== undefined || this.#index.isKnown(digest)) {
+    if (meanwhile !== undefined || this.#index.stateOf(digest) !== "absent") {
       this.#budget.release(data.length);
       return meanwhile;
     }
-    const settle: (failure?: { error: unknown }) => void = (failure) => {
-      chunk.failure = failure;
-      this.#pending.delete(digest.hex);
-      this.#budget.release(data.length);
-    };
-    const chunk: PendingChunk = {
-      queued: encodeChunk(data, this.#options.zstdLevel ?? 1).then(
-        (stored) => this.#commits.addChunk({ digest, size: data.length, stored, settle }),
-        (error) => settle({ error }),
-      ),
-    };
+    const { promise: queued, resolve } = Promise.withResolvers<void>();
+    const chunk: PendingChunk = { queued };
     this.#pending.set(digest.hex, chunk);
+    this.#encoder.add(digest, data, {
+      queued: resolve,
+      settle: (failure) => {
+        if (failure !== undefined) chunk.failure = failure;
+        this.#pending.delete(digest.hex);
+        this.#budget.release(data.length);
+      },
+    });
     return chunk;
   }
 
@@ -173,15 +263,34 @@ export class PackBlobService implements BlobService {
   async #readChunk(digest: B3Digest): Promise<Uint8Array> {
     const location = this.#index.findChunk(digest);
     if (location === undefined) throw await this.#lost(digest, "it is not in the index");
-    const { pack, offset, storedSize, size, codec } = location;
-    const payload = await this.#files.read(pack, offset, storedSize);
-    const where = `"${this.#files.pathOf(pack)}" at ${offset}`;
-    if (payload === undefined) throw await this.#lost(digest, `${where} is missing`, location);
-    const data = await decodeChunk({ codec, payload }, size);
-    if (data === undefined || !B3Digest.of(data).equals(digest)) {
-      throw await this.#lost(digest, `${where} is damaged`, location);
+    const [contents] = await this.#readChunks([{ digest, location }]);
+    if (contents instanceof CastoreError) throw contents;
+    return contents!;
+  }
+
+  /** The contents of chunks, verified; an error for each that is damaged, and now forgotten. */
+  async #readChunks(
+    chunks: readonly WantedChunk[],
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
+    if (chunks.length === 0) return [];
+    const locations = chunks.map(({ location }) => location);
+    const digests = new Uint8Array(concatBytes(chunks.map(({ digest }) => digest.bytes)));
+    const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#options.path, pack)]));
+    const task = { locations, digests, paths };
+    const { contents, damaged, failure } = await runTask("readChunks", task);
+    if (failure !== undefined) throw errorOf(failure);
+    const errors = new Map<number, CastoreError>();
+    for (const [i, what] of damaged) {
+      const { digest, location } = chunks[i]!;
+      const where = `"${paths.get(location.pack)}" at ${location.offset}`;
+      errors.set(i, await this.#lost(digest, `${where} is ${what}`, location));
     }
-    return data;
+    let at = 0;
+    return locations.map(({ size }, i) => {
+      const data = contents.subarray(at, at + size);
+      at += size;
+      return errors.get(i) ?? data;
+    });
   }
 
   /** Forgets a chunk that cannot be read any more, so that putting it again heals. */
@@ -190,8 +299,14 @@ export class PackBlobService implements BlobService {
     const { onCorrupt = (text) => process.emitWarning(text) } = this.#options;
     onCorrupt(message);
     await this.#commits
-      .changeIndex((changes) => changes.forgetChunk(digest, location))
+      .forgetChunk(digest, location)
       .catch((error: Error) => onCorrupt(`Cannot forget chunk ${digest}: ${error.message}`));
     return new CastoreError("data_loss", message);
   }
+}
+
+/** Throws if a blob is not wanted any more, or a chunk of it could not be stored. */
+function throwIfUnwanted(chunks: Iterable<PendingChunk>, options?: AbortOptions): void {
+  options?.signal?.throwIfAborted();
+  for (const { failure } of chunks) if (failure !== undefined) throw failure.error;
 }

@@ -1,14 +1,16 @@
 import { readlink } from "node:fs/promises";
-import pLimit from "p-limit";
 import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
-import { putBlob } from "../blobservice/put-blob.ts";
-import { collectBytes } from "../bytes.ts";
+import { ByteBudget } from "../byte-budget.ts";
 import type { B3Digest } from "../digest.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { CastoreError } from "../errors.ts";
 import { type FileNode, type Node, symlinkTarget } from "../node.ts";
 import type { AbortOptions } from "../options.ts";
+import { errorOf } from "../worker/failure.ts";
+import { runTask } from "../worker/pool.ts";
 import { fileError } from "./file-error.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
+import type { ReadFiles } from "./read-files.ts";
 import { SourceFile } from "./source-file.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 import { type WalkStep, walkTree } from "./walk.ts";
@@ -29,14 +31,21 @@ export interface ImportOptions extends AbortOptions {
   onProgress?: (progress: ImportProgress) => void;
 }
 
-/** A file of up to this many bytes is read whole ahead of its turn; a larger one streams at its turn. */
+/** A file of up to this many bytes is read ahead of its turn; a larger one streams at its turn. */
 const SMALL_FILE = 128 * 1024;
 
-/** How many steps of the walk are taken ahead, and how many blobs may be on their way to the store. */
-const READ_AHEAD = 256;
+/** How many files are read ahead together, and how many steps of the walk are looked at for them. */
+const FILES_PER_STRETCH = 64;
+const STEPS_PER_STRETCH = 512;
 
-/** How many files are open at the same time for reading ahead. */
-const OPEN_FILES = 32;
+/** How many stretches are read ahead. */
+const STRETCHES_AHEAD = 4;
+
+/** How many larger files, and stretches of small ones, may be on their way to the store. */
+const MAX_IN_FLIGHT = 64;
+
+/** How many bytes of small files may be on their way to the store. */
+const BYTES_IN_FLIGHT = 32 * 1024 * 1024;
 
 /**
  * Stores what is at a path of the local file system: a folder with everything below it, a file, or a
@@ -62,17 +71,19 @@ export async function importPath(
   return await ingestEntries(services.directoryService, entries, { signal: options.signal });
 }
 
-/** A file whose turn has not come yet: its contents if it is small, nothing if it will be streamed. */
-interface ReadAheadFile {
-  readonly contents: Uint8Array;
-  readonly executable: boolean;
-  readonly node: Promise<FileNode>;
+const NOTHING_READ: ReadFiles = { contents: new Uint8Array(0), files: [] };
+
+/** Consecutive steps of the walk, whose small files are read together ahead of their turn. */
+interface Stretch {
+  readonly steps: readonly WalkStep[];
+  readonly files: Promise<ReadFiles>;
 }
 
-/** A step of the walk, with what was begun for it ahead of its turn. */
-interface PreparedStep {
-  readonly step: WalkStep;
-  readonly file?: Promise<ReadAheadFile | undefined>;
+/** A small file that was read, and is on its way to the store. */
+interface SmallFile {
+  readonly contents: Uint8Array;
+  readonly executable: boolean;
+  readonly node: () => Promise<FileNode>;
 }
 
 /** Reads a tree in canonical order, small files ahead of their turn, and stores their contents. */
@@ -82,8 +93,8 @@ class FileSystemSource {
   readonly #onProgress: ImportOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #openFiles = pLimit(OPEN_FILES);
-  /** Reads ahead and blobs on their way to the store. */
+  readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
+  /** Whatever has to have ended before the import does. */
   readonly #inFlight = new Set<Promise<unknown>>();
   #entriesRead = 0;
   #bytesRead = 0;
@@ -97,19 +108,19 @@ class FileSystemSource {
   }
 
   async *entries(root: Buffer): AsyncGenerator<IngestEntry> {
-    const window: PreparedStep[] = [];
+    const window: Stretch[] = [];
     const steps = walkTree(root);
     let complete = false;
     try {
-      for (let ended = false; !ended || window.length > 0; ) {
-        while (!ended && window.length < READ_AHEAD && this.#inFlight.size < READ_AHEAD) {
-          const { value: step } = await steps.next();
-          if (step) window.push(this.#prepare(step));
-          else ended = true;
+      for (let ended = false; ; ) {
+        while (!ended && window.length < STRETCHES_AHEAD) {
+          const stretch = await this.#nextStretch(steps);
+          ended = stretch.steps.length === 0;
+          if (!ended) window.push(stretch);
         }
         const next = window.shift();
-        if (next !== undefined) yield* this.#take(next);
-        else if (!ended) await Promise.race(this.#inFlight);
+        if (next === undefined) break;
+        yield* this.#take(next);
       }
       complete = true;
     } finally {
@@ -118,62 +129,92 @@ class FileSystemSource {
     }
   }
 
-  #prepare(step: WalkStep): PreparedStep {
-    if (step.type !== "file") return { step };
-    return { step, file: this.#track(this.#openFiles(() => this.#readSmall(step.at))) };
+  /** Walks on, and begins to read the files that are met. Without steps at the end of the walk. */
+  async #nextStretch(walk: AsyncGenerator<WalkStep, void>): Promise<Stretch> {
+    const steps: WalkStep[] = [];
+    const paths: string[] = [];
+    while (paths.length < FILES_PER_STRETCH && steps.length < STEPS_PER_STRETCH) {
+      const { value: step } = await walk.next();
+      if (!step) break;
+      steps.push(step);
+      if (step.type === "file") paths.push(step.at.toString("latin1"));
+    }
+    if (paths.length === 0) return { steps, files: Promise.resolve(NOTHING_READ) };
+    const files = runTask("readFiles", { paths, maxSize: SMALL_FILE });
+    return { steps, files: this.#track(files) };
   }
 
-  async *#take({ step, file }: PreparedStep): AsyncGenerator<IngestEntry> {
-    this.#signal.throwIfAborted();
-    const { path, at, type } = step;
-    const name = path.at(-1);
-    if (type !== "leave" && name !== undefined) this.#visitor?.entry(name);
-    switch (type) {
-      case "enter":
-        this.#visitor?.enterDirectory();
-        return;
-      case "leave":
-        this.#visitor?.leaveDirectory();
-        this.#progress(1, 0);
-        yield { path, node: "directory" };
-        return;
-      case "symlink": {
-        const target = symlinkTarget(await readTarget(at));
-        this.#visitor?.symlink(target);
-        this.#progress(1, 0);
-        yield { path, node: { type: "symlink", target } };
-        return;
-      }
-      case "file": {
-        const small = await file;
-        if (small !== undefined) this.#showSmall(small);
-        const { node } = small ?? (await this.#stream(at));
-        this.#progress(1, 0);
-        yield { path, node };
+  async *#take({ steps, files }: Stretch): AsyncGenerator<IngestEntry> {
+    const smallFiles = (await this.#store(await files)).values();
+    for (const step of steps) {
+      this.#signal.throwIfAborted();
+      const { path, at, type } = step;
+      const name = path.at(-1);
+      if (type !== "leave" && name !== undefined) this.#visitor?.entry(name);
+      switch (type) {
+        case "enter":
+          this.#visitor?.enterDirectory();
+          continue;
+        case "leave":
+          this.#visitor?.leaveDirectory();
+          this.#progress(1, 0);
+          yield { path, node: "directory" };
+          continue;
+        case "symlink": {
+          const target = symlinkTarget(await readTarget(at));
+          this.#visitor?.symlink(target);
+          this.#progress(1, 0);
+          yield { path, node: { type: "symlink", target } };
+          continue;
+        }
+        case "file": {
+          const small = smallFiles.next().value;
+          if (small instanceof CastoreError) throw small;
+          if (small) this.#showSmall(small);
+          const { node } = small ?? (await this.#stream(at));
+          this.#progress(1, 0);
+          yield { path, node: node() };
+        }
       }
     }
   }
 
-  /** Reads a file whole and starts to store it; `undefined` if it is too large for that. */
-  async #readSmall(at: Buffer): Promise<ReadAheadFile | undefined> {
-    this.#signal.throwIfAborted();
-    using file = await SourceFile.open(at);
-    if (file.size > SMALL_FILE) return undefined;
-    const { executable } = file;
-    const contents = await collectBytes(file.read());
-    const stored = putBlob(this.#blobService, contents, { signal: this.#signal });
-    const node = this.#track(fileNode(stored, contents.length, executable));
-    return { contents, executable, node };
+  /** Begins to store small files. Gives the answer for every file, `undefined` for a larger one. */
+  async #store({ contents, files }: ReadFiles): Promise<(SmallFile | CastoreError | undefined)[]> {
+    const blobs: Uint8Array[] = [];
+    let bytes = 0;
+    for (const file of files) {
+      if (file.type !== "small") continue;
+      blobs.push(contents.subarray(file.at, file.at + file.size));
+      bytes += file.size;
+    }
+    await this.#budget.take(bytes, { signal: this.#signal });
+    const stored =
+      blobs.length > 0
+        ? this.#blobService.putMany(blobs, { signal: this.#signal })
+        : Promise.resolve([]);
+    this.#track(stored.finally(() => this.#budget.release(bytes)));
+    let i = 0;
+    return files.map((file) => {
+      if (file.type === "failed") return errorOf(file.failure);
+      if (file.type === "large") return undefined;
+      const position = i++;
+      const { size, executable } = file;
+      const digest = () => stored.then((digests) => digests[position]!);
+      const node = () => fileNode(digest(), size, executable);
+      return { contents: blobs[position]!, executable, node };
+    });
   }
 
-  #showSmall({ contents, executable }: ReadAheadFile): void {
+  #showSmall({ contents, executable }: SmallFile): void {
     this.#visitor?.file(BigInt(contents.length), executable);
     if (contents.length > 0) this.#visitor?.contents(contents);
     this.#progress(0, contents.length);
   }
 
   /** Reads a file piece by piece. Its blob may still be on its way to the store afterwards. */
-  async #stream(at: Buffer): Promise<{ node: Promise<FileNode> }> {
+  async #stream(at: Buffer): Promise<Pick<SmallFile, "node">> {
+    while (this.#inFlight.size >= MAX_IN_FLIGHT) await Promise.race(this.#inFlight);
     using file = await SourceFile.open(at);
     const { size, executable } = file;
     this.#visitor?.file(BigInt(size), executable);
@@ -189,7 +230,8 @@ class FileSystemSource {
       throw error;
     }
     // Not awaited: the next file is read while this one becomes durable.
-    return { node: this.#track(fileNode(closeWriter(writer), size, executable)) };
+    const node = this.#track(fileNode(closeWriter(writer), size, executable));
+    return { node: () => node };
   }
 
   #progress(entries: number, bytes: number): void {

@@ -4,7 +4,9 @@ import {
   constants,
   fstatSync,
   open as openCallback,
+  openSync,
   read as readCallback,
+  readSync,
 } from "node:fs";
 import { promisify } from "node:util";
 import { CastoreError } from "../errors.ts";
@@ -12,6 +14,10 @@ import { fileError, showFilePath } from "./file-error.ts";
 
 const open = promisify(openCallback);
 const read = promisify(readCallback);
+
+// Not through a symlink, and without waiting for the writer of a fifo: either would mean that the path was
+// replaced after its folder was listed.
+const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** Bytes per read of a file that is not read whole. */
 const READ_SIZE = 1024 * 1024;
@@ -42,43 +48,90 @@ export class SourceFile implements Disposable {
    *   like by cause
    */
   static async open(path: Buffer): Promise<SourceFile> {
-    let fd: number | undefined;
     try {
-      // Not through a symlink, and without waiting for the writer of a fifo: either would mean that
-      // the path was replaced after its folder was listed.
-      fd = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      const stat = statOf(fd);
-      if (!stat.isFile()) throw changed(path);
-      return new SourceFile(path, fd, stat);
+      return SourceFile.#of(path, await open(path, FLAGS));
     } catch (error) {
-      if (fd !== undefined) closeSync(fd);
       throw fileError(error, path, "read");
     }
   }
 
+  /** Like {@link SourceFile.open}, for a thread that has nothing else to do. */
+  static openSync(path: Buffer): SourceFile {
+    try {
+      return SourceFile.#of(path, openSync(path, FLAGS));
+    } catch (error) {
+      throw fileError(error, path, "read");
+    }
+  }
+
+  static #of(path: Buffer, fd: number): SourceFile {
+    try {
+      const stat = statOf(fd);
+      if (!stat.isFile()) throw changed(path);
+      return new SourceFile(path, fd, stat);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
   /**
-   * The contents, in order. Each piece is a buffer of its own.
+   * The contents, in order. Each piece is a buffer of its own; the next one is read while one is used.
    *
    * @throws CastoreError `aborted` if the file changes before all of it is read
    */
   async *read(): AsyncGenerator<Uint8Array> {
     let position = 0;
+    let next = this.#readPiece(position);
     try {
       for (;;) {
-        // One byte more than is expected, to notice a file that grew without a further read.
-        const size = Math.min(READ_SIZE, this.size - position + 1);
-        const buffer = Buffer.allocUnsafeSlow(size);
-        const bytesRead = await this.#fill(buffer, position);
-        position += bytesRead;
-        if (bytesRead > 0 && position <= this.size) yield buffer.subarray(0, bytesRead);
-        if (position > this.size || bytesRead < size) break;
+        const piece = await next;
+        position += piece.length;
+        const isLast = piece.length < READ_SIZE || position > this.size;
+        if (!isLast) next = this.#readPiece(position);
+        if (piece.length > 0 && position <= this.size) yield piece;
+        if (isLast) break;
       }
-      if (position !== this.size || versionOf(statOf(this.#fd)) !== this.#version) {
-        throw changed(this.#path);
+      this.#expectUnchanged(position);
+    } catch (error) {
+      throw fileError(error, this.#path, "read");
+    } finally {
+      await next.catch(() => undefined); // thrown above, or of no interest any more
+    }
+  }
+
+  /**
+   * Reads all of a file, for a thread that has nothing else to do.
+   *
+   * @param target as long as the file and a byte
+   * @throws CastoreError `aborted` if the file changes before all of it is read
+   */
+  readSync(target: Uint8Array): void {
+    try {
+      let filled = 0;
+      while (filled < target.length) {
+        const bytesRead = readSync(this.#fd, target, filled, target.length - filled, filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
       }
+      this.#expectUnchanged(filled);
     } catch (error) {
       throw fileError(error, this.#path, "read");
     }
+  }
+
+  #expectUnchanged(bytesRead: number): void {
+    if (bytesRead !== this.size || versionOf(statOf(this.#fd)) !== this.#version) {
+      throw changed(this.#path);
+    }
+  }
+
+  /** As much as there is from a position on, up to {@link READ_SIZE}. */
+  async #readPiece(position: number): Promise<Uint8Array> {
+    // One byte more than is expected, to notice a file that grew without a further read.
+    const size = Math.min(READ_SIZE, Math.max(this.size - position, 0) + 1);
+    const buffer = Buffer.allocUnsafeSlow(size);
+    return buffer.subarray(0, await this.#fill(buffer, position));
   }
 
   async #fill(buffer: Buffer, position: number): Promise<number> {

@@ -28,35 +28,47 @@ export const HEADER_LENGTH = 52;
 
 const CHUNK_ENTRY_LENGTH = B3Digest.LENGTH + 4;
 
-/** The header of the record of a chunk. */
-export function chunkHeader(
-  digest: B3Digest,
-  { codec, storedSize, size }: { codec: Codec; storedSize: number; size: number },
-): Uint8Array {
-  return header("TVXc", codec, storedSize, size, digest);
+/** What the header of a record says. Sizes in bytes. */
+export interface RecordHeader {
+  readonly kind: "chunk" | "blob";
+  readonly codec: Codec;
+  /** Length of the payload. */
+  readonly storedSize: number;
+  /** Of a chunk: its length. Of a blob: how many chunks it has. */
+  readonly size: number;
+  readonly digest: B3Digest;
+}
+
+const KINDS = { chunk: "TVXc", blob: "TVXb" } as const;
+
+/** Writes a header into the first {@link HEADER_LENGTH} bytes from a position on. */
+export function writeHeader(bytes: Buffer, at: number, header: RecordHeader): void {
+  bytes.write(KINDS[header.kind], at, "latin1");
+  bytes.writeUInt32LE(header.codec, at + 4);
+  bytes.writeUInt32LE(header.storedSize, at + 8);
+  bytes.writeUInt32LE(header.size, at + 12);
+  bytes.set(header.digest.bytes, at + 16);
+  bytes.writeUInt32LE(crc32(bytes.subarray(at, at + 48)), at + 48);
+}
+
+/** Reads the header that {@link writeHeader} wrote; its digest is a part of `bytes`. */
+export function readHeader(bytes: Buffer, at: number): RecordHeader {
+  return {
+    kind: bytes.toString("latin1", at, at + 4) === KINDS.blob ? "blob" : "chunk",
+    codec: bytes[at + 4] as Codec,
+    storedSize: bytes.readUInt32LE(at + 8),
+    size: bytes.readUInt32LE(at + 12),
+    digest: B3Digest.fromBytes(bytes.subarray(at + 16, at + 16 + B3Digest.LENGTH)),
+  };
 }
 
 /** The whole record of a blob. */
 export function blobRecord(digest: B3Digest, chunks: readonly ChunkMeta[]): Uint8Array {
   const payload = encodeChunkList(chunks);
-  const head = header("TVXb", CODEC.raw, payload.length, chunks.length, digest);
-  return Buffer.concat([head, payload]);
-}
-
-function header(
-  kind: string,
-  codec: Codec,
-  storedSize: number,
-  size: number,
-  digest: B3Digest,
-): Uint8Array {
-  const bytes = Buffer.alloc(HEADER_LENGTH);
-  bytes.write(kind, "latin1");
-  bytes.writeUInt8(codec, 4);
-  bytes.writeUInt32LE(storedSize, 8);
-  bytes.writeUInt32LE(size, 12);
-  bytes.set(digest.bytes, 16);
-  bytes.writeUInt32LE(crc32(bytes.subarray(0, 48)), 48);
+  const bytes = Buffer.allocUnsafe(HEADER_LENGTH + payload.length);
+  const [storedSize, size] = [payload.length, chunks.length];
+  writeHeader(bytes, 0, { kind: "blob", codec: CODEC.raw, storedSize, size, digest });
+  bytes.set(payload, HEADER_LENGTH);
   return bytes;
 }
 

@@ -1,17 +1,20 @@
-import type { B3Digest } from "../../digest.ts";
+import { extname } from "node:path";
+import type { Piscina } from "piscina";
+import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import { errorOf } from "../../worker/failure.ts";
+import { openPool } from "../../worker/pool.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import type { ChunkIndex, ChunkLocation, IndexChanges, OpenPack } from "./chunk-index.ts";
-import type { StoredChunk } from "./codec.ts";
-import { blobRecord, chunkHeader, HEADER_LENGTH } from "./format.ts";
-import type { PackFiles } from "./pack-files.ts";
+import type { ChunkLocation } from "./chunk-index.ts";
+import type * as thread from "./commit-thread.ts";
+import type { Records } from "./compress-records.ts";
+import { blobRecord } from "./format.ts";
+import type { CommitGroup } from "./pack-writer.ts";
 
-/** A chunk that waits to be stored. */
-export interface ChunkJob {
-  readonly digest: B3Digest;
-  readonly size: number;
-  readonly stored: StoredChunk;
-  /** Called once: without an argument when it is durable, with the error when it is not. */
+/** Chunks that wait to be stored. */
+export interface ChunksJob {
+  readonly records: Records;
+  /** Called once: without an argument when they are durable, with the error when they are not. */
   readonly settle: (failure?: { error: unknown }) => void;
 }
 
@@ -25,173 +28,148 @@ export interface BlobJob {
   readonly reject: (error: unknown) => void;
 }
 
-/** A change of the index alone. */
-interface IndexJob {
-  readonly change: (changes: IndexChanges) => void;
+/** A chunk that waits to be forgotten. */
+interface LostJob {
+  readonly digest: B3Digest;
+  readonly location: ChunkLocation | undefined;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
+/** Buffers of chunks that were committed are kept for reuse, up to so many. */
+const SPARE_BUFFERS = 8;
+
 /**
- * Stores chunks and blobs in groups: whatever waits when one commit ends goes into the next one, which
- * is one write, one fdatasync and one transaction. The transaction is begun first: it keeps other
- * processes from writing to the same pack, and holds the committed length of the pack, so that what a
- * crash leaves behind that length is overwritten by the next commit.
+ * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit ends goes
+ * into the next one. The thread starts with the first of them.
  */
-export class GroupCommit {
-  readonly #index: ChunkIndex;
-  readonly #files: PackFiles;
-  readonly #maxPackSize: number;
-  #chunks: ChunkJob[] = [];
+export class GroupCommit implements AsyncDisposable {
+  readonly #options: thread.CommitThreadOptions;
+  #pool: Promise<Piscina> | undefined;
+  #chunks: ChunksJob[] = [];
   #blobs: BlobJob[] = [];
-  #indexJobs: IndexJob[] = [];
+  #lost: LostJob[] = [];
   #running: Promise<void> | undefined;
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
 
-  /** @param maxPackSize length in bytes at which a pack is full */
-  constructor(index: ChunkIndex, files: PackFiles, maxPackSize: number) {
-    this.#index = index;
-    this.#files = files;
-    this.#maxPackSize = maxPackSize;
+  constructor(options: thread.CommitThreadOptions) {
+    this.#options = options;
   }
 
-  addChunk(job: ChunkJob): void {
+  addChunks(job: ChunksJob): void {
     this.#chunks.push(job);
-    this.#running ??= this.#run();
+    this.#start();
   }
 
-  addBlob(job: BlobJob): void {
-    this.#blobs.push(job);
-    this.#running ??= this.#run();
+  addBlobs(jobs: readonly BlobJob[]): void {
+    this.#blobs.push(...jobs);
+    this.#start();
   }
 
-  /** Changes the index, and resolves when that is durable. */
-  changeIndex(change: IndexJob["change"]): Promise<void> {
+  /** Forgets a chunk that cannot be read any more, and resolves when that is durable. */
+  forgetChunk(digest: B3Digest, location: ChunkLocation | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#indexJobs.push({ change, resolve, reject });
-      this.#running ??= this.#run();
+      this.#lost.push({ digest, location, resolve, reject });
+      this.#start();
     });
   }
 
-  /** Resolves when nothing waits any more. */
-  async idle(): Promise<void> {
+  /** A buffer that is used no more, of at least a length, if there is one. */
+  takeSpare(length: number): Uint8Array<ArrayBuffer> | undefined {
+    const spare = this.#spare.pop();
+    return spare !== undefined && spare.length >= length ? spare : undefined;
+  }
+
+  /** Waits for what was added, and ends the thread. */
+  async [Symbol.asyncDispose](): Promise<void> {
     while (this.#running !== undefined) await this.#running;
+    const pool = await this.#pool;
+    await pool?.run(undefined, { name: "close" satisfies keyof typeof thread });
+    await pool?.destroy();
+  }
+
+  #start(): void {
+    this.#running ??= this.#run();
   }
 
   async #run(): Promise<void> {
     await Promise.resolve(); // whoever is in the middle of adding several gets them into one commit
-    while (this.#chunks.length + this.#blobs.length + this.#indexJobs.length > 0) {
-      const [chunks, blobs, indexJobs] = [this.#chunks, this.#blobs, this.#indexJobs];
-      [this.#chunks, this.#blobs, this.#indexJobs] = [[], [], []];
-      await this.#commit(chunks, blobs, indexJobs);
+    while (this.#chunks.length + this.#blobs.length + this.#lost.length > 0) {
+      const [chunks, blobs, lost] = [this.#chunks, this.#blobs, this.#lost];
+      [this.#chunks, this.#blobs, this.#lost] = [[], [], []];
+      await this.#commit(chunks, blobs.filter(isWanted), lost);
     }
     this.#running = undefined;
   }
 
   async #commit(
-    chunks: readonly ChunkJob[],
+    chunks: readonly ChunksJob[],
     blobs: readonly BlobJob[],
-    indexJobs: readonly IndexJob[],
+    lost: readonly LostJob[],
   ): Promise<void> {
-    let finished: readonly BlobJob[] = [];
-    const begun: PackWrite[] = [];
-    // What is behind the committed length is of no account, but it takes room, which may be what lacks.
-    const undo = async () => {
-      for (const { pack, from } of begun) await this.#files.truncate(pack, from);
+    const group: CommitGroup = {
+      chunks: chunks.map(({ records }) => records),
+      blobs: blobRecords(blobs),
+      lost: lost.map(({ digest, location }) => ({
+        digest: new Uint8Array(digest.bytes),
+        location,
+      })),
     };
     try {
-      await this.#index.change(async (changes) => {
-        for (const { change } of indexJobs) change(changes);
-        const fresh = chunks.filter(({ digest }) => !changes.isKnown(digest));
-        const known = new Set(fresh.map(({ digest }) => digest.hex));
-        finished = blobs.filter((job) => isComplete(job, changes, known));
-        const layout = new PackLayout(changes.openPack(), this.#maxPackSize);
-        const located = fresh.map((job) => [job, layout.addChunk(job)] as const);
-        for (const { digest, chunks } of finished) {
-          if (chunks.length === 1 || changes.hasBlob(digest)) continue;
-          layout.addRecord(blobRecord(digest, chunks));
-        }
-        for (const write of layout.writes) {
-          begun.push(write);
-          await this.#files.write(write.pack, write.from, write.parts);
-        }
-        for (const [{ digest }, location] of located) changes.addChunk(digest, location);
-        for (const { digest, chunks } of finished) changes.addBlob(digest, chunks);
-        for (const { pack, size } of layout.writes) changes.setPack({ pack, size });
-      }, undo);
+      const { failure, incomplete, buffers } = await this.#send(group);
+      this.#spare.push(...buffers.slice(0, SPARE_BUFFERS - this.#spare.length));
+      if (failure !== undefined) throw errorOf(failure);
+      for (const { blob, chunk } of incomplete) {
+        // It was found damaged, and so forgotten, after the writer had seen that it was there.
+        const { digest, reject } = blobs[blob]!;
+        const lostChunk = B3Digest.fromBytes(chunk);
+        reject(
+          new CastoreError(
+            "aborted",
+            `Cannot put blob ${digest}: chunk ${lostChunk} was lost meanwhile, put the blob again`,
+          ),
+        );
+      }
     } catch (error) {
       for (const { settle } of chunks) settle({ error });
-      for (const { reject } of [...finished, ...indexJobs]) reject(error);
+      for (const { reject } of [...blobs, ...lost]) reject(error);
       return;
     }
     for (const { settle } of chunks) settle();
-    for (const { resolve } of [...finished, ...indexJobs]) resolve();
+    for (const { resolve } of [...blobs, ...lost]) resolve();
+  }
+
+  async #send(group: CommitGroup): Promise<thread.CommitOutcome> {
+    const { url } = import.meta;
+    this.#pool ??= openPool(`commit-thread${extname(url)}`, url, {
+      maxThreads: 1,
+      workerData: this.#options,
+    });
+    const pool = await this.#pool;
+    const transferList = [...group.chunks, group.blobs].map(({ bytes }) => bytes.buffer);
+    return await pool.run(group, { name: "commit" satisfies keyof typeof thread, transferList });
   }
 }
 
-/** Whether a blob can be committed now; one that cannot be at all is told so. */
-function isComplete(job: BlobJob, changes: IndexChanges, fresh: ReadonlySet<string>): boolean {
+/** Whether a blob can be committed; one that cannot be is told so. */
+function isWanted({ check, reject }: BlobJob): boolean {
   try {
-    job.check();
-    for (const { digest } of job.chunks) {
-      if (fresh.has(digest.hex) || changes.isKnown(digest)) continue;
-      // It was found damaged, and so forgotten, after the writer had seen that it was there.
-      throw new CastoreError(
-        "aborted",
-        `Cannot put blob ${job.digest}: chunk ${digest} was lost meanwhile, put the blob again`,
-      );
-    }
+    check();
     return true;
   } catch (error) {
-    job.reject(error);
+    reject(error);
     return false;
   }
 }
 
-/** What is written to one pack in one commit. */
-interface PackWrite {
-  readonly pack: number;
-  /** Where the first part goes. */
-  readonly from: number;
-  size: number;
-  readonly parts: Uint8Array[];
-}
-
-/** Finds a place for records behind what is committed. */
-class PackLayout {
-  readonly writes: PackWrite[] = [];
-  readonly #maxPackSize: number;
-  readonly #open: OpenPack | undefined;
-
-  constructor(open: OpenPack | undefined, maxPackSize: number) {
-    this.#open = open;
-    this.#maxPackSize = maxPackSize;
+function blobRecords(blobs: readonly BlobJob[]): Records {
+  const records = blobs.map(({ digest, chunks }) => blobRecord(digest, chunks));
+  const length = records.reduce((sum, record) => sum + record.length, 0);
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const record of records) {
+    bytes.set(record, at);
+    at += record.length;
   }
-
-  addChunk({ digest, size, stored: { codec, payload } }: ChunkJob): ChunkLocation {
-    const storedSize = payload.length;
-    const header = chunkHeader(digest, { codec, storedSize, size });
-    const { pack, offset } = this.addRecord(header, payload);
-    return { pack, offset: offset + HEADER_LENGTH, storedSize, size, codec };
-  }
-
-  addRecord(...parts: readonly Uint8Array[]): { pack: number; offset: number } {
-    const length = parts.reduce((sum, part) => sum + part.length, 0);
-    let write = this.writes.at(-1);
-    const open = write ?? this.#open;
-    if (open === undefined || (open.size > 0 && open.size + length > this.#maxPackSize)) {
-      write = this.#begin((open?.pack ?? 0) + 1, 0);
-    } else {
-      write ??= this.#begin(open.pack, open.size);
-    }
-    const offset = write.size;
-    write.parts.push(...parts);
-    write.size += length;
-    return { pack: write.pack, offset };
-  }
-
-  #begin(pack: number, from: number): PackWrite {
-    const write: PackWrite = { pack, from, size: from, parts: [] };
-    this.writes.push(write);
-    return write;
-  }
+  return { bytes, length };
 }

@@ -1,0 +1,61 @@
+import pLimit from "p-limit";
+import { concatBytes } from "../bytes.ts";
+import type { B3Digest } from "../digest.ts";
+import { CastoreError } from "../errors.ts";
+import type { AbortOptions } from "../options.ts";
+import type { BlobService, ChunkMeta } from "./blob-service.ts";
+import { putBlob } from "./put-blob.ts";
+
+/** How many blobs are looked up, read or stored at the same time. */
+const CONCURRENCY = 16;
+
+/** `hasMany` of a service to which a batch is of no advantage. */
+export function hasOneByOne(
+  service: BlobService,
+  digests: readonly B3Digest[],
+  options?: AbortOptions,
+): Promise<readonly boolean[]> {
+  return pLimit(CONCURRENCY).map(digests, (digest) => service.has(digest, options));
+}
+
+/** `readMany` of a service to which a batch is of no advantage. */
+export function readOneByOne(
+  service: BlobService,
+  blobs: readonly ChunkMeta[],
+  options?: AbortOptions,
+): Promise<readonly (Uint8Array | undefined)[]> {
+  return pLimit(CONCURRENCY).map(blobs, (blob) => readWhole(service, blob, options));
+}
+
+/** `putMany` of a service to which a batch is of no advantage. */
+export function putOneByOne(
+  service: BlobService,
+  blobs: readonly Uint8Array[],
+  options?: AbortOptions,
+): Promise<readonly B3Digest[]> {
+  // A copy: the bytes are only lent here, while a writer is given them for good.
+  return pLimit(CONCURRENCY).map(blobs, (data) => putBlob(service, new Uint8Array(data), options));
+}
+
+/** A blob of one length; `undefined` if it is absent, damaged or of another. Never holds more. */
+export async function readWhole(
+  service: BlobService,
+  { digest, size }: ChunkMeta,
+  options?: AbortOptions,
+): Promise<Uint8Array | undefined> {
+  try {
+    const stream = await service.read(digest, options);
+    if (stream === undefined) return undefined;
+    const parts: Uint8Array[] = [];
+    let length = 0;
+    for await (const part of stream) {
+      length += part.length;
+      if (length > size) return undefined;
+      parts.push(part);
+    }
+    return length === size ? concatBytes(parts) : undefined;
+  } catch (error) {
+    if (error instanceof CastoreError && error.code === "data_loss") return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,103 @@
+import { setImmediate as onNextTurn } from "node:timers";
+import type { B3Digest } from "../../digest.ts";
+import { runTask } from "../../worker/pool.ts";
+import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
+import type { GroupCommit } from "./group-commit.ts";
+
+/** How many bytes of records go to a thread together. A longer chunk goes alone. */
+const BATCH_BYTES = 512 * 1024;
+
+/** How many batches are compressed before small ones wait to grow. */
+const EAGER_BATCHES = 2;
+
+/** A chunk on its way into a pack. */
+export interface ChunkJob {
+  /** It is compressed, and waits for the next commit. */
+  readonly queued: () => void;
+  /** Called once: without an argument when it is durable, with the error when it is not. */
+  readonly settle: (failure?: { error: unknown }) => void;
+}
+
+/** Chunks that were gathered for one trip to a thread. */
+interface Batch {
+  readonly bytes: Buffer<ArrayBuffer>;
+  length: number;
+  readonly jobs: ChunkJob[];
+}
+
+/**
+ * Makes records of chunks, has the threads of the pool compress them, and hands them on. Small chunks travel together: those of
+ * one turn of the event loop, or, when the threads have enough to do, as many as fit.
+ */
+export class ChunkEncoder {
+  readonly #commits: GroupCommit;
+  readonly #level: number;
+  #batch: Batch | undefined;
+  #running = 0;
+  #scheduled = false;
+
+  /**
+   * @param commits gets the records
+   * @param level level of zstd
+   */
+  constructor(commits: GroupCommit, level: number) {
+    this.#commits = commits;
+    this.#level = level;
+  }
+
+  /** Takes a chunk. Its bytes are copied. */
+  add(digest: B3Digest, data: Uint8Array, job: ChunkJob): void {
+    const needed = HEADER_LENGTH + data.length;
+    if (this.#batch && this.#batch.length + needed > this.#batch.bytes.length) this.#send();
+    this.#batch ??= this.#newBatch(needed);
+    const { bytes, length: at, jobs } = this.#batch;
+    const size = data.length;
+    writeHeader(bytes, at, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
+    bytes.set(data, at + HEADER_LENGTH);
+    jobs.push(job);
+    this.#batch.length += needed;
+    if (this.#batch.length >= BATCH_BYTES) this.#send();
+    else this.#schedule();
+  }
+
+  #newBatch(needed: number): Batch {
+    const length = Math.max(BATCH_BYTES, needed);
+    const spare = this.#commits.takeSpare(length);
+    const bytes = spare ? Buffer.from(spare.buffer) : Buffer.allocUnsafeSlow(length);
+    return { bytes: bytes as Buffer<ArrayBuffer>, length: 0, jobs: [] };
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    onNextTurn(() => {
+      this.#scheduled = false;
+      if (this.#running < EAGER_BATCHES) this.#send();
+    });
+  }
+
+  #send(): void {
+    const batch = this.#batch;
+    if (batch === undefined) return;
+    this.#batch = undefined;
+    this.#running += 1;
+    void this.#compress(batch).finally(() => {
+      this.#running -= 1;
+      if (this.#running < EAGER_BATCHES) this.#send();
+    });
+  }
+
+  async #compress({ bytes, length, jobs }: Batch): Promise<void> {
+    const settle: ChunkJob["settle"] = (failure) => {
+      for (const job of jobs) job.settle(failure);
+    };
+    try {
+      const task = { bytes: new Uint8Array(bytes.buffer), length, level: this.#level };
+      const records = await runTask("compressRecords", task, [bytes.buffer]);
+      this.#commits.addChunks({ records, settle });
+    } catch (error) {
+      settle({ error });
+    }
+    for (const job of jobs) job.queued();
+  }
+}

@@ -1,0 +1,38 @@
+import { moved } from "../../worker/moved.ts";
+import { encodeChunk } from "./codec.ts";
+import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
+
+/** Records of chunks, one after the other. */
+export interface Records {
+  /** Holds nothing else, so that it can be moved between threads. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** How many of the bytes are records. */
+  readonly length: number;
+}
+
+/**
+ * Compresses the payloads of records where that pays, in place: what is shorter moves up. For a thread
+ * of the pool.
+ *
+ * @param task records of chunks as they are, and the level of zstd
+ */
+export function compressRecords(task: Records & { level: number }): Records {
+  const { buffer, byteOffset } = task.bytes;
+  const bytes = Buffer.from(buffer, byteOffset, task.bytes.length);
+  let length = 0;
+  for (let at = 0; at < task.length; ) {
+    const header = readHeader(bytes, at);
+    // A copy: what is written below may cover it.
+    const digest = header.digest.copy();
+    const start = at + HEADER_LENGTH;
+    at = start + header.size;
+    const { codec, payload } = encodeChunk(bytes.subarray(start, at), task.level);
+    const storedSize = payload.length;
+    if (payload.buffer !== buffer || length + HEADER_LENGTH !== start) {
+      bytes.set(payload, length + HEADER_LENGTH);
+    }
+    writeHeader(bytes, length, { ...header, digest, codec, storedSize });
+    length += HEADER_LENGTH + storedSize;
+  }
+  return moved({ bytes: task.bytes, length }, [buffer]);
+}

@@ -1,0 +1,137 @@
+import type { B3Digest } from "../../digest.ts";
+import {
+  beginWrite,
+  type Database,
+  openDatabase,
+  rollback,
+  sqliteError,
+} from "../../sqlite/database.ts";
+import type { ChunkMeta } from "../blob-service.ts";
+import { type ChunkLocation, INDEX_FORMAT, indexPath } from "./chunk-index.ts";
+import { encodeChunkList } from "./format.ts";
+
+/** The pack that is being filled. */
+export interface OpenPack {
+  readonly pack: number;
+  /** How much of it is committed; whatever stands behind is of no account. */
+  readonly size: number;
+}
+
+/** Changes what `ChunkIndex` reads. */
+export class IndexWriter implements Disposable {
+  readonly #path: string;
+  readonly #db: Database;
+  readonly #statements;
+
+  private constructor(path: string, db: Database) {
+    this.#path = path;
+    this.#db = db;
+    this.#statements = {
+      isKnown: db.prepare<[Uint8Array], 1>("SELECT 1 FROM chunks WHERE digest = ?").pluck(),
+      hasBlob: db.prepare<[Uint8Array], 1>("SELECT 1 FROM blobs WHERE digest = ?").pluck(),
+      openPack: db
+        .prepare<[], [number, number]>("SELECT id, size FROM packs ORDER BY id DESC LIMIT 1")
+        .raw(),
+      setPack: db.prepare<[number, number]>(
+        "INSERT INTO packs VALUES (?, ?) ON CONFLICT DO UPDATE SET size = excluded.size",
+      ),
+      addChunk: db.prepare<[Uint8Array, number, number, number, number, number, number]>(
+        `INSERT INTO chunks (digest, pack, "offset", stored_size, size, codec, live)
+         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      ),
+      useChunk: db.prepare<[Uint8Array]>(
+        "UPDATE chunks SET live = 1 WHERE digest = ? AND NOT live",
+      ),
+      addBlob: db.prepare<[Uint8Array, Uint8Array]>(
+        "INSERT INTO blobs VALUES (?, ?) ON CONFLICT DO NOTHING",
+      ),
+      removeChunk: db.prepare<[Uint8Array, number, number]>(
+        `DELETE FROM chunks WHERE digest = ? AND pack = ? AND "offset" = ?`,
+      ),
+      removeUsers: db.prepare<[Uint8Array]>("DELETE FROM blobs WHERE instr(chunks, ?) > 0"),
+    };
+  }
+
+  /**
+   * Opens the index in the folder of a store.
+   *
+   * @throws CastoreError as `openDatabase`
+   */
+  static async open(folder: string): Promise<IndexWriter> {
+    const path = indexPath(folder);
+    return new IndexWriter(path, await openDatabase(path, INDEX_FORMAT));
+  }
+
+  /**
+   * Runs `body` while this process alone may change the index and its packs. All changes are durable
+   * when it resolves; none is made when it rejects.
+   *
+   * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed
+   */
+  async change(body: () => void, undo: () => void): Promise<void> {
+    try {
+      await beginWrite(this.#db);
+      body();
+      this.#db.exec("COMMIT");
+    } catch (error) {
+      if (this.#db.inTransaction) undo();
+      rollback(this.#db);
+      throw sqliteError(error, `Cannot write to database "${this.#path}"`);
+    }
+  }
+
+  /** The pack that is being filled; `undefined` before the first. */
+  openPack(): OpenPack | undefined {
+    const row = this.#statements.openPack.get();
+    return row && { pack: row[0], size: row[1] };
+  }
+
+  /** Notes how much of a pack is used. */
+  setPack({ pack, size }: OpenPack): void {
+    this.#statements.setPack.run(pack, size);
+  }
+
+  /** Whether a chunk is stored, also by another process just now. */
+  isKnown(digest: B3Digest): boolean {
+    return this.#statements.isKnown.get(digest.bytes) !== undefined;
+  }
+
+  /** @param live whether a blob uses it */
+  addChunk(digest: B3Digest, location: ChunkLocation, live: boolean): void {
+    const { pack, offset, storedSize, size, codec } = location;
+    this.#statements.addChunk.run(
+      digest.bytes,
+      pack,
+      offset,
+      storedSize,
+      size,
+      codec,
+      live ? 1 : 0,
+    );
+  }
+
+  /** Notes that a blob uses a chunk. */
+  useChunk(digest: B3Digest): void {
+    this.#statements.useChunk.run(digest.bytes);
+  }
+
+  /** Whether a blob of two or more chunks is there. */
+  hasBlob(digest: B3Digest): boolean {
+    return this.#statements.hasBlob.get(digest.bytes) !== undefined;
+  }
+
+  /** Makes a blob of two or more chunks readable, all of which are stored. */
+  addBlob(digest: B3Digest, chunks: readonly ChunkMeta[]): void {
+    this.#statements.addBlob.run(digest.bytes, encodeChunkList(chunks));
+  }
+
+  /** Forgets a chunk, unless it is stored elsewhere by now, and the blobs that use it. */
+  forgetChunk(digest: B3Digest, location: ChunkLocation | undefined): void {
+    if (location) this.#statements.removeChunk.run(digest.bytes, location.pack, location.offset);
+    if (!this.isKnown(digest)) this.#statements.removeUsers.run(digest.bytes);
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+}

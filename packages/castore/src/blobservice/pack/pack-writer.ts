@@ -1,0 +1,213 @@
+import { B3Digest } from "../../digest.ts";
+import type { ChunkMeta } from "../blob-service.ts";
+import type { ChunkLocation } from "./chunk-index.ts";
+import type { Records } from "./compress-records.ts";
+import { decodeChunkList, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
+import { IndexWriter, type OpenPack } from "./index-writer.ts";
+import { makePackFolder, truncatePack, writePack } from "./pack-files.ts";
+
+/** What is committed together. */
+export interface CommitGroup {
+  /** Chunks that are not stored yet, as far as is known. */
+  readonly chunks: readonly Records[];
+  /**
+   * Blobs that become readable, as records, those of one chunk included. Their chunks are stored, or in
+   * this group.
+   */
+  readonly blobs: Records;
+  /** Chunks that could not be read, and where they should have been. */
+  readonly lost: readonly { digest: Uint8Array; location: ChunkLocation | undefined }[];
+}
+
+/** A blob that was not committed. */
+export interface IncompleteBlob {
+  /** Its position in the group. */
+  readonly blob: number;
+  /** Digest of a chunk of it that is not stored. */
+  readonly chunk: Uint8Array;
+}
+
+/** The record of a chunk or blob, and what its header says. */
+interface PlacedRecord {
+  readonly header: RecordHeader;
+  readonly bytes: Uint8Array;
+}
+
+interface BlobToCommit extends PlacedRecord {
+  readonly chunks: readonly ChunkMeta[];
+}
+
+/**
+ * Writes to packs and their index: a group of chunks and blobs is one write, one fdatasync and one
+ * transaction. The transaction is begun first: it keeps other processes from writing to the same pack,
+ * and holds the committed length of the pack, so that what a crash leaves behind that length is
+ * overwritten by the next commit.
+ */
+export class PackWriter implements Disposable {
+  readonly #folder: string;
+  readonly #maxPackSize: number;
+  readonly #index: IndexWriter;
+
+  private constructor(folder: string, maxPackSize: number, index: IndexWriter) {
+    this.#folder = folder;
+    this.#maxPackSize = maxPackSize;
+    this.#index = index;
+  }
+
+  /**
+   * @param folder the folder of the store
+   * @param maxPackSize length in bytes at which a pack is full
+   * @throws CastoreError as `openDatabase`
+   */
+  static async open(folder: string, maxPackSize: number): Promise<PackWriter> {
+    makePackFolder(folder);
+    return new PackWriter(folder, maxPackSize, await IndexWriter.open(folder));
+  }
+
+  /**
+   * Commits a group. Everything is durable when it resolves, but for the blobs that it gives back;
+   * nothing is when it rejects.
+   */
+  async commit({ chunks, blobs, lost }: CommitGroup): Promise<readonly IncompleteBlob[]> {
+    const incomplete: IncompleteBlob[] = [];
+    const begun: PackWrite[] = [];
+    // What is behind the committed length is of no account, but it takes room, which may be what lacks.
+    const undo = () => {
+      for (const { pack, from } of begun) truncatePack(this.#folder, pack, from);
+    };
+    await this.#index.change(() => {
+      for (const { digest, location } of lost) {
+        this.#index.forgetChunk(B3Digest.fromBytes(digest), location);
+      }
+      const fresh = this.#freshChunks(chunks);
+      const complete = this.#completeBlobs(blobs, fresh, incomplete);
+      const used = new Set<string>();
+      for (const { chunks } of complete) for (const { digest } of chunks) used.add(digest.hex);
+
+      const layout = new PackLayout(this.#index.openPack(), this.#maxPackSize);
+      const located = [...fresh].map(([hex, { header, bytes }]) => {
+        const { pack, offset } = layout.add(bytes);
+        const { digest, storedSize, size, codec } = header;
+        const location = { pack, offset: offset + HEADER_LENGTH, storedSize, size, codec };
+        return { digest, location, live: used.has(hex) };
+      });
+      for (const { header, chunks, bytes } of complete) {
+        if (chunks.length > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
+      }
+      for (const write of layout.writes) {
+        begun.push(write);
+        writePack(this.#folder, write.pack, write.from, write.parts);
+      }
+      for (const { digest, location, live } of located) {
+        this.#index.addChunk(digest, location, live);
+      }
+      for (const { header, chunks } of complete) {
+        for (const { digest } of chunks) {
+          if (!fresh.has(digest.hex)) this.#index.useChunk(digest);
+        }
+        if (chunks.length > 1) this.#index.addBlob(header.digest, chunks);
+      }
+      for (const { pack, size } of layout.writes) this.#index.setPack({ pack, size });
+    }, undo);
+    return incomplete;
+  }
+
+  [Symbol.dispose](): void {
+    this.#index[Symbol.dispose]();
+  }
+
+  /** The chunks that are not stored yet, by digest in hexadecimal. */
+  #freshChunks(chunks: readonly Records[]): Map<string, PlacedRecord> {
+    const fresh = new Map<string, PlacedRecord>();
+    for (const record of chunks.flatMap((records) => [...eachRecord(records)])) {
+      const { digest } = record.header;
+      if (!fresh.has(digest.hex) && !this.#index.isKnown(digest)) fresh.set(digest.hex, record);
+    }
+    return fresh;
+  }
+
+  /** The blobs all of whose chunks are stored or fresh. */
+  #completeBlobs(
+    blobs: Records,
+    fresh: ReadonlyMap<string, unknown>,
+    incomplete: IncompleteBlob[],
+  ): BlobToCommit[] {
+    const complete: BlobToCommit[] = [];
+    let position = 0;
+    for (const record of eachRecord(blobs)) {
+      const chunks = decodeChunkList(record.bytes.subarray(HEADER_LENGTH));
+      const missing = chunks.find(
+        ({ digest }) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
+      );
+      if (missing === undefined) complete.push({ ...record, chunks });
+      else incomplete.push({ blob: position, chunk: new Uint8Array(missing.digest.bytes) });
+      position += 1;
+    }
+    return complete;
+  }
+}
+
+function* eachRecord({ bytes, length }: Records): Generator<PlacedRecord> {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, length);
+  for (let at = 0; at < length; ) {
+    const header = readHeader(buffer, at);
+    const end = at + HEADER_LENGTH + header.storedSize;
+    yield { header, bytes: buffer.subarray(at, end) };
+    at = end;
+  }
+}
+
+/** What is written to one pack in one commit. */
+interface PackWrite {
+  readonly pack: number;
+  /** Where the first part goes. */
+  readonly from: number;
+  size: number;
+  readonly parts: Uint8Array[];
+}
+
+/** Finds a place for records behind what is committed. */
+class PackLayout {
+  readonly writes: PackWrite[] = [];
+  readonly #maxPackSize: number;
+  readonly #open: OpenPack | undefined;
+
+  constructor(open: OpenPack | undefined, maxPackSize: number) {
+    this.#open = open;
+    this.#maxPackSize = maxPackSize;
+  }
+
+  add(record: Uint8Array): { pack: number; offset: number } {
+    let write = this.writes.at(-1);
+    const open = write ?? this.#open;
+    if (open === undefined || (open.size > 0 && open.size + record.length > this.#maxPackSize)) {
+      write = this.#begin((open?.pack ?? 0) + 1, 0);
+    } else {
+      write ??= this.#begin(open.pack, open.size);
+    }
+    const offset = write.size;
+    append(write.parts, record);
+    write.size += record.length;
+    return { pack: write.pack, offset };
+  }
+
+  #begin(pack: number, from: number): PackWrite {
+    const write: PackWrite = { pack, from, size: from, parts: [] };
+    this.writes.push(write);
+    return write;
+  }
+}
+
+/** Adds a part, to the last one if it stands behind that in memory. */
+function append(parts: Uint8Array[], part: Uint8Array): void {
+  const last = parts.at(-1);
+  if (last?.buffer === part.buffer && last.byteOffset + last.length === part.byteOffset) {
+    parts[parts.length - 1] = new Uint8Array(
+      last.buffer,
+      last.byteOffset,
+      last.length + part.length,
+    );
+  } else {
+    parts.push(part);
+  }
+}
