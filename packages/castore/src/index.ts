@@ -10,7 +10,6 @@ export {
   type ChunkedBlobWriterOptions,
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
-export { GrpcBlobService } from "./blobservice/grpc.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
@@ -42,7 +41,6 @@ export {
 export { B3Digest } from "./digest.ts";
 export { Directory, type DirectoryEntry } from "./directory.ts";
 export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
-export { GrpcDirectoryService } from "./directoryservice/grpc.ts";
 export { MemoryDirectoryService } from "./directoryservice/memory.ts";
 export {
   LeavesToRootValidator,
@@ -52,7 +50,6 @@ export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directory
 export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
-export { type Channel, openChannel } from "./grpc/channel.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";

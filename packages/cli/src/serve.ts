@@ -5,10 +5,11 @@ import { PathInfoService } from "@tvix/proto/store";
 import { RenderingNarCalculationService } from "@tvix/store";
 import { registerStoreServices } from "@tvix/store/rpc";
 import { pino } from "pino";
+import type { ServiceAddresses } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
-import { openServices, type ServiceAddresses } from "./services.ts";
+import { openServices } from "./services.ts";
 
 /** What a daemon is told. */
 export interface DaemonOptions extends ServiceAddresses {

@@ -1,5 +1,3 @@
-import { homedir } from "node:os";
-import { isAbsolute, join } from "node:path";
 import {
   type AbortOptions,
   type BlobService,
@@ -8,61 +6,13 @@ import {
   openDirectoryService,
 } from "@tvix/castore";
 import { openPathInfoService, type PathInfoService } from "@tvix/store";
-import { Option } from "commander";
-
-/** Where the three services are, as given on the command line. */
-export interface ServiceAddresses {
-  blobServiceAddr: string;
-  directoryServiceAddr: string;
-  pathInfoServiceAddr: string;
-}
+import type { ServiceAddresses } from "./addresses.ts";
 
 /** The three services that every command works on. Disposing of it closes them. */
 export interface Services extends AsyncDisposable {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
   readonly pathInfoService: PathInfoService;
-}
-
-/** The options that name the three services, with their environment variables and defaults. */
-export function serviceOptions(defaults: ServiceAddresses): Option[] {
-  return [
-    new Option("--blob-service-addr <url>", "where blobs are stored")
-      .env("BLOB_SERVICE_ADDR")
-      .default(defaults.blobServiceAddr),
-    new Option("--directory-service-addr <url>", "where directories are stored")
-      .env("DIRECTORY_SERVICE_ADDR")
-      .default(defaults.directoryServiceAddr),
-    new Option("--path-info-service-addr <url>", "where path infos are stored")
-      .env("PATH_INFO_SERVICE_ADDR")
-      .default(defaults.pathInfoServiceAddr),
-  ];
-}
-
-/** The services of a daemon on this machine. */
-export function daemonAddresses(): ServiceAddresses {
-  const daemon = "grpc+http://[::1]:8000";
-  return { blobServiceAddr: daemon, directoryServiceAddr: daemon, pathInfoServiceAddr: daemon };
-}
-
-/** Stores in the state folder of this user. */
-export function embeddedAddresses(): ServiceAddresses {
-  const folder = encodeURI(stateFolder());
-  return {
-    blobServiceAddr: `pack://${folder}/blobs`,
-    directoryServiceAddr: `sqlite://${folder}/directories.sqlite`,
-    pathInfoServiceAddr: `sqlite://${folder}/path-infos.sqlite`,
-  };
-}
-
-/** `$STATE_DIRECTORY` (systemd), `/var/lib/tvix-store` for root, the XDG state folder otherwise. */
-function stateFolder(): string {
-  const { STATE_DIRECTORY, XDG_STATE_HOME } = process.env;
-  if (STATE_DIRECTORY) return STATE_DIRECTORY.split(":")[0]!; // systemd lists all, ours is the first
-  if (process.getuid?.() === 0) return "/var/lib/tvix-store";
-  const states =
-    XDG_STATE_HOME && isAbsolute(XDG_STATE_HOME) ? XDG_STATE_HOME : join(homedir(), ".local/state");
-  return join(states, "tvix-store");
 }
 
 /** Opens the three services; none stays open if one of them cannot be opened. */

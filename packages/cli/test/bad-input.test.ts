@@ -1,7 +1,8 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { B3Digest, type Channel, Directory, encodeDirectory, openChannel } from "@tvix/castore";
+import { B3Digest, Directory, encodeDirectory } from "@tvix/castore";
+import { type Channel, openChannel } from "@tvix/castore/grpc";
 import { BlobService, DirectorySchema, DirectoryService, NodeSchema } from "@tvix/proto/castore";
 import { PathInfoService } from "@tvix/proto/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

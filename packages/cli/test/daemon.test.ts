@@ -1,7 +1,8 @@
 import { existsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createClient } from "@connectrpc/connect";
-import { openBlobService, openChannel, putBlob } from "@tvix/castore";
+import { openBlobService, putBlob } from "@tvix/castore";
+import { openChannel } from "@tvix/castore/grpc";
 import { seededBytes } from "@tvix/conformance";
 import { BlobService } from "@tvix/proto/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

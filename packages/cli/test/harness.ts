@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import type { ServiceAddresses } from "../src/services.ts";
+import type { ServiceAddresses } from "../src/addresses.ts";
 
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 

@@ -5,13 +5,14 @@ import {
   encodeDirectory,
   nodeToProto,
   openBlobService,
-  openChannel,
   pathComponent,
   putBlob,
 } from "@tvix/castore";
+import { openChannel } from "@tvix/castore/grpc";
 import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
 import { NodeSchema } from "@tvix/proto/castore";
-import { encodePathInfo, GrpcNarCalculationService, StorePath } from "@tvix/store";
+import { encodePathInfo, StorePath } from "@tvix/store";
+import { GrpcNarCalculationService } from "@tvix/store/grpc";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
 import {

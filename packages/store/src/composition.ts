@@ -2,12 +2,10 @@ import {
   type AbortOptions,
   expectBare,
   grpcOpeners,
-  openChannel,
   openFromRegistry,
   type ServiceRegistry,
   sqlitePath,
 } from "@tvix/castore";
-import { GrpcPathInfoService } from "./pathinfoservice/grpc.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
@@ -37,6 +35,10 @@ const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
     },
     sqlite: async (address, options) =>
       await SqlitePathInfoService.open({ path: sqlitePath(address), ...options }),
-    ...grpcOpeners((address) => new GrpcPathInfoService(openChannel(address))),
+    ...grpcOpeners(async (address) => {
+      const { openChannel } = await import("@tvix/castore/grpc");
+      const { GrpcPathInfoService } = await import("./grpc.ts");
+      return new GrpcPathInfoService(openChannel(address));
+    }),
   },
 };

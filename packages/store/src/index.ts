@@ -2,7 +2,6 @@ export { openPathInfoService } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
 export { StoreError } from "./errors.ts";
 export { importPath } from "./import.ts";
-export { GrpcNarCalculationService } from "./nar/grpc-nar-calculation-service.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
@@ -23,7 +22,6 @@ export {
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
 export type { PathInfo, Signature } from "./pathinfo.ts";
-export { GrpcPathInfoService } from "./pathinfoservice/grpc.ts";
 export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 export type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";

@@ -5,7 +5,7 @@ import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
 import type { AbortOptions } from "../options.ts";
 import { errorOf } from "../worker/failure.ts";
-import { runTask } from "../worker/pool.ts";
+import { runTask, startThreads } from "../worker/pool.ts";
 import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
@@ -83,6 +83,7 @@ export class PackBlobService implements BlobService {
    *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it
    */
   static async open(options: PackOptions): Promise<PackBlobService> {
+    startThreads().catch(() => undefined); // told to whoever needs them
     const index = await ChunkIndex.open(options.path, options);
     try {
       const service = new PackBlobService(options, index);
@@ -170,8 +171,9 @@ export class PackBlobService implements BlobService {
       }
       const digest = B3Digest.of(data);
       digests.push(digest);
-      if (this.#index.stateOf(digest) === "live") continue;
-      const chunk = await this.#storeChunk(digest, data, options);
+      const state = this.#index.stateOf(digest);
+      if (state === "live") continue; // and so durable
+      const chunk = state === "absent" ? await this.#storeAbsent(digest, data, options) : undefined;
       uncut.push({ digest, size: data.length, ...(chunk && { chunk }) });
     }
     await Promise.all(uncut.map(({ chunk }) => chunk?.queued));
@@ -237,22 +239,34 @@ export class PackBlobService implements BlobService {
     data: Uint8Array,
     options?: AbortOptions,
   ): Promise<PendingChunk | undefined> {
-    const found = this.#pending.get(digest.hex);
-    if (found !== undefined || this.#index.stateOf(digest) !== "absent") return found;
+    if (this.#index.stateOf(digest) !== "absent") return undefined;
+    return await this.#storeAbsent(digest, data, options);
+  }
+
+  /** Stores a chunk that is not in the index; gives what is to be waited for. */
+  async #storeAbsent(
+    digest: B3Digest,
+    data: Uint8Array,
+    options?: AbortOptions,
+  ): Promise<PendingChunk> {
+    const { hex } = digest;
+    const found = this.#pending.get(hex);
+    if (found !== undefined) return found;
     await this.#budget.take(data.length, options);
-    const meanwhile = this.#pending.get(digest.hex);
-    if (meanwhile !== undefined || this.#index.stateOf(digest) !== "absent") {
+    // Stored meanwhile by somebody else, it is stored twice at worst: the commit takes only one.
+    const meanwhile = this.#pending.get(hex);
+    if (meanwhile !== undefined) {
       this.#budget.release(data.length);
       return meanwhile;
     }
     const { promise: queued, resolve } = Promise.withResolvers<void>();
     const chunk: PendingChunk = { queued };
-    this.#pending.set(digest.hex, chunk);
+    this.#pending.set(hex, chunk);
     this.#encoder.add(digest, data, {
       queued: resolve,
       settle: (failure) => {
         if (failure !== undefined) chunk.failure = failure;
-        this.#pending.delete(digest.hex);
+        this.#pending.delete(hex);
         this.#budget.release(data.length);
       },
     });

@@ -1,18 +1,15 @@
-import { z } from "zod";
 import type { BlobService } from "../blobservice/blob-service.ts";
-import { GrpcBlobService } from "../blobservice/grpc.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
-import { PackBlobService } from "../blobservice/pack.ts";
+import { PackBlobService, type PackOptions } from "../blobservice/pack.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import { GrpcDirectoryService } from "../directoryservice/grpc.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
-import { openChannel } from "../grpc/channel.ts";
 import type { AbortOptions } from "../options.ts";
 import { openFromRegistry, type ServiceRegistry } from "./registry.ts";
 import {
   addressError,
   expectNoHost,
+  expectNoKeys,
   expectNoPath,
   expectPath,
   parseQuery,
@@ -48,13 +45,7 @@ export function openDirectoryService(
   return openFromRegistry(DIRECTORY_SERVICES, address, options);
 }
 
-const NO_KEYS = z.strictObject({});
-
-const PACK_KEYS = z.strictObject({
-  zstd_level: z.coerce.number().int().min(1).max(22).optional(),
-  avg_chunk_size: z.coerce.number().int().optional(),
-  max_pack_size: z.coerce.number().int().min(1).optional(),
-});
+// What most commands have no use for, and takes long to load, is imported where it is needed.
 
 const BLOB_SERVICES: ServiceRegistry<BlobService> = {
   kind: "blob service",
@@ -64,16 +55,14 @@ const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       return new MemoryBlobService();
     },
     pack: async (address, options) => {
-      const keys = parseQuery(address, PACK_KEYS);
-      return await PackBlobService.open({
-        path: expectPath(address),
-        zstdLevel: keys.zstd_level,
-        averageChunkSize: keys.avg_chunk_size,
-        maxPackSize: keys.max_pack_size,
-        ...options,
-      });
+      const path = expectPath(address);
+      const keys = await packKeys(address);
+      return await PackBlobService.open({ path, ...keys, ...options });
     },
-    ...grpcOpeners((address) => new GrpcBlobService(openChannel(address))),
+    ...grpcOpeners(async (address) => {
+      const { GrpcBlobService, openChannel } = await import("../grpc/index.ts");
+      return new GrpcBlobService(openChannel(address));
+    }),
   },
 };
 
@@ -86,38 +75,52 @@ const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     },
     sqlite: async (address, options) =>
       await SqliteDirectoryService.open({ path: sqlitePath(address), ...options }),
-    ...grpcOpeners((address) => new GrpcDirectoryService(openChannel(address))),
+    ...grpcOpeners(async (address) => {
+      const { GrpcDirectoryService, openChannel } = await import("../grpc/index.ts");
+      return new GrpcDirectoryService(openChannel(address));
+    }),
   },
 };
+
+async function packKeys(address: ServiceAddress): Promise<Partial<PackOptions>> {
+  if (Object.keys(address.query).length === 0) return {};
+  const { PACK_KEYS } = await import("./keys.ts");
+  const keys = parseQuery(address, PACK_KEYS);
+  return {
+    zstdLevel: keys.zstd_level,
+    averageChunkSize: keys.avg_chunk_size,
+    maxPackSize: keys.max_pack_size,
+  };
+}
 
 /** Refuses anything after `scheme://`. */
 export function expectBare(address: ServiceAddress): void {
   expectNoHost(address);
   expectNoPath(address);
-  parseQuery(address, NO_KEYS);
+  expectNoKeys(address);
 }
 
 /** The file of a `sqlite:` address; `":memory:"` for `sqlite://` alone. */
 export function sqlitePath(address: ServiceAddress): string {
-  parseQuery(address, NO_KEYS);
+  expectNoKeys(address);
   expectNoHost(address);
   return address.path === "" ? ":memory:" : expectPath(address);
 }
 
 /** The three gRPC schemes for a client that is made of an address. Nothing is connected yet. */
 export function grpcOpeners<T>(
-  connect: (address: string) => T,
+  connect: (address: string) => Promise<T>,
 ): Record<string, (address: ServiceAddress) => Promise<T>> {
   const overTcp = async (address: ServiceAddress) => {
-    parseQuery(address, NO_KEYS);
+    expectNoKeys(address);
     expectNoPath(address);
     if (address.host === "") throw addressError(address.text, "expected a host, found none");
-    return connect(address.text);
+    return await connect(address.text);
   };
   const overUnix = async (address: ServiceAddress) => {
-    parseQuery(address, NO_KEYS);
+    expectNoKeys(address);
     expectPath(address);
-    return connect(address.text);
+    return await connect(address.text);
   };
   return { "grpc+http": overTcp, "grpc+https": overTcp, "grpc+unix": overUnix };
 }

@@ -63,6 +63,12 @@ export function expectNoPath(address: ServiceAddress): void {
   }
 }
 
+/** Refuses an address that has keys. */
+export function expectNoKeys(address: ServiceAddress): void {
+  const [key] = Object.keys(address.query);
+  if (key !== undefined) throw addressError(address.text, `expected no keys, found "${key}"`);
+}
+
 /** The path of an address that has to have one, other than `/`, and no host. */
 export function expectPath(address: ServiceAddress): string {
   expectNoHost(address);

@@ -1,6 +1,5 @@
 import { readlink } from "node:fs/promises";
 import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
-import { ByteBudget } from "../byte-budget.ts";
 import type { B3Digest } from "../digest.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { CastoreError } from "../errors.ts";
@@ -10,7 +9,7 @@ import { errorOf } from "../worker/failure.ts";
 import { runTask } from "../worker/pool.ts";
 import { fileError } from "./file-error.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
-import type { ReadFiles } from "./read-files.ts";
+import type { ReadFile } from "./read-files.ts";
 import { SourceFile } from "./source-file.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 import { type WalkStep, walkTree } from "./walk.ts";
@@ -35,17 +34,21 @@ export interface ImportOptions extends AbortOptions {
 const SMALL_FILE = 128 * 1024;
 
 /** How many files are read ahead together, and how many steps of the walk are looked at for them. */
-const FILES_PER_STRETCH = 64;
+const FILES_PER_STRETCH = 96;
 const STEPS_PER_STRETCH = 512;
 
 /** How many stretches are read ahead. */
 const STRETCHES_AHEAD = 4;
 
+/**
+ * Where stretches are read to: so many buffers, of so many bytes. They are used again and again, since the
+ * collector of garbage would run all the time for new ones.
+ */
+const SLABS = 10;
+const SLAB_BYTES = 4 * 1024 * 1024;
+
 /** How many larger files, and stretches of small ones, may be on their way to the store. */
 const MAX_IN_FLIGHT = 64;
-
-/** How many bytes of small files may be on their way to the store. */
-const BYTES_IN_FLIGHT = 32 * 1024 * 1024;
 
 /**
  * Stores what is at a path of the local file system: a folder with everything below it, a file, or a
@@ -71,12 +74,12 @@ export async function importPath(
   return await ingestEntries(services.directoryService, entries, { signal: options.signal });
 }
 
-const NOTHING_READ: ReadFiles = { contents: new Uint8Array(0), files: [] };
-
 /** Consecutive steps of the walk, whose small files are read together ahead of their turn. */
 interface Stretch {
   readonly steps: readonly WalkStep[];
-  readonly files: Promise<ReadFiles>;
+  readonly files: Promise<readonly ReadFile[]>;
+  /** What the files are read to. */
+  readonly slab: SharedArrayBuffer;
 }
 
 /** A small file that was read, and is on its way to the store. */
@@ -93,7 +96,8 @@ class FileSystemSource {
   readonly #onProgress: ImportOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
+  readonly #freeSlabs: SharedArrayBuffer[] = [];
+  #slabs = 0;
   /** Whatever has to have ended before the import does. */
   readonly #inFlight = new Set<Promise<unknown>>();
   #entriesRead = 0;
@@ -114,13 +118,16 @@ class FileSystemSource {
     try {
       for (let ended = false; ; ) {
         while (!ended && window.length < STRETCHES_AHEAD) {
-          const stretch = await this.#nextStretch(steps);
+          const slab = this.#takeSlab();
+          if (slab === undefined) break;
+          const stretch = await this.#nextStretch(steps, slab);
           ended = stretch.steps.length === 0;
           if (!ended) window.push(stretch);
         }
         const next = window.shift();
-        if (next === undefined) break;
-        yield* this.#take(next);
+        if (next !== undefined) yield* this.#take(next);
+        else if (ended) break;
+        else await Promise.race(this.#inFlight); // one of them has a slab
       }
       complete = true;
     } finally {
@@ -129,8 +136,18 @@ class FileSystemSource {
     }
   }
 
+  #takeSlab(): SharedArrayBuffer | undefined {
+    if (this.#freeSlabs.length > 0) return this.#freeSlabs.pop();
+    if (this.#slabs === SLABS) return undefined;
+    this.#slabs += 1;
+    return new SharedArrayBuffer(SLAB_BYTES);
+  }
+
   /** Walks on, and begins to read the files that are met. Without steps at the end of the walk. */
-  async #nextStretch(walk: AsyncGenerator<WalkStep, void>): Promise<Stretch> {
+  async #nextStretch(
+    walk: AsyncGenerator<WalkStep, void>,
+    slab: SharedArrayBuffer,
+  ): Promise<Stretch> {
     const steps: WalkStep[] = [];
     const paths: string[] = [];
     while (paths.length < FILES_PER_STRETCH && steps.length < STEPS_PER_STRETCH) {
@@ -139,13 +156,17 @@ class FileSystemSource {
       steps.push(step);
       if (step.type === "file") paths.push(step.at.toString("latin1"));
     }
-    if (paths.length === 0) return { steps, files: Promise.resolve(NOTHING_READ) };
-    const files = runTask("readFiles", { paths, maxSize: SMALL_FILE });
-    return { steps, files: this.#track(files) };
+    const files =
+      paths.length > 0
+        ? runTask("readFiles", { paths, maxSize: SMALL_FILE, slab })
+        : Promise.resolve([]);
+    return { steps, files: this.#track(files), slab };
   }
 
-  async *#take({ steps, files }: Stretch): AsyncGenerator<IngestEntry> {
-    const smallFiles = (await this.#store(await files)).values();
+  async *#take({ steps, files, slab }: Stretch): AsyncGenerator<IngestEntry> {
+    const read = await files;
+    const stored = this.#store(read, slab);
+    const smallFiles = smallFilesOf(read, slab, stored);
     for (const step of steps) {
       this.#signal.throwIfAborted();
       const { path, at, type } = step;
@@ -177,33 +198,16 @@ class FileSystemSource {
         }
       }
     }
+    this.#track(stored.finally(() => this.#freeSlabs.push(slab)));
   }
 
-  /** Begins to store small files. Gives the answer for every file, `undefined` for a larger one. */
-  async #store({ contents, files }: ReadFiles): Promise<(SmallFile | CastoreError | undefined)[]> {
-    const blobs: Uint8Array[] = [];
-    let bytes = 0;
-    for (const file of files) {
-      if (file.type !== "small") continue;
-      blobs.push(contents.subarray(file.at, file.at + file.size));
-      bytes += file.size;
-    }
-    await this.#budget.take(bytes, { signal: this.#signal });
-    const stored =
-      blobs.length > 0
-        ? this.#blobService.putMany(blobs, { signal: this.#signal })
-        : Promise.resolve([]);
-    this.#track(stored.finally(() => this.#budget.release(bytes)));
-    let i = 0;
-    return files.map((file) => {
-      if (file.type === "failed") return errorOf(file.failure);
-      if (file.type === "large") return undefined;
-      const position = i++;
-      const { size, executable } = file;
-      const digest = () => stored.then((digests) => digests[position]!);
-      const node = () => fileNode(digest(), size, executable);
-      return { contents: blobs[position]!, executable, node };
-    });
+  /** Stores the files that were read; gives their digests. */
+  #store(files: readonly ReadFile[], slab: SharedArrayBuffer): Promise<readonly B3Digest[]> {
+    const blobs = files.flatMap((file) =>
+      file.type === "read" ? [new Uint8Array(slab, file.at, file.size)] : [],
+    );
+    if (blobs.length === 0) return Promise.resolve([]);
+    return this.#track(this.#blobService.putMany(blobs, { signal: this.#signal }));
   }
 
   #showSmall({ contents, executable }: SmallFile): void {
@@ -247,6 +251,28 @@ class FileSystemSource {
     );
     this.#inFlight.add(settled);
     return promise;
+  }
+}
+
+/** What became of each file, in order: `undefined` for one that was not read. */
+function* smallFilesOf(
+  files: readonly ReadFile[],
+  slab: SharedArrayBuffer,
+  stored: Promise<readonly B3Digest[]>,
+): Generator<SmallFile | CastoreError | undefined, undefined> {
+  let position = 0;
+  for (const file of files) {
+    if (file.type === "failed") {
+      yield errorOf(file.failure);
+    } else if (file.type === "large") {
+      yield undefined;
+    } else {
+      const { at, size, executable } = file;
+      const i = position++;
+      const digest = () => stored.then((digests) => digests[i]!);
+      const node = () => fileNode(digest(), size, executable);
+      yield { contents: new Uint8Array(slab, at, size), executable, node };
+    }
   }
 }
 

@@ -1,6 +1,4 @@
-import { CastoreError } from "../errors.ts";
 import { type Failure, failureOf } from "../worker/failure.ts";
-import { moved } from "../worker/moved.ts";
 import { SourceFile } from "./source-file.ts";
 
 /** Files to read. */
@@ -9,60 +7,38 @@ export interface ReadFilesTask {
   readonly paths: readonly string[];
   /** Files of up to this many bytes are read. */
   readonly maxSize: number;
+  /** Takes the contents, one after the other. */
+  readonly slab: SharedArrayBuffer;
 }
 
-/** What was read of the files. */
-export interface ReadFiles {
-  readonly contents: Uint8Array;
-  /** What became of each file, in order. */
-  readonly files: readonly ReadFile[];
-}
-
-type ReadFile =
-  /** It stands in the contents from `at` on. */
+/** What became of a file. */
+export type ReadFile =
+  /** It was read: its contents stand in the slab from `at` on. */
   | {
-      readonly type: "small";
+      readonly type: "read";
       readonly at: number;
       readonly size: number;
       readonly executable: boolean;
     }
-  /** It was not read, for its size. */
+  /** It was not read, because it is too large, or there was no room for it. */
   | { readonly type: "large" }
   | { readonly type: "failed"; readonly failure: Failure };
 
 /** Reads many small files at once. For a thread of the pool. */
-export function readFiles({ paths, maxSize }: ReadFilesTask): ReadFiles {
-  using opened = new DisposableStack();
-  let length = 0;
-  const sources = paths.map((path) => {
-    try {
-      const file = opened.use(SourceFile.openSync(Buffer.from(path, "latin1")));
-      if (file.size > maxSize) return undefined;
-      length += file.size + 1;
-      return file;
-    } catch (error) {
-      return failed(error);
-    }
-  });
-  const contents = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+export function readFiles({ paths, maxSize, slab }: ReadFilesTask): readonly ReadFile[] {
   let at = 0;
-  const files = sources.map((file): ReadFile => {
-    if (file === undefined) return { type: "large" };
-    if (!(file instanceof SourceFile)) return file;
-    const { size, executable } = file;
-    const start = at;
-    at += size + 1;
+  return paths.map((path): ReadFile => {
     try {
-      file.readSync(contents.subarray(start, at));
-      return { type: "small", at: start, size, executable };
+      using file = SourceFile.openSync(Buffer.from(path, "latin1"));
+      const { size, executable } = file;
+      const start = at;
+      // With a byte more, to notice a file that grew.
+      if (size > maxSize || start + size + 1 > slab.byteLength) return { type: "large" };
+      file.readSync(new Uint8Array(slab, start, size + 1));
+      at += size;
+      return { type: "read", at: start, size, executable };
     } catch (error) {
-      return failed(error);
+      return { type: "failed", failure: failureOf(error) };
     }
   });
-  return moved({ contents, files }, [contents.buffer]);
-}
-
-function failed(error: unknown): { type: "failed"; failure: Failure } {
-  if (!(error instanceof CastoreError)) throw error;
-  return { type: "failed", failure: failureOf(error) };
 }

@@ -5,9 +5,6 @@ import type * as tasks from "./tasks.ts";
 
 type Tasks = typeof tasks;
 
-/** How long a thread without work lives on. Meanwhile it does not keep the process alive. */
-const IDLE_TIMEOUT_MS = 10_000;
-
 let pool: Promise<Piscina> | undefined;
 
 /**
@@ -21,24 +18,31 @@ export async function runTask<Name extends keyof Tasks>(
   input: Parameters<Tasks[Name]>[0],
   transfer: readonly ArrayBuffer[] = [],
 ): Promise<Awaited<ReturnType<Tasks[Name]>>> {
+  const pool = await startThreads();
+  return await pool.run(input, { name, transferList: [...transfer] });
+}
+
+/** Starts the threads, which takes a while, ahead of the first task. */
+export function startThreads(): Promise<Piscina> {
   pool ??= openPool(`tasks${extname(import.meta.url)}`, import.meta.url, {
+    minThreads: availableParallelism(),
     maxThreads: availableParallelism(),
-    idleTimeout: IDLE_TIMEOUT_MS,
   });
-  return await (await pool).run(input, { name, transferList: [...transfer] });
+  return pool;
 }
 
 /**
- * Makes a pool of threads that run the functions of a module, loaded only now.
+ * Makes a pool of threads that run the functions of a module. Threads without work do not keep the process
+ * alive.
  *
  * @param module file name of the module, beside the one that `base` is the URL of
  */
 export async function openPool(
   module: string,
   base: string,
-  options: { maxThreads: number; idleTimeout?: number; workerData?: unknown },
+  options: { minThreads: number; maxThreads: number; workerData?: unknown },
 ): Promise<Piscina> {
   const { Piscina } = await import("piscina");
   const filename = new URL(module, base).href;
-  return new Piscina({ filename, minThreads: 1, recordTiming: false, ...options });
+  return new Piscina({ filename, recordTiming: false, ...options });
 }

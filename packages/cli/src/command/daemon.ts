@@ -1,7 +1,6 @@
 import { Command, Option } from "commander";
-import { run } from "../run.ts";
+import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import type { DaemonOptions } from "../serve.ts";
-import { embeddedAddresses, serviceOptions } from "../services.ts";
 
 /** `tvix-store daemon` */
 export function daemonCommand(): Command {
@@ -21,12 +20,11 @@ export function daemonCommand(): Command {
         .choices(["trace", "debug", "info", "warn", "error", "silent"])
         .default("info"),
     )
-    .action((options: DaemonOptions) =>
-      run(async (interrupt) => {
-        const { serve } = await import("../serve.ts"); // no other command needs a server
-        await serve(options, interrupt);
-      }),
-    );
+    .action(async (options: DaemonOptions) => {
+      const { serve } = await import("../serve.ts"); // no other command needs a server
+      const { run } = await import("../run.ts");
+      await run((interrupt) => serve(options, interrupt));
+    });
   for (const option of serviceOptions(embeddedAddresses())) command.addOption(option);
   return command;
 }

@@ -1,5 +1,6 @@
 import { type Client, createClient } from "@connectrpc/connect";
-import { type AbortOptions, type Channel, type Node, nodeToProto } from "@tvix/castore";
+import { type AbortOptions, type Node, nodeToProto } from "@tvix/castore";
+import type { Channel } from "@tvix/castore/grpc";
 import { fromConnectError } from "@tvix/castore/rpc";
 import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";

@@ -1,5 +1,6 @@
 import { type Client, createClient } from "@connectrpc/connect";
-import { type AbortOptions, CastoreError, type Channel, equalBytes } from "@tvix/castore";
+import { type AbortOptions, CastoreError, equalBytes } from "@tvix/castore";
+import type { Channel } from "@tvix/castore/grpc";
 import { fromConnectError } from "@tvix/castore/rpc";
 import {
   type PathInfo as PathInfoMessage,

@@ -5,7 +5,7 @@ import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 
 /** How many bytes of records go to a thread together. A longer chunk goes alone. */
-const BATCH_BYTES = 512 * 1024;
+const BATCH_BYTES = 1024 * 1024;
 
 /** How many batches are compressed before small ones wait to grow. */
 const EAGER_BATCHES = 2;
@@ -84,6 +84,7 @@ export class ChunkEncoder {
     void this.#compress(batch).finally(() => {
       this.#running -= 1;
       if (this.#running < EAGER_BATCHES) this.#send();
+      if (this.#running === 0 && this.#batch === undefined) this.#commits.flush();
     });
   }
 

@@ -36,12 +36,19 @@ interface LostJob {
   readonly reject: (error: unknown) => void;
 }
 
+/** Chunks wait for more to be committed with them while less than so many bytes do, */
+const ENOUGH_BYTES = 8 * 1024 * 1024;
+
+/** and for so long at most. */
+const PATIENCE_MS = 20;
+
 /** Buffers of chunks that were committed are kept for reuse, up to so many. */
 const SPARE_BUFFERS = 8;
 
 /**
- * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit ends goes
- * into the next one. The thread starts with the first of them.
+ * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
+ * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts with
+ * the first of them.
  */
 export class GroupCommit implements AsyncDisposable {
   readonly #options: thread.CommitThreadOptions;
@@ -49,6 +56,10 @@ export class GroupCommit implements AsyncDisposable {
   #chunks: ChunksJob[] = [];
   #blobs: BlobJob[] = [];
   #lost: LostJob[] = [];
+  /** Length of the chunks that wait, and what ends their waiting. */
+  #bytes = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #due = false;
   #running: Promise<void> | undefined;
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
 
@@ -58,19 +69,29 @@ export class GroupCommit implements AsyncDisposable {
 
   addChunks(job: ChunksJob): void {
     this.#chunks.push(job);
-    this.#start();
+    this.#bytes += job.records.length;
+    if (this.#bytes >= ENOUGH_BYTES) this.flush();
+    else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
+  }
+
+  /** Commits what was added, since nothing is about to be added. */
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#due = true;
+    this.#running ??= this.#run();
   }
 
   addBlobs(jobs: readonly BlobJob[]): void {
     this.#blobs.push(...jobs);
-    this.#start();
+    if (this.#timer === undefined) this.flush(); // else they go with the chunks
   }
 
   /** Forgets a chunk that cannot be read any more, and resolves when that is durable. */
   forgetChunk(digest: B3Digest, location: ChunkLocation | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#lost.push({ digest, location, resolve, reject });
-      this.#start();
+      this.flush();
     });
   }
 
@@ -82,21 +103,19 @@ export class GroupCommit implements AsyncDisposable {
 
   /** Waits for what was added, and ends the thread. */
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#chunks.length + this.#blobs.length > 0) this.flush();
     while (this.#running !== undefined) await this.#running;
     const pool = await this.#pool;
     await pool?.run(undefined, { name: "close" satisfies keyof typeof thread });
     await pool?.destroy();
   }
 
-  #start(): void {
-    this.#running ??= this.#run();
-  }
-
   async #run(): Promise<void> {
     await Promise.resolve(); // whoever is in the middle of adding several gets them into one commit
-    while (this.#chunks.length + this.#blobs.length + this.#lost.length > 0) {
+    while (this.#due) {
+      this.#due = false;
       const [chunks, blobs, lost] = [this.#chunks, this.#blobs, this.#lost];
-      [this.#chunks, this.#blobs, this.#lost] = [[], [], []];
+      [this.#chunks, this.#blobs, this.#lost, this.#bytes] = [[], [], [], 0];
       await this.#commit(chunks, blobs.filter(isWanted), lost);
     }
     this.#running = undefined;
@@ -142,6 +161,7 @@ export class GroupCommit implements AsyncDisposable {
   async #send(group: CommitGroup): Promise<thread.CommitOutcome> {
     const { url } = import.meta;
     this.#pool ??= openPool(`commit-thread${extname(url)}`, url, {
+      minThreads: 1,
       maxThreads: 1,
       workerData: this.#options,
     });

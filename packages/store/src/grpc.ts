@@ -1,0 +1,2 @@
+export { GrpcNarCalculationService } from "./nar/grpc-nar-calculation-service.ts";
+export { GrpcPathInfoService } from "./pathinfoservice/grpc.ts";
