@@ -112,22 +112,28 @@ class FileSystemSource {
   }
 
   async *entries(root: Buffer): AsyncGenerator<IngestEntry> {
-    const window: Stretch[] = [];
-    const steps = walkTree(root);
+    const walk = walkTree(root);
+    const window: Promise<Stretch>[] = [];
+    let last: Promise<unknown> = Promise.resolve();
     let complete = false;
     try {
       for (let ended = false; ; ) {
         while (!ended && window.length < STRETCHES_AHEAD) {
           const slab = this.#takeSlab();
           if (slab === undefined) break;
-          const stretch = await this.#nextStretch(steps, slab);
-          ended = stretch.steps.length === 0;
-          if (!ended) window.push(stretch);
+          const stretch = this.#track(last.then(() => this.#nextStretch(walk, slab)));
+          window.push(stretch);
+          last = stretch;
         }
-        const next = window.shift();
-        if (next !== undefined) yield* this.#take(next);
-        else if (ended) break;
-        else await Promise.race(this.#inFlight); // one of them has a slab
+        const next = await window.shift();
+        if (next === undefined) {
+          if (ended) break;
+          await Promise.race(this.#inFlight); // one of them has a slab
+        } else if (next.steps.length > 0) {
+          yield* this.#take(next);
+        } else {
+          ended = true;
+        }
       }
       complete = true;
     } finally {
@@ -150,6 +156,7 @@ class FileSystemSource {
   ): Promise<Stretch> {
     const steps: WalkStep[] = [];
     const paths: string[] = [];
+    this.#signal.throwIfAborted();
     while (paths.length < FILES_PER_STRETCH && steps.length < STEPS_PER_STRETCH) {
       const { value: step } = await walk.next();
       if (!step) break;
