@@ -81,8 +81,7 @@ export interface BlobService extends AsyncDisposable {
  */
 export interface BlobWriter extends AsyncDisposable {
   /**
-   * Adds bytes, which are handed over: the caller must not change them afterwards. Resolves when
-   * there is room for more.
+   * Adds bytes, which the caller leaves alone until it resolves. That is when there is room for more.
    */
   write(data: Uint8Array): Promise<void>;
 

@@ -27,7 +27,7 @@ class RecordingSink implements ChunkSink {
 
   async putChunk(digest: B3Digest, data: Uint8Array): Promise<void> {
     this.#record("putChunk");
-    this.put.push({ digest, data });
+    this.put.push({ digest, data: new Uint8Array(data) });
   }
 
   async commit(digest: B3Digest, chunks: readonly ChunkMeta[]): Promise<void> {

@@ -12,8 +12,8 @@ import type { BlobWriter, ChunkMeta } from "./blob-service.ts";
  */
 export interface ChunkSink {
   /**
-   * Takes the next chunk of the blob, which is handed over. Resolves when there is room for more,
-   * not necessarily once the chunk is stored.
+   * Takes the next chunk of the blob, whose bytes are lent until it resolves. That is when there is room
+   * for more, not necessarily once the chunk is stored.
    */
   putChunk(digest: B3Digest, data: Uint8Array): Promise<void>;
 

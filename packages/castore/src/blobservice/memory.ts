@@ -64,7 +64,7 @@ export class MemoryBlobService implements BlobService {
     return new ChunkedBlobWriter(
       {
         putChunk: async ({ hex }, data) => {
-          if (!this.#chunks.has(hex)) staged.set(hex, data);
+          if (!this.#chunks.has(hex)) staged.set(hex, new Uint8Array(data));
         },
         commit: async ({ hex }, chunks) => {
           for (const [key, data] of staged) this.#chunks.set(key, data);

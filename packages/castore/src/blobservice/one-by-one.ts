@@ -33,8 +33,7 @@ export function putOneByOne(
   blobs: readonly Uint8Array[],
   options?: AbortOptions,
 ): Promise<readonly B3Digest[]> {
-  // A copy: the bytes are only lent here, while a writer is given them for good.
-  return pLimit(CONCURRENCY).map(blobs, (data) => putBlob(service, new Uint8Array(data), options));
+  return pLimit(CONCURRENCY).map(blobs, (data) => putBlob(service, data, options));
 }
 
 /** A blob of one length; `undefined` if it is absent, damaged or of another. Never holds more. */

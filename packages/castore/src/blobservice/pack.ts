@@ -164,7 +164,7 @@ export class PackBlobService implements BlobService {
     const uncut: { readonly digest: B3Digest; readonly size: number; chunk?: PendingChunk }[] = [];
     for (const data of blobs) {
       if (data.length > this.#uncutSize) {
-        const stored = putBlob(this, new Uint8Array(data), options);
+        const stored = putBlob(this, data, options);
         stored.catch(() => undefined); // awaited below
         digests.push(stored);
         continue;

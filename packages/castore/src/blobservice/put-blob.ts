@@ -3,8 +3,7 @@ import type { AbortOptions } from "../options.ts";
 import type { BlobService } from "./blob-service.ts";
 
 /**
- * Stores a blob that is in memory. The bytes are handed over: the caller must not change them
- * afterwards.
+ * Stores a blob that is in memory. The caller leaves the bytes alone until it resolves.
  *
  * @returns its digest, once the blob is durable
  */

@@ -77,31 +77,42 @@ export class Chunker {
   }
 
   /**
-   * Adds bytes, which are copied.
-   *
-   * @returns the chunks that they complete, in order, each with a buffer of its own; often none
+   * Adds bytes, and yields the chunks that they complete, in order; often none. To be iterated to its end
+   * before anything else is called. A chunk is only lent: its bytes are used again when the next one is
+   * asked for.
    */
-  push(data: Uint8Array): Uint8Array[] {
-    const chunks: Uint8Array[] = [];
+  *push(data: Uint8Array): Generator<Uint8Array, void> {
     let rest = data;
     while (rest.length > 0) {
       const size = this.#findCut(rest);
       if (size === undefined) {
         this.#keep(rest);
-        break;
+        return;
       }
-      rest = this.#cut(size, rest, chunks);
+      this.#scanned = this.#minSize;
+      this.#hash = 0n;
+      if (this.#pendingSize === 0) {
+        yield rest.subarray(0, size);
+        rest = rest.subarray(size);
+        continue;
+      }
+      const missing = Math.max(size - this.#pendingSize, 0);
+      this.#keep(rest.subarray(0, missing));
+      rest = rest.subarray(missing);
+      yield this.#pending.subarray(0, size);
+      // A cut before a byte that waited for its partner leaves that one for the next chunk.
+      this.#pending.copyWithin(0, size, this.#pendingSize);
+      this.#pendingSize -= size;
     }
-    return chunks;
   }
 
-  /** Ends the stream. Returns the last chunk, of any length; `undefined` if nothing is left. */
+  /**
+   * Ends the stream. Returns the last chunk, of any length, which is the caller's to keep; `undefined` if
+   * nothing is left.
+   */
   finish(): Uint8Array | undefined {
     if (this.#pendingSize === 0) return undefined;
-    const chunk =
-      this.#pendingSize === this.#pending.length
-        ? this.#pending
-        : this.#pending.slice(0, this.#pendingSize);
+    const chunk = this.#pending.subarray(0, this.#pendingSize);
     this.#pending = new Uint8Array(0);
     this.#pendingSize = 0;
     return chunk;
@@ -135,22 +146,6 @@ export class Chunker {
     if (from < 0) window[0] = this.#pending[this.#scanned]!;
     const start = Math.max(from, 0);
     window.set(data.subarray(start, from + length), start - from);
-  }
-
-  /** Ends the current chunk at `size` bytes, and returns what of `data` comes after it. */
-  #cut(size: number, data: Uint8Array, chunks: Uint8Array[]): Uint8Array {
-    const fromPending = Math.min(size, this.#pendingSize);
-    const fromData = size - fromPending;
-    const chunk = allocate(size);
-    chunk.set(this.#pending.subarray(0, fromPending));
-    chunk.set(data.subarray(0, fromData), fromPending);
-    chunks.push(chunk);
-    // A cut before a byte that waited for its partner leaves that one for the next chunk.
-    this.#pending.copyWithin(0, fromPending, this.#pendingSize);
-    this.#pendingSize -= fromPending;
-    this.#scanned = this.#minSize;
-    this.#hash = 0n;
-    return data.subarray(fromData);
   }
 
   #keep(data: Uint8Array): void {

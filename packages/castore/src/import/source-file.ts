@@ -76,21 +76,25 @@ export class SourceFile implements Disposable {
   }
 
   /**
-   * The contents, in order. Each piece is a buffer of its own; the next one is read while one is used.
+   * The contents, in order, in pieces that are only lent: their bytes are used again when the next one is
+   * asked for. The piece after it is read meanwhile.
    *
    * @throws CastoreError `aborted` if the file changes before all of it is read
    */
   async *read(): AsyncGenerator<Uint8Array> {
+    // One byte more than is expected, to notice a file that grew without a further read.
+    const length = Math.min(READ_SIZE, this.size + 1);
+    let [buffer, other] = [Buffer.allocUnsafeSlow(length), Buffer.allocUnsafeSlow(length)];
     let position = 0;
-    let next = this.#readPiece(position);
+    let next = this.#fill(buffer, position);
     try {
-      for (;;) {
-        const piece = await next;
+      for (let ended = false; !ended; ) {
+        const piece = buffer.subarray(0, await next);
         position += piece.length;
-        const isLast = piece.length < READ_SIZE || position > this.size;
-        if (!isLast) next = this.#readPiece(position);
+        ended = piece.length < length || position > this.size;
+        [buffer, other] = [other, buffer];
+        if (!ended) next = this.#fill(buffer, position);
         if (piece.length > 0 && position <= this.size) yield piece;
-        if (isLast) break;
       }
       this.#expectUnchanged(position);
     } catch (error) {
@@ -126,14 +130,7 @@ export class SourceFile implements Disposable {
     }
   }
 
-  /** As much as there is from a position on, up to {@link READ_SIZE}. */
-  async #readPiece(position: number): Promise<Uint8Array> {
-    // One byte more than is expected, to notice a file that grew without a further read.
-    const size = Math.min(READ_SIZE, Math.max(this.size - position, 0) + 1);
-    const buffer = Buffer.allocUnsafeSlow(size);
-    return buffer.subarray(0, await this.#fill(buffer, position));
-  }
-
+  /** Reads from a position on, and gives how much there is, up to the length of the buffer. */
   async #fill(buffer: Buffer, position: number): Promise<number> {
     let filled = 0;
     while (filled < buffer.length) {

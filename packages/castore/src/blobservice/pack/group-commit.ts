@@ -43,7 +43,7 @@ const ENOUGH_BYTES = 8 * 1024 * 1024;
 const PATIENCE_MS = 20;
 
 /** Buffers of chunks that were committed are kept for reuse, up to so many. */
-const SPARE_BUFFERS = 8;
+const SPARE_BUFFERS = 32;
 
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
