@@ -72,8 +72,9 @@ export class PackBlobService implements BlobService {
     this.#options = options;
     this.#index = index;
     this.#commits = new GroupCommit({ folder: path, maxPackSize });
-    this.#encoder = new ChunkEncoder(this.#commits, zstdLevel);
-    this.#uncutSize = (averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE) / 2;
+    const average = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
+    this.#encoder = new ChunkEncoder(this.#commits, { level: zstdLevel, maxSize: average * 2 });
+    this.#uncutSize = average / 2;
   }
 
   /**

@@ -9,17 +9,14 @@ let pool: Promise<Piscina> | undefined;
 
 /**
  * Has a task done by one of the threads that all services and imports of this process share, one for
- * each core. Its result is copied, but for what the task moves.
- *
- * @param transfer buffers in `input` that are moved to the thread: nobody else uses them from here on
+ * each core. Input and result are copied, but for what is in shared buffers, or moved by the task.
  */
 export async function runTask<Name extends keyof Tasks>(
   name: Name,
   input: Parameters<Tasks[Name]>[0],
-  transfer: readonly ArrayBuffer[] = [],
 ): Promise<Awaited<ReturnType<Tasks[Name]>>> {
   const pool = await startThreads();
-  return await pool.run(input, { name, transferList: [...transfer] });
+  return await pool.run(input, { name });
 }
 
 /** Starts the threads, which takes a while, ahead of the first task. */

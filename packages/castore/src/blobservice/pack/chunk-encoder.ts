@@ -4,8 +4,11 @@ import { runTask } from "../../worker/pool.ts";
 import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 
-/** How many bytes of records go to a thread together. A longer chunk goes alone. */
+/** How many bytes of records go to a thread together, unless one chunk is longer. */
 const BATCH_BYTES = 1024 * 1024;
+
+/** How many buffers are kept to be used again. */
+const SPARE_BUFFERS = 40;
 
 /** How many batches are compressed before small ones wait to grow. */
 const EAGER_BATCHES = 2;
@@ -20,7 +23,7 @@ export interface ChunkJob {
 
 /** Chunks that were gathered for one trip to a thread. */
 interface Batch {
-  readonly bytes: Buffer<ArrayBuffer>;
+  readonly bytes: Buffer<SharedArrayBuffer>;
   length: number;
   readonly jobs: ChunkJob[];
 }
@@ -32,39 +35,41 @@ interface Batch {
 export class ChunkEncoder {
   readonly #commits: GroupCommit;
   readonly #level: number;
+  readonly #batchBytes: number;
+  /** They are used again and again, since the collector of garbage would run all the time for new ones. */
+  readonly #spare: SharedArrayBuffer[] = [];
   #batch: Batch | undefined;
   #running = 0;
   #scheduled = false;
 
   /**
    * @param commits gets the records
-   * @param level level of zstd
+   * @param options.level level of zstd
+   * @param options.maxSize length in bytes of the longest chunk
    */
-  constructor(commits: GroupCommit, level: number) {
+  constructor(commits: GroupCommit, options: { level: number; maxSize: number }) {
     this.#commits = commits;
-    this.#level = level;
+    this.#level = options.level;
+    this.#batchBytes = Math.max(BATCH_BYTES, HEADER_LENGTH + options.maxSize);
   }
 
   /** Takes a chunk. Its bytes are copied. */
   add(digest: B3Digest, data: Uint8Array, job: ChunkJob): void {
     const needed = HEADER_LENGTH + data.length;
     if (this.#batch && this.#batch.length + needed > this.#batch.bytes.length) this.#send();
-    this.#batch ??= this.#newBatch(needed);
+    this.#batch ??= this.#newBatch();
     const { bytes, length: at, jobs } = this.#batch;
     const size = data.length;
     writeHeader(bytes, at, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
     bytes.set(data, at + HEADER_LENGTH);
     jobs.push(job);
     this.#batch.length += needed;
-    if (this.#batch.length >= BATCH_BYTES) this.#send();
-    else this.#schedule();
+    this.#schedule();
   }
 
-  #newBatch(needed: number): Batch {
-    const length = Math.max(BATCH_BYTES, needed);
-    const spare = this.#commits.takeSpare(length);
-    const bytes = spare ? Buffer.from(spare.buffer) : Buffer.allocUnsafeSlow(length);
-    return { bytes: bytes as Buffer<ArrayBuffer>, length: 0, jobs: [] };
+  #newBatch(): Batch {
+    const buffer = this.#spare.pop() ?? new SharedArrayBuffer(this.#batchBytes);
+    return { bytes: Buffer.from(buffer), length: 0, jobs: [] };
   }
 
   #schedule(): void {
@@ -88,14 +93,15 @@ export class ChunkEncoder {
     });
   }
 
-  async #compress({ bytes, length, jobs }: Batch): Promise<void> {
+  async #compress({ bytes, length: before, jobs }: Batch): Promise<void> {
     const settle: ChunkJob["settle"] = (failure) => {
+      if (this.#spare.length < SPARE_BUFFERS) this.#spare.push(bytes.buffer);
       for (const job of jobs) job.settle(failure);
     };
     try {
-      const task = { bytes: new Uint8Array(bytes.buffer), length, level: this.#level };
-      const records = await runTask("compressRecords", task, [bytes.buffer]);
-      this.#commits.addChunks({ records, settle });
+      const task = { bytes, length: before, level: this.#level };
+      const length = await runTask("compressRecords", task);
+      this.#commits.addChunks({ records: { bytes, length }, settle });
     } catch (error) {
       settle({ error });
     }

@@ -4,7 +4,6 @@
  */
 import { workerData } from "piscina";
 import { type Failure, failureOf } from "../../worker/failure.ts";
-import { moved } from "../../worker/moved.ts";
 import { type CommitGroup, type IncompleteBlob, PackWriter } from "./pack-writer.ts";
 
 /** What the thread is started with. */
@@ -18,26 +17,18 @@ export interface CommitOutcome {
   /** Why nothing was committed; `undefined` if everything was, but for some blobs. */
   readonly failure?: Failure;
   readonly incomplete: readonly IncompleteBlob[];
-  /** The buffers of the group, to be used again. */
-  readonly buffers: readonly Uint8Array<ArrayBuffer>[];
 }
 
 let writer: PackWriter | undefined;
 
 /** Commits a group. */
 export async function commit(group: CommitGroup): Promise<CommitOutcome> {
-  const buffers = group.chunks.map(({ bytes }) => bytes);
-  const give = (outcome: Omit<CommitOutcome, "buffers">): CommitOutcome =>
-    moved(
-      { ...outcome, buffers },
-      buffers.map(({ buffer }) => buffer),
-    );
   try {
     const { folder, maxPackSize } = workerData as CommitThreadOptions;
     writer ??= await PackWriter.open(folder, maxPackSize);
-    return give({ incomplete: await writer.commit(group) });
+    return { incomplete: await writer.commit(group) };
   } catch (error) {
-    return give({ failure: failureOf(error), incomplete: [] });
+    return { failure: failureOf(error), incomplete: [] };
   }
 }
 

@@ -1,11 +1,10 @@
-import { moved } from "../../worker/moved.ts";
 import { encodeChunk } from "./codec.ts";
 import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
 
-/** Records of chunks, one after the other. */
+/** Records, one after the other. */
 export interface Records {
-  /** Holds nothing else, so that it can be moved between threads. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Begins with the records. Shared by the threads that work on it in turn, unless it is small. */
+  readonly bytes: Uint8Array;
   /** How many of the bytes are records. */
   readonly length: number;
 }
@@ -15,8 +14,9 @@ export interface Records {
  * of the pool.
  *
  * @param task records of chunks as they are, and the level of zstd
+ * @returns the length of the records now
  */
-export function compressRecords(task: Records & { level: number }): Records {
+export function compressRecords(task: Records & { level: number }): number {
   const { buffer, byteOffset } = task.bytes;
   const bytes = Buffer.from(buffer, byteOffset, task.bytes.length);
   let length = 0;
@@ -34,5 +34,5 @@ export function compressRecords(task: Records & { level: number }): Records {
     writeHeader(bytes, length, { ...header, digest, codec, storedSize });
     length += HEADER_LENGTH + storedSize;
   }
-  return moved({ bytes: task.bytes, length }, [buffer]);
+  return length;
 }

@@ -42,9 +42,6 @@ const ENOUGH_BYTES = 8 * 1024 * 1024;
 /** and for so long at most. */
 const PATIENCE_MS = 20;
 
-/** Buffers of chunks that were committed are kept for reuse, up to so many. */
-const SPARE_BUFFERS = 32;
-
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
  * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts with
@@ -61,7 +58,6 @@ export class GroupCommit implements AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #due = false;
   #running: Promise<void> | undefined;
-  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
 
   constructor(options: thread.CommitThreadOptions) {
     this.#options = options;
@@ -93,12 +89,6 @@ export class GroupCommit implements AsyncDisposable {
       this.#lost.push({ digest, location, resolve, reject });
       this.flush();
     });
-  }
-
-  /** A buffer that is used no more, of at least a length, if there is one. */
-  takeSpare(length: number): Uint8Array<ArrayBuffer> | undefined {
-    const spare = this.#spare.pop();
-    return spare !== undefined && spare.length >= length ? spare : undefined;
   }
 
   /** Waits for what was added, and ends the thread. */
@@ -135,8 +125,7 @@ export class GroupCommit implements AsyncDisposable {
       })),
     };
     try {
-      const { failure, incomplete, buffers } = await this.#send(group);
-      this.#spare.push(...buffers.slice(0, SPARE_BUFFERS - this.#spare.length));
+      const { failure, incomplete } = await this.#send(group);
       if (failure !== undefined) throw errorOf(failure);
       for (const { blob, chunk } of incomplete) {
         // It was found damaged, and so forgotten, after the writer had seen that it was there.
@@ -166,8 +155,7 @@ export class GroupCommit implements AsyncDisposable {
       workerData: this.#options,
     });
     const pool = await this.#pool;
-    const transferList = [...group.chunks, group.blobs].map(({ bytes }) => bytes.buffer);
-    return await pool.run(group, { name: "commit" satisfies keyof typeof thread, transferList });
+    return await pool.run(group, { name: "commit" satisfies keyof typeof thread });
   }
 }
 
