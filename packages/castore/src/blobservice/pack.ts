@@ -31,7 +31,7 @@ export interface PackOptions extends AbortOptions {
 }
 
 /** How many bytes of chunks may be compressed, written and committed at the same time. */
-const BYTES_IN_FLIGHT = 32 * 1024 * 1024;
+const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 
 /** How many bytes of chunks one thread reads at a time. */
 const READ_BYTES = 512 * 1024;

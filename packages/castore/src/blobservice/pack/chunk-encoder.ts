@@ -5,7 +5,7 @@ import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 
 /** How many bytes of records go to a thread together, unless one chunk is longer. */
-const BATCH_BYTES = 1024 * 1024;
+const BATCH_BYTES = 512 * 1024;
 
 /** How many buffers are kept to be used again. */
 const SPARE_BUFFERS = 40;

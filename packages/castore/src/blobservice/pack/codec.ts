@@ -27,7 +27,7 @@ export function encodeChunk(data: Uint8Array, level: number): StoredChunk {
       return raw;
     }
   }
-  const payload = zlib.zstdCompressSync(data, options);
+  const payload = zlib.zstdCompressSync(data, { ...options, chunkSize: outputSize(data.length) });
   return isDense(payload, data) ? raw : { codec: CODEC.zstd, payload };
 }
 
@@ -42,8 +42,28 @@ function isDense(compressed: Uint8Array, data: Uint8Array): boolean {
 export function decodeChunk({ codec, payload }: StoredChunk, size: number): Uint8Array | undefined {
   if (codec === CODEC.raw) return payload;
   try {
-    return zlib.zstdDecompressSync(payload, { maxOutputLength: Math.max(size, 1) });
+    return zlib.zstdDecompressSync(payload, {
+      maxOutputLength: Math.max(size, 1),
+      chunkSize: outputSize(size),
+    });
   } catch {
     return undefined; // whatever is wrong with it, these are not the bytes that were put
   }
+}
+
+/** Length of the buffers that output comes in: one is enough for what has any use. In bytes. */
+function outputSize(length: number): number {
+  return Math.max(length, zlib.constants.Z_MIN_CHUNK);
+}
+
+/**
+ * Frees what {@link encodeChunk} or {@link decodeChunk} gave, which nobody uses any more. Left to the
+ * collector of garbage, each thread would pile up 64 MiB.
+ *
+ * @param output not a part of what they were given
+ */
+export function freeOutput(output: Uint8Array): void {
+  const { buffer } = output;
+  // What is shorter shares its memory with others.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
 }

@@ -1,5 +1,5 @@
-import { encodeChunk } from "./codec.ts";
-import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
+import { encodeChunk, freeOutput } from "./codec.ts";
+import { CODEC, HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
 
 /** Records, one after the other. */
 export interface Records {
@@ -28,9 +28,8 @@ export function compressRecords(task: Records & { level: number }): number {
     at = start + header.size;
     const { codec, payload } = encodeChunk(bytes.subarray(start, at), task.level);
     const storedSize = payload.length;
-    if (payload.buffer !== buffer || length + HEADER_LENGTH !== start) {
-      bytes.set(payload, length + HEADER_LENGTH);
-    }
+    bytes.set(payload, length + HEADER_LENGTH);
+    if (codec !== CODEC.raw) freeOutput(payload);
     writeHeader(bytes, length, { ...header, digest, codec, storedSize });
     length += HEADER_LENGTH + storedSize;
   }

@@ -4,7 +4,8 @@ import { systemError } from "../../system-error.ts";
 import { type Failure, failureOf } from "../../worker/failure.ts";
 import { moved } from "../../worker/moved.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
-import { decodeChunk } from "./codec.ts";
+import { decodeChunk, freeOutput } from "./codec.ts";
+import { CODEC } from "./format.ts";
 
 /** Chunks to read. */
 export interface ReadChunksTask {
@@ -91,6 +92,7 @@ function decodeInto(
   const data = decodeChunk({ codec, payload }, size);
   if (data?.length !== size || !B3Digest.of(data).equals(B3Digest.fromBytes(digest))) return false;
   contents.set(data, at);
+  if (codec !== CODEC.raw) freeOutput(data);
   return true;
 }
 
