@@ -44,8 +44,8 @@ const STRETCHES_AHEAD = 4;
  * Where stretches are read to: so many buffers, of so many bytes. They are used again and again, since the
  * collector of garbage would run all the time for new ones.
  */
-const SLABS = 10;
-const SLAB_BYTES = 4 * 1024 * 1024;
+const SLABS = 8;
+const SLAB_BYTES = 2 * 1024 * 1024;
 
 /** How many larger files, and stretches of small ones, may be on their way to the store. */
 const MAX_IN_FLIGHT = 64;
