@@ -1,9 +1,7 @@
 import { once } from "node:events";
-import { registerCastoreServices } from "@tvix/castore/rpc";
-import { BlobService, DirectoryService } from "@tvix/proto/castore";
-import { PathInfoService } from "@tvix/proto/store";
+import { castoreServices } from "@tvix/castore/rpc";
 import { RenderingNarCalculationService } from "@tvix/store";
-import { registerStoreServices } from "@tvix/store/rpc";
+import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceAddresses } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
@@ -25,14 +23,13 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
   await using services = await openServices(options, { signal: interrupt.signal });
   await using server = await startServer({
     addresses: options.listenAddress,
-    routes(router) {
-      registerCastoreServices(router, services);
-      registerStoreServices(router, {
+    services: [
+      ...castoreServices(services),
+      ...storeServices({
         pathInfoService: services.pathInfoService,
         narCalculationService: new RenderingNarCalculationService(services),
-      });
-    },
-    services: [BlobService, DirectoryService, PathInfoService],
+      }),
+    ],
     logger,
   });
   warnOfOpenDoors(options.listenAddress, (address) =>

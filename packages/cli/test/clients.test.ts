@@ -4,8 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
-import { registerCastoreServices } from "@tvix/castore/rpc";
-import { BlobService, DirectoryService } from "@tvix/proto/castore";
+import { castoreServices } from "@tvix/castore/rpc";
 import { expect, it } from "vitest";
 import { type Outcome, temporaryFolder } from "./harness.ts";
 import { type Fixture, startFixture } from "./server-fixture.ts";
@@ -24,8 +23,7 @@ function startCastore(options: { addresses?: readonly string[] } = {}): Promise<
     directoryService: new MemoryDirectoryService(),
   };
   return startFixture({
-    routes: (router) => registerCastoreServices(router, services),
-    services: [BlobService, DirectoryService],
+    services: castoreServices(services),
     ...options,
   });
 }

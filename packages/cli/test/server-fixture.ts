@@ -1,8 +1,15 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { type Client, Code, ConnectError, createClient } from "@connectrpc/connect";
+import {
+  type Client,
+  Code,
+  ConnectError,
+  createClient,
+  type ServiceImpl,
+} from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { B3Digest } from "@tvix/castore";
+import type { ServedService } from "@tvix/castore/rpc";
 import { type BlobChunk, BlobService } from "@tvix/proto/castore";
 import { pino } from "pino";
 import { type Server, type ServerOptions, startServer } from "../src/server/server.ts";
@@ -33,10 +40,9 @@ export async function startFixture(options: Partial<ServerOptions> = {}): Promis
   const putErrors: unknown[] = [];
   const server = await startServer({
     addresses: ["127.0.0.1:0"],
-    services: [BlobService],
     logger: pino({ level: "debug", base: null }, { write: (line) => lines.push(JSON.parse(line)) }),
-    routes: (router) =>
-      router.service(BlobService, {
+    services: [
+      served({
         stat({ digest }) {
           if (digest.length !== 32) throw new ConnectError("bad digest", Code.InvalidArgument);
           if (!blobs.has(B3Digest.fromBytes(digest).hex)) {
@@ -69,6 +75,7 @@ export async function startFixture(options: Partial<ServerOptions> = {}): Promis
           return { digest: digest.bytes };
         },
       }),
+    ],
     ...options,
   });
   const address = server.addresses[0]!;
@@ -83,6 +90,10 @@ export async function startFixture(options: Partial<ServerOptions> = {}): Promis
     [Symbol.asyncDispose]: () => server.terminate(),
   };
   return fixture;
+}
+
+function served(implementation: ServiceImpl<typeof BlobService>): ServedService {
+  return { service: BlobService, implementation };
 }
 
 /** A gRPC client of the fixture. */

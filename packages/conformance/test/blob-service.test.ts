@@ -1,5 +1,5 @@
 import { type BlobService, MemoryDirectoryService, openBlobService } from "@tvix/castore";
-import { registerCastoreServices } from "@tvix/castore/rpc";
+import { castoreServices } from "@tvix/castore/rpc";
 import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -25,11 +25,7 @@ const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
 /** What serves a blob service, and opens it again. */
 function served(blobService: BlobService): Parameters<typeof overGrpc<BlobService>> {
   const directoryService = new MemoryDirectoryService();
-  return [
-    blobService,
-    (router) => registerCastoreServices(router, { blobService, directoryService }),
-    openBlobService,
-  ];
+  return [blobService, castoreServices({ blobService, directoryService }), openBlobService];
 }
 
 for (const [name, options] of Object.entries(backends)) {

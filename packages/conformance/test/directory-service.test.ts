@@ -1,5 +1,5 @@
 import { type DirectoryService, MemoryBlobService, openDirectoryService } from "@tvix/castore";
-import { registerCastoreServices } from "@tvix/castore/rpc";
+import { castoreServices } from "@tvix/castore/rpc";
 import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -26,7 +26,7 @@ function served(directoryService: DirectoryService): Parameters<typeof overGrpc<
   const blobService = new MemoryBlobService();
   return [
     directoryService,
-    (router) => registerCastoreServices(router, { blobService, directoryService }),
+    castoreServices({ blobService, directoryService }),
     openDirectoryService,
   ];
 }

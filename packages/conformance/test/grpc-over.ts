@@ -1,13 +1,13 @@
 import { once } from "node:events";
 import { createServer, type ServerHttp2Session } from "node:http2";
 import { join } from "node:path";
-import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { registerServices, type ServedService } from "@tvix/castore/rpc";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-/** Serves routes on a unix socket in a folder of its own. Disposing of it ends all connections. */
+/** Serves services, by Connect alone, on a unix socket in a folder of its own. Disposing of it ends all connections. */
 async function serve(
-  routes: (router: ConnectRouter) => void,
+  services: readonly ServedService[],
 ): Promise<AsyncDisposable & { readonly address: string }> {
   const folder = temporaryFolder();
   const socket = join(folder.path, "sock");
@@ -19,7 +19,10 @@ async function serve(
     // What was not sent of a stream that is reset counts, in Node.js, until the connection ends.
     maxSessionMemory: 1_000_000,
   };
-  const server = createServer(limits, connectNodeAdapter({ routes }));
+  const server = createServer(
+    limits,
+    connectNodeAdapter({ routes: (router) => registerServices(router, services) }),
+  );
   server.on("session", (session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
@@ -42,10 +45,10 @@ async function serve(
  */
 export async function pairOverGrpc<Service extends AsyncDisposable>(
   backend: Service,
-  routes: (router: ConnectRouter) => void,
+  services: readonly ServedService[],
   connect: (address: string) => Promise<Service>,
 ): Promise<readonly [Service, Service]> {
-  const server = await serve(routes);
+  const server = await serve(services);
   const [first, second] = await Promise.all([connect(server.address), connect(server.address)]);
   return [first, disposingOf(second, server, backend)];
 }

@@ -4,7 +4,7 @@ import {
   type PathInfoService,
   RenderingNarCalculationService,
 } from "@tvix/store";
-import { registerStoreServices } from "@tvix/store/rpc";
+import { storeServices } from "@tvix/store/rpc";
 import { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -34,7 +34,7 @@ function served(pathInfoService: PathInfoService): Parameters<typeof overGrpc<Pa
   });
   return [
     pathInfoService,
-    (router) => registerStoreServices(router, { pathInfoService, narCalculationService }),
+    storeServices({ pathInfoService, narCalculationService }),
     openPathInfoService,
   ];
 }

@@ -6,15 +6,29 @@ import {
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { blobServiceHandler } from "./blob-service-handler.ts";
+import type { ServedService } from "./direct-methods.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
 
 export { fromConnectError, toConnectError } from "./connect-error.ts";
+export { type DirectMethod, directMethods, type ServedService } from "./direct-methods.ts";
+export { readMessages } from "./frames.ts";
 
-/** Serves blobs and directories as `tvix.castore.v1`. */
-export function registerCastoreServices(
-  router: ConnectRouter,
-  services: { blobService: BlobService; directoryService: DirectoryService },
-): void {
-  router.service(BlobServiceDescriptor, blobServiceHandler(services.blobService));
-  router.service(DirectoryServiceDescriptor, directoryServiceHandler(services.directoryService));
+/** Blobs and directories as they are served: `tvix.castore.v1`. */
+export function castoreServices(services: {
+  blobService: BlobService;
+  directoryService: DirectoryService;
+}): readonly ServedService[] {
+  const { blobService, directoryService } = services;
+  return [
+    { service: BlobServiceDescriptor, implementation: blobServiceHandler(blobService) },
+    {
+      service: DirectoryServiceDescriptor,
+      implementation: directoryServiceHandler(directoryService),
+    },
+  ];
+}
+
+/** Registers services with Connect, which serves them over every protocol that it knows. */
+export function registerServices(router: ConnectRouter, services: readonly ServedService[]): void {
+  for (const { service, implementation } of services) router.service(service, implementation);
 }

@@ -2,7 +2,6 @@ import type { IncomingMessage } from "node:http";
 import { constants, type Http2Stream } from "node:http2";
 import {
   Code,
-  ConnectError,
   type ConnectRouter,
   createConnectRouter,
   createContextValues,
@@ -10,20 +9,22 @@ import {
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import { MAX_MESSAGE_BYTES } from "@tvix/castore";
+import { directMethods, registerServices, type ServedService } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
+import { DirectExchange, isDirect } from "./direct-exchange.ts";
+import { cancelled, stopSender } from "./http2-stream.ts";
 import { type HttpHandler, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
 import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
 
 /** Options of {@link createRpcHandler}. */
 export interface RpcHandlerOptions {
-  /** Registers the services. */
+  /** What is served, straight on the streams of HTTP/2 where that can be. */
+  services: readonly ServedService[];
+  /** Registers further services. */
   routes: (router: ConnectRouter) => void;
   /** Gets a line per call. */
   logger: Logger;
 }
-
-/** How long a client may take to notice that its call was answered before it sent everything. */
-const STOP_SENDER_MS = 1_000;
 
 /** First byte of the frame that ends a gRPC-web response. */
 const GRPC_WEB_TRAILER = 0x80;
@@ -32,14 +33,16 @@ const GRPC_WEB_TRAILER = 0x80;
  * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Compressed requests are understood;
  * responses are not compressed, since most of what is served cannot be, and the rest is small.
  */
-export function createRpcHandler({ routes, logger }: RpcHandlerOptions): HttpHandler {
+export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions): HttpHandler {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     compressMinBytes: Number.POSITIVE_INFINITY,
     readMaxBytes: MAX_MESSAGE_BYTES, // after decompression
     interceptors: [noteErrors],
   });
+  registerServices(router, services);
   routes(router);
+  const direct = new Map(services.flatMap((service) => [...directMethods(service)]));
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
   return (request, response) => {
     const path = request.url?.split("?", 1)[0] ?? "";
@@ -52,6 +55,11 @@ export function createRpcHandler({ routes, logger }: RpcHandlerOptions): HttpHan
       httpVersion: request.httpVersion,
       peer: peerOf(request.socket),
     });
+    const method = direct.get(path);
+    if (method && "stream" in request && "stream" in response && isDirect(request.headers)) {
+      void new DirectExchange(request, response, log).run(method);
+      return;
+    }
     const exchange = new Exchange(request, response, log);
     if (handler === undefined) exchange.refuse(path, contentType);
     else exchange.run(handler).catch((error: unknown) => exchange.fail(error));
@@ -177,34 +185,12 @@ class Exchange {
   }
 }
 
-/**
- * Ends a stream that was answered although the client is still sending, as a failed upload is. Such a
- * client has a moment to stop by itself; and only when the answer has left, which no event tells, can
- * the stream be closed without losing it.
- */
-function stopSender(stream: Http2Stream): void {
-  const timer = setInterval(() => {
-    if (stream.state.localClose === 1) stream.close(constants.NGHTTP2_NO_ERROR);
-  }, STOP_SENDER_MS).unref();
-  stream.once("close", () => clearInterval(timer));
-}
-
 /** The two classes of responses have the same methods, with types that cannot be called as one. */
 function common(response: HttpResponse): {
   writeHead(status: number, headers: Record<string, string>): unknown;
   write(chunk: Uint8Array): boolean;
 } {
   return response;
-}
-
-function cancelled(cause?: unknown): ConnectError {
-  return new ConnectError(
-    "the client ended the call before it was complete",
-    Code.Canceled,
-    undefined,
-    undefined,
-    cause,
-  );
 }
 
 /** The status of a gRPC or gRPC-web response, from wherever it stands; `undefined` for Connect. */

@@ -1,5 +1,4 @@
-import type { DescService } from "@bufbuild/protobuf";
-import type { ConnectRouter } from "@connectrpc/connect";
+import type { ServedService } from "@tvix/castore/rpc";
 import { Health } from "@tvix/proto/health";
 import type { Logger } from "pino";
 import { registerHealth } from "./health.ts";
@@ -13,10 +12,8 @@ import { createRpcHandler } from "./rpc-handler.ts";
 export interface ServerOptions {
   /** Where to listen, at least one, in the syntax of {@link parseListenAddress}. */
   addresses: readonly string[];
-  /** Registers the services. Health and reflection are added to them. */
-  routes: (router: ConnectRouter) => void;
-  /** The services that `routes` registers, for health and reflection. */
-  services: readonly DescService[];
+  /** What is served. Health and reflection are added. */
+  services: readonly ServedService[];
   /** Gets one line per call: `info`, `warn` where the server failed, `debug` for health and reflection. */
   logger: Logger;
   /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
@@ -49,14 +46,14 @@ export interface Server extends AsyncDisposable {
  *   machine, `unavailable` for one in use, `permission_denied` for one that the system refuses
  */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { routes, logger, headerTimeoutMs } = options;
+  const { logger, headerTimeoutMs } = options;
   const addresses = options.addresses.map(parseListenAddress);
   const stopping = new AbortController();
-  const services = [...options.services, Health];
+  const services = [...options.services.map(({ service }) => service), Health];
   const port = new OnePort({
     onRequest: createRpcHandler({
+      services: options.services,
       routes(router) {
-        routes(router);
         registerHealth(router, { services, stopping: stopping.signal });
         registerReflection(router, { services, stopping: stopping.signal });
       },
