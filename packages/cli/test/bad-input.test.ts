@@ -2,31 +2,31 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { B3Digest, Directory, encodeDirectory } from "@tvix/castore";
-import { type Channel, openChannel } from "@tvix/castore/grpc";
 import { BlobService, DirectorySchema, DirectoryService, NodeSchema } from "@tvix/proto/castore";
 import { PathInfoService } from "@tvix/proto/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type ConnectChannel, openConnectChannel } from "./connect-client.ts";
 import { type Daemon, embeddedIn, startDaemon, temporaryFolder } from "./harness.ts";
 
 const folder = temporaryFolder();
 let daemon: Daemon;
-let channel: Channel;
+let channel: ConnectChannel;
 beforeAll(async () => {
   daemon = await startDaemon([
     ...[`${folder.path}/sock`, "127.0.0.1:0"].map((address) => `--listen-address=${address}`),
     ...embeddedIn(folder.path),
   ]);
-  channel = openChannel(`grpc+unix://${folder.path}/sock`);
+  channel = openConnectChannel(`${folder.path}/sock`);
 });
 afterAll(async () => {
-  await channel[Symbol.asyncDispose]();
+  channel[Symbol.dispose]();
   await daemon[Symbol.asyncDispose]();
   folder[Symbol.dispose]();
 });
 
-const blobs = () => createClient(BlobService, channel.transport);
-const directories = () => createClient(DirectoryService, channel.transport);
-const pathInfos = () => createClient(PathInfoService, channel.transport);
+const blobs = () => channel.clientOf(BlobService);
+const directories = () => channel.clientOf(DirectoryService);
+const pathInfos = () => channel.clientOf(PathInfoService);
 
 async function* messages<T>(...list: readonly T[]): AsyncGenerator<T> {
   yield* list;

@@ -1,11 +1,10 @@
 import { existsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createClient } from "@connectrpc/connect";
 import { openBlobService, putBlob } from "@tvix/castore";
-import { openChannel } from "@tvix/castore/grpc";
 import { seededBytes } from "@tvix/conformance";
 import { BlobService } from "@tvix/proto/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { openConnectChannel } from "./connect-client.ts";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
 const MEMORY = throughDaemon("memory://");
@@ -79,8 +78,8 @@ describe("tvix-store daemon", () => {
       `--listen-address=${address}`,
       ...embeddedIn(folder.path),
     ]);
-    await using channel = openChannel(`grpc+unix://${address}`);
-    const client = createClient(BlobService, channel.transport);
+    using channel = openConnectChannel(address);
+    const client = channel.clientOf(BlobService);
     const response = await client.put(
       (async function* () {
         yield { data: Buffer.from("before ") };
@@ -105,8 +104,8 @@ describe("tvix-store daemon", () => {
       `--listen-address=${address}`,
       ...embeddedIn(folder.path),
     ]);
-    await using channel = openChannel(`grpc+unix://${address}`);
-    const client = createClient(BlobService, channel.transport);
+    using channel = openConnectChannel(address);
+    const client = channel.clientOf(BlobService);
     const putting = client.put(
       (async function* () {
         yield { data: Buffer.from("never ends") };

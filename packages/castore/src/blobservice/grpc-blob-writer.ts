@@ -1,12 +1,7 @@
-import { create } from "@bufbuild/protobuf";
-import type { Client } from "@connectrpc/connect";
-import {
-  BlobChunkSchema,
-  type BlobService as BlobServiceDescriptor,
-  type PutBlobResponse,
-} from "@tvix/proto/castore";
+import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import type { Channel } from "../grpc/channel.ts";
 import { Upload } from "../grpc/upload.ts";
 import { blake3 } from "../hash/blake3.ts";
 import type { AbortOptions } from "../options.ts";
@@ -17,23 +12,17 @@ const MESSAGE_BYTES = 1024 * 1024;
 
 /** Sends one blob, and checks that the server stored just that. */
 export class GrpcBlobWriter implements BlobWriter {
-  readonly #upload: Upload<{ data: Uint8Array }, PutBlobResponse>;
   readonly #address: string;
+  readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
   readonly #hasher = blake3.createHasher();
   #disposed = false;
   #closed: Promise<B3Digest> | undefined;
 
-  constructor(
-    client: Client<typeof BlobServiceDescriptor>,
-    address: string,
-    options?: AbortOptions,
-  ) {
+  constructor(channel: Channel, options?: AbortOptions) {
+    const { address } = channel;
     this.#address = address;
-    this.#upload = new Upload(
-      (messages, callOptions) => client.put(messages, callOptions),
-      `Cannot put a blob at ${address}`,
-      options?.signal,
-    );
+    const { put } = BlobServiceDescriptor.method;
+    this.#upload = new Upload(channel, put, `Cannot put a blob at ${address}`, options);
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -43,7 +32,7 @@ export class GrpcBlobWriter implements BlobWriter {
     for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
       const part = data.subarray(at, at + MESSAGE_BYTES);
       this.#hasher.update(part);
-      await this.#upload.send(create(BlobChunkSchema, { data: part }));
+      await this.#upload.send({ data: part });
     }
   }
 
@@ -60,7 +49,7 @@ export class GrpcBlobWriter implements BlobWriter {
     if (this.#disposed) return;
     this.#disposed = true;
     this.#hasher.digest(); // frees what the portable implementation holds
-    await this.#upload.cancel(new Error("The blob writer was disposed of"));
+    await this.#upload.cancel();
   }
 
   async #finish(): Promise<B3Digest> {

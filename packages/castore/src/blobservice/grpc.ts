@@ -1,9 +1,9 @@
-import { type Client, createClient } from "@connectrpc/connect";
-import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import { type BlobChunk, BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
 import { collectBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { StreamCall } from "../grpc/stream-call.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
 import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
@@ -11,6 +11,8 @@ import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
 import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
+
+const METHODS = BlobServiceDescriptor.method;
 
 /**
  * Blobs in a gRPC server, verified as they arrive. Nothing of a blob of up to 4 MiB is passed on before
@@ -22,11 +24,9 @@ import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
  */
 export class GrpcBlobService implements BlobService {
   readonly #channel: Channel;
-  readonly #client: Client<typeof BlobServiceDescriptor>;
 
   constructor(channel: Channel) {
     this.#channel = channel;
-    this.#client = createClient(BlobServiceDescriptor, channel.transport);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -69,7 +69,7 @@ export class GrpcBlobService implements BlobService {
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
-    return new GrpcBlobWriter(this.#client, this.#channel.address, options);
+    return new GrpcBlobWriter(this.#channel, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -84,7 +84,8 @@ export class GrpcBlobService implements BlobService {
     const signal = options?.signal;
     signal?.throwIfAborted();
     try {
-      const response = await this.#client.stat({ digest: digest.bytes, sendChunks }, { signal });
+      const request = { digest: digest.bytes, sendChunks };
+      const response = await StreamCall.unary(this.#channel, METHODS.stat, request, { signal });
       return response.chunks.map(({ digest, size }) => ({
         digest: B3Digest.fromBytes(digest),
         size: chunkSize(size),
@@ -113,11 +114,16 @@ export class GrpcBlobService implements BlobService {
     const action = this.#cannot(`read blob ${digest}`);
     const download = new Download(
       digest,
-      (signal) => this.#client.read({ digest: digest.bytes }, { signal }),
+      (signal) => this.#read(digest, signal),
       action,
       options?.signal,
     );
     return (await download.begin()) ? download : undefined;
+  }
+
+  async *#read(digest: B3Digest, signal: AbortSignal): AsyncGenerator<BlobChunk> {
+    const request = { digest: digest.bytes };
+    yield* StreamCall.serverStream(this.#channel, METHODS.read, request, { signal });
   }
 
   #cannot(action: string): string {

@@ -1,14 +1,10 @@
-import { type Client, createClient } from "@connectrpc/connect";
-import {
-  type Directory as DirectoryMessage,
-  DirectoryService as DirectoryServiceDescriptor,
-  type PutDirectoryResponse,
-} from "@tvix/proto/castore";
+import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
 import { directoryFromProto, directoryToProto, encodeDirectory } from "../convert.ts";
 import { B3Digest } from "../digest.ts";
 import type { Directory } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { StreamCall } from "../grpc/stream-call.ts";
 import { Upload } from "../grpc/upload.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
@@ -16,14 +12,14 @@ import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
 import { RootToLeavesValidator } from "./order-validator.ts";
 import { StagedTree } from "./staged-tree.ts";
 
+const METHODS = DirectoryServiceDescriptor.method;
+
 /** Directories in a gRPC server, verified as they arrive. Disposes of its channel. */
 export class GrpcDirectoryService implements DirectoryService {
   readonly #channel: Channel;
-  readonly #client: Client<typeof DirectoryServiceDescriptor>;
 
   constructor(channel: Channel) {
     this.#channel = channel;
-    this.#client = createClient(DirectoryServiceDescriptor, channel.transport);
   }
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
@@ -38,10 +34,11 @@ export class GrpcDirectoryService implements DirectoryService {
 
   openPutter(options?: AbortOptions): DirectoryPutter {
     const { address } = this.#channel;
-    const upload = new Upload<DirectoryMessage, PutDirectoryResponse>(
-      (messages, callOptions) => this.#client.put(messages, callOptions),
+    const upload = new Upload(
+      this.#channel,
+      METHODS.put,
       `Cannot put directories at ${address}`,
-      options?.signal,
+      options,
     );
     let root: B3Digest | undefined;
     return new StagedTree(
@@ -60,7 +57,7 @@ export class GrpcDirectoryService implements DirectoryService {
             );
           }
         },
-        discard: () => upload.cancel(new Error("The directory putter was disposed of")),
+        discard: () => upload.cancel(),
       },
       options,
     );
@@ -79,11 +76,11 @@ export class GrpcDirectoryService implements DirectoryService {
     signal?.throwIfAborted();
     const action = `Cannot get directory ${digest} at ${this.#channel.address}`;
     const validator = new RootToLeavesValidator(digest);
-    const stop = new AbortController(); // ends the call when the reader does
-    const callSignal = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
     try {
       const byWhat = { case: "digest", value: digest.bytes } as const;
-      for await (const message of this.#client.get({ byWhat, recursive }, { signal: callSignal })) {
+      const request = { byWhat, recursive };
+      const messages = StreamCall.serverStream(this.#channel, METHODS.get, request, options);
+      for await (const message of messages) {
         const directory = verified(() => {
           const directory = directoryFromProto(message);
           validator.add(encodeDirectory(directory));
@@ -95,8 +92,6 @@ export class GrpcDirectoryService implements DirectoryService {
       const failure = fromConnectError(error, action, signal);
       if (failure instanceof CastoreError && failure.code === "not_found") return;
       throw failure;
-    } finally {
-      stop.abort();
     }
     if (recursive) verified(() => validator.finish(), action);
   }

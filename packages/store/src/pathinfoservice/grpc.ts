@@ -1,6 +1,5 @@
-import { type Client, createClient } from "@connectrpc/connect";
 import { type AbortOptions, CastoreError, equalBytes } from "@tvix/castore";
-import type { Channel } from "@tvix/castore/grpc";
+import { type Channel, StreamCall } from "@tvix/castore/grpc";
 import { fromConnectError } from "@tvix/castore/rpc";
 import {
   type PathInfo as PathInfoMessage,
@@ -13,14 +12,14 @@ import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { PathInfoService } from "./path-info-service.ts";
 
+const METHODS = PathInfoServiceDescriptor.method;
+
 /** PathInfos in a gRPC server, validated as they arrive. Disposes of its channel. */
 export class GrpcPathInfoService implements PathInfoService {
   readonly #channel: Channel;
-  readonly #client: Client<typeof PathInfoServiceDescriptor>;
 
   constructor(channel: Channel) {
     this.#channel = channel;
-    this.#client = createClient(PathInfoServiceDescriptor, channel.transport);
   }
 
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
@@ -31,7 +30,7 @@ export class GrpcPathInfoService implements PathInfoService {
     let message: PathInfoMessage;
     try {
       const byWhat = { case: "byOutputHash", value: hashPart } as const;
-      message = await this.#client.get({ byWhat }, { signal });
+      message = await StreamCall.unary(this.#channel, METHODS.get, { byWhat }, options);
     } catch (error) {
       const failure = fromConnectError(error, action, signal);
       if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
@@ -46,7 +45,8 @@ export class GrpcPathInfoService implements PathInfoService {
     const action = this.#cannot(`put the PathInfo of ${pathInfo.storePath}`);
     let message: PathInfoMessage;
     try {
-      message = await this.#client.put(pathInfoToProto(pathInfo), { signal });
+      const request = pathInfoToProto(pathInfo);
+      message = await StreamCall.unary(this.#channel, METHODS.put, request, options);
     } catch (error) {
       throw fromConnectError(error, action, signal);
     }
@@ -57,16 +57,11 @@ export class GrpcPathInfoService implements PathInfoService {
     const signal = options?.signal;
     signal?.throwIfAborted();
     const action = this.#cannot("list PathInfos");
-    const stop = new AbortController(); // ends the call when the reader does
-    const callSignal = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
     try {
-      for await (const message of this.#client.list({}, { signal: callSignal })) {
-        yield received(message, action);
-      }
+      const messages = StreamCall.serverStream(this.#channel, METHODS.list, {}, options);
+      for await (const message of messages) yield received(message, action);
     } catch (error) {
       throw fromConnectError(error, action, signal);
-    } finally {
-      stop.abort();
     }
   }
 
