@@ -3,3 +3,7 @@
  * largest directory that can be stored.
  */
 export const MAX_MESSAGE_BYTES: number = 32 * 1024 * 1024;
+
+/** How many blobs, and how many bytes of them, go into one call of the batch service. */
+export const MAX_BATCH_BLOBS: number = 16_384;
+export const MAX_BATCH_BYTES: number = 4 * 1024 * 1024;

@@ -1,5 +1,6 @@
 import { B3Digest, type BlobService, concatBytes, equalBytes, putBlob } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { blobBatchTests } from "./blob-batches.ts";
 import { sharedBlobTests } from "./blob-sharing.ts";
 import {
   EMPTY,
@@ -177,6 +178,7 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
     });
 
     blobWriterTests(() => service, options.create);
+    blobBatchTests(() => service);
   });
 
   if (options.createPair !== undefined) sharedBlobTests(name, options.createPair);

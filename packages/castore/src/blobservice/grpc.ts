@@ -8,6 +8,7 @@ import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
 import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
+import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
 import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
@@ -25,8 +26,11 @@ const METHODS = BlobServiceDescriptor.method;
 export class GrpcBlobService implements BlobService {
   readonly #channel: Channel;
 
+  readonly #batch: GrpcBlobBatch;
+
   constructor(channel: Channel) {
     this.#channel = channel;
+    this.#batch = new GrpcBlobBatch(channel);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -53,19 +57,33 @@ export class GrpcBlobService implements BlobService {
     return download && sliceStream(download.contents(), start, end);
   }
 
-  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const found = await this.#batch.has(digests, options);
+    return found ?? (await hasOneByOne(this, digests, options));
   }
 
-  readMany(
+  async readMany(
     blobs: readonly ChunkMeta[],
     options?: AbortOptions,
   ): Promise<readonly (Uint8Array | undefined)[]> {
-    return readOneByOne(this, blobs, options);
+    const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
+    const found = small ? await this.#batch.read(blobs, options) : undefined;
+    return found ?? (await readOneByOne(this, blobs, options));
   }
 
-  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
-    return putOneByOne(this, blobs, options);
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly B3Digest[]> {
+    if (blobs.some(({ length }) => length > GrpcBlobBatch.MAX_SIZE)) {
+      return await putOneByOne(this, blobs, options);
+    }
+    const hashed = blobs.map((data) => ({ digest: B3Digest.of(data), data }));
+    const digests = hashed.map(({ digest }) => digest);
+    const stored = await this.#batch.has(digests, options);
+    const missing = hashed.filter((_, i) => !stored?.[i]);
+    if (stored && (await this.#batch.put(missing, options))) return digests;
+    return await putOneByOne(this, blobs, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

@@ -1,10 +1,12 @@
 import type { ConnectRouter } from "@connectrpc/connect";
 import {
+  BlobBatchService as BlobBatchServiceDescriptor,
   BlobService as BlobServiceDescriptor,
   DirectoryService as DirectoryServiceDescriptor,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { blobBatchHandler } from "./blob-batch-handler.ts";
 import { blobServiceHandler } from "./blob-service-handler.ts";
 import type { ServedService } from "./direct-methods.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
@@ -13,7 +15,7 @@ export { fromConnectError, toConnectError } from "./connect-error.ts";
 export { type DirectMethod, directMethods, type ServedService } from "./direct-methods.ts";
 export { readMessages } from "./frames.ts";
 
-/** Blobs and directories as they are served: `tvix.castore.v1`. */
+/** Blobs and directories as they are served: `tvix.castore.v1`, and batches of blobs. */
 export function castoreServices(services: {
   blobService: BlobService;
   directoryService: DirectoryService;
@@ -21,6 +23,7 @@ export function castoreServices(services: {
   const { blobService, directoryService } = services;
   return [
     { service: BlobServiceDescriptor, implementation: blobServiceHandler(blobService) },
+    { service: BlobBatchServiceDescriptor, implementation: blobBatchHandler(blobService) },
     {
       service: DirectoryServiceDescriptor,
       implementation: directoryServiceHandler(directoryService),
