@@ -1,5 +1,10 @@
-import { type BlobService, MemoryDirectoryService, openBlobService } from "@tvix/castore";
-import { castoreServices } from "@tvix/castore/rpc";
+import {
+  type BlobService,
+  MemoryBlobService,
+  MemoryDirectoryService,
+  openBlobService,
+} from "@tvix/castore";
+import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -23,9 +28,12 @@ const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
 };
 
 /** What serves a blob service, and opens it again. */
-function served(blobService: BlobService): Parameters<typeof overGrpc<BlobService>> {
-  const directoryService = new MemoryDirectoryService();
-  return [blobService, castoreServices({ blobService, directoryService }), openBlobService];
+function served(
+  blobService: BlobService,
+  isServed: (service: ServedService) => boolean = () => true,
+): Parameters<typeof overGrpc<BlobService>> {
+  const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
+  return [blobService, services.filter(isServed), openBlobService];
 }
 
 for (const [name, options] of Object.entries(backends)) {
@@ -36,3 +44,11 @@ for (const [name, options] of Object.entries(backends)) {
     capabilities,
   });
 }
+
+blobServiceSuite("GrpcBlobService over a server that takes no batches", {
+  create: () =>
+    overGrpc(
+      ...served(new MemoryBlobService(), ({ service }) => service.name !== "BlobBatchService"),
+    ),
+  capabilities,
+});
