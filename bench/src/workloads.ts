@@ -1,0 +1,55 @@
+import type { Subject, Workload } from "./subject.ts";
+import { blobs } from "./subjects/blobs.ts";
+import { copy } from "./subjects/copy.ts";
+import { floor } from "./subjects/floor.ts";
+import type { ImportTrees } from "./subjects/import-steps.ts";
+import { calculateNar, narRender } from "./subjects/nar.ts";
+import { nixStore } from "./subjects/nix-store.ts";
+import { pathInfos } from "./subjects/path-infos.ts";
+import { restic } from "./subjects/restic.ts";
+import { tarZstd } from "./subjects/tar-zstd.ts";
+import { daemonImport, directImport, ours, peer } from "./subjects/tvix-store.ts";
+import { blobFile, changedTree, largeTree, smallTree } from "./trees/seeded.ts";
+import { inspectTree } from "./trees/tree.ts";
+
+/** What is run when no trees are given: generated ones, and a daemon spoken to over its socket. */
+export async function defaultWorkloads(cache: string): Promise<Workload[]> {
+  const small = await inspectTree(await smallTree(cache), "small");
+  const changed = await inspectTree(await changedTree(cache), "changed");
+  const large = await inspectTree(await largeTree(cache), "large");
+  const source = await blobFile(cache);
+  return [
+    treeWorkload({ tree: small, changed }),
+    treeWorkload({ tree: large }),
+    {
+      name: "grpc",
+      trees: [await inspectTree(source, "blobs")],
+      subjects: [blobs(ours, source), blobs(peer, source), pathInfos()],
+    },
+  ];
+}
+
+/** What is run for trees of the user's own. */
+export async function workloadsFor(paths: readonly string[]): Promise<Workload[]> {
+  return await Promise.all(
+    paths.map(async (path) => treeWorkload({ tree: await inspectTree(path, path) })),
+  );
+}
+
+function treeWorkload(trees: ImportTrees): Workload {
+  const { tree, changed } = trees;
+  const subjects: Subject[] = [
+    floor(trees),
+    directImport(ours, trees),
+    daemonImport(ours, trees),
+    directImport(peer, trees),
+    daemonImport(peer, trees),
+    restic(trees),
+    nixStore(trees),
+    copy(trees),
+    tarZstd(trees),
+    narRender(tree),
+    calculateNar(tree),
+  ];
+  return { name: tree.name, trees: changed ? [tree, changed] : [tree], subjects };
+}
