@@ -26,9 +26,12 @@ export function quoteBytes(bytes: Uint8Array): string {
   return bytes.length > 100 ? `"${text}"... (${bytes.length} bytes)` : `"${text}"`;
 }
 
-/** Reads an async iterable to its end into one byte string. For contents known to be small. */
+/**
+ * Reads a stream to its end into one byte string, whose pieces may only be lent. For contents known to be
+ * small.
+ */
 export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for await (const part of stream) parts.push(part);
+  for await (const part of stream) parts.push(new Uint8Array(part));
   return concatBytes(parts);
 }

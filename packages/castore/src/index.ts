@@ -2,6 +2,7 @@ export type {
   BlobService,
   BlobWriter,
   ChunkMeta,
+  LentBlobs,
   ReadOptions,
 } from "./blobservice/blob-service.ts";
 export { type ReadChunkedOptions, readChunked } from "./blobservice/chunked-reader.ts";

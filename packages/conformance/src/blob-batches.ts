@@ -27,7 +27,7 @@ export function blobBatchTests(service: () => BlobService): void {
       const digests = await service().putMany(BATCH);
       expect(digests.map(({ hex }) => hex)).toEqual(BATCH.map((data) => B3Digest.of(data).hex));
       for (const blob of BATCH.slice(0, 8)) await expectStored(service(), blob);
-      const found = await service().readMany(BATCH.map(wanted));
+      const { contents: found } = await service().readMany(BATCH.map(wanted));
       expect(found.length).toBe(BATCH.length);
       found.forEach((contents, i) => {
         expect(contents !== undefined && equalBytes(contents, BATCH[i]!)).toBe(true);
@@ -51,7 +51,7 @@ export function blobBatchTests(service: () => BlobService): void {
     it("gives nothing for a blob that is absent or of another length", async () => {
       const [small, large] = [BATCH[1]!, BATCH[3]!];
       await service().putMany([small, large]);
-      const found = await service().readMany([
+      const { contents: found } = await service().readMany([
         { digest: UNKNOWN, size: 300 },
         { digest: B3Digest.of(small), size: 299 },
         { digest: B3Digest.of(large), size: large.length + 1 },
@@ -69,7 +69,7 @@ export function blobBatchTests(service: () => BlobService): void {
 
     it("takes a batch of nothing", async () => {
       expect(await service().putMany([])).toEqual([]);
-      expect(await service().readMany([])).toEqual([]);
+      expect((await service().readMany([])).contents).toEqual([]);
       expect(await service().hasMany([])).toEqual([]);
     });
 
@@ -82,13 +82,16 @@ export function blobBatchTests(service: () => BlobService): void {
       const lent = BATCH.map((blob) => new Uint8Array(blob));
       await service().putMany(lent);
       for (const bytes of lent) bytes.fill(0);
-      const found = await service().readMany(BATCH.map(wanted));
+      const { contents: found } = await service().readMany(BATCH.map(wanted));
       expect(found.every((contents, i) => contents && equalBytes(contents, BATCH[i]!))).toBe(true);
     });
 
     it("gives the same again when a reader has changed what it got", async () => {
       await service().putMany(BATCH);
-      for (const contents of await service().readMany(BATCH.map(wanted))) contents?.fill(0);
+      {
+        using read = await service().readMany(BATCH.map(wanted));
+        for (const contents of read.contents) contents?.fill(0);
+      }
       for (const blob of BATCH.slice(0, 8)) await expectStored(service(), blob);
     });
 

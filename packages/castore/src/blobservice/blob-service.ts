@@ -9,6 +9,15 @@ export interface ChunkMeta {
   readonly size: number;
 }
 
+/** Contents of blobs, lent until this is disposed of. If it never is, they are garbage some day. */
+export interface LentBlobs extends Disposable {
+  /**
+   * The contents of each blob in the order in which they were asked for; `undefined` for one that is
+   * absent, damaged or of another length.
+   */
+  readonly contents: readonly (Uint8Array | undefined)[];
+}
+
 /** Which part of a blob to read. */
 export interface ReadOptions extends AbortOptions {
   /** First byte to read. Default: 0. At or past the end, nothing is read. */
@@ -38,8 +47,9 @@ export interface BlobService extends AsyncDisposable {
   chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined>;
 
   /**
-   * Reads a blob, or a chunk of a blob, from `offset` on, in pieces of any size. `undefined` if there
-   * is no such blob. The result is iterated once at most; ending early releases what it holds.
+   * Reads a blob, or a chunk of a blob, from `offset` on, in pieces of any size, each of which is only
+   * lent until the next one is asked for. `undefined` if there is no such blob. The result is iterated
+   * once at most; ending early releases what it holds.
    *
    * Iterating throws CastoreError `data_loss` where stored bytes do not match their digest: from then
    * on the blob counts as absent, and putting it again heals it.
@@ -54,13 +64,9 @@ export interface BlobService extends AsyncDisposable {
    * bounds how much that is by the sizes that it asks for.
    *
    * @param blobs digest of each, and what length in bytes it should have
-   * @returns the contents of each in order; `undefined` for one that is absent, damaged or of another
-   *   length, of which {@link BlobService.read} says more
+   * @returns their contents, which {@link BlobService.read} says more about where they are not there
    */
-  readMany(
-    blobs: readonly ChunkMeta[],
-    options?: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]>;
+  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs>;
 
   /**
    * Stores many blobs that are in memory, which costs much less than one by one. The caller bounds how

@@ -9,6 +9,8 @@ export interface ReadChunkedOptions extends ReadOptions {
    * A chunk larger than that is fetched alone. Default: 4 MiB.
    */
   readAhead?: number;
+  /** Is given the buffer of each chunk that was yielded and is no longer lent. Default: nobody is. */
+  release?: (buffer: ArrayBuffer) => void;
 }
 
 const DEFAULT_READ_AHEAD = 4 * 1024 * 1024;
@@ -22,7 +24,7 @@ interface Piece {
 
 /**
  * Reads a range of a blob by fetching the chunks that it overlaps, some ahead of the reader, and
- * yields them in order. Iterated once at most. However iterating ends, no fetch is left running.
+ * yields them in order, each lent until the next one is asked for. Iterated once at most. However iterating ends, no fetch is left running.
  *
  * @param chunks all chunks of the blob in order
  * @param fetch gives the bytes of a chunk, verified; called for one chunk while others are under way
@@ -39,7 +41,7 @@ export function readChunked(
   signal?.throwIfAborted();
   const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
   const { start, end } = resolveRange(size, options);
-  return readPieces(piecesOf(chunks, start, end), fetch, readAhead, signal);
+  return readPieces(piecesOf(chunks, start, end), fetch, { ...options, readAhead, signal });
 }
 
 /**
@@ -78,9 +80,9 @@ function piecesOf(chunks: readonly ChunkMeta[], start: number, end: number): Pie
 async function* readPieces(
   pieces: readonly Piece[],
   fetch: (chunk: ChunkMeta, options?: AbortOptions) => Promise<Uint8Array>,
-  readAhead: number,
-  callerSignal: AbortSignal | undefined,
+  options: ReadChunkedOptions & { readAhead: number },
 ): AsyncGenerator<Uint8Array, void, void> {
+  const { readAhead, release, signal: callerSignal } = options;
   const abandon = new AbortController();
   const signals = [abandon.signal, ...(callerSignal === undefined ? [] : [callerSignal])];
   // A single piece is awaited before anything can end the reading: most blobs need no signal of ours.
@@ -116,6 +118,7 @@ async function* readPieces(
       const data = await ahead.shift()!;
       callerSignal?.throwIfAborted();
       yield data;
+      release?.(data.buffer as ArrayBuffer);
       bytesAhead -= chunk.size;
     }
   } finally {

@@ -6,12 +6,12 @@ import type { Channel } from "../grpc/channel.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
-import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
+import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
-import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
+import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "./one-by-one.ts";
 
 const METHODS = BlobServiceDescriptor.method;
 
@@ -62,13 +62,10 @@ export class GrpcBlobService implements BlobService {
     return found ?? (await hasOneByOne(this, digests, options));
   }
 
-  async readMany(
-    blobs: readonly ChunkMeta[],
-    options?: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]> {
+  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
     const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
     const found = small ? await this.#batch.read(blobs, options) : undefined;
-    return found ?? (await readOneByOne(this, blobs, options));
+    return found ? ownBlobs(found) : await readOneByOne(this, blobs, options);
   }
 
   async putMany(

@@ -1,6 +1,6 @@
 import type { B3Digest } from "../digest.ts";
 import type { AbortOptions } from "../options.ts";
-import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
+import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";
 import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
@@ -48,10 +48,7 @@ export class MemoryBlobService implements BlobService {
     return hasOneByOne(this, digests, options);
   }
 
-  readMany(
-    blobs: readonly ChunkMeta[],
-    options?: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]> {
+  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
     return readOneByOne(this, blobs, options);
   }
 

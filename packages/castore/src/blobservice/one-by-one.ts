@@ -1,9 +1,8 @@
 import pLimit from "p-limit";
-import { concatBytes } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
-import type { BlobService, ChunkMeta } from "./blob-service.ts";
+import type { BlobService, ChunkMeta, LentBlobs } from "./blob-service.ts";
 import { putBlob } from "./put-blob.ts";
 
 /** How many blobs are looked up, read or stored at the same time. */
@@ -19,12 +18,18 @@ export function hasOneByOne(
 }
 
 /** `readMany` of a service to which a batch is of no advantage. */
-export function readOneByOne(
+export async function readOneByOne(
   service: BlobService,
   blobs: readonly ChunkMeta[],
   options?: AbortOptions,
-): Promise<readonly (Uint8Array | undefined)[]> {
-  return pLimit(CONCURRENCY).map(blobs, (blob) => readWhole(service, blob, options));
+): Promise<LentBlobs> {
+  const readBlob = (blob: ChunkMeta) => readWhole(service, blob, options);
+  return ownBlobs(await pLimit(CONCURRENCY).map(blobs, readBlob));
+}
+
+/** Contents that nobody needs back. */
+export function ownBlobs(contents: readonly (Uint8Array | undefined)[]): LentBlobs {
+  return { contents, [Symbol.dispose]: () => undefined };
 }
 
 /** `putMany` of a service to which a batch is of no advantage. */
@@ -45,14 +50,14 @@ export async function readWhole(
   try {
     const stream = await service.read(digest, options);
     if (stream === undefined) return undefined;
-    const parts: Uint8Array[] = [];
+    const contents = new Uint8Array(size);
     let length = 0;
     for await (const part of stream) {
+      if (length + part.length > size) return undefined;
+      contents.set(part, length);
       length += part.length;
-      if (length > size) return undefined;
-      parts.push(part);
     }
-    return length === size ? concatBytes(parts) : undefined;
+    return length === size ? contents : undefined;
   } catch (error) {
     if (error instanceof CastoreError && error.code === "data_loss") return undefined;
     throw error;

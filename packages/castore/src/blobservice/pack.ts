@@ -1,3 +1,4 @@
+import { bufferPool, sharedBufferPool } from "../buffer-pool.ts";
 import { ByteBudget } from "../byte-budget.ts";
 import { concatBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
@@ -6,7 +7,7 @@ import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
 import type { AbortOptions } from "../options.ts";
 import { errorOf } from "../worker/failure.ts";
 import { runTask, startThreads } from "../worker/pool.ts";
-import type { BlobService, BlobWriter, ChunkMeta, ReadOptions } from "./blob-service.ts";
+import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
 import { readWhole } from "./one-by-one.ts";
@@ -36,11 +37,22 @@ const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 /** How many bytes of chunks one thread reads at a time. */
 const READ_BYTES = 512 * 1024;
 
+/** The buffers for that. */
+const READ_BUFFERS = { minBytes: READ_BYTES, maxSpare: 16 };
+
 /** A chunk on its way into a pack. */
 interface PendingChunk {
   /** Resolves when it stands in the queue of the next commit. */
   readonly queued: Promise<void>;
   failure?: { readonly error: unknown };
+}
+
+/** Chunks that were read together. */
+interface ReadBatch {
+  /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
+  readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
+  /** What they stand in. */
+  readonly buffer?: ArrayBuffer;
 }
 
 /** A chunk that is to be read. */
@@ -62,6 +74,9 @@ export class PackBlobService implements BlobService {
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;
   readonly #encoder: ChunkEncoder;
+  /** What threads read chunks to, and what readers are lent. */
+  readonly #slabs = sharedBufferPool(READ_BUFFERS);
+  readonly #buffers = bufferPool(READ_BUFFERS);
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #pending = new Map<string, PendingChunk>();
   /** Blobs up to this length are one chunk, whatever is in them. */
@@ -118,7 +133,8 @@ export class PackBlobService implements BlobService {
     const chunk = this.#index.findChunk(digest);
     const chunks = chunk ? [{ digest, size: chunk.size }] : this.#index.findBlob(digest);
     if (chunks === undefined) return undefined;
-    return readChunked(chunks, ({ digest }) => this.#readChunk(digest), options);
+    const release = (buffer: ArrayBuffer) => this.#buffers.give(buffer);
+    return readChunked(chunks, ({ digest }) => this.#readChunk(digest), { ...options, release });
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -126,16 +142,13 @@ export class PackBlobService implements BlobService {
     return digests.map((digest) => this.#isReadable(digest));
   }
 
-  async readMany(
-    blobs: readonly ChunkMeta[],
-    options?: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]> {
+  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
     options?.signal?.throwIfAborted();
-    const parts: Promise<readonly (Uint8Array | CastoreError | undefined)[]>[] = [];
+    const parts: Promise<ReadBatch>[] = [];
     let batch: WantedChunk[] = [];
     let bytes = 0;
     const readBatch = () => {
-      parts.push(this.#readChunks(batch));
+      if (batch.length > 0) parts.push(this.#readChunks(batch));
       [batch, bytes] = [[], 0];
     };
     for (const { digest, size } of blobs) {
@@ -147,13 +160,20 @@ export class PackBlobService implements BlobService {
       } else {
         readBatch();
         const whole = location ? undefined : readWhole(this, { digest, size }, options);
-        parts.push(Promise.all([whole]));
+        parts.push(Promise.resolve(whole).then((contents) => ({ contents: [contents] })));
       }
     }
     readBatch();
-    const found = (await Promise.all(parts)).flat();
+    const found = await Promise.all(parts);
     options?.signal?.throwIfAborted();
-    return found.map((contents) => (contents instanceof CastoreError ? undefined : contents));
+    return {
+      contents: found.flatMap(({ contents }) =>
+        contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
+      ),
+      [Symbol.dispose]: () => {
+        for (const { buffer } of found) if (buffer !== undefined) this.#buffers.give(buffer);
+      },
+    };
   }
 
   async putMany(
@@ -278,21 +298,22 @@ export class PackBlobService implements BlobService {
   async #readChunk(digest: B3Digest): Promise<Uint8Array> {
     const location = this.#index.findChunk(digest);
     if (location === undefined) throw await this.#lost(digest, "it is not in the index");
-    const [contents] = await this.#readChunks([{ digest, location }]);
+    const [contents] = (await this.#readChunks([{ digest, location }])).contents;
     if (contents instanceof CastoreError) throw contents;
     return contents!;
   }
 
-  /** The contents of chunks, verified; an error for each that is damaged, and now forgotten. */
-  async #readChunks(
-    chunks: readonly WantedChunk[],
-  ): Promise<readonly (Uint8Array | CastoreError)[]> {
-    if (chunks.length === 0) return [];
+  /** Reads chunks. */
+  async #readChunks(chunks: readonly WantedChunk[]): Promise<ReadBatch> {
     const locations = chunks.map(({ location }) => location);
     const digests = new Uint8Array(concatBytes(chunks.map(({ digest }) => digest.bytes)));
     const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#options.path, pack)]));
-    const task = { locations, digests, paths };
-    const { contents, damaged, failure } = await runTask("readChunks", task);
+    const length = locations.reduce((sum, { size }) => sum + size, 0);
+    const slab = this.#slabs.take(length);
+    const { damaged, failure } = await runTask("readChunks", { locations, digests, paths, slab });
+    const buffer = this.#buffers.take(length);
+    new Uint8Array(buffer).set(new Uint8Array(slab, 0, length));
+    this.#slabs.give(slab);
     if (failure !== undefined) throw errorOf(failure);
     const errors = new Map<number, CastoreError>();
     for (const [i, what] of damaged) {
@@ -301,11 +322,12 @@ export class PackBlobService implements BlobService {
       errors.set(i, await this.#lost(digest, `${where} is ${what}`, location));
     }
     let at = 0;
-    return locations.map(({ size }, i) => {
-      const data = contents.subarray(at, at + size);
+    const contents = locations.map(({ size }, i) => {
+      const data = new Uint8Array(buffer, at, size);
       at += size;
       return errors.get(i) ?? data;
     });
+    return { contents, buffer };
   }
 
   /** Forgets a chunk that cannot be read any more, so that putting it again heals. */

@@ -1,5 +1,6 @@
 import { readlink } from "node:fs/promises";
 import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
+import { sharedBufferPool } from "../buffer-pool.ts";
 import type { B3Digest } from "../digest.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { CastoreError } from "../errors.ts";
@@ -40,10 +41,7 @@ const STEPS_PER_STRETCH = 512;
 /** How many stretches are read ahead. */
 const STRETCHES_AHEAD = 4;
 
-/**
- * Where stretches are read to: so many buffers, of so many bytes. They are used again and again, since the
- * collector of garbage would run all the time for new ones.
- */
+/** What stretches are read to: so many buffers, of so many bytes. */
 const SLABS = 8;
 const SLAB_BYTES = 2 * 1024 * 1024;
 
@@ -96,8 +94,8 @@ class FileSystemSource {
   readonly #onProgress: ImportOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #freeSlabs: SharedArrayBuffer[] = [];
-  #slabs = 0;
+  readonly #slabs = sharedBufferPool({ minBytes: SLAB_BYTES, maxSpare: SLABS });
+  #slabsInUse = 0;
   /** Whatever has to have ended before the import does. */
   readonly #inFlight = new Set<Promise<unknown>>();
   #entriesRead = 0;
@@ -143,10 +141,9 @@ class FileSystemSource {
   }
 
   #takeSlab(): SharedArrayBuffer | undefined {
-    if (this.#freeSlabs.length > 0) return this.#freeSlabs.pop();
-    if (this.#slabs === SLABS) return undefined;
-    this.#slabs += 1;
-    return new SharedArrayBuffer(SLAB_BYTES);
+    if (this.#slabsInUse === SLABS) return undefined;
+    this.#slabsInUse += 1;
+    return this.#slabs.take();
   }
 
   /** Walks on, and begins to read the files that are met. Without steps at the end of the walk. */
@@ -205,7 +202,11 @@ class FileSystemSource {
         }
       }
     }
-    this.#track(stored.finally(() => this.#freeSlabs.push(slab)));
+    const release = () => {
+      this.#slabsInUse -= 1;
+      this.#slabs.give(slab);
+    };
+    this.#track(stored.finally(release));
   }
 
   /** Stores the files that were read; gives their digests. */

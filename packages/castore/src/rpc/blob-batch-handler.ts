@@ -33,9 +33,10 @@ export function blobBatchHandler(
           size: Number(size),
         }));
         expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
-        const found = await blobService.readMany(wanted, { signal });
+        // Not disposed of: what it lends is sent later.
+        const { contents } = await blobService.readMany(wanted, { signal });
         return {
-          blobs: found.map((contents) =>
+          blobs: contents.map((contents) =>
             create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),
           ),
         };

@@ -1,10 +1,11 @@
 import {
   type AbortOptions,
+  type B3Digest,
   type BlobService,
-  collectBytes,
   type DirectoryEntry,
   type DirectoryService,
   type FileNode,
+  type LentBlobs,
   type Node,
   type PathComponent,
   quoteBytes,
@@ -19,15 +20,18 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
-/** A file of up to this many bytes is read ahead of its turn. */
+/** A file of up to this many bytes is read ahead of its turn, together with others. */
 const SMALL_FILE = 256 * 1024;
 
-/** How much is read ahead: nodes, and bytes of files among them. */
-const NODES_AHEAD = 64;
-const BYTES_AHEAD = 4 * 1024 * 1024;
+/** How much is read together: steps of the walk, and bytes of the files among them. */
+const STEPS_PER_STRETCH = 256;
+const BYTES_PER_STRETCH = 1024 * 1024;
+
+/** How many stretches are read ahead. */
+const STRETCHES_AHEAD = 3;
 
 /**
- * Renders the NAR of a tree, in pieces of up to a few hundred KiB. Memory does not depend on the size
+ * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. Memory does not depend on the size
  * of the tree, but on its depth and the widest directory. However iterating ends, nothing is left
  * being read.
  *
@@ -63,9 +67,8 @@ export async function* renderNar(
             if (data.length > 0) writer.contents(data);
             yield* ready.splice(0);
           }
-        } else {
-          const data = await contents;
-          if (data.length > 0) writer.contents(data);
+        } else if (contents.length > 0) {
+          writer.contents(contents);
         }
     }
     if (ready.length > 0) yield* ready.splice(0);
@@ -97,12 +100,18 @@ type Step =
       readonly target: SymlinkTarget;
     };
 
-/** A step, and the contents of a small file that were asked for ahead of its turn. */
+/** A step, and the contents of a file that were read ahead. */
 interface StepAhead {
   readonly step: Step;
-  readonly contents?: Promise<Uint8Array>;
-  /** How long these contents are, in bytes. */
-  readonly size: number;
+  /** `undefined` for what is no file, is large, or could not be read: reading it again tells why. */
+  readonly contents: Uint8Array | undefined;
+}
+
+/** Consecutive steps, whose small files are read together. */
+interface Stretch {
+  readonly steps: readonly Step[];
+  /** What was read of the small files among the steps, in order. */
+  readonly read: Promise<LentBlobs>;
 }
 
 async function* readAhead(
@@ -112,36 +121,54 @@ async function* readAhead(
 ): AsyncGenerator<StepAhead> {
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const steps = walkNodes(root, sources.directoryService, signal);
-  /** The step that was yielded last is the first in it, until the next one is asked for. */
-  const window: StepAhead[] = [];
-  let bytes = 0;
+  const walk = walkNodes(root, sources.directoryService, signal);
+  const window: Stretch[] = [];
   try {
     for (let ended = false; ; ) {
-      while (!ended && window.length < NODES_AHEAD && bytes < BYTES_AHEAD) {
-        const { value: step } = await steps.next();
-        if (step === undefined) {
-          ended = true;
-        } else if (step.type === "file" && step.file.size <= SMALL_FILE) {
-          const contents = collectBytes(readFile(step, sources, signal));
-          contents.catch(() => undefined); // whoever takes the step is told
-          const size = Number(step.file.size);
-          bytes += size;
-          window.push({ step, contents, size });
-        } else {
-          window.push({ step, size: 0 });
-        }
+      while (!ended && window.length < STRETCHES_AHEAD) {
+        const stretch = await nextStretch(walk, sources.blobService, signal);
+        ended = stretch.steps.length === 0;
+        if (!ended) window.push(stretch);
       }
-      const next = window[0];
+      const next = window.shift();
       if (next === undefined) return;
-      yield next;
-      window.shift();
-      bytes -= next.size;
+      using read = await next.read;
+      const contents = read.contents.values();
+      for (const step of next.steps) {
+        yield { step, contents: isSmallFile(step) ? contents.next().value : undefined };
+      }
     }
   } finally {
     abandon.abort(new Error("Nobody reads the NAR any more"));
-    await Promise.allSettled(window.map(({ contents }) => contents));
+    await Promise.allSettled(window.map(({ read }) => read));
   }
+}
+
+/** Walks on, and begins to read the small files that are met. Without steps at the end of the walk. */
+async function nextStretch(
+  walk: AsyncGenerator<Step, undefined>,
+  blobService: BlobService,
+  signal: AbortSignal,
+): Promise<Stretch> {
+  const steps: Step[] = [];
+  const blobs: { digest: B3Digest; size: number }[] = [];
+  let bytes = 0;
+  while (steps.length < STEPS_PER_STRETCH && bytes < BYTES_PER_STRETCH) {
+    const { value: step } = await walk.next();
+    if (step === undefined) break;
+    steps.push(step);
+    if (!isSmallFile(step)) continue;
+    const size = Number(step.file.size);
+    blobs.push({ digest: step.file.digest, size });
+    bytes += size;
+  }
+  const read = blobService.readMany(blobs, { signal });
+  read.catch(() => undefined); // told when their turn comes
+  return { steps, read };
+}
+
+function isSmallFile(step: Step): step is FileStep {
+  return step.type === "file" && step.file.size <= SMALL_FILE;
 }
 
 async function* walkNodes(

@@ -1,4 +1,5 @@
 import { setImmediate as onNextTurn } from "node:timers";
+import { type BufferPool, sharedBufferPool } from "../../buffer-pool.ts";
 import type { B3Digest } from "../../digest.ts";
 import { runTask } from "../../worker/pool.ts";
 import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
@@ -7,8 +8,8 @@ import type { GroupCommit } from "./group-commit.ts";
 /** How many bytes of records go to a thread together, unless one chunk is longer. */
 const BATCH_BYTES = 512 * 1024;
 
-/** How many buffers are kept to be used again. */
-const SPARE_BUFFERS = 40;
+/** How many buffers for batches are kept. */
+const SPARE_SLABS = 40;
 
 /** How many batches are compressed before small ones wait to grow. */
 const EAGER_BATCHES = 2;
@@ -35,9 +36,7 @@ interface Batch {
 export class ChunkEncoder {
   readonly #commits: GroupCommit;
   readonly #level: number;
-  readonly #batchBytes: number;
-  /** They are used again and again, since the collector of garbage would run all the time for new ones. */
-  readonly #spare: SharedArrayBuffer[] = [];
+  readonly #slabs: BufferPool<SharedArrayBuffer>;
   #batch: Batch | undefined;
   #running = 0;
   #scheduled = false;
@@ -50,7 +49,8 @@ export class ChunkEncoder {
   constructor(commits: GroupCommit, options: { level: number; maxSize: number }) {
     this.#commits = commits;
     this.#level = options.level;
-    this.#batchBytes = Math.max(BATCH_BYTES, HEADER_LENGTH + options.maxSize);
+    const batchBytes = Math.max(BATCH_BYTES, HEADER_LENGTH + options.maxSize);
+    this.#slabs = sharedBufferPool({ minBytes: batchBytes, maxSpare: SPARE_SLABS });
   }
 
   /** Takes a chunk. Its bytes are copied. */
@@ -68,8 +68,7 @@ export class ChunkEncoder {
   }
 
   #newBatch(): Batch {
-    const buffer = this.#spare.pop() ?? new SharedArrayBuffer(this.#batchBytes);
-    return { bytes: Buffer.from(buffer), length: 0, jobs: [] };
+    return { bytes: Buffer.from(this.#slabs.take()), length: 0, jobs: [] };
   }
 
   #schedule(): void {
@@ -95,7 +94,7 @@ export class ChunkEncoder {
 
   async #compress({ bytes, length: before, jobs }: Batch): Promise<void> {
     const settle: ChunkJob["settle"] = (failure) => {
-      if (this.#spare.length < SPARE_BUFFERS) this.#spare.push(bytes.buffer);
+      this.#slabs.give(bytes.buffer);
       for (const job of jobs) job.settle(failure);
     };
     try {

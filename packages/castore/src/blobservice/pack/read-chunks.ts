@@ -2,7 +2,6 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { B3Digest } from "../../digest.ts";
 import { systemError } from "../../system-error.ts";
 import { type Failure, failureOf } from "../../worker/failure.ts";
-import { moved } from "../../worker/moved.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk, freeOutput } from "./codec.ts";
 import { CODEC } from "./format.ts";
@@ -15,12 +14,12 @@ export interface ReadChunksTask {
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
+  /** Takes the contents, one after the other; what stands in place of one that cannot be had means nothing. */
+  readonly slab: SharedArrayBuffer;
 }
 
 /** What was read of the chunks. */
 export interface ReadChunks {
-  /** The contents, one after the other; what stands in place of one that cannot be had means nothing. */
-  readonly contents: Uint8Array<ArrayBuffer>;
   /** What is wrong with chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
   /** The system refused to read, whatever the chunks are like. */
@@ -34,8 +33,7 @@ const MAX_RUN = 1024 * 1024;
 /** Reads, decompresses and verifies chunks. For a thread of the pool. */
 export function readChunks(task: ReadChunksTask): ReadChunks {
   const { locations, digests } = task;
-  const length = locations.reduce((sum, { size }) => sum + size, 0);
-  const contents = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+  const contents = new Uint8Array(task.slab);
   const damaged = new Map<number, "missing" | "damaged">();
   const packs = new Packs(task.paths);
   let failure: Failure | undefined;
@@ -65,7 +63,7 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
   } finally {
     packs[Symbol.dispose]();
   }
-  return moved({ contents, damaged, ...(failure && { failure }) }, [contents.buffer]);
+  return { damaged, ...(failure && { failure }) };
 }
 
 /** The end of those chunks, from one on, that are read at once. */
