@@ -35,3 +35,12 @@ export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<U
   for await (const part of stream) parts.push(new Uint8Array(part));
   return concatBytes(parts);
 }
+
+/**
+ * Frees the memory of bytes that nobody uses any more. Left to the collector of garbage, buffers of this
+ * size keep it running all the time, and tens of megabytes of them pile up in each thread.
+ */
+export function freeBuffer({ buffer }: Uint8Array): void {
+  // Small ones may be parts of a buffer that Node.js hands out piece by piece.
+  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
+}

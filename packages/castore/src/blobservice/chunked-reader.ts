@@ -9,8 +9,8 @@ export interface ReadChunkedOptions extends ReadOptions {
    * A chunk larger than that is fetched alone. Default: 4 MiB.
    */
   readAhead?: number;
-  /** Is given the buffer of each chunk that was yielded and is no longer lent. Default: nobody is. */
-  release?: (buffer: ArrayBuffer) => void;
+  /** Is given what was yielded and is no longer lent. Default: nobody is. */
+  release?: (data: Uint8Array) => void;
 }
 
 const DEFAULT_READ_AHEAD = 4 * 1024 * 1024;
@@ -118,7 +118,7 @@ async function* readPieces(
       const data = await ahead.shift()!;
       callerSignal?.throwIfAborted();
       yield data;
-      release?.(data.buffer as ArrayBuffer);
+      release?.(data);
       bytesAhead -= chunk.size;
     }
   } finally {

@@ -1,6 +1,5 @@
-import { bufferPool, sharedBufferPool } from "../buffer-pool.ts";
 import { ByteBudget } from "../byte-budget.ts";
-import { concatBytes } from "../bytes.ts";
+import { concatBytes, freeBuffer } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
@@ -37,9 +36,6 @@ const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 /** How many bytes of chunks one thread reads at a time. */
 const READ_BYTES = 512 * 1024;
 
-/** The buffers for that. */
-const READ_BUFFERS = { minBytes: READ_BYTES, maxSpare: 16 };
-
 /** A chunk on its way into a pack. */
 interface PendingChunk {
   /** Resolves when it stands in the queue of the next commit. */
@@ -52,7 +48,7 @@ interface ReadBatch {
   /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
   readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
   /** What they stand in. */
-  readonly buffer?: ArrayBuffer;
+  readonly bytes?: Uint8Array;
 }
 
 /** A chunk that is to be read. */
@@ -74,9 +70,6 @@ export class PackBlobService implements BlobService {
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;
   readonly #encoder: ChunkEncoder;
-  /** What threads read chunks to, and what readers are lent. */
-  readonly #slabs = sharedBufferPool(READ_BUFFERS);
-  readonly #buffers = bufferPool(READ_BUFFERS);
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #pending = new Map<string, PendingChunk>();
   /** Blobs up to this length are one chunk, whatever is in them. */
@@ -133,8 +126,8 @@ export class PackBlobService implements BlobService {
     const chunk = this.#index.findChunk(digest);
     const chunks = chunk ? [{ digest, size: chunk.size }] : this.#index.findBlob(digest);
     if (chunks === undefined) return undefined;
-    const release = (buffer: ArrayBuffer) => this.#buffers.give(buffer);
-    return readChunked(chunks, ({ digest }) => this.#readChunk(digest), { ...options, release });
+    const readChunk = ({ digest }: ChunkMeta) => this.#readChunk(digest);
+    return readChunked(chunks, readChunk, { ...options, release: freeBuffer });
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -171,7 +164,7 @@ export class PackBlobService implements BlobService {
         contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
       ),
       [Symbol.dispose]: () => {
-        for (const { buffer } of found) if (buffer !== undefined) this.#buffers.give(buffer);
+        for (const { bytes } of found) if (bytes !== undefined) freeBuffer(bytes);
       },
     };
   }
@@ -308,12 +301,8 @@ export class PackBlobService implements BlobService {
     const locations = chunks.map(({ location }) => location);
     const digests = new Uint8Array(concatBytes(chunks.map(({ digest }) => digest.bytes)));
     const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#options.path, pack)]));
-    const length = locations.reduce((sum, { size }) => sum + size, 0);
-    const slab = this.#slabs.take(length);
-    const { damaged, failure } = await runTask("readChunks", { locations, digests, paths, slab });
-    const buffer = this.#buffers.take(length);
-    new Uint8Array(buffer).set(new Uint8Array(slab, 0, length));
-    this.#slabs.give(slab);
+    const task = { locations, digests, paths };
+    const { contents: bytes, damaged, failure } = await runTask("readChunks", task);
     if (failure !== undefined) throw errorOf(failure);
     const errors = new Map<number, CastoreError>();
     for (const [i, what] of damaged) {
@@ -323,11 +312,11 @@ export class PackBlobService implements BlobService {
     }
     let at = 0;
     const contents = locations.map(({ size }, i) => {
-      const data = new Uint8Array(buffer, at, size);
+      const data = bytes.subarray(at, at + size);
       at += size;
       return errors.get(i) ?? data;
     });
-    return { contents, buffer };
+    return { contents, bytes };
   }
 
   /** Forgets a chunk that cannot be read any more, so that putting it again heals. */

@@ -1,6 +1,5 @@
 import { readlink } from "node:fs/promises";
 import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
-import { sharedBufferPool } from "../buffer-pool.ts";
 import type { B3Digest } from "../digest.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { CastoreError } from "../errors.ts";
@@ -8,6 +7,7 @@ import { type FileNode, type Node, symlinkTarget } from "../node.ts";
 import type { AbortOptions } from "../options.ts";
 import { errorOf } from "../worker/failure.ts";
 import { runTask } from "../worker/pool.ts";
+import { SlabPool } from "../worker/slab-pool.ts";
 import { fileError } from "./file-error.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
 import type { ReadFile } from "./read-files.ts";
@@ -94,7 +94,7 @@ class FileSystemSource {
   readonly #onProgress: ImportOptions["onProgress"];
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #slabs = sharedBufferPool({ minBytes: SLAB_BYTES, maxSpare: SLABS });
+  readonly #slabs = new SlabPool(SLAB_BYTES, SLABS);
   #slabsInUse = 0;
   /** Whatever has to have ended before the import does. */
   readonly #inFlight = new Set<Promise<unknown>>();

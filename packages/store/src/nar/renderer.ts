@@ -25,10 +25,10 @@ const SMALL_FILE = 256 * 1024;
 
 /** How much is read together: steps of the walk, and bytes of the files among them. */
 const STEPS_PER_STRETCH = 256;
-const BYTES_PER_STRETCH = 1024 * 1024;
+const BYTES_PER_STRETCH = 512 * 1024;
 
 /** How many stretches are read ahead. */
-const STRETCHES_AHEAD = 3;
+const STRETCHES_AHEAD = 6;
 
 /**
  * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. Memory does not depend on the size

@@ -1,7 +1,7 @@
 import { setImmediate as onNextTurn } from "node:timers";
-import { type BufferPool, sharedBufferPool } from "../../buffer-pool.ts";
 import type { B3Digest } from "../../digest.ts";
 import { runTask } from "../../worker/pool.ts";
+import { SlabPool } from "../../worker/slab-pool.ts";
 import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 
@@ -36,7 +36,7 @@ interface Batch {
 export class ChunkEncoder {
   readonly #commits: GroupCommit;
   readonly #level: number;
-  readonly #slabs: BufferPool<SharedArrayBuffer>;
+  readonly #slabs: SlabPool;
   #batch: Batch | undefined;
   #running = 0;
   #scheduled = false;
@@ -50,7 +50,7 @@ export class ChunkEncoder {
     this.#commits = commits;
     this.#level = options.level;
     const batchBytes = Math.max(BATCH_BYTES, HEADER_LENGTH + options.maxSize);
-    this.#slabs = sharedBufferPool({ minBytes: batchBytes, maxSpare: SPARE_SLABS });
+    this.#slabs = new SlabPool(batchBytes, SPARE_SLABS);
   }
 
   /** Takes a chunk. Its bytes are copied. */

@@ -8,9 +8,9 @@ const SAMPLED = 64 * 1024;
 const SAMPLE = 4 * 1024;
 
 /** A chunk as it is stored. */
-export interface StoredChunk {
+export interface StoredChunk<Memory extends ArrayBufferLike = ArrayBufferLike> {
   readonly codec: Codec;
-  readonly payload: Uint8Array;
+  readonly payload: Uint8Array<Memory>;
 }
 
 /**
@@ -39,7 +39,10 @@ function isDense(compressed: Uint8Array, data: Uint8Array): boolean {
  * Gives back the contents of a chunk; `undefined` if the payload is damaged. Never gives, or takes
  * memory for, more than `size` bytes.
  */
-export function decodeChunk({ codec, payload }: StoredChunk, size: number): Uint8Array | undefined {
+export function decodeChunk(
+  { codec, payload }: StoredChunk<ArrayBuffer>,
+  size: number,
+): Uint8Array<ArrayBuffer> | undefined {
   if (codec === CODEC.raw) return payload;
   try {
     return zlib.zstdDecompressSync(payload, {
@@ -54,16 +57,4 @@ export function decodeChunk({ codec, payload }: StoredChunk, size: number): Uint
 /** Length of the buffers that output comes in: one is enough for what has any use. In bytes. */
 function outputSize(length: number): number {
   return Math.max(length, zlib.constants.Z_MIN_CHUNK);
-}
-
-/**
- * Frees what {@link encodeChunk} or {@link decodeChunk} gave, which nobody uses any more. Left to the
- * collector of garbage, each thread would pile up 64 MiB.
- *
- * @param output not a part of what they were given
- */
-export function freeOutput(output: Uint8Array): void {
-  const { buffer } = output;
-  // What is shorter shares its memory with others.
-  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
 }

@@ -1,5 +1,6 @@
-import { encodeChunk, freeOutput } from "./codec.ts";
-import { CODEC, HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
+import { freeBuffer } from "../../bytes.ts";
+import { encodeChunk } from "./codec.ts";
+import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
 
 /** Records, one after the other. */
 export interface Records {
@@ -29,7 +30,7 @@ export function compressRecords(task: Records & { level: number }): number {
     const { codec, payload } = encodeChunk(bytes.subarray(start, at), task.level);
     const storedSize = payload.length;
     bytes.set(payload, length + HEADER_LENGTH);
-    if (codec !== CODEC.raw) freeOutput(payload);
+    if (payload.buffer !== buffer) freeBuffer(payload);
     writeHeader(bytes, length, { ...header, digest, codec, storedSize });
     length += HEADER_LENGTH + storedSize;
   }

@@ -1,10 +1,11 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { freeBuffer } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { systemError } from "../../system-error.ts";
 import { type Failure, failureOf } from "../../worker/failure.ts";
+import { moved } from "../../worker/moved.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
-import { decodeChunk, freeOutput } from "./codec.ts";
-import { CODEC } from "./format.ts";
+import { decodeChunk } from "./codec.ts";
 
 /** Chunks to read. */
 export interface ReadChunksTask {
@@ -14,12 +15,12 @@ export interface ReadChunksTask {
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
-  /** Takes the contents, one after the other; what stands in place of one that cannot be had means nothing. */
-  readonly slab: SharedArrayBuffer;
 }
 
 /** What was read of the chunks. */
 export interface ReadChunks {
+  /** The contents, one after the other; what stands in place of one that cannot be had means nothing. */
+  readonly contents: Uint8Array<ArrayBuffer>;
   /** What is wrong with chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
   /** The system refused to read, whatever the chunks are like. */
@@ -31,14 +32,12 @@ const MAX_GAP = 16 * 1024;
 const MAX_RUN = 1024 * 1024;
 
 /** Reads, decompresses and verifies chunks. For a thread of the pool. */
-export function readChunks(task: ReadChunksTask): ReadChunks {
-  const { locations, digests } = task;
-  const contents = new Uint8Array(task.slab);
+export function readChunks({ locations, digests, paths }: ReadChunksTask): ReadChunks {
+  const contents = new Contents(locations);
   const damaged = new Map<number, "missing" | "damaged">();
-  const packs = new Packs(task.paths);
+  const packs = new Packs(paths);
   let failure: Failure | undefined;
   try {
-    let at = 0;
     for (let from = 0; from < locations.length; ) {
       const to = endOfRun(locations, from);
       const { pack, offset } = locations[from]!;
@@ -49,13 +48,15 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
         const start = location.offset - offset;
         const payload = run.subarray(start, start + location.storedSize);
         const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-        if (payload.length < location.storedSize) {
-          damaged.set(i, "missing");
-        } else if (!decodeInto(contents, at, location, payload, digest)) {
-          damaged.set(i, "damaged");
+        const data = decodeVerified(payload, location, digest);
+        if (data === undefined) {
+          damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
+          continue;
         }
-        at += location.size;
+        contents.put(i, data);
+        if (data.buffer !== run.buffer) contents.free(data);
       }
+      contents.free(run);
       from = to;
     }
   } catch (error) {
@@ -63,7 +64,42 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
   } finally {
     packs[Symbol.dispose]();
   }
-  return { damaged, ...(failure && { failure }) };
+  const { bytes } = contents;
+  return moved({ contents: bytes, damaged, ...(failure && { failure }) }, [bytes.buffer]);
+}
+
+/** The contents of chunks, one after the other. */
+class Contents {
+  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  readonly #starts: number[] = [];
+  readonly #length: number;
+
+  constructor(chunks: readonly { readonly size: number }[]) {
+    let length = 0;
+    for (const { size } of chunks) {
+      this.#starts.push(length);
+      length += size;
+    }
+    this.#length = length;
+  }
+
+  /** Puts a chunk in its place: one that is alone, and has a buffer to itself, without a copy. */
+  put(position: number, data: Uint8Array<ArrayBuffer>): void {
+    const isAlone = this.#starts.length === 1 && data.buffer.byteLength === data.length;
+    if (isAlone) {
+      this.bytes = data;
+      return;
+    }
+    if (this.bytes.length < this.#length) {
+      this.bytes = new Uint8Array(Buffer.allocUnsafeSlow(this.#length).buffer);
+    }
+    this.bytes.set(data, this.#starts[position]);
+  }
+
+  /** Frees what is used no more, unless it has become the contents. */
+  free(bytes: Uint8Array<ArrayBuffer>): void {
+    if (bytes.buffer !== this.bytes.buffer) freeBuffer(bytes);
+  }
 }
 
 /** The end of those chunks, from one on, that are read at once. */
@@ -80,18 +116,14 @@ function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   return to;
 }
 
-function decodeInto(
-  contents: Uint8Array,
-  at: number,
+function decodeVerified(
+  payload: Uint8Array<ArrayBuffer>,
   { codec, size }: ChunkLocation,
-  payload: Uint8Array,
   digest: Uint8Array,
-): boolean {
+): Uint8Array<ArrayBuffer> | undefined {
   const data = decodeChunk({ codec, payload }, size);
-  if (data?.length !== size || !B3Digest.of(data).equals(B3Digest.fromBytes(digest))) return false;
-  contents.set(data, at);
-  if (codec !== CODEC.raw) freeOutput(data);
-  return true;
+  const isWhole = data?.length === size && B3Digest.of(data).equals(B3Digest.fromBytes(digest));
+  return isWhole ? data : undefined;
 }
 
 /** Packs that are open while a task lasts. */
@@ -104,7 +136,7 @@ class Packs implements Disposable {
   }
 
   /** As much of a range as the pack has: nothing if it does not exist. */
-  read(pack: number, offset: number, length: number): Buffer {
+  read(pack: number, offset: number, length: number): Buffer<ArrayBuffer> {
     const path = this.#paths.get(pack)!;
     try {
       const fd = this.#fds.get(pack) ?? openSync(path, "r");
