@@ -42,7 +42,7 @@ const STEPS_PER_STRETCH = 512;
 const STRETCHES_AHEAD = 4;
 
 /** What stretches are read to: so many buffers, of so many bytes. */
-const SLABS = 8;
+const SLABS = 6;
 const SLAB_BYTES = 2 * 1024 * 1024;
 
 /** How many larger files, and stretches of small ones, may be on their way to the store. */

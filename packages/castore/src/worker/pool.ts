@@ -5,6 +5,9 @@ import type * as tasks from "./tasks.ts";
 
 type Tasks = typeof tasks;
 
+/** Threads make little garbage that is short-lived: each would take 20 MB more for it than it needs. */
+const LIMITS = { maxYoungGenerationSizeMb: 4 };
+
 let pool: Promise<Piscina> | undefined;
 
 /**
@@ -41,5 +44,5 @@ export async function openPool(
 ): Promise<Piscina> {
   const { Piscina } = await import("piscina");
   const filename = new URL(module, base).href;
-  return new Piscina({ filename, recordTiming: false, ...options });
+  return new Piscina({ filename, recordTiming: false, resourceLimits: LIMITS, ...options });
 }
