@@ -32,7 +32,7 @@ export function formatReport(
   ].join("\n\n");
 }
 
-/** Puts a report between the markers of a file. */
+/** Puts a report, or what else was found out, between the markers of a file. */
 export async function writeReport(file: string | URL, report: string): Promise<void> {
   await writeFile(file, replaceReport(await readFile(file, "utf8"), report));
 }

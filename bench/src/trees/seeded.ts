@@ -37,6 +37,16 @@ export function largeTree(cache: string): Promise<string> {
   });
 }
 
+/** The path of a tree like {@link smallTree} with so many files. */
+export function treeOfFiles(cache: string, files: number): Promise<string> {
+  return generated(cache, `files-${files}`, (path) => writeSmallFiles(path, false, files));
+}
+
+/** The path of a file of so many megabytes that compresses as a shared library does. */
+export function largeFile(cache: string, megabytes: number): Promise<string> {
+  return generated(cache, `large-${megabytes}`, (path) => writeLibrary(path, megabytes * MB, 3001));
+}
+
 /** The path of a file of 256 MB, for blobs that are sent over a socket. */
 export function blobFile(cache: string): Promise<string> {
   return generated(cache, "blobs", (path) => writeLibrary(path, 256 * MB, 2001));
@@ -57,8 +67,12 @@ async function generated(
   return path;
 }
 
-async function writeSmallFiles(path: string, changed: boolean): Promise<void> {
-  for (let i = 0; i < SMALL_FILES; i++) {
+async function writeSmallFiles(
+  path: string,
+  changed: boolean,
+  files: number = SMALL_FILES,
+): Promise<void> {
+  for (let i = 0; i < files; i++) {
     const shape = seeded(i);
     const size = Math.min(Math.round(logNormal(shape, MEDIAN_SIZE, SIZE_SPREAD)), LARGEST_SIZE);
     const kind = fraction(shape);

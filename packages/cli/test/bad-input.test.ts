@@ -2,7 +2,13 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { B3Digest, Directory, encodeDirectory } from "@tvix/castore";
-import { BlobService, DirectorySchema, DirectoryService, NodeSchema } from "@tvix/proto/castore";
+import {
+  BlobBatchService,
+  BlobService,
+  DirectorySchema,
+  DirectoryService,
+  NodeSchema,
+} from "@tvix/proto/castore";
 import { PathInfoService } from "@tvix/proto/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ConnectChannel, openConnectChannel } from "./connect-client.ts";
@@ -25,6 +31,7 @@ afterAll(async () => {
 });
 
 const blobs = () => channel.clientOf(BlobService);
+const batches = () => channel.clientOf(BlobBatchService);
 const directories = () => channel.clientOf(DirectoryService);
 const pathInfos = () => channel.clientOf(PathInfoService);
 
@@ -68,6 +75,30 @@ describe("the daemon answers", () => {
       Code.NotFound,
       "not found",
       () => drain(blobs().read({ digest: UNKNOWN })),
+    ],
+    [
+      "a batch of a short digest",
+      Code.InvalidArgument,
+      "expected 32",
+      () => batches().has({ digests: [UNKNOWN, UNKNOWN.subarray(1)] }),
+    ],
+    [
+      "a batch of too many blobs",
+      Code.InvalidArgument,
+      "at most 16384 blobs",
+      () => batches().has({ digests: Array.from({ length: 16_385 }, () => UNKNOWN) }),
+    ],
+    [
+      "a batch to read of too many bytes",
+      Code.InvalidArgument,
+      "at most 4194304 bytes",
+      () => batches().read({ blobs: [1, 2].map(() => ({ digest: UNKNOWN, size: 2n ** 62n })) }),
+    ],
+    [
+      "a batch to put of too many bytes",
+      Code.InvalidArgument,
+      "at most 4194304 bytes",
+      () => batches().put({ contents: [1, 2, 3].map(() => new Uint8Array(1_500_000)) }),
     ],
     ["Get of no digest", Code.InvalidArgument, "no digest", () => drain(directories().get({}))],
     [
