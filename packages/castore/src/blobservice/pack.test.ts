@@ -89,6 +89,30 @@ describe("PackBlobService", () => {
     }
   });
 
+  it("stores chunks of every size that is offered, of which some cannot be compressed", async () => {
+    for (const averageChunkSize of [2 ** 14, 2 ** 22]) {
+      await using service = await open({ averageChunkSize });
+      const dense = noise(9_000_000, averageChunkSize);
+      const sparse = Buffer.alloc(9_000_000, `of ${averageChunkSize} bytes `);
+      const digests = await Promise.all([putBlob(service, dense), putBlob(service, sparse)]);
+      expect(equalBytes(await readBack(service, digests[0]!), dense)).toBe(true);
+      expect(equalBytes(await readBack(service, digests[1]!), sparse)).toBe(true);
+    }
+  });
+
+  it("gives what was put in one batch, dense and sparse blobs in turn, each as it was", async () => {
+    await using service = await open();
+    const blobs = Array.from({ length: 300 }, (_, i) =>
+      i % 2 === 0 ? noise(i * 41, i) : Buffer.alloc(i * 97, `blob ${i} `),
+    );
+    const digests = await service.putMany(blobs);
+    const wanted = digests.map((digest, i) => ({ digest, size: blobs[i]!.length }));
+    using read = await service.readMany(wanted.toReversed());
+    read.contents.toReversed().forEach((contents, i) => {
+      expect(contents !== undefined && equalBytes(contents, blobs[i]!)).toBe(true);
+    });
+  });
+
   it("uses the chunks of a writer that was dropped, but does not show them", async () => {
     const contents = noise(4_000_000);
     {
@@ -158,6 +182,25 @@ describe("a pack that was damaged", () => {
         () => false,
       );
     }
+  });
+
+  it("gives the rest of a batch where it is damaged", async () => {
+    const blobs = [1, 2, 3, 4].map((seed) => noise(1000, seed + 10));
+    const { service, reports } = await openReporting();
+    await using _service = service;
+    const { size } = statSync(packOf());
+    const digests = await service.putMany(blobs);
+    const bytes = readFileSync(packOf());
+    bytes[size + 52 + 1000 + 52 + 7]! ^= 1; // in the second of them
+    writeFileSync(packOf(), bytes);
+    const wanted = digests.map((digest) => ({ digest, size: 1000 }));
+    using read = await service.readMany(wanted);
+    const found = read.contents.map((contents, i) => contents && equalBytes(contents, blobs[i]!));
+    expect(found).toEqual([true, undefined, true, true]);
+    expect(reports[0]).toContain(`${digests[1]}`);
+    expect(await service.hasMany(digests)).toEqual([true, false, true, true]);
+    await service.putMany(blobs);
+    expect(equalBytes(await readBack(service, digests[1]!), blobs[1]!)).toBe(true);
   });
 
   it("takes no harm from bytes behind what was committed", async () => {

@@ -2,7 +2,7 @@ import { type Failure, failureOf } from "../worker/failure.ts";
 import { SourceFile } from "./source-file.ts";
 
 /** Files to read. */
-export interface ReadFilesTask {
+interface ReadFilesTask {
   /** Where they are in the file system, each byte of a path as one character. */
   readonly paths: readonly string[];
   /** Files of up to this many bytes are read. */

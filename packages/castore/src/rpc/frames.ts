@@ -123,7 +123,7 @@ export function parseMessage<Desc extends DescMessage>(
 const DATA_TAG = 0x0a;
 
 /** Everything before the data of a framed `BlobChunk`, so that the data need not be copied. */
-export function blobChunkHeader(dataLength: number): Uint8Array {
+function blobChunkHeader(dataLength: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + 6);
   let at = FRAME_HEADER_LENGTH;
   if (dataLength > 0) {

@@ -8,7 +8,7 @@ import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
 
 /** Chunks to read. */
-export interface ReadChunksTask {
+interface ReadChunksTask {
   /** Where they are, packs by number. */
   readonly locations: readonly ChunkLocation[];
   /** The digests, one after the other. */
@@ -18,7 +18,7 @@ export interface ReadChunksTask {
 }
 
 /** What was read of the chunks. */
-export interface ReadChunks {
+interface ReadChunks {
   /** The contents, one after the other; what stands in place of one that cannot be had means nothing. */
   readonly contents: Uint8Array<ArrayBuffer>;
   /** What is wrong with chunks, by their position in the task. */
