@@ -7,20 +7,27 @@ import { blake3 } from "../hash/blake3.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobWriter } from "./blob-service.ts";
 
-/** How many bytes of a blob go into one message. */
+/** How many bytes of a blob go into one message at most. */
 const MESSAGE_BYTES = 1024 * 1024;
+
+/** Up to this many bytes are kept back to go into one message: small blobs are sent at once, when closed. */
+const KEPT_BYTES = 64 * 1024;
 
 /** Sends one blob, and checks that the server stored just that. */
 export class GrpcBlobWriter implements BlobWriter {
   readonly #address: string;
+  readonly #signal: AbortSignal | undefined;
   readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
   readonly #hasher = blake3.createHasher();
+  #kept: Uint8Array[] = [];
+  #keptBytes = 0;
   #disposed = false;
   #closed: Promise<B3Digest> | undefined;
 
   constructor(channel: Channel, options?: AbortOptions) {
     const { address } = channel;
     this.#address = address;
+    this.#signal = options?.signal;
     const { put } = BlobServiceDescriptor.method;
     this.#upload = new Upload(channel, put, `Cannot put a blob at ${address}`, options);
   }
@@ -29,10 +36,19 @@ export class GrpcBlobWriter implements BlobWriter {
     if (this.#closed !== undefined || this.#disposed) {
       throw new CastoreError("invalid_argument", "Cannot write to blob writer: it has ended");
     }
+    this.#signal?.throwIfAborted();
     for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
       const part = data.subarray(at, at + MESSAGE_BYTES);
       this.#hasher.update(part);
-      await this.#upload.send({ data: part });
+      if (this.#keptBytes + part.length <= KEPT_BYTES) {
+        this.#keptBytes += part.length;
+        this.#kept.push(part.slice()); // it is only lent
+        continue;
+      }
+      const parts = [...this.#kept, part];
+      this.#kept = [];
+      this.#keptBytes = 0;
+      await this.#upload.sendData(parts);
     }
   }
 
@@ -57,7 +73,9 @@ export class GrpcBlobWriter implements BlobWriter {
       throw new CastoreError("invalid_argument", "Cannot close blob writer: it has ended");
     }
     const sent = B3Digest.fromBytes(this.#hasher.digest());
-    const { digest } = await this.#upload.finish();
+    const { digest } = await (this.#keptBytes > 0
+      ? this.#upload.finishWithData(this.#kept)
+      : this.#upload.finish());
     const stored = B3Digest.fromBytes(digest);
     if (stored.equals(sent)) return sent;
     throw new CastoreError(

@@ -1,4 +1,3 @@
-import type { BlobChunk } from "@tvix/proto/castore";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { blake3 } from "../hash/blake3.ts";
@@ -7,13 +6,20 @@ import { fromConnectError } from "../rpc/connect-error.ts";
 /** Up to this many bytes are verified before any of them is passed on. */
 const VERIFIED_AHEAD = 4 * 1024 * 1024;
 
+/** A call whose response is bytes. */
+interface DataCall {
+  /** The next ones; `undefined` after the last. */
+  nextData(): Promise<Uint8Array | undefined>;
+  cancel(): void;
+}
+
 /** A blob, or a chunk, that is read by one call, and verified. */
 export class Download {
   readonly #digest: B3Digest;
   readonly #action: string;
   readonly #callerSignal: AbortSignal | undefined;
-  readonly #stop = new AbortController();
-  readonly #messages: AsyncIterator<BlobChunk>;
+  readonly #start: () => Promise<DataCall>;
+  #call: DataCall | undefined;
   readonly #hasher = blake3.createHasher();
   /** What has come and is not passed on. */
   readonly #held: Uint8Array[] = [];
@@ -21,21 +27,19 @@ export class Download {
   #complete = false;
 
   /**
-   * @param call starts the call, which ends with the signal
+   * @param start starts the call, which the signal cancels
    * @param action what is attempted and where, for messages
    */
   constructor(
     digest: B3Digest,
-    call: (signal: AbortSignal) => AsyncIterable<BlobChunk>,
+    start: () => Promise<DataCall>,
     action: string,
     callerSignal: AbortSignal | undefined,
   ) {
     this.#digest = digest;
+    this.#start = start;
     this.#action = action;
     this.#callerSignal = callerSignal;
-    const { signal } = this.#stop;
-    const callSignal = callerSignal ? AbortSignal.any([callerSignal, signal]) : signal;
-    this.#messages = call(callSignal)[Symbol.asyncIterator]();
   }
 
   /**
@@ -69,7 +73,7 @@ export class Download {
 
   /** Ends the call. */
   cancel(): void {
-    this.#stop.abort();
+    this.#call?.cancel();
   }
 
   #release(): Uint8Array {
@@ -80,20 +84,20 @@ export class Download {
   }
 
   async #receive(): Promise<void> {
-    let message: IteratorResult<BlobChunk>;
+    let data: Uint8Array | undefined;
     try {
-      message = await this.#messages.next();
+      this.#call ??= await this.#start();
+      data = await this.#call.nextData();
     } catch (error) {
+      this.cancel();
       throw fromConnectError(error, this.#action, this.#callerSignal);
     }
-    if (message.done) {
+    if (data === undefined) {
       this.#complete = true;
       const found = B3Digest.fromBytes(this.#hasher.digest());
       if (found.equals(this.#digest)) return;
       throw new CastoreError("data_loss", `${this.#action}: what was sent has digest ${found}`);
     }
-    const { data } = message.value;
-    if (data.length === 0) return;
     this.#hasher.update(data);
     this.#held.push(data);
     this.#heldBytes += data.length;

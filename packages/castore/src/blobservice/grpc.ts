@@ -1,4 +1,4 @@
-import { type BlobChunk, BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
 import { collectBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
@@ -54,7 +54,8 @@ export class GrpcBlobService implements BlobService {
       if (chunks.length > 0) return readChunked(chunks, this.#readChunk, options);
     }
     const download = await this.#download(digest, options);
-    return download && sliceStream(download.contents(), start, end);
+    const contents = download?.contents();
+    return contents && (isPart ? sliceStream(contents, start, end) : contents);
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -129,16 +130,14 @@ export class GrpcBlobService implements BlobService {
     const action = this.#cannot(`read blob ${digest}`);
     const download = new Download(
       digest,
-      (signal) => this.#read(digest, signal),
+      () => {
+        const request = { digest: digest.bytes };
+        return StreamCall.dataStream(this.#channel, METHODS.read, request, options);
+      },
       action,
       options?.signal,
     );
     return (await download.begin()) ? download : undefined;
-  }
-
-  async *#read(digest: B3Digest, signal: AbortSignal): AsyncGenerator<BlobChunk> {
-    const request = { digest: digest.bytes };
-    yield* StreamCall.serverStream(this.#channel, METHODS.read, request, { signal });
   }
 
   #cannot(action: string): string {

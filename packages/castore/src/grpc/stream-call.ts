@@ -9,53 +9,57 @@ import {
 import { Code, ConnectError } from "@connectrpc/connect";
 import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
-import { frameMessage, parseMessage, readMessages } from "../rpc/frames.ts";
+import { dataFrameHeader, dataIn, frameMessage, parseMessage } from "../rpc/frames.ts";
+import { MessageReader } from "../rpc/message-reader.ts";
+import { statusError } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
 
 /** How many bytes of a request may wait for their turn to be sent. */
 const UNSENT_BYTES = 2 * 1024 * 1024;
 
-/** HTTP statuses of what stands before a server, and the codes that gRPC gives them. */
-const HTTP_CODES: Readonly<Record<number, Code>> = {
-  400: Code.Internal,
-  401: Code.Unauthenticated,
-  403: Code.PermissionDenied,
-  404: Code.Unimplemented,
-  429: Code.Unavailable,
-  502: Code.Unavailable,
-  503: Code.Unavailable,
-  504: Code.Unavailable,
-};
+const NOTHING = new Uint8Array(0);
 
 /**
  * A call of gRPC straight on an HTTP/2 stream. Connect, made for comfort and every protocol, takes several
  * times as long, and may wait for ever for a server that announced its end and then dropped the connection.
+ *
+ * Node.js ends the request of a call in good order before it resets the stream of one that is cancelled. So
+ * the last byte that was sent is kept back until the request is ended: what was not ended is never complete.
  */
 export class StreamCall<Method extends DescMethod> {
   readonly #method: Method;
   readonly #stream: ClientHttp2Stream;
+  readonly #reader: MessageReader;
   readonly #signal: AbortSignal | undefined;
-  readonly #onAbort = () => this.cancel();
+  #kept = NOTHING;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
   #error: unknown;
+  #cancelled = false;
+  /** Lets a sender go on that waits for room, or for its bytes to leave. */
+  #wakeSender: (() => void) | undefined;
 
-  private constructor(method: Method, stream: ClientHttp2Stream, signal: AbortSignal | undefined) {
+  private constructor(method: Method, stream: ClientHttp2Stream, options: StreamCallOptions = {}) {
     this.#method = method;
     this.#stream = stream;
-    this.#signal = signal;
-    signal?.addEventListener("abort", this.#onAbort, { once: true });
+    this.#signal = options.signal;
+    this.#reader = new MessageReader(stream, {
+      maxBytes: MAX_MESSAGE_BYTES,
+      dataOf: options.asData ? (message) => dataIn(method.output, message) : undefined,
+    });
     stream.once("response", (headers) => {
       this.#headers = headers;
     });
     stream.once("trailers", (trailers) => {
       this.#trailers = trailers;
+      this.#wakeSender?.();
     });
     stream.on("error", (error) => {
       this.#error ??= error;
     });
-    stream.once("close", () => signal?.removeEventListener("abort", this.#onAbort));
-    if (signal?.aborted) this.cancel();
+    stream.once("close", () => this.#onClose());
+    if (this.#signal?.aborted) this.cancel();
+    else this.#signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   /**
@@ -66,14 +70,16 @@ export class StreamCall<Method extends DescMethod> {
   static async begin<Method extends DescMethod>(
     channel: Channel,
     method: Method,
-    options?: AbortOptions,
+    options?: StreamCallOptions,
   ): Promise<StreamCall<Method>> {
+    const opening = channel.request(`/${method.parent.typeName}/${method.name}`);
+    let stream: ClientHttp2Stream;
     try {
-      const stream = await channel.request(`/${method.parent.typeName}/${method.name}`);
-      return new StreamCall(method, stream, options?.signal);
+      stream = options?.signal ? await unlessAborted(opening, options.signal) : await opening;
     } catch (error) {
       throw unavailable(error);
     }
+    return new StreamCall(method, stream, options);
   }
 
   /** Makes a call that has one request and one response. */
@@ -84,8 +90,8 @@ export class StreamCall<Method extends DescMethod> {
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
     const call = await StreamCall.begin(channel, method, options);
-    await call.send(request);
-    return await call.finish();
+    call.#endWith([call.#frame(request)]);
+    return await call.#response();
   }
 
   /** Makes a call that has one request. When iterating ends early, it is cancelled. */
@@ -96,119 +102,226 @@ export class StreamCall<Method extends DescMethod> {
     options?: AbortOptions,
   ): AsyncGenerator<MessageShape<Method["output"]>> {
     const call = await StreamCall.begin(channel, method, options);
-    await call.send(request);
-    call.end();
-    yield* call.receive();
+    call.#endWith([call.#frame(request)]);
+    try {
+      for (;;) {
+        const message = await call.#next();
+        if (message === undefined) return;
+        yield call.#parse(message);
+      }
+    } finally {
+      call.cancel();
+    }
   }
 
-  /** Sends a message, whose bytes are lent until it resolves. That is when there is room for more. */
+  /**
+   * Makes a call that has one request, whose response is nothing but bytes: {@link nextData} gives them.
+   * To be cancelled when they are not read to their end.
+   */
+  static async dataStream<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): Promise<StreamCall<Method>> {
+    const call = await StreamCall.begin(channel, method, { ...options, asData: true });
+    call.#endWith([call.#frame(request)]);
+    return call;
+  }
+
+  /** The next bytes of a {@link dataStream}, `undefined` after the last ones. */
+  nextData(): Promise<Uint8Array | undefined> {
+    return this.#next();
+  }
+
+  /** Sends a message, and resolves when there is room for more. One call at a time. */
   async send(message: MessageInitShape<Method["input"]>): Promise<void> {
-    const stream = this.#stream;
-    const { input } = this.#method;
-    if (this.#isOver()) await this.#throwStatus();
-    // A copy of what is lent: it may be sent much later.
-    stream.write(Buffer.concat(frameMessage(input, create(input, message) as Message)));
-    if (stream.writableLength <= UNSENT_BYTES) return;
+    this.#write([this.#frame(message)]);
+    if (this.#stream.writableLength <= UNSENT_BYTES) return;
     await new Promise<void>((resolve) => {
-      const events = ["drain", "trailers", "close"] as const;
-      const done = () => {
-        for (const event of events) stream.off(event, done);
-        resolve();
-      };
-      for (const event of events) stream.on(event, done);
-      if (this.#isOver()) done();
+      this.#wakeSender = resolve;
+      this.#stream.once("drain", resolve);
+      if (this.#isOver()) resolve();
     });
-    if (this.#isOver()) await this.#throwStatus();
   }
 
-  /** Ends the request. */
-  end(): void {
-    this.#stream.end();
+  /**
+   * Sends a message that is nothing but data, of which the bytes are lent until it resolves. One call at a
+   * time.
+   *
+   * @param parts the data, at least one byte of it
+   */
+  async sendData(parts: readonly Uint8Array[]): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#write([dataFrameHeader(lengthOf(parts)), ...parts], resolve);
+      this.#wakeSender = resolve;
+      if (this.#isOver()) resolve();
+    });
   }
 
   /** Ends the request, and resolves with the only message of the response. */
   async finish(): Promise<MessageShape<Method["output"]>> {
-    this.end();
-    let response: MessageShape<Method["output"]> | undefined;
-    for await (const message of this.receive()) response ??= message;
-    if (response !== undefined) return response;
-    throw new ConnectError("the server sent no message", Code.Internal);
+    this.#endWith([]);
+    return await this.#response();
   }
 
-  /** The messages of the response. When iterating ends early, the call is cancelled. */
-  async *receive(): AsyncGenerator<MessageShape<Method["output"]>> {
-    const { output } = this.#method;
+  /** Like {@link finish}, with a last message that is nothing but data, of at least one byte. */
+  async finishWithData(parts: readonly Uint8Array[]): Promise<MessageShape<Method["output"]>> {
+    this.#endWith([dataFrameHeader(lengthOf(parts)), ...parts]);
+    return await this.#response();
+  }
+
+  /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
+  cancel(): void {
+    this.#cancelled = true;
+    if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#reader.fail(new ConnectError("the call was cancelled", Code.Canceled));
+    this.#wakeSender?.();
+  }
+
+  readonly #onAbort = (): void => this.cancel();
+
+  #onClose(): void {
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.#reader.fail(this.#cut());
+    this.#wakeSender?.();
+  }
+
+  #frame(message: MessageInitShape<Method["input"]>): Uint8Array {
+    const { input } = this.#method;
+    return frameMessage(input, create(input, message) as Message);
+  }
+
+  #parse(message: Uint8Array): MessageShape<Method["output"]> {
+    return parseMessage(this.#method.output, message) as MessageShape<Method["output"]>;
+  }
+
+  /** Sends all but the last byte. */
+  #write(parts: readonly Uint8Array[], done?: () => void): void {
+    if (this.#isOver()) throw this.#answeredEarly();
+    const stream = this.#stream;
+    const last = parts.at(-1)!;
+    stream.cork();
+    if (this.#kept.length > 0) stream.write(this.#kept);
+    for (const part of parts.slice(0, -1)) stream.write(part);
+    stream.write(last.subarray(0, -1), done);
+    stream.uncork();
+    this.#kept = last.slice(-1);
+  }
+
+  #endWith(parts: readonly Uint8Array[]): void {
+    if (this.#isOver()) return; // which its response tells
+    const stream = this.#stream;
+    const all = [this.#kept, ...parts].filter(({ length }) => length > 0);
+    const last = all.pop();
+    stream.cork();
+    for (const part of all) stream.write(part);
+    if (last === undefined) stream.end();
+    else stream.end(last);
+    stream.uncork();
+  }
+
+  async #response(): Promise<MessageShape<Method["output"]>> {
     try {
-      const chunks = this.#stream.iterator({ destroyOnReturn: false });
-      for await (const bytes of readMessages(chunks, MAX_MESSAGE_BYTES)) {
-        yield parseMessage(output, bytes) as MessageShape<Method["output"]>;
+      const message = await this.#next();
+      if (message === undefined) {
+        throw new ConnectError("the server sent no message", Code.Unimplemented);
       }
-      await this.#expectOk();
-    } catch (error) {
-      if (error instanceof ConnectError) throw error;
-      await this.#expectOk();
-      throw unavailable(error);
+      if ((await this.#next()) !== undefined) {
+        throw new ConnectError("the server sent more than one message", Code.Unimplemented);
+      }
+      return this.#parse(message);
     } finally {
       this.cancel();
     }
   }
 
-  /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
-  cancel(): void {
-    if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+  /** The next message of the response, encoded, or of its data; `undefined` if the call has succeeded. */
+  async #next(): Promise<Uint8Array | undefined> {
+    let result: IteratorResult<Uint8Array, undefined>;
+    try {
+      result = await this.#reader.next();
+    } catch (error) {
+      // Whatever is wrong with a response that failed or broke off, that it did says more.
+      if (!this.#cancelled && this.#isOver()) throw this.#failure() ?? error;
+      throw error;
+    }
+    if (!result.done) return result.value;
+    const failure = this.#failure();
+    if (failure !== undefined) throw failure;
+    return undefined;
   }
 
   #isOver(): boolean {
-    return this.#trailers !== undefined || this.#stream.closed || this.#stream.destroyed;
+    const { closed, destroyed, readableEnded } = this.#stream;
+    return this.#trailers !== undefined || closed || destroyed || readableEnded;
   }
 
-  /** For a call that is over before the request was sent: throws what the server said. */
-  async #throwStatus(): Promise<never> {
-    await this.#expectOk();
-    throw new ConnectError("the server answered before the request ended", Code.Internal);
+  /** What the status of a call that is over says; `undefined` for one that has succeeded. */
+  #failure(): ConnectError | undefined {
+    const status = statusError(this.#headers ?? {}, this.#trailers);
+    return status === "none" ? this.#cut() : status;
   }
 
-  /** Waits for the status of the call, and throws it unless it is OK. */
-  async #expectOk(): Promise<void> {
-    const stream = this.#stream;
-    const inHeaders = this.#headers?.["grpc-status"] !== undefined;
-    if (this.#trailers === undefined && !inHeaders && !stream.closed && !stream.destroyed) {
-      await new Promise<void>((resolve) => {
-        stream.once("trailers", () => resolve());
-        stream.once("close", () => resolve());
-      });
-    }
-    const found = this.#trailers ?? this.#headers ?? {};
-    const status = found["grpc-status"];
-    if (status === "0") return;
-    if (status !== undefined) {
-      throw new ConnectError(decodeMessage(found["grpc-message"]), Number(status));
-    }
-    const httpStatus = Number(this.#headers?.[":status"] ?? 200);
-    if (httpStatus !== 200) {
-      const code = HTTP_CODES[httpStatus] ?? Code.Unknown;
-      throw new ConnectError(`the server answered with HTTP status ${httpStatus}`, code);
-    }
-    throw unavailable(this.#error ?? resetError(stream.rstCode));
+  #answeredEarly(): ConnectError {
+    const text = "the server answered before the request ended";
+    return this.#failure() ?? new ConnectError(text, Code.Internal);
+  }
+
+  /** The error for a call that ended without a status. */
+  #cut(): ConnectError {
+    return unavailable(this.#error ?? resetError(this.#stream.rstCode));
   }
 }
 
-/** The error for a call that ended without a status, because the connection or the stream did. */
+/** Options of {@link StreamCall.begin}. */
+export interface StreamCallOptions extends AbortOptions {
+  /** Whether the response is read as a stream of bytes. Default: as messages. */
+  asData?: boolean;
+}
+
+function lengthOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** The stream of a request, unless the call is cancelled before there is one. */
+function unlessAborted(
+  opening: Promise<ClientHttp2Stream>,
+  signal: AbortSignal,
+): Promise<ClientHttp2Stream> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      reject(new ConnectError("the call was cancelled", Code.Canceled));
+      opening.then(
+        (stream) => stream.close(constants.NGHTTP2_CANCEL),
+        () => undefined, // nobody waits for it
+      );
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+    if (signal.aborted) onAbort();
+  });
+}
+
+/** The error for a call that failed because the connection or the stream did. */
 function unavailable(cause: unknown): ConnectError {
   if (cause instanceof ConnectError) return cause;
   const { message } = cause as Error;
   return new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
 }
 
-function resetError(code: number | undefined): Error {
-  return new Error(`the connection ended before the call did (HTTP/2 code ${code ?? "none"})`);
-}
+/** What servers mean by closing a stream, where it is not that they cannot go on. */
+const RESET_CODES: Readonly<Record<number, Code>> = {
+  [constants.NGHTTP2_PROTOCOL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_INTERNAL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_FLOW_CONTROL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_FRAME_SIZE_ERROR]: Code.Internal,
+  [constants.NGHTTP2_COMPRESSION_ERROR]: Code.Internal,
+  [constants.NGHTTP2_ENHANCE_YOUR_CALM]: Code.ResourceExhausted,
+  [constants.NGHTTP2_INADEQUATE_SECURITY]: Code.PermissionDenied,
+};
 
-function decodeMessage(text: string | string[] | undefined): string {
-  const encoded = String(text ?? "");
-  try {
-    return decodeURIComponent(encoded);
-  } catch {
-    return encoded; // shown as it is
-  }
+function resetError(code: number | undefined): ConnectError {
+  const text = `the connection ended before the call did (HTTP/2 code ${code ?? "none"})`;
+  return new ConnectError(text, RESET_CODES[code ?? 0] ?? Code.Unavailable);
 }

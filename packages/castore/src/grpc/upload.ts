@@ -31,9 +31,19 @@ export class Upload<Method extends DescMethod> {
     await this.#try((call) => call.send(message));
   }
 
+  /** Like {@link send}, for a message that is nothing but data, of at least one byte. */
+  async sendData(parts: readonly Uint8Array[]): Promise<void> {
+    await this.#try((call) => call.sendData(parts));
+  }
+
   /** Ends the stream and resolves with the answer. */
   async finish(): Promise<MessageShape<Method["output"]>> {
     return await this.#try((call) => call.finish());
+  }
+
+  /** Like {@link finish}, with a last message that is nothing but data, of at least one byte. */
+  async finishWithData(parts: readonly Uint8Array[]): Promise<MessageShape<Method["output"]>> {
+    return await this.#try((call) => call.finishWithData(parts));
   }
 
   /** Ends the call without an end of its stream, so that the server stores nothing. */

@@ -12,8 +12,9 @@ import type { ServedService } from "./direct-methods.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
 
 export { fromConnectError, toConnectError } from "./connect-error.ts";
+export { answerDirectly, type CallObserver, isDirect } from "./direct-exchange.ts";
 export { type DirectMethod, directMethods, type ServedService } from "./direct-methods.ts";
-export { readMessages } from "./frames.ts";
+export { cancelled, stopSender } from "./http2-stream.ts";
 
 /** Blobs and directories as they are served: `tvix.castore.v1`, and batches of blobs. */
 export function castoreServices(services: {

@@ -10,7 +10,10 @@ import {
   type Http2Server,
   type Http2ServerRequest,
   type Http2ServerResponse,
+  type Http2Session,
+  type IncomingHttpHeaders,
   type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from "node:http2";
 import type { Socket } from "node:net";
 import { formatTcpAddress } from "./listen-address.ts";
@@ -22,12 +25,21 @@ export type HttpRequest = IncomingMessage | Http2ServerRequest;
 export type HttpResponse = ServerResponse | Http2ServerResponse;
 
 /** What answers requests. */
-export type HttpHandler = (request: HttpRequest, response: HttpResponse) => void;
+export interface HttpHandlers {
+  /**
+   * Answers a request over HTTP/2 straight on its stream, unless it gives `false`. Must not throw.
+   *
+   * @param peer the client, as `host:port` or `unix`
+   */
+  onStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peer: string): boolean;
+  /** Answers every other request. Must not throw. */
+  onRequest(request: HttpRequest, response: HttpResponse): void;
+}
 
 /** Options of a {@link OnePort}. */
 export interface OnePortOptions {
-  /** Answers every request. Must not throw. */
-  onRequest: HttpHandler;
+  /** Answers requests. */
+  handlers: HttpHandlers;
   /**
    * Is told when a connection breaks the rules of HTTP/2, as clients in Go do with their last frame, a
    * GOAWAY that names a stream which cannot be. Default: nobody is.
@@ -86,13 +98,14 @@ export class OnePort {
   readonly #connections = new Map<Socket, Connection>();
   readonly #http1: Http1Server;
   readonly #http2: Http2Server;
-  readonly #onRequest: HttpHandler;
+  readonly #peers = new WeakMap<Http2Session, string>();
+  readonly #handlers: HttpHandlers;
   readonly #onProtocolError: (error: Error, peer: string) => void;
   readonly #headerTimeoutMs: number;
   #closing = false;
 
   constructor(options: OnePortOptions) {
-    this.#onRequest = options.onRequest;
+    this.#handlers = options.handlers;
     this.#onProtocolError = options.onProtocolError ?? (() => undefined);
     this.#headerTimeoutMs = options.headerTimeoutMs ?? 10_000;
     this.#http1 = this.#createHttp1();
@@ -181,6 +194,7 @@ export class OnePort {
     const peer = peerOf(socket);
     this.#http2.once("session", (session) => {
       this.#connections.set(socket, { kind: "http2", session });
+      this.#peers.set(session, peer);
       session.once("error", (error) => this.#onProtocolError(error, peer));
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
     });
@@ -204,7 +218,7 @@ export class OnePort {
         if (this.#closing) closeHttp1(socket, connection.responses);
       });
       if (this.#closing) response.setHeader("Connection", "close");
-      this.#onRequest(request, response);
+      this.#handlers.onRequest(request, response);
     });
     // This server never listens by itself, and it is the event that starts its check of timeouts.
     server.emit("listening");
@@ -221,7 +235,14 @@ export class OnePort {
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_PER_SECOND,
     });
-    server.on("request", this.#onRequest);
+    // A server of its own gives streams the form of requests: it never listens.
+    const requests = createHttp2Server();
+    requests.on("request", (request, response) => this.#handlers.onRequest(request, response));
+    server.on("stream", (stream, headers, ...rest) => {
+      const peer = this.#peers.get(stream.session!) ?? "";
+      if (this.#handlers.onStream(stream, headers, peer)) return;
+      requests.emit("stream", stream, headers, ...rest);
+    });
     return server;
   }
 }

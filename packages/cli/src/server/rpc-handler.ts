@@ -9,11 +9,17 @@ import {
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
 import { MAX_MESSAGE_BYTES } from "@tvix/castore";
-import { directMethods, registerServices, type ServedService } from "@tvix/castore/rpc";
+import {
+  answerDirectly,
+  cancelled,
+  directMethods,
+  isDirect,
+  registerServices,
+  type ServedService,
+  stopSender,
+} from "@tvix/castore/rpc";
 import type { Logger } from "pino";
-import { DirectExchange, isDirect } from "./direct-exchange.ts";
-import { cancelled, stopSender } from "./http2-stream.ts";
-import { type HttpHandler, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
+import { type HttpHandlers, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
 import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
 
 /** Options of {@link createRpcHandler}. */
@@ -33,7 +39,7 @@ const GRPC_WEB_TRAILER = 0x80;
  * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Compressed requests are understood;
  * responses are not compressed, since most of what is served cannot be, and the rest is small.
  */
-export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions): HttpHandler {
+export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions): HttpHandlers {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     compressMinBytes: Number.POSITIVE_INFINITY,
@@ -44,25 +50,37 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
   routes(router);
   const direct = new Map(services.flatMap((service) => [...directMethods(service)]));
   const handlers = new Map(router.handlers.map((handler) => [handler.requestPath, handler]));
-  return (request, response) => {
-    const path = request.url?.split("?", 1)[0] ?? "";
-    const handler = handlers.get(path);
-    const contentType = request.headers["content-type"];
-    const log = new CallLog(logger, {
-      method: handler?.method,
-      path,
-      contentType,
-      httpVersion: request.httpVersion,
-      peer: peerOf(request.socket),
-    });
-    const method = direct.get(path);
-    if (method && "stream" in request && "stream" in response && isDirect(request.headers)) {
-      void new DirectExchange(request, response, log).run(method);
-      return;
-    }
-    const exchange = new Exchange(request, response, log);
-    if (handler === undefined) exchange.refuse(path, contentType);
-    else exchange.run(handler).catch((error: unknown) => exchange.fail(error));
+  return {
+    onStream(stream, headers, peer) {
+      const path = headers[":path"] ?? "";
+      const method = direct.get(path);
+      if (method === undefined || !isDirect(headers)) return false;
+      const log = new CallLog(logger, {
+        method: handlers.get(path)?.method,
+        path,
+        contentType: headers["content-type"],
+        httpVersion: "2.0",
+        peer,
+      });
+      void answerDirectly(stream, method, log);
+      return true;
+    },
+
+    onRequest(request, response) {
+      const path = request.url?.split("?", 1)[0] ?? "";
+      const handler = handlers.get(path);
+      const contentType = request.headers["content-type"];
+      const log = new CallLog(logger, {
+        method: handler?.method,
+        path,
+        contentType,
+        httpVersion: request.httpVersion,
+        peer: peerOf(request.socket),
+      });
+      const exchange = new Exchange(request, response, log);
+      if (handler === undefined) exchange.refuse(path, contentType);
+      else exchange.run(handler).catch((error: unknown) => exchange.fail(error));
+    },
   };
 }
 

@@ -51,7 +51,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const stopping = new AbortController();
   const services = [...options.services.map(({ service }) => service), Health];
   const port = new OnePort({
-    onRequest: createRpcHandler({
+    handlers: createRpcHandler({
       services: options.services,
       routes(router) {
         registerHealth(router, { services, stopping: stopping.signal });

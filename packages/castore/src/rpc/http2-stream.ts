@@ -11,7 +11,9 @@ const STOP_SENDER_MS = 1_000;
  */
 export function stopSender(stream: Http2Stream): void {
   const timer = setInterval(() => {
-    if (stream.state.localClose === 1) stream.close(constants.NGHTTP2_NO_ERROR);
+    if (stream.state.localClose !== 1) return;
+    stream.close(constants.NGHTTP2_NO_ERROR);
+    stream.resume(); // it is not closed before what has come is read
   }, STOP_SENDER_MS).unref();
   stream.once("close", () => clearInterval(timer));
 }
