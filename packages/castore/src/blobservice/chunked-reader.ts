@@ -122,7 +122,7 @@ async function* readPieces(
       bytesAhead -= chunk.size;
     }
   } finally {
-    abandon.abort();
+    if (ahead.length > 0) abandon.abort(); // it is costly
     await Promise.allSettled(ahead);
   }
 }

@@ -3,7 +3,7 @@ import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
 import { Upload } from "../grpc/upload.ts";
-import { blake3 } from "../hash/blake3.ts";
+import { BlobHasher } from "../hash/blob-hasher.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobWriter } from "./blob-service.ts";
 
@@ -18,7 +18,7 @@ export class GrpcBlobWriter implements BlobWriter {
   readonly #address: string;
   readonly #signal: AbortSignal | undefined;
   readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
-  readonly #hasher = blake3.createHasher();
+  readonly #hasher = new BlobHasher();
   #kept: Uint8Array[] = [];
   #keptBytes = 0;
   #disposed = false;
@@ -39,12 +39,14 @@ export class GrpcBlobWriter implements BlobWriter {
     this.#signal?.throwIfAborted();
     for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
       const part = data.subarray(at, at + MESSAGE_BYTES);
-      this.#hasher.update(part);
       if (this.#keptBytes + part.length <= KEPT_BYTES) {
-        this.#keptBytes += part.length;
-        this.#kept.push(part.slice()); // it is only lent
+        const copy = part.slice(); // it is only lent
+        this.#hasher.update(copy);
+        this.#kept.push(copy);
+        this.#keptBytes += copy.length;
         continue;
       }
+      this.#hasher.update(part);
       const parts = [...this.#kept, part];
       this.#kept = [];
       this.#keptBytes = 0;
@@ -72,7 +74,7 @@ export class GrpcBlobWriter implements BlobWriter {
     if (this.#disposed) {
       throw new CastoreError("invalid_argument", "Cannot close blob writer: it has ended");
     }
-    const sent = B3Digest.fromBytes(this.#hasher.digest());
+    const sent = this.#hasher.digest();
     const { digest } = await (this.#keptBytes > 0
       ? this.#upload.finishWithData(this.#kept)
       : this.#upload.finish());

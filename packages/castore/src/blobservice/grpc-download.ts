@@ -1,6 +1,6 @@
-import { B3Digest } from "../digest.ts";
+import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
-import { blake3 } from "../hash/blake3.ts";
+import { BlobHasher } from "../hash/blob-hasher.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
 
 /** Up to this many bytes are verified before any of them is passed on. */
@@ -20,7 +20,7 @@ export class Download {
   readonly #callerSignal: AbortSignal | undefined;
   readonly #start: () => Promise<DataCall>;
   #call: DataCall | undefined;
-  readonly #hasher = blake3.createHasher();
+  readonly #hasher = new BlobHasher();
   /** What has come and is not passed on. */
   readonly #held: Uint8Array[] = [];
   #heldBytes = 0;
@@ -94,7 +94,7 @@ export class Download {
     }
     if (data === undefined) {
       this.#complete = true;
-      const found = B3Digest.fromBytes(this.#hasher.digest());
+      const found = this.#hasher.digest();
       if (found.equals(this.#digest)) return;
       throw new CastoreError("data_loss", `${this.#action}: what was sent has digest ${found}`);
     }

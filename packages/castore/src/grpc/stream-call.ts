@@ -173,9 +173,11 @@ export class StreamCall<Method extends DescMethod> {
 
   /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
   cancel(): void {
-    this.#cancelled = true;
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
-    this.#reader.fail(new ConnectError("the call was cancelled", Code.Canceled));
+    if (!this.#reader.isOver) {
+      this.#cancelled = true;
+      this.#reader.fail(new ConnectError("the call was cancelled", Code.Canceled));
+    }
     this.#wakeSender?.();
   }
 
@@ -183,7 +185,7 @@ export class StreamCall<Method extends DescMethod> {
 
   #onClose(): void {
     this.#signal?.removeEventListener("abort", this.#onAbort);
-    this.#reader.fail(this.#cut());
+    if (!this.#reader.isOver) this.#reader.fail(this.#cut());
     this.#wakeSender?.();
   }
 

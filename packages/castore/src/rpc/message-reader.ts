@@ -99,9 +99,14 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return { done: true, value: undefined };
   }
 
-  /** Makes reading fail, once what has arrived is read. Does nothing after the end. */
+  /** Whether the end of the body, or of the reading, has come. */
+  get isOver(): boolean {
+    return this.#ended || this.#failure !== undefined;
+  }
+
+  /** Makes reading fail, once what has arrived is read. Does nothing when it is over. */
   fail(error: unknown): void {
-    if (this.#ended || this.#failure !== undefined) return;
+    if (this.isOver) return;
     this.#failure = { error };
     this.#pause();
     this.#reader?.reject(error);

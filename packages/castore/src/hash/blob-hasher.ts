@@ -1,0 +1,33 @@
+import { concatBytes } from "../bytes.ts";
+import { B3Digest } from "../digest.ts";
+import { type Blake3Hasher, blake3 } from "./blake3.ts";
+
+/** Up to this many bytes are hashed by one call in the end. */
+const SMALL_BYTES = 64 * 1024;
+
+/** Computes the digest of a blob that comes in pieces. A small one costs much less than with a hasher. */
+export class BlobHasher {
+  #held: Uint8Array[] = [];
+  #heldBytes = 0;
+  #hasher: Blake3Hasher | undefined;
+
+  /** Adds bytes. Those of a blob of up to 64 KiB are lent until {@link digest}. */
+  update(data: Uint8Array): void {
+    if (this.#hasher === undefined) {
+      this.#heldBytes += data.length;
+      this.#held.push(data);
+      if (this.#heldBytes <= SMALL_BYTES) return;
+      this.#hasher = blake3.createHasher();
+      for (const part of this.#held) this.#hasher.update(part);
+      this.#held = [];
+    } else {
+      this.#hasher.update(data);
+    }
+  }
+
+  /** The digest of all bytes added. To be called once, last, even where it is of no use: it frees memory. */
+  digest(): B3Digest {
+    if (this.#hasher === undefined) return B3Digest.of(concatBytes(this.#held));
+    return B3Digest.fromBytes(this.#hasher.digest());
+  }
+}
