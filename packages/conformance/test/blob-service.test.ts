@@ -6,7 +6,8 @@ import {
 } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
+import { ConnectBlobService } from "./connect-blob-service.ts";
+import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const capabilities = { chunks: true };
@@ -31,24 +32,36 @@ const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
 function served(
   blobService: BlobService,
   isServed: (service: ServedService) => boolean = () => true,
-): Parameters<typeof overGrpc<BlobService>> {
+): Served<BlobService> {
   const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
   return [blobService, services.filter(isServed), openBlobService];
 }
 
 for (const [name, options] of Object.entries(backends)) {
   blobServiceSuite(name, { ...options, capabilities });
-  blobServiceSuite(`GrpcBlobService over ${name}`, {
-    create: async () => await overGrpc(...served(await options.create())),
-    createPair: async () => await pairOverGrpc(...served(await options.create())),
-    capabilities,
-  });
+  for (const by of SERVED_BY) {
+    blobServiceSuite(`GrpcBlobService over ${name}, served by ${by}`, {
+      create: async () => await overGrpc(...served(await options.create()), by),
+      createPair: async () => await pairOverGrpc(...served(await options.create()), by),
+      capabilities,
+    });
+  }
 }
 
 blobServiceSuite("GrpcBlobService over a server that takes no batches", {
   create: () =>
     overGrpc(
       ...served(new MemoryBlobService(), ({ service }) => service.name !== "BlobBatchService"),
+      "streams",
     ),
+  capabilities,
+});
+
+blobServiceSuite("a client of Connect, served by streams", {
+  async create() {
+    const [backend, services] = served(await openBlobService("memory://"));
+    const connect = async (address: string) => new ConnectBlobService(address);
+    return await overGrpc<BlobService>(backend, services, connect, "streams");
+  },
   capabilities,
 });

@@ -1,7 +1,7 @@
 import { type DirectoryService, MemoryBlobService, openDirectoryService } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
+import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
@@ -22,7 +22,7 @@ const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
 };
 
 /** What serves a directory service, and opens it again. */
-function served(directoryService: DirectoryService): Parameters<typeof overGrpc<DirectoryService>> {
+function served(directoryService: DirectoryService): Served<DirectoryService> {
   const blobService = new MemoryBlobService();
   return [
     directoryService,
@@ -33,8 +33,10 @@ function served(directoryService: DirectoryService): Parameters<typeof overGrpc<
 
 for (const [name, options] of Object.entries(backends)) {
   directoryServiceSuite(name, options);
-  directoryServiceSuite(`GrpcDirectoryService over ${name}`, {
-    create: async () => await overGrpc(...served(await options.create())),
-    createPair: async () => await pairOverGrpc(...served(await options.create())),
-  });
+  for (const by of SERVED_BY) {
+    directoryServiceSuite(`GrpcDirectoryService over ${name}, served by ${by}`, {
+      create: async () => await overGrpc(...served(await options.create()), by),
+      createPair: async () => await pairOverGrpc(...served(await options.create()), by),
+    });
+  }
 }

@@ -1,13 +1,28 @@
 import { once } from "node:events";
-import { createServer, type ServerHttp2Session } from "node:http2";
+import { constants, createServer, type ServerHttp2Session } from "node:http2";
 import { join } from "node:path";
+import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { registerServices, type ServedService } from "@tvix/castore/rpc";
+import {
+  answerDirectly,
+  type CallObserver,
+  directMethods,
+  isDirect,
+  registerServices,
+  type ServedService,
+} from "@tvix/castore/rpc";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-/** Serves services, by Connect alone, on a unix socket in a folder of its own. Disposing of it ends all connections. */
-async function serve(
+/** How calls are answered: straight on their streams, as our server does where it can, or by Connect. */
+export type ServedBy = "streams" | "Connect";
+
+/** What {@link ServedBy} may be. */
+export const SERVED_BY: readonly ServedBy[] = ["streams", "Connect"];
+
+/** Serves services on a unix socket in a folder of its own. Disposing of it ends all connections. */
+export async function serve(
   services: readonly ServedService[],
+  by: ServedBy,
 ): Promise<AsyncDisposable & { readonly address: string }> {
   const folder = temporaryFolder();
   const socket = join(folder.path, "sock");
@@ -19,10 +34,18 @@ async function serve(
     // What was not sent of a stream that is reset counts, in Node.js, until the connection ends.
     maxSessionMemory: 1_000_000,
   };
-  const server = createServer(
-    limits,
-    connectNodeAdapter({ routes: (router) => registerServices(router, services) }),
-  );
+  const server = createServer(limits);
+  if (by === "Connect") {
+    const routes = (router: ConnectRouter) => registerServices(router, services);
+    server.on("request", connectNodeAdapter({ routes }));
+  } else {
+    const methods = new Map(services.flatMap((service) => [...directMethods(service)]));
+    server.on("stream", (stream, headers) => {
+      const method = methods.get(headers[":path"]!);
+      if (method && isDirect(headers)) void answerDirectly(stream, method, observer());
+      else stream.close(constants.NGHTTP2_REFUSED_STREAM);
+    });
+  }
   server.on("session", (session) => {
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
@@ -39,16 +62,26 @@ async function serve(
   };
 }
 
+function observer(): CallObserver {
+  const nothing = () => undefined;
+  return { bytesIn: 0, bytesOut: 0, error: undefined, answered: nothing, end: nothing };
+}
+
+/** A service, what serves it, and how it is opened again. */
+export type Served<Service> = readonly [
+  backend: Service,
+  services: readonly ServedService[],
+  connect: (address: string) => Promise<Service>,
+];
+
 /**
  * Clients, each with a connection of its own, of a service that is served over gRPC. The second one is
  * disposed of last, and disposes of the server and what is behind it too.
  */
 export async function pairOverGrpc<Service extends AsyncDisposable>(
-  backend: Service,
-  services: readonly ServedService[],
-  connect: (address: string) => Promise<Service>,
+  ...[backend, services, connect, by]: readonly [...Served<Service>, by: ServedBy]
 ): Promise<readonly [Service, Service]> {
-  const server = await serve(services);
+  const server = await serve(services, by);
   const [first, second] = await Promise.all([connect(server.address), connect(server.address)]);
   return [first, disposingOf(second, server, backend)];
 }

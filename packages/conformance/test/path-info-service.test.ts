@@ -6,7 +6,7 @@ import {
 } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "../src/index.ts";
-import { disposingOf, overGrpc, pairOverGrpc } from "./grpc-over.ts";
+import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const backends: Readonly<Record<string, PathInfoServiceSuiteOptions>> = {
@@ -27,7 +27,7 @@ const backends: Readonly<Record<string, PathInfoServiceSuiteOptions>> = {
 };
 
 /** What serves a PathInfo service, and opens it again. */
-function served(pathInfoService: PathInfoService): Parameters<typeof overGrpc<PathInfoService>> {
+function served(pathInfoService: PathInfoService): Served<PathInfoService> {
   const narCalculationService = new RenderingNarCalculationService({
     blobService: new MemoryBlobService(),
     directoryService: new MemoryDirectoryService(),
@@ -41,8 +41,10 @@ function served(pathInfoService: PathInfoService): Parameters<typeof overGrpc<Pa
 
 for (const [name, options] of Object.entries(backends)) {
   pathInfoServiceSuite(name, options);
-  pathInfoServiceSuite(`GrpcPathInfoService over ${name}`, {
-    create: async () => await overGrpc(...served(await options.create())),
-    createPair: async () => await pairOverGrpc(...served(await options.create())),
-  });
+  for (const by of SERVED_BY) {
+    pathInfoServiceSuite(`GrpcPathInfoService over ${name}, served by ${by}`, {
+      create: async () => await overGrpc(...served(await options.create()), by),
+      createPair: async () => await pairOverGrpc(...served(await options.create()), by),
+    });
+  }
 }
