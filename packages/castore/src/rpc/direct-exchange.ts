@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { MAX_MESSAGE_BYTES } from "../limits.ts";
-import type { DirectMethod } from "./direct-methods.ts";
+import type { DirectMethod, ResponseSender } from "./direct-methods.ts";
 import { cancelled, stopSender } from "./http2-stream.ts";
 import { MessageReader } from "./message-reader.ts";
 
@@ -51,7 +51,7 @@ export function answerDirectly(
   return new DirectExchange(stream, method, observer).run();
 }
 
-class DirectExchange {
+class DirectExchange implements ResponseSender {
   readonly #stream: ServerHttp2Stream;
   readonly #method: DirectMethod;
   readonly #observer: CallObserver;
@@ -76,7 +76,7 @@ class DirectExchange {
 
   async run(): Promise<void> {
     try {
-      await this.#method.answer(this.#requests, this.#closed.signal, this.#send);
+      await this.#method.answer(this.#requests, this.#closed.signal, this);
       this.#end(OK);
     } catch (error) {
       this.#observer.error ??= error;
@@ -84,26 +84,38 @@ class DirectExchange {
     }
   }
 
-  /** Sends parts one after the other; resolves when there is room for more. */
-  readonly #send = (...parts: readonly Uint8Array[]): Promise<void> | undefined => {
+  /** Sends a frame, and resolves when there is room for more: at once, if there is `undefined`. */
+  send(frame: Uint8Array): Promise<void> | undefined {
     const stream = this.#stream;
-    this.#closed.signal.throwIfAborted();
     this.#begin();
-    stream.cork();
-    for (const part of parts) {
-      this.#observer.bytesOut += part.length;
-      stream.write(part);
-    }
-    stream.uncork();
+    this.#observer.bytesOut += frame.length;
+    stream.write(frame);
     if (stream.writableLength <= UNSENT_BYTES) return undefined;
     return new Promise((resolve) => {
       this.#wakeSender = resolve;
       stream.once("drain", resolve);
     });
-  };
+  }
+
+  /** Sends parts one after the other, of which the bytes are lent until it resolves. */
+  async sendLent(...parts: readonly Uint8Array[]): Promise<void> {
+    const stream = this.#stream;
+    this.#begin();
+    await new Promise<void>((resolve) => {
+      this.#wakeSender = resolve;
+      stream.cork();
+      for (const [i, part] of parts.entries()) {
+        this.#observer.bytesOut += part.length;
+        stream.write(part, i === parts.length - 1 ? () => resolve() : undefined);
+      }
+      stream.uncork();
+    });
+    this.#closed.signal.throwIfAborted(); // before anybody is told that the bytes have left
+  }
 
   #begin(): void {
     const stream = this.#stream;
+    this.#closed.signal.throwIfAborted();
     if (stream.headersSent) return;
     stream.respond(RESPONSE_HEADERS, { waitForTrailers: true });
     stream.once("wantTrailers", () => {

@@ -1,12 +1,23 @@
-import { create, type DescService, type Message } from "@bufbuild/protobuf";
+import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import { dataFrameHeader, dataIn, frameMessage, isDataOnly, parseMessage } from "./frames.ts";
+import { dataField, dataFrameHeader, dataIn, frameMessage, parseMessage } from "./frames.ts";
+
+/** Up to this many bytes are copied rather than waited for until they have left. */
+const COPIED_BYTES = 64 * 1024;
 
 /** A service, and what answers its calls. */
 export interface ServedService<Service extends DescService = DescService> {
   readonly service: Service;
   /** Uses nothing of the context of a call but its signal. */
   readonly implementation: ServiceImpl<Service>;
+}
+
+/** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
+export interface ResponseSender {
+  /** Sends a framed message; resolves when there is room for more, `undefined` if there is already. */
+  send(frame: Uint8Array): Promise<void> | undefined;
+  /** Sends a framed message in parts, one after the other, that are lent until it resolves. */
+  sendLent(...parts: readonly Uint8Array[]): Promise<void>;
 }
 
 /**
@@ -21,14 +32,12 @@ export interface DirectMethod {
    *
    * @param requests the messages of the request, or the pieces of its data
    * @param signal aborts when the call ends early
-   * @param send sends parts of a framed message one after the other, and resolves when there is room for
-   *   the next
    * @throws ConnectError for every refusal
    */
   answer(
     requests: AsyncIterable<Uint8Array>,
     signal: AbortSignal,
-    send: (...parts: readonly Uint8Array[]) => Promise<void> | undefined,
+    sender: ResponseSender,
   ): Promise<void>;
 }
 
@@ -45,42 +54,49 @@ export function directMethods({
 }: ServedService): ReadonlyMap<string, DirectMethod> {
   const calls = implementation as unknown as Readonly<Record<string, Call>>;
   return new Map(
-    service.methods.map(({ name, localName, methodKind, input, output }) => {
-      const call = calls[localName]!;
-      const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
-      const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
-      const dataField = takesStream && isDataOnly(input) ? input.fields[0]!.localName : undefined;
-      const givenDataField =
-        givesStream && isDataOnly(output) ? output.fields[0]!.localName : undefined;
-      const method: DirectMethod = {
-        dataOf: dataField === undefined ? undefined : (message) => dataIn(input, message),
-        async answer(requests, signal, send) {
-          const request = takesStream
-            ? mapEach(requests, (bytes) =>
-                dataField === undefined
-                  ? parseMessage(input, bytes)
-                  : (create(input, { [dataField]: bytes }) as Message),
-              )
-            : parseMessage(input, await onlyMessage(requests));
-          const response = call(request, { signal });
-          if (!givesStream) {
-            const message = (await response) as Message;
-            await send(frameMessage(output, create(output, message)));
-            return;
-          }
-          for await (const message of response as AsyncIterable<Message>) {
-            if (givenDataField === undefined) {
-              await send(frameMessage(output, create(output, message)));
-            } else {
-              const data = (message as unknown as Record<string, Uint8Array>)[givenDataField]!;
-              await send(dataFrameHeader(data.length), data);
-            }
-          }
-        },
-      };
-      return [`/${service.typeName}/${name}`, method];
-    }),
+    service.methods.map((method) => [
+      `/${service.typeName}/${method.name}`,
+      directMethod(method, calls[method.localName]!),
+    ]),
   );
+}
+
+function directMethod({ methodKind, input, output }: DescMethod, call: Call): DirectMethod {
+  const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
+  const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
+  const takenData = takesStream ? dataField(input) : undefined;
+  const givenData = givesStream ? dataField(output) : undefined;
+  const parse =
+    takenData === undefined
+      ? (bytes: Uint8Array): Message => parseMessage(input, bytes)
+      : (bytes: Uint8Array): Message => create(input, { [takenData]: bytes });
+  return {
+    dataOf: takenData === undefined ? undefined : (message) => dataIn(input, message),
+    async answer(requests, signal, sender) {
+      const request = takesStream
+        ? mapEach(requests, parse)
+        : parseMessage(input, await onlyMessage(requests));
+      const response = call(request, { signal });
+      if (!givesStream) {
+        sender.send(frameMessage(output, create(output, (await response) as Message)));
+        return;
+      }
+      for await (const message of response as AsyncIterable<Message>) {
+        if (givenData === undefined) {
+          await sender.send(frameMessage(output, create(output, message)));
+        } else {
+          await sendData(sender, (message as unknown as Record<string, Uint8Array>)[givenData]!);
+        }
+      }
+    },
+  };
+}
+
+/** Sends data, which is lent until it resolves: a copy of it if there is little. */
+async function sendData(sender: ResponseSender, data: Uint8Array): Promise<void> {
+  const header = dataFrameHeader(data.length);
+  if (data.length <= COPIED_BYTES) await sender.send(Buffer.concat([header, data]));
+  else await sender.sendLent(header, data);
 }
 
 /** Like a generator that yields what is made of each, at a fraction of the cost. */

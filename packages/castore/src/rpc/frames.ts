@@ -25,7 +25,7 @@ export function frameMessage<Desc extends DescMessage>(
   return frame;
 }
 
-/** What stands before the data of a message that {@link isDataOnly}, so that the data need not be copied. */
+/** What stands before the data of a message that has a {@link dataField}, so that the data need not be copied. */
 export function dataFrameHeader(dataLength: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + 6);
   let at = FRAME_HEADER_LENGTH;
@@ -40,23 +40,20 @@ export function dataFrameHeader(dataLength: number): Uint8Array {
 }
 
 /**
- * Whether messages of a kind have one field, `bytes` with number 1. A stream of such messages is taken for
- * a stream of bytes, whose message borders carry no meaning.
+ * The name of the only field of a kind of messages, if it is `bytes` with number 1. A stream of such
+ * messages is taken for a stream of bytes, whose message borders carry no meaning.
  */
-export function isDataOnly({ fields }: DescMessage): boolean {
+export function dataField({ fields }: DescMessage): string | undefined {
   const [field] = fields;
-  return (
-    fields.length === 1 &&
-    field?.number === 1 &&
-    field.fieldKind === "scalar" &&
-    field.scalar === ScalarType.BYTES
-  );
+  const isData = field?.number === 1 && field.fieldKind === "scalar";
+  if (fields.length > 1 || !isData || field.scalar !== ScalarType.BYTES) return undefined;
+  return field.localName;
 }
 
-/** The data of an encoded message that {@link isDataOnly}, whatever else is in it. */
+/** The data of an encoded message that has a {@link dataField}, whatever else is in it. */
 export function dataIn(schema: DescMessage, message: Uint8Array): Uint8Array {
   const parsed = parseMessage(schema, message) as unknown as Record<string, Uint8Array>;
-  return parsed[schema.fields[0]!.localName]!;
+  return parsed[dataField(schema)!]!;
 }
 
 /**
