@@ -60,6 +60,7 @@ describeWithTools("grpcurl", ["grpcurl"], (grpcurl) => {
       "grpc.reflection.v1alpha.ServerReflection",
       "tvix.castore.v1.BlobService",
       "tvix.castore.v1.DirectoryService",
+      "tvix.castore.v1alpha.BlobBatchService",
     ]);
     expect(fixture.lines).toContainEqual(
       expect.objectContaining({ service: "grpc.reflection.v1.ServerReflection", code: "ok" }),

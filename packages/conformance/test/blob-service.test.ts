@@ -52,7 +52,7 @@ blobServiceSuite("GrpcBlobService over a server that takes no batches", {
   create: () =>
     overGrpc(
       ...served(new MemoryBlobService(), ({ service }) => service.name !== "BlobBatchService"),
-      "streams",
+      "Connect",
     ),
   capabilities,
 });
