@@ -16,7 +16,6 @@ const KEPT_BYTES = 64 * 1024;
 /** Sends one blob, and checks that the server stored just that. */
 export class GrpcBlobWriter implements BlobWriter {
   readonly #address: string;
-  readonly #signal: AbortSignal | undefined;
   readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
   readonly #hasher = new BlobHasher();
   #kept: Uint8Array[] = [];
@@ -27,7 +26,6 @@ export class GrpcBlobWriter implements BlobWriter {
   constructor(channel: Channel, options?: AbortOptions) {
     const { address } = channel;
     this.#address = address;
-    this.#signal = options?.signal;
     const { put } = BlobServiceDescriptor.method;
     this.#upload = new Upload(channel, put, `Cannot put a blob at ${address}`, options);
   }
@@ -36,7 +34,7 @@ export class GrpcBlobWriter implements BlobWriter {
     if (this.#closed !== undefined || this.#disposed) {
       throw new CastoreError("invalid_argument", "Cannot write to blob writer: it has ended");
     }
-    this.#signal?.throwIfAborted();
+    this.#upload.throwIfOver();
     for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
       const part = data.subarray(at, at + MESSAGE_BYTES);
       if (this.#keptBytes + part.length <= KEPT_BYTES) {

@@ -54,9 +54,14 @@ export class Upload<Method extends DescMethod> {
     );
   }
 
-  async #try<T>(action: (call: StreamCall<Method>) => Promise<T>): Promise<T> {
+  /** Throws the reason if it was cancelled by its signal, the error if it has failed. */
+  throwIfOver(): void {
     this.#signal?.throwIfAborted();
     if (this.#failure !== undefined) throw this.#failure.error;
+  }
+
+  async #try<T>(action: (call: StreamCall<Method>) => Promise<T>): Promise<T> {
+    this.throwIfOver();
     try {
       this.#call ??= StreamCall.begin(this.#channel, this.#method, { signal: this.#signal });
       return await action(await this.#call);
