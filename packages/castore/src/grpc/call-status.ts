@@ -42,7 +42,7 @@ export function statusError(
 }
 
 /** Undoes the percent-encoding of a message. Whatever is not encoded as it should be stays as it is. */
-export function decodeStatusMessage(encoded: string): string {
+function decodeStatusMessage(encoded: string): string {
   if (!encoded.includes("%")) return encoded;
   const latin1 = encoded.replace(/%([0-9a-f]{2})/gi, (_, hex: string) =>
     String.fromCharCode(Number.parseInt(hex, 16)),
