@@ -238,18 +238,18 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
 const WHOLE = new Uint8Array(0);
 
 function messageLength(bytes: Uint8Array, at: number, maxBytes: number): number {
-  if (bytes[at] !== 0) {
-    throw new ConnectError(
-      "received a compressed message, though no compression was announced",
-      Code.Internal,
-    );
-  }
   const high = bytes[at + 1]! * 2 ** 24;
   const length = high + ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
-  if (length <= maxBytes) return length;
+  if (length > maxBytes) {
+    throw new ConnectError(
+      `message of ${length} bytes is larger than the limit of ${maxBytes}`,
+      Code.ResourceExhausted,
+    );
+  }
+  if (bytes[at] === 0) return length;
   throw new ConnectError(
-    `message of ${length} bytes is larger than the limit of ${maxBytes}`,
-    Code.ResourceExhausted,
+    "received a compressed message, though no compression was announced",
+    Code.Internal,
   );
 }
 
