@@ -54,7 +54,7 @@ export async function openDatabase(
 function initialize(db: Database, path: string, format: DatabaseFormat): void {
   db.pragma("journal_mode = WAL");
   db.pragma("synchronous = FULL");
-  db.pragma("cache_size = -16384");
+  db.pragma("cache_size = -4096");
   db.transaction(() => {
     const version = db.pragma("user_version", { simple: true }) as number;
     const applicationId = db.pragma("application_id", { simple: true }) as number;
