@@ -8,6 +8,11 @@ export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
+/** The same bytes in memory of their own. (`slice` does not copy where they are a Buffer.) */
+export function copyBytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes);
+}
+
 /** Joins parts into one byte string; a single part is returned as it is. */
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
@@ -32,7 +37,7 @@ export function quoteBytes(bytes: Uint8Array): string {
  */
 export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for await (const part of stream) parts.push(new Uint8Array(part));
+  for await (const part of stream) parts.push(copyBytes(part));
   return concatBytes(parts);
 }
 

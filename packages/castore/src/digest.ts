@@ -1,4 +1,4 @@
-import { equalBytes } from "./bytes.ts";
+import { copyBytes, equalBytes } from "./bytes.ts";
 import { CastoreError } from "./errors.ts";
 import { blake3 } from "./hash/blake3.ts";
 
@@ -36,7 +36,7 @@ export class B3Digest {
 
   /** The same digest in memory of its own: one that was taken from a buffer keeps all of that alive. */
   copy(): B3Digest {
-    return new B3Digest(new Uint8Array(this.bytes));
+    return new B3Digest(copyBytes(this.bytes));
   }
 
   /** Whether both are the same digest. */

@@ -90,7 +90,7 @@ export class ConnectBlobService implements BlobService {
     return {
       async write(data) {
         await writer.write(data);
-        parts.push(data.slice());
+        parts.push(new Uint8Array(data)); // it is only lent
       },
       close: () => {
         closed ??= writer.close().then(() => this.#upload(parts, options));

@@ -1,4 +1,5 @@
 import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import { copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
@@ -38,7 +39,7 @@ export class GrpcBlobWriter implements BlobWriter {
     for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
       const part = data.subarray(at, at + MESSAGE_BYTES);
       if (this.#keptBytes + part.length <= KEPT_BYTES) {
-        const copy = part.slice(); // it is only lent
+        const copy = copyBytes(part); // it is only lent
         this.#hasher.update(copy);
         this.#kept.push(copy);
         this.#keptBytes += copy.length;

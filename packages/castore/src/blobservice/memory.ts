@@ -1,3 +1,4 @@
+import { copyBytes } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
@@ -39,7 +40,7 @@ export class MemoryBlobService implements BlobService {
     // The reader gets a copy: whatever it does to the bytes, what is stored matches its digest.
     return readChunked(
       chunks,
-      async (chunk) => new Uint8Array(this.#chunks.get(chunk.digest.hex)!),
+      async (chunk) => copyBytes(this.#chunks.get(chunk.digest.hex)!),
       options,
     );
   }
@@ -61,7 +62,7 @@ export class MemoryBlobService implements BlobService {
     return new ChunkedBlobWriter(
       {
         putChunk: async ({ hex }, data) => {
-          if (!this.#chunks.has(hex)) staged.set(hex, new Uint8Array(data));
+          if (!this.#chunks.has(hex)) staged.set(hex, copyBytes(data));
         },
         commit: async ({ hex }, chunks) => {
           for (const [key, data] of staged) this.#chunks.set(key, data);

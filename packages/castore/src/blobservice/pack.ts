@@ -1,5 +1,5 @@
 import { ByteBudget } from "../byte-budget.ts";
-import { concatBytes, freeBuffer } from "../bytes.ts";
+import { concatBytes, copyBytes, freeBuffer } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
@@ -299,7 +299,7 @@ export class PackBlobService implements BlobService {
   /** Reads chunks. */
   async #readChunks(chunks: readonly WantedChunk[]): Promise<ReadBatch> {
     const locations = chunks.map(({ location }) => location);
-    const digests = new Uint8Array(concatBytes(chunks.map(({ digest }) => digest.bytes)));
+    const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
     const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#options.path, pack)]));
     const task = { locations, digests, paths };
     const { contents: bytes, damaged, failure } = await runTask("readChunks", task);

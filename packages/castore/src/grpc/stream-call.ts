@@ -7,6 +7,7 @@ import {
   type MessageShape,
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { copyBytes } from "../bytes.ts";
 import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
 import { dataFrameHeader, dataIn, frameMessage, parseMessage } from "../rpc/frames.ts";
@@ -208,7 +209,7 @@ export class StreamCall<Method extends DescMethod> {
     for (const part of parts.slice(0, -1)) stream.write(part);
     stream.write(last.subarray(0, -1), done);
     stream.uncork();
-    this.#kept = last.slice(-1);
+    this.#kept = copyBytes(last.subarray(-1));
   }
 
   #endWith(parts: readonly Uint8Array[]): void {

@@ -1,5 +1,6 @@
 import { extname } from "node:path";
 import type { Piscina } from "piscina";
+import { copyBytes } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
 import { errorOf } from "../../worker/failure.ts";
@@ -120,7 +121,7 @@ export class GroupCommit implements AsyncDisposable {
       chunks: chunks.map(({ records }) => records),
       blobs: blobRecords(blobs),
       lost: lost.map(({ digest, location }) => ({
-        digest: new Uint8Array(digest.bytes),
+        digest: copyBytes(digest.bytes),
         location,
       })),
     };

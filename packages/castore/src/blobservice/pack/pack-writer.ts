@@ -1,3 +1,4 @@
+import { copyBytes } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
@@ -140,7 +141,7 @@ export class PackWriter implements Disposable {
         ({ digest }) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
       );
       if (missing === undefined) complete.push({ ...record, chunks });
-      else incomplete.push({ blob: position, chunk: new Uint8Array(missing.digest.bytes) });
+      else incomplete.push({ blob: position, chunk: copyBytes(missing.digest.bytes) });
       position += 1;
     }
     return complete;
