@@ -24,7 +24,8 @@ interface Piece {
 
 /**
  * Reads a range of a blob by fetching the chunks that it overlaps, some ahead of the reader, and
- * yields them in order, each lent until the next one is asked for. Iterated once at most. However iterating ends, no fetch is left running.
+ * yields them in order, each lent until the next one is asked for. Iterated once at most. However
+ * iterating ends, no fetch is left running.
  *
  * @param chunks all chunks of the blob in order
  * @param fetch gives the bytes of a chunk, verified; called for one chunk while others are under way

@@ -25,7 +25,6 @@ const METHODS = BlobServiceDescriptor.method;
  */
 export class GrpcBlobService implements BlobService {
   readonly #channel: Channel;
-
   readonly #batch: GrpcBlobBatch;
 
   constructor(channel: Channel) {

@@ -1,6 +1,6 @@
 import { extname } from "node:path";
 import type { Piscina } from "piscina";
-import { copyBytes } from "../../bytes.ts";
+import { concatBytes, copyBytes } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
 import { errorOf } from "../../worker/failure.ts";
@@ -71,8 +71,9 @@ export class GroupCommit implements AsyncDisposable {
     else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
   }
 
-  /** Commits what was added, since nothing is about to be added. */
+  /** Commits what was added, if anything was, since nothing is about to be added. */
   flush(): void {
+    if (this.#chunks.length + this.#blobs.length + this.#lost.length === 0) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#due = true;
@@ -94,7 +95,7 @@ export class GroupCommit implements AsyncDisposable {
 
   /** Waits for what was added, and ends the thread. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#chunks.length + this.#blobs.length > 0) this.flush();
+    this.flush();
     while (this.#running !== undefined) await this.#running;
     const pool = await this.#pool;
     await pool?.run(undefined, { name: "close" satisfies keyof typeof thread });
@@ -173,12 +174,7 @@ function isWanted({ check, reject }: BlobJob): boolean {
 
 function blobRecords(blobs: readonly BlobJob[]): Records {
   const records = blobs.map(({ digest, chunks }) => blobRecord(digest, chunks));
-  const length = records.reduce((sum, record) => sum + record.length, 0);
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const record of records) {
-    bytes.set(record, at);
-    at += record.length;
-  }
-  return { bytes, length };
+  // In memory of its own: a part of a larger buffer would travel to the thread with all of that.
+  const bytes = copyBytes(concatBytes(records));
+  return { bytes, length: bytes.length };
 }
