@@ -49,3 +49,8 @@ export function freeBuffer({ buffer }: Uint8Array): void {
   // Small ones may be parts of a buffer that Node.js hands out piece by piece.
   if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
 }
+
+/** Like {@link freeBuffer} for bytes that may be part of something larger, which is left alone. */
+export function freeUnshared(bytes: Uint8Array): void {
+  if (bytes.byteLength === bytes.buffer.byteLength) freeBuffer(bytes);
+}

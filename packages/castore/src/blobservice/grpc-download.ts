@@ -1,3 +1,4 @@
+import { freeUnshared } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
@@ -58,14 +59,14 @@ export class Download {
     }
   }
 
-  /** Everything from the start on. To be iterated once. */
+  /** Everything from the start on, in pieces that are lent until the next one is asked for. To be iterated once. */
   async *contents(): AsyncGenerator<Uint8Array> {
     try {
       while (!this.#complete) {
         await this.#receive();
-        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield this.#release();
+        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield* this.#lend();
       }
-      while (this.#held.length > 0) yield this.#release();
+      while (this.#held.length > 0) yield* this.#lend();
     } finally {
       this.cancel();
     }
@@ -76,11 +77,12 @@ export class Download {
     this.#call?.cancel();
   }
 
-  #release(): Uint8Array {
+  *#lend(): Generator<Uint8Array> {
     this.#callerSignal?.throwIfAborted();
     const data = this.#held.shift()!;
     this.#heldBytes -= data.length;
-    return data;
+    yield data;
+    freeUnshared(data);
   }
 
   async #receive(): Promise<void> {

@@ -1,4 +1,4 @@
-import { copyBytes } from "../bytes.ts";
+import { copyBytes, freeBuffer } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
@@ -41,7 +41,7 @@ export class MemoryBlobService implements BlobService {
     return readChunked(
       chunks,
       async (chunk) => copyBytes(this.#chunks.get(chunk.digest.hex)!),
-      options,
+      { ...options, release: freeBuffer },
     );
   }
 

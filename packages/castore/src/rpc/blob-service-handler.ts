@@ -7,6 +7,7 @@ import {
   StatBlobResponse_ChunkMetaSchema,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../blobservice/blob-service.ts";
+import { freeUnshared } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { toConnectError } from "./connect-error.ts";
 
@@ -55,7 +56,10 @@ export function blobServiceHandler(
     async put(messages, { signal }) {
       try {
         await using writer = blobService.openWriter({ signal });
-        for await (const { data } of messages) await writer.write(data);
+        for await (const { data } of messages) {
+          await writer.write(data);
+          freeUnshared(data);
+        }
         await expectWholeUpload(signal);
         const digest = await writer.close();
         return { digest: digest.bytes };

@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { concatBytes } from "../bytes.ts";
 
 /** A message in gRPC has this many bytes before it: whether it is compressed, and its length. */
 const FRAME_HEADER_LENGTH = 5;
@@ -12,6 +13,12 @@ const LENGTH_BYTES = 4;
 
 /** More than this waits for its reader only until the stream has noticed, in bytes. */
 const WAITING_BYTES = 512 * 1024;
+
+/**
+ * How many bytes of data are given at a time. HTTP/2 brings them in frames of 16 KiB, for each of which a
+ * promise costs more than a copy, and of which BLAKE3 is hashed at a third of its speed.
+ */
+const GATHERED_BYTES = 256 * 1024;
 
 /** Options of {@link MessageReader}. */
 export interface MessageReaderOptions {
@@ -50,6 +57,8 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
   #reader: PromiseWithResolvers<IteratorResult<Uint8Array>> | undefined;
+  /** Set while a reader waits for whatever else of its data arrives at the same time. */
+  #gathering: NodeJS.Immediate | undefined;
   #paused = false;
 
   /** The beginning of a message of which not enough has come. */
@@ -79,12 +88,8 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   }
 
   next(): Promise<IteratorResult<Uint8Array>> {
-    const value = this.#waiting.shift();
-    if (value !== undefined) {
-      this.#waitingBytes -= value.length;
-      if (this.#paused && this.#waitingBytes <= WAITING_BYTES / 2) this.#resume();
-      return Promise.resolve({ done: false, value });
-    }
+    const value = this.#take();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
     if (this.#ended) return Promise.resolve({ done: true, value: undefined });
     this.#reader = Promise.withResolvers();
@@ -107,6 +112,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   /** Makes reading fail, once what has arrived is read. Does nothing when it is over. */
   fail(error: unknown): void {
     if (this.isOver) return;
+    this.#answer();
     this.#failure = { error };
     this.#pause();
     this.#reader?.reject(error);
@@ -144,19 +150,46 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
       return;
     }
     if (this.#failure !== undefined) return;
+    this.#answer();
     this.#ended = true;
     this.#reader?.resolve({ done: true, value: undefined });
     this.#reader = undefined;
   }
 
-  #give(value: Uint8Array): void {
-    if (this.#reader === undefined) {
-      this.#waiting.push(value);
-      this.#waitingBytes += value.length;
-      return;
+  /** What is to be read next of what waits; `undefined` if nothing does. */
+  #take(): Uint8Array | undefined {
+    let count = 1;
+    if (this.#dataOf !== undefined) {
+      let length = this.#waiting[0]?.length ?? 0;
+      while (count < this.#waiting.length && length < GATHERED_BYTES) {
+        length += this.#waiting[count++]!.length;
+      }
     }
-    this.#reader.resolve({ done: false, value });
+    const parts = this.#waiting.splice(0, count);
+    if (parts.length === 0) return undefined;
+    const value = concatBytes(parts);
+    this.#waitingBytes -= value.length;
+    if (this.#paused && this.#waitingBytes <= WAITING_BYTES / 2) this.#resume();
+    return value;
+  }
+
+  #give(value: Uint8Array): void {
+    this.#waiting.push(value);
+    this.#waitingBytes += value.length;
+    if (this.#reader === undefined) return;
+    if (this.#dataOf === undefined || this.#waitingBytes >= GATHERED_BYTES) this.#answer();
+    else this.#gathering ??= setImmediate(() => this.#answer());
+  }
+
+  /** Gives the reader, if there is one, what waits for it, if anything does. */
+  #answer(): void {
+    clearImmediate(this.#gathering);
+    this.#gathering = undefined;
+    const reader = this.#reader;
+    const value = reader && this.#take();
+    if (value === undefined) return;
     this.#reader = undefined;
+    reader!.resolve({ done: false, value });
   }
 
   /** Reads what stands before a message; gives the position after it. */
