@@ -10,7 +10,7 @@ import { runTask } from "../worker/pool.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
 import { fileError } from "./file-error.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
-import type { ReadFile } from "./read-files.ts";
+import { type ReadFile, readFiles } from "./read-files.ts";
 import { SourceFile } from "./source-file.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 import { type WalkStep, walkTree } from "./walk.ts";
@@ -37,6 +37,9 @@ const SMALL_FILE = 128 * 1024;
 /** How many files are read ahead together, and how many steps of the walk are looked at for them. */
 const FILES_PER_STRETCH = 96;
 const STEPS_PER_STRETCH = 512;
+
+/** So few files are read here and now: to start a thread for them would take much longer. */
+const FEW_FILES = 8;
 
 /** How many stretches are read ahead. */
 const STRETCHES_AHEAD = 4;
@@ -160,11 +163,9 @@ class FileSystemSource {
       steps.push(step);
       if (step.type === "file") paths.push(step.at.toString("latin1"));
     }
-    const files =
-      paths.length > 0
-        ? runTask("readFiles", { paths, maxSize: SMALL_FILE, slab })
-        : Promise.resolve([]);
-    return { steps, files: this.#track(files), slab };
+    const task = { paths, maxSize: SMALL_FILE, slab };
+    const files = paths.length > FEW_FILES ? runTask("readFiles", task) : readFiles(task);
+    return { steps, files: this.#track(Promise.resolve(files)), slab };
   }
 
   async *#take({ steps, files, slab }: Stretch): AsyncGenerator<IngestEntry> {
