@@ -8,7 +8,7 @@ import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
 import { restic } from "./subjects/restic.ts";
 import { tarZstd } from "./subjects/tar-zstd.ts";
-import { daemonImport, directImport, ours, peer } from "./subjects/tvix-store.ts";
+import { daemonImport, directImport, ours, oursInMemory, peer } from "./subjects/tvix-store.ts";
 import { blobFile, changedTree, largeTree, smallTree } from "./trees/seeded.ts";
 import { inspectTree } from "./trees/tree.ts";
 
@@ -24,7 +24,12 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
     {
       name: "grpc",
       trees: [await inspectTree(source, "blobs")],
-      subjects: [blobs(ours, source), blobs(peer, source), pathInfos()],
+      subjects: [
+        blobs(ours, source),
+        blobs(oursInMemory, source),
+        blobs(peer, source),
+        pathInfos(),
+      ],
     },
   ];
 }

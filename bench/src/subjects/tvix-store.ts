@@ -25,6 +25,13 @@ export const ours: TvixStore = {
   ],
 };
 
+/** The same with stores in memory: what a call costs where nothing is compressed or waited for. */
+export const oursInMemory: TvixStore = {
+  ...ours,
+  name: "tvix-store in memory,",
+  addresses: () => ["memory://", "memory://", "memory://"],
+};
+
 /** Another implementation, of which `PEER_TVIX_STORE` is the path. */
 export const peer: TvixStore = {
   name: "peer tvix-store",
