@@ -1,18 +1,21 @@
 /**
- * Shows how a store grows: imports of 1, 4 and 16 times as many files and bytes, and an index of five
- * million chunks. Writes what it found to docs/scale.md.
+ * Shows how a store grows: imports of 1, 4 and 16 times as many files and bytes, an index of five million
+ * chunks, and a million PathInfos. Writes what it found to docs/scale.md.
  */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { B3Digest, PackBlobService } from "@tvix/castore";
+import { openPathInfoService } from "@tvix/store";
 import Sqlite from "better-sqlite3";
 import { markdownTable } from "markdown-table";
 import { describeMachine } from "./machine.ts";
-import { diskBytes, runMeasured } from "./measure.ts";
+import { diskBytes, type Finished, runMeasured } from "./measure.ts";
 import { writeReport } from "./report.ts";
 import { formatSpread, spreadOf } from "./spread.ts";
+import { clientCommand } from "./subjects/client.ts";
+import { storePathInfos } from "./subjects/path-infos.ts";
 import { importCommand, ours } from "./subjects/tvix-store.ts";
 import { largeFile, treeOfFiles } from "./trees/seeded.ts";
 import { inspectTree, type Tree, warm } from "./trees/tree.ts";
@@ -23,6 +26,7 @@ const MEGABYTES = 128;
 const ROUNDS = 3;
 const CHUNKS = 5_000_000;
 const LOOKUPS = 200_000;
+const PATH_INFOS = 1_000_000;
 const MB = 1e6;
 
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "tvix-bench");
@@ -36,6 +40,7 @@ try {
     await growth("files", (factor) => treeOfFiles(cache, FILES * factor), startUp),
     await growth("MB in one file", (factor) => largeFile(cache, MEGABYTES * factor), startUp),
     await largeIndex(),
+    await manyPathInfos(),
   ].join("\n\n");
   process.stdout.write(`${report}\n`);
   await writeReport(new URL("../../docs/scale.md", import.meta.url), report);
@@ -112,6 +117,44 @@ async function largeIndex(): Promise<string> {
         `${formatSpread(spreadOf(opened))} ms`,
         `${formatSpread(spreadOf(found))} µs`,
         `${formatSpread(spreadOf(missed))} µs`,
+      ],
+    ],
+  );
+}
+
+/** What it takes to open a store of many PathInfos, to look them up, and to list them. */
+async function manyPathInfos(): Promise<string> {
+  const place = await mkdtemp(join(folder, "path-infos-"));
+  const [, , address] = ours.addresses(place);
+  const known = await storePathInfos(address, PATH_INFOS);
+  const bytes = await diskBytes(place);
+  const opened: number[] = [];
+  const found: number[] = [];
+  const lists: Finished[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const start = performance.now();
+    await using service = await openPathInfoService(address);
+    opened.push(performance.now() - start);
+    const sample = Array.from({ length: LOOKUPS }, () => known[randomInt(known.length)]!);
+    const before = performance.now();
+    for (const hashPart of sample) {
+      if ((await service.get(hashPart)) === undefined) {
+        throw new Error("Cannot use this run: a PathInfo that was stored is not found");
+      }
+    }
+    found.push(((performance.now() - before) * 1000) / sample.length);
+    lists.push(await runMeasured(clientCommand("list", address)));
+  }
+  return table(
+    ["PathInfos", "database", "opened in", "found in", "listed in", "memory of a listing"],
+    [
+      [
+        PATH_INFOS.toLocaleString("en"),
+        `${(bytes / MB).toFixed(0)} MB`,
+        `${formatSpread(spreadOf(opened))} ms`,
+        `${formatSpread(spreadOf(found))} µs`,
+        `${formatSpread(spreadOf(lists.map(({ wallSeconds }) => wallSeconds)))} s`,
+        `${formatSpread(spreadOf(lists.map(({ peakBytes }) => peakBytes / MB)))} MB`,
       ],
     ],
   );

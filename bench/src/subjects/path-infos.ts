@@ -18,7 +18,9 @@ export function pathInfos(): Subject {
     needs: [],
     profiled: true,
     keepsFolder: true,
-    prepare: ({ folder }) => storePathInfos(ours.addresses(folder)[2]),
+    prepare: async ({ folder }) => {
+      await storePathInfos(ours.addresses(folder)[2], COUNT);
+    },
     daemon: (place) => daemonCommand(ours, place),
     steps: [
       {
@@ -30,24 +32,23 @@ export function pathInfos(): Subject {
   };
 }
 
-async function storePathInfos(address: string): Promise<void> {
+/** Stores made-up PathInfos, and gives the hash parts of their store paths. */
+export async function storePathInfos(address: string, count: number): Promise<Uint8Array[]> {
   await using service = await openPathInfoService(address);
   const rng = seeded(7);
   const bytes = (length: number) => Uint8Array.from({ length }, () => integer(rng, 256));
-  const limit = pLimit(AT_A_TIME);
-  const puts = Array.from({ length: COUNT }, (_, i) => {
-    const narSha256 = bytes(32);
-    const pathInfo = {
+  const put = async (i: number) => {
+    const { storePath } = await service.put({
       storePath: StorePath.from(bytes(20), `package-${i}-1.${i % 100}`),
       node: { type: "directory", digest: B3Digest.fromBytes(bytes(32)), size: 2n * BigInt(i) },
       references: Array.from({ length: i % 6 }, (_, j) =>
         StorePath.from(bytes(20), `input-${j}-2.0`),
       ),
       narSize: 1000n * BigInt(i),
-      narSha256,
+      narSha256: bytes(32),
       signatures: [{ name: "cache.example.org-1", data: bytes(64) }],
-    } as const;
-    return limit(() => service.put(pathInfo));
-  });
-  await Promise.all(puts);
+    });
+    return storePath.hashPart;
+  };
+  return await pLimit(AT_A_TIME).map(Array.from({ length: count }).keys().toArray(), put);
 }

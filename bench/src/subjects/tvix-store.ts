@@ -29,6 +29,7 @@ export const ours: TvixStore = {
 export const oursInMemory: TvixStore = {
   ...ours,
   name: "tvix-store in memory,",
+  profiled: false, // a daemon is started anew to be profiled, and has forgotten everything
   addresses: () => ["memory://", "memory://", "memory://"],
 };
 
