@@ -1,26 +1,36 @@
-import type { Transform } from "node:stream";
+import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
+import {
+  createBrotliDecompress,
+  createGunzip,
+  createZstdDecompress,
+  type ZstdDecompress,
+} from "node:zlib";
 import { CastoreError } from "./errors.ts";
 import type { AbortOptions } from "./options.ts";
 
-/** What decodes each format, as a stream of Node.js. Libraries are loaded when they are needed. */
-const DECODERS = {
-  br: async () => createBrotliDecompress(),
-  bzip2: async () => {
-    const { default: unbzip2 } = await import("unbzip2-stream");
-    return unbzip2() as unknown as Transform; // an older kind of stream, with the same methods
-  },
-  gzip: async () => createGunzip(),
-  xz: async () => {
-    const { createUnxz } = await import("node-liblzma");
-    return createUnxz();
-  },
-  zstd: async () => createZstdDecompress(),
-} satisfies Record<string, () => Promise<Transform>>;
-
 /** A format that {@link decompress} can read. */
-export type Compression = keyof typeof DECODERS;
+export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
+
+/** Decodes a stream. Libraries are loaded when they are needed. */
+type Decoder = (source: Source) => Promise<AsyncIterable<Uint8Array>>;
+type Source = () => AsyncGenerator<Uint8Array>;
+
+const DECODERS: Readonly<Record<Compression, Decoder>> = {
+  br: async (source) => through(source, createBrotliDecompress()),
+  bzip2: async (source) => {
+    const { default: unbzip2 } = await import("unbzip2-stream");
+    const decoder = unbzip2();
+    // It is a stream of the first kind, from which one cannot iterate.
+    return through(source, decoder, new Readable().wrap(decoder));
+  },
+  gzip: async (source) => through(source, createGunzip()),
+  xz: async (source) => {
+    const { default: xz } = await import("xz-decompress");
+    return new xz.XzReadableStream(ReadableStream.from(source()));
+  },
+  zstd: async (source) => zstdFrames(source()),
+};
 
 /** Every {@link Compression}. */
 export const COMPRESSIONS: readonly Compression[] = Object.keys(DECODERS) as Compression[];
@@ -37,27 +47,82 @@ export async function* decompress(
   compression: Compression,
   options?: AbortOptions,
 ): AsyncGenerator<Uint8Array> {
-  options?.signal?.throwIfAborted();
-  const decoder = await DECODERS[compression]();
+  const signal = options?.signal;
+  const action = `Cannot decompress ${compression}`;
+  signal?.throwIfAborted();
   let failure: { readonly error: unknown } | undefined;
+  let bytes = 0;
   const source = async function* () {
     try {
-      yield* stream;
+      for await (const data of stream) {
+        signal?.throwIfAborted();
+        bytes += data.length;
+        yield data;
+      }
+      // Not every decoder would say so, or even end.
+      if (bytes === 0) throw new CastoreError("data_loss", `${action}: found nothing`);
     } catch (error) {
       failure = { error };
       throw error;
     }
   };
-  const fed = pipeline(source, decoder, options?.signal ? { signal: options.signal } : {});
-  fed.catch(() => undefined); // the decoder fails with it
   try {
-    yield* decoder;
-    await fed;
+    yield* await DECODERS[compression](source);
   } catch (error) {
-    options?.signal?.throwIfAborted();
     if (failure !== undefined) throw failure.error;
     const { message } = error as Error;
-    const text = `Cannot decompress ${compression}: ${message}`;
-    throw new CastoreError("data_loss", text, { cause: error });
+    throw new CastoreError("data_loss", `${action}: ${message}`, { cause: error });
   }
+}
+
+async function* through(
+  source: Source,
+  decoder: NodeJS.ReadWriteStream,
+  output: NodeJS.ReadableStream = decoder,
+): AsyncGenerator<Uint8Array> {
+  const fed = pipeline(source, decoder);
+  fed.catch(() => undefined); // the decoder fails with it
+  yield* output as AsyncIterable<Uint8Array>;
+  await fed;
+}
+
+/**
+ * Decodes frames that follow one another. A decoder of Node.js ends with a frame behind which it was given
+ * more, and leaves that to another one.
+ */
+async function* zstdFrames(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let rest: Uint8Array | undefined;
+  try {
+    do {
+      const decoder = createZstdDecompress();
+      const fed = feed(decoder, rest, source);
+      fed.catch((error) => decoder.destroy(error));
+      yield* decoder;
+      rest = await fed;
+    } while (rest !== undefined);
+  } finally {
+    await source.return(undefined);
+  }
+}
+
+/** Gives a decoder what it takes; resolves with what it has left over, `undefined` after the last. */
+async function feed(
+  decoder: ZstdDecompress,
+  first: Uint8Array | undefined,
+  source: AsyncIterator<Uint8Array>,
+): Promise<Uint8Array | undefined> {
+  let given = 0;
+  for (let data = first ?? (await source.next()).value; data; data = (await source.next()).value) {
+    await write(decoder, data);
+    given += data.length;
+    if (decoder.bytesWritten < given) return data.subarray(decoder.bytesWritten - given);
+  }
+  decoder.end();
+  return undefined;
+}
+
+function write(decoder: ZstdDecompress, data: Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    decoder.write(data, (error) => (error ? reject(error) : resolve()));
+  });
 }

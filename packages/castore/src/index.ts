@@ -16,18 +16,23 @@ export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
 export { collectBytes, compareBytes, concatBytes, equalBytes, quoteBytes } from "./bytes.ts";
 export {
-  expectBare,
-  grpcOpeners,
-  openBlobService,
-  openDirectoryService,
-  sqlitePath,
-} from "./composition/from-addr.ts";
+  Composition,
+  type NamedServices,
+  type ServiceConfig,
+} from "./composition/composition.ts";
+export { openAddress, openBlobService, openDirectoryService } from "./composition/from-addr.ts";
+export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
-  openFromRegistry,
-  type ServiceOpener,
+  type Registries,
+  type ServiceContext,
+  type ServiceKind,
+  type ServiceKinds,
   type ServiceRegistry,
+  type ServiceType,
+  serviceType,
 } from "./composition/registry.ts";
 export { parseServiceAddress, type ServiceAddress } from "./composition/service-address.ts";
+export { grpcType, memoryType, sqliteType } from "./composition/service-types.ts";
 export {
   anonymousNodeFromProto,
   decodeDirectory,
@@ -39,6 +44,7 @@ export {
   namedNodeFromProto,
   nodeToProto,
 } from "./convert.ts";
+export { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
 export { B3Digest } from "./digest.ts";
 export { Directory, type DirectoryEntry } from "./directory.ts";
 export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";

@@ -9,9 +9,21 @@ export interface ServiceAddresses {
   pathInfoServiceAddr: string;
 }
 
-/** The options that name the three services, with their environment variables and defaults. */
+/** What the services of a command are. */
+export interface ServiceOptions extends ServiceAddresses {
+  /** A TOML file that describes them, in place of the addresses. */
+  storeComposition?: string;
+}
+
+/** The options that say what the three services are, with their environment variables and defaults. */
 export function serviceOptions(defaults: ServiceAddresses): Option[] {
   return [
+    new Option(
+      "--experimental-store-composition, --store-composition <file>",
+      "a TOML file that describes the services, in place of their addresses",
+    )
+      .env("STORE_COMPOSITION")
+      .conflicts(Object.keys(defaults)),
     new Option("--blob-service-addr <url>", "where blobs are stored")
       .env("BLOB_SERVICE_ADDR")
       .default(defaults.blobServiceAddr),

@@ -1,14 +1,14 @@
 import { resolve } from "node:path";
 import { importPath } from "@tvix/store";
 import type { Ora } from "ora";
-import type { ServiceAddresses } from "./addresses.ts";
+import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { openServices } from "./services.ts";
 
 /** Imports paths one after the other, and prints the store path of each on stdout. */
 export async function importPaths(
   paths: readonly string[],
-  addresses: ServiceAddresses,
+  addresses: ServiceOptions,
   { signal }: Interrupt,
 ): Promise<void> {
   await using services = await openServices(addresses, { signal });

@@ -3,14 +3,14 @@ import { castoreServices } from "@tvix/castore/rpc";
 import { RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
-import type { ServiceAddresses } from "./addresses.ts";
+import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
 import { openServices } from "./services.ts";
 
 /** What a daemon is told. */
-export interface DaemonOptions extends ServiceAddresses {
+export interface DaemonOptions extends ServiceOptions {
   /** Where to listen, in the syntax of {@link parseListenAddress}. */
   listenAddress: string[];
   /** The least severe log lines to write, on stderr: a level of pino. */

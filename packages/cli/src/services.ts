@@ -1,12 +1,13 @@
+import { readFile } from "node:fs/promises";
 import {
   type AbortOptions,
   type BlobService,
+  CastoreError,
+  Composition,
   type DirectoryService,
-  openBlobService,
-  openDirectoryService,
 } from "@tvix/castore";
-import { openPathInfoService, type PathInfoService } from "@tvix/store";
-import type { ServiceAddresses } from "./addresses.ts";
+import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
+import type { ServiceOptions } from "./addresses.ts";
 
 /** The three services that every command works on. Disposing of it closes them. */
 export interface Services extends AsyncDisposable {
@@ -17,22 +18,43 @@ export interface Services extends AsyncDisposable {
 
 /** Opens the three services; none stays open if one of them cannot be opened. */
 export async function openServices(
-  addresses: ServiceAddresses,
+  services: ServiceOptions,
   options?: AbortOptions,
 ): Promise<Services> {
-  await using opened = new AsyncDisposableStack();
-  const blobService = opened.use(await openBlobService(addresses.blobServiceAddr, options));
-  const directoryService = opened.use(
-    await openDirectoryService(addresses.directoryServiceAddr, options),
-  );
-  const pathInfoService = opened.use(
-    await openPathInfoService(addresses.pathInfoServiceAddr, options),
-  );
-  const stack = opened.move();
+  await using stack = new AsyncDisposableStack();
+  const composition = stack.use(await compose(services));
+  const blobService = await composition.service("blobservices", undefined, options);
+  const directoryService = await composition.service("directoryservices", undefined, options);
+  const pathInfoService = await composition.service("pathinfoservices", undefined, options);
+  const opened = stack.move();
   return {
     blobService,
     directoryService,
     pathInfoService,
-    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
+}
+
+async function compose({ storeComposition, ...addresses }: ServiceOptions): Promise<Composition> {
+  if (storeComposition !== undefined) {
+    return await Composition.parseToml(STORE_REGISTRIES, await readComposition(storeComposition));
+  }
+  return new Composition(STORE_REGISTRIES, {
+    blobservices: { default: addresses.blobServiceAddr },
+    directoryservices: { default: addresses.directoryServiceAddr },
+    pathinfoservices: { default: addresses.pathInfoServiceAddr },
+  });
+}
+
+async function readComposition(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot read store composition "${path}": the system answered ${code}`,
+      { cause: error },
+    );
+  }
 }

@@ -1,14 +1,45 @@
 import {
   type AbortOptions,
-  expectBare,
-  grpcOpeners,
-  openFromRegistry,
+  BLOB_SERVICES,
+  DIRECTORY_SERVICES,
+  grpcType,
+  memoryType,
+  openAddress,
+  type Registries,
   type ServiceRegistry,
-  sqlitePath,
+  sqliteType,
 } from "@tvix/castore";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
+
+declare module "@tvix/castore" {
+  interface ServiceKinds {
+    pathinfoservices: PathInfoService;
+  }
+}
+
+/** The types of PathInfo services. */
+export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
+  kind: "PathInfo service",
+  types: {
+    memory: memoryType(() => new MemoryPathInfoService()),
+    sqlite: sqliteType((options) => SqlitePathInfoService.open(options)),
+    grpc: grpcType(async (address) => {
+      const { openChannel } = await import("@tvix/castore/grpc");
+      const { GrpcPathInfoService } = await import("./grpc.ts");
+      return new GrpcPathInfoService(openChannel(address));
+    }),
+  },
+  elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },
+};
+
+/** The types of all services of a store. */
+export const STORE_REGISTRIES: Required<Registries> = {
+  blobservices: BLOB_SERVICES,
+  directoryservices: DIRECTORY_SERVICES,
+  pathinfoservices: PATH_INFO_SERVICES,
+};
 
 /**
  * Opens a PathInfo service by its address:
@@ -23,22 +54,5 @@ export function openPathInfoService(
   address: string,
   options?: AbortOptions,
 ): Promise<PathInfoService> {
-  return openFromRegistry(PATH_INFO_SERVICES, address, options);
+  return openAddress(STORE_REGISTRIES, "pathinfoservices", address, options);
 }
-
-const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
-  kind: "PathInfo service",
-  openers: {
-    memory: async (address) => {
-      expectBare(address);
-      return new MemoryPathInfoService();
-    },
-    sqlite: async (address, options) =>
-      await SqlitePathInfoService.open({ path: sqlitePath(address), ...options }),
-    ...grpcOpeners(async (address) => {
-      const { openChannel } = await import("@tvix/castore/grpc");
-      const { GrpcPathInfoService } = await import("./grpc.ts");
-      return new GrpcPathInfoService(openChannel(address));
-    }),
-  },
-};

@@ -1,4 +1,4 @@
-export { openPathInfoService } from "./composition.ts";
+export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
 export { StoreError } from "./errors.ts";
 export { importPath } from "./import.ts";

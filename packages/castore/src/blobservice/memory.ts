@@ -38,11 +38,10 @@ export class MemoryBlobService implements BlobService {
       chunks = [{ digest, size: chunk.length }];
     }
     // The reader gets a copy: whatever it does to the bytes, what is stored matches its digest.
-    return readChunked(
-      chunks,
-      async (chunk) => copyBytes(this.#chunks.get(chunk.digest.hex)!),
-      { ...options, release: freeBuffer },
-    );
+    return readChunked(chunks, async (chunk) => copyBytes(this.#chunks.get(chunk.digest.hex)!), {
+      ...options,
+      release: freeBuffer,
+    });
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {

@@ -37,7 +37,7 @@ describe.each([
     ["sqlite:///", ""],
     ["sqlite://foo.example", ""],
     ["sqlite://foo.example/path", ""],
-    ["sled:///path", "sqlite:///path"],
+    ["sled:///path", "is not offered, use"],
     ["memory:", "expected a URL"],
     ["", "expected a URL"],
     ["memory://#here", "fragment"],

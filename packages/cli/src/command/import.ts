@@ -1,12 +1,12 @@
 import { Command } from "commander";
-import { daemonAddresses, type ServiceAddresses, serviceOptions } from "../addresses.ts";
+import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 
 /** `tvix-store import PATH...` */
 export function importCommand(): Command {
   const command = new Command("import")
     .description("Stores files and folders, and prints the store path of each on stdout")
     .argument("<path...>", "a folder, a file or a symlink, named in the store as it is here")
-    .action(async (paths: string[], options: ServiceAddresses) => {
+    .action(async (paths: string[], options: ServiceOptions) => {
       const { importPaths } = await import("../import-paths.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => importPaths(paths, options, interrupt));

@@ -1,0 +1,74 @@
+/** Types that several kinds of services have. */
+import type { AbortOptions } from "../options.ts";
+import { type ServiceType, serviceType } from "./registry.ts";
+import {
+  addressError,
+  expectNoHost,
+  expectNoPath,
+  expectPath,
+  parseServiceAddress,
+  type ServiceAddress,
+} from "./service-address.ts";
+
+/** `memory://` */
+export function memoryType<T>(create: () => T): ServiceType<T> {
+  return serviceType({
+    plain: true,
+    config(address) {
+      expectNoHost(address);
+      expectNoPath(address);
+      return address.query;
+    },
+    schema: async () => (await import("./keys.ts")).MEMORY_KEYS,
+    open: async () => create(),
+  });
+}
+
+/** `sqlite:///file`, or `sqlite://` for a temporary one in memory. */
+export function sqliteType<T>(
+  open: (options: AbortOptions & { path: string }) => Promise<T>,
+): ServiceType<T> {
+  return serviceType({
+    plain: true,
+    config(address) {
+      expectNoHost(address);
+      return address.path === "" ? address.query : { ...address.query, path: expectPath(address) };
+    },
+    schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
+    open: async ({ path = ":memory:" }, { signal }) => await open({ path, signal }),
+  });
+}
+
+/**
+ * `grpc+http://host[:port]`, `grpc+https://host[:port]` and `grpc+unix:///socket`.
+ *
+ * @param connect makes a client of such an address. Nothing is connected yet
+ */
+export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceType<T> {
+  const schemes = ["grpc+http", "grpc+https", "grpc+unix"];
+  return serviceType({
+    schemes,
+    plain: true,
+    config: ({ text }) => ({ url: text }),
+    schema: async () => (await import("./keys.ts")).GRPC_KEYS,
+    async open({ url }) {
+      const address = parseServiceAddress(url);
+      if (!schemes.includes(address.scheme)) {
+        throw addressError(address.shown, `expected one of ${schemes.join(", ")}`);
+      }
+      expectGrpc(address);
+      return await connect(url);
+    },
+  });
+}
+
+function expectGrpc(address: ServiceAddress): void {
+  const [key] = Object.keys(address.query);
+  if (key !== undefined) throw addressError(address.shown, `expected no keys, found "${key}"`);
+  if (address.scheme === "grpc+unix") {
+    expectPath(address);
+    return;
+  }
+  expectNoPath(address);
+  if (address.host === "") throw addressError(address.shown, "expected a host, found none");
+}

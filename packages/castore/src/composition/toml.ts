@@ -1,0 +1,35 @@
+import { parse, TomlError } from "smol-toml";
+import { z } from "zod";
+import { CastoreError } from "../errors.ts";
+import type { NamedServices } from "./composition.ts";
+
+const SERVICE = z.looseObject({ type: z.string() });
+
+/**
+ * Parses the TOML that describes a composition.
+ *
+ * @param kinds the tables that may be in it
+ * @throws CastoreError `invalid_argument` for what is no TOML, for other tables, and for services without a type
+ */
+export function parseComposition(text: string, kinds: readonly string[]): NamedServices {
+  const tables = z.strictObject(
+    Object.fromEntries(kinds.map((kind) => [kind, z.record(z.string(), SERVICE).optional()])),
+  );
+  let document: unknown;
+  try {
+    document = parse(text);
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    throw refusal(error.message, error);
+  }
+  const result = tables.safeParse(document);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const where = issue?.path.length ? `[${issue.path.join(".")}]: ` : "";
+  const there = issue?.code === "unrecognized_keys" ? `, expected ${kinds.join(", ")}` : "";
+  throw refusal(`${where}${issue?.message}${there}`, result.error);
+}
+
+function refusal(reason: string, cause: Error): CastoreError {
+  return new CastoreError("invalid_argument", `Cannot use store composition: ${reason}`, { cause });
+}

@@ -1,0 +1,86 @@
+import { execFileSync } from "node:child_process";
+import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
+import { describe, expect, it } from "vitest";
+import { collectBytes } from "./bytes.ts";
+import { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
+
+const CONTENTS = Buffer.from("some text, again and again; ".repeat(40_000));
+
+/** The contents, compressed by other programs where Node.js cannot. */
+const COMPRESSED: Readonly<Record<Compression, Buffer>> = {
+  br: brotliCompressSync(CONTENTS),
+  bzip2: execFileSync("bzip2", ["-c"], { input: CONTENTS }),
+  gzip: gzipSync(CONTENTS),
+  xz: execFileSync("xz", ["-c"], { input: CONTENTS }),
+  zstd: zstdCompressSync(CONTENTS),
+};
+
+async function* inPieces(data: Uint8Array, size = 1000): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < data.length; at += size) yield data.subarray(at, at + size);
+}
+
+function dataLoss() {
+  return expect.objectContaining({ name: "CastoreError", code: "data_loss" });
+}
+
+describe.each(COMPRESSIONS)("decompress %s", (compression) => {
+  const compressed = COMPRESSED[compression];
+  const read = (data: Uint8Array) => collectBytes(decompress(inPieces(data), compression));
+
+  it("gives what was compressed", async () => {
+    expect(Buffer.compare(await read(compressed), CONTENTS)).toBe(0);
+  });
+
+  it("refuses what is empty, broken off anywhere, or something else", async () => {
+    await expect(read(new Uint8Array(0))).rejects.toThrow(dataLoss());
+    await expect(read(Buffer.from("something else"))).rejects.toThrow(dataLoss());
+    for (const length of [1, compressed.length >> 1, compressed.length - 1]) {
+      await expect(read(compressed.subarray(0, length))).rejects.toThrow(dataLoss());
+    }
+  });
+
+  it("passes on what the stream throws", async () => {
+    const failure = new Error("the stream broke");
+    const broken = async function* () {
+      yield compressed.subarray(0, 20);
+      throw failure;
+    };
+    await expect(collectBytes(decompress(broken(), compression))).rejects.toBe(failure);
+  });
+
+  it("rejects with the reason when it is cancelled, before or meanwhile", async () => {
+    const reason = new Error("enough");
+    const cancelled = { signal: AbortSignal.abort(reason) };
+    const before = decompress(inPieces(compressed), compression, cancelled);
+    await expect(collectBytes(before)).rejects.toBe(reason);
+    const controller = new AbortController();
+    const meanwhile = async function* () {
+      yield compressed.subarray(0, 20);
+      controller.abort(reason);
+      yield compressed.subarray(20);
+    };
+    const { signal } = controller;
+    await expect(collectBytes(decompress(meanwhile(), compression, { signal }))).rejects.toBe(
+      reason,
+    );
+  });
+
+  it("releases the stream when iterating ends early", async () => {
+    let released = false;
+    const watched = async function* () {
+      try {
+        yield* inPieces(compressed, 10);
+      } finally {
+        released = true;
+      }
+    };
+    for await (const _ of decompress(watched(), compression)) break;
+    expect(released).toBe(true);
+  });
+});
+
+it.each(["bzip2", "gzip", "xz", "zstd"] as const)("reads several streams of %s", async (kind) => {
+  const twice = Buffer.concat([COMPRESSED[kind], COMPRESSED[kind]]);
+  const found = await collectBytes(decompress(inPieces(twice), kind));
+  expect(Buffer.compare(found, Buffer.concat([CONTENTS, CONTENTS]))).toBe(0);
+});
