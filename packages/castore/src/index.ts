@@ -1,3 +1,4 @@
+export { unlessAborted } from "./abort.ts";
 export type {
   BlobService,
   BlobWriter,
@@ -11,6 +12,7 @@ export {
   type ChunkedBlobWriterOptions,
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
+export { CombinedBlobService } from "./blobservice/combined.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
@@ -32,7 +34,13 @@ export {
   serviceType,
 } from "./composition/registry.ts";
 export { parseServiceAddress, type ServiceAddress } from "./composition/service-address.ts";
-export { grpcType, memoryType, sqliteType } from "./composition/service-types.ts";
+export {
+  grpcType,
+  keysOnly,
+  memoryType,
+  sqliteType,
+  tierType,
+} from "./composition/service-types.ts";
 export {
   anonymousNodeFromProto,
   decodeDirectory,
@@ -47,6 +55,7 @@ export {
 export { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
 export { B3Digest } from "./digest.ts";
 export { Directory, type DirectoryEntry } from "./directory.ts";
+export { CacheDirectoryService } from "./directoryservice/cache.ts";
 export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
 export { MemoryDirectoryService } from "./directoryservice/memory.ts";
 export {
@@ -71,3 +80,5 @@ export {
 } from "./node.ts";
 export type { AbortOptions } from "./options.ts";
 export { type PathComponent, pathComponent } from "./path.ts";
+export { SingleFlight } from "./single-flight.ts";
+export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";

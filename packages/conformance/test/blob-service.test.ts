@@ -1,5 +1,6 @@
 import {
   type BlobService,
+  CombinedBlobService,
   MemoryBlobService,
   MemoryDirectoryService,
   openBlobService,
@@ -62,6 +63,28 @@ blobServiceSuite("a client of Connect, served by streams", {
     const [backend, services] = served(await openBlobService("memory://"));
     const connect = async (address: string) => new ConnectBlobService(address);
     return await overGrpc<BlobService>(backend, services, connect, "streams");
+  },
+  capabilities,
+});
+
+const modes = ["write-through", "near-only", "far-only"] as const;
+for (const mode of modes) {
+  blobServiceSuite(`CombinedBlobService of memory and packs, ${mode}`, {
+    async create() {
+      const folder = temporaryFolder();
+      const address = `combined://?near=memory://&far=pack://${folder.path}/far&mode=${mode}`;
+      return disposingOf(await openBlobService(address), folder);
+    },
+    capabilities,
+  });
+}
+
+blobServiceSuite("CombinedBlobService of packs and a gRPC server", {
+  async create() {
+    const folder = temporaryFolder();
+    const near = await openBlobService(`pack://${folder.path}/near`);
+    const far = await overGrpc(...served(new MemoryBlobService()), "streams");
+    return disposingOf(new CombinedBlobService({ near, far }), near, far, folder);
   },
   capabilities,
 });

@@ -1,4 +1,9 @@
-import { type DirectoryService, MemoryBlobService, openDirectoryService } from "@tvix/castore";
+import {
+  CacheDirectoryService,
+  type DirectoryService,
+  MemoryBlobService,
+  openDirectoryService,
+} from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
@@ -40,3 +45,18 @@ for (const [name, options] of Object.entries(backends)) {
     });
   }
 }
+
+const modes = ["write-through", "near-only", "far-only"] as const;
+for (const mode of modes) {
+  directoryServiceSuite(`CacheDirectoryService of memory and SQLite, ${mode}`, {
+    create: () => openDirectoryService(`cache://?near=memory://&far=sqlite://&mode=${mode}`),
+  });
+}
+
+directoryServiceSuite("CacheDirectoryService of SQLite and a gRPC server", {
+  async create() {
+    const near = await openDirectoryService("sqlite://");
+    const far = await overGrpc(...served(await openDirectoryService("memory://")), "streams");
+    return disposingOf(new CacheDirectoryService({ near, far }), near, far);
+  },
+});

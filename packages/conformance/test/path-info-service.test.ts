@@ -1,5 +1,6 @@
 import { MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
 import {
+  CachePathInfoService,
   openPathInfoService,
   type PathInfoService,
   RenderingNarCalculationService,
@@ -48,3 +49,22 @@ for (const [name, options] of Object.entries(backends)) {
     });
   }
 }
+
+const modes = ["write-through", "near-only", "far-only"] as const;
+for (const mode of modes) {
+  pathInfoServiceSuite(`CachePathInfoService of memory and SQLite, ${mode}`, {
+    create: () => openPathInfoService(`cache://?near=memory://&far=sqlite://&mode=${mode}`),
+  });
+}
+
+pathInfoServiceSuite("CachePathInfoService of the last in memory and a gRPC server", {
+  async create() {
+    const near = await openPathInfoService("lru://?capacity=3");
+    const far = await overGrpc(...served(await openPathInfoService("memory://")), "streams");
+    return disposingOf(new CachePathInfoService({ near, far }), near, far);
+  },
+});
+
+pathInfoServiceSuite("LruPathInfoService that has room", {
+  create: () => openPathInfoService("lru://?capacity=10000"),
+});

@@ -3,12 +3,17 @@ import {
   BLOB_SERVICES,
   DIRECTORY_SERVICES,
   grpcType,
+  keysOnly,
   memoryType,
   openAddress,
   type Registries,
   type ServiceRegistry,
+  serviceType,
   sqliteType,
+  tierType,
 } from "@tvix/castore";
+import { CachePathInfoService } from "./pathinfoservice/cache.ts";
+import { LruPathInfoService } from "./pathinfoservice/lru.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
@@ -29,6 +34,12 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       const { openChannel } = await import("@tvix/castore/grpc");
       const { GrpcPathInfoService } = await import("./grpc.ts");
       return new GrpcPathInfoService(openChannel(address));
+    }),
+    cache: tierType("pathinfoservices", (options) => new CachePathInfoService(options)),
+    lru: serviceType({
+      config: keysOnly,
+      schema: async () => (await import("./keys.ts")).LRU_KEYS,
+      open: async ({ capacity }) => new LruPathInfoService({ capacity }),
     }),
   },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },

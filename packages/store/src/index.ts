@@ -22,6 +22,8 @@ export {
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
 export type { PathInfo, Signature } from "./pathinfo.ts";
+export { CachePathInfoService } from "./pathinfoservice/cache.ts";
+export { LruPathInfoService } from "./pathinfoservice/lru.ts";
 export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 export type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";

@@ -56,5 +56,9 @@ export async function openAddress<Kind extends ServiceKind>(
     closed ??= composition[Symbol.asyncDispose]();
     return closed;
   };
-  return Object.defineProperty(service, Symbol.asyncDispose, { value: close });
+  return Object.defineProperty(service, Symbol.asyncDispose, {
+    value: close,
+    configurable: true,
+    writable: true,
+  });
 }

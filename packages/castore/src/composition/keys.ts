@@ -3,6 +3,7 @@
  * value is a string.
  */
 import { z } from "zod";
+import { TIER_MODES, type TierMode } from "../tiers.ts";
 
 const reference = z.string().min(1);
 const absolutePath = z.string().startsWith("/");
@@ -31,8 +32,26 @@ export const SQLITE_KEYS: z.ZodType<{ path?: string | undefined }> = z.strictObj
 /** `grpc` */
 export const GRPC_KEYS: z.ZodType<{ url: string }> = z.strictObject({ url: z.string() });
 
-/** What is a near half and a far one, by name or address. */
-export const HALVES_KEYS: z.ZodType<{ near: string; far: string }> = z.strictObject({
-  near: reference,
-  far: reference,
-});
+/** What is made of a near half and a far one, each by name or address. tvix calls them local and remote. */
+export const TIER_KEYS: z.ZodType<{
+  near: string;
+  far: string;
+  mode?: TierMode | undefined;
+}> = z.preprocess(
+  renameKeys({ local: "near", remote: "far" }),
+  z.strictObject({ near: reference, far: reference, mode: z.enum(TIER_MODES).optional() }),
+);
+
+/** Takes the keys of one name for those of another, unless both are there. */
+function renameKeys(names: Readonly<Record<string, string>>): (keys: unknown) => unknown {
+  return (keys) => {
+    const entries = Object.entries(keys as object);
+    const given = new Set(entries.map(([key]) => key));
+    return Object.fromEntries(
+      entries.map(([key, value]) => {
+        const other = Object.hasOwn(names, key) ? names[key]! : key;
+        return [given.has(other) ? key : other, value];
+      }),
+    );
+  };
+}

@@ -1,13 +1,15 @@
 /** The services of this package, by type. */
 import type { BlobService } from "../blobservice/blob-service.ts";
+import { CombinedBlobService } from "../blobservice/combined.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { PackBlobService } from "../blobservice/pack.ts";
+import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
 import { expectPath } from "./service-address.ts";
-import { grpcType, memoryType, sqliteType } from "./service-types.ts";
+import { grpcType, memoryType, sqliteType, tierType } from "./service-types.ts";
 
 // What most commands have no use for, and takes long to load, is imported where it is needed.
 
@@ -34,6 +36,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       const { GrpcBlobService, openChannel } = await import("../grpc/index.ts");
       return new GrpcBlobService(openChannel(address));
     }),
+    combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
   elsewhere: { redb: '"pack"', sled: '"pack"' },
 };
@@ -48,6 +51,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
       const { GrpcDirectoryService, openChannel } = await import("../grpc/index.ts");
       return new GrpcDirectoryService(openChannel(address));
     }),
+    cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },
 };

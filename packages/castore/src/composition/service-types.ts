@@ -1,6 +1,7 @@
 /** Types that several kinds of services have. */
 import type { AbortOptions } from "../options.ts";
-import { type ServiceType, serviceType } from "./registry.ts";
+import type { TierOptions } from "../tiers.ts";
+import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
 import {
   addressError,
   expectNoHost,
@@ -10,15 +11,18 @@ import {
   type ServiceAddress,
 } from "./service-address.ts";
 
+/** The config of an address that is nothing but keys. */
+export function keysOnly(address: ServiceAddress): Record<string, unknown> {
+  expectNoHost(address);
+  expectNoPath(address);
+  return { ...address.query };
+}
+
 /** `memory://` */
 export function memoryType<T>(create: () => T): ServiceType<T> {
   return serviceType({
     plain: true,
-    config(address) {
-      expectNoHost(address);
-      expectNoPath(address);
-      return address.query;
-    },
+    config: keysOnly,
     schema: async () => (await import("./keys.ts")).MEMORY_KEYS,
     open: async () => create(),
   });
@@ -58,6 +62,29 @@ export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceTy
       }
       expectGrpc(address);
       return await connect(url);
+    },
+  });
+}
+
+/**
+ * `...://?near=REFERENCE&far=REFERENCE`, with `mode` if that is not `write-through`.
+ *
+ * @param kind what the halves are
+ */
+export function tierType<Kind extends ServiceKind>(
+  kind: Kind,
+  create: (options: TierOptions<ServiceKinds[Kind]>) => ServiceKinds[Kind],
+): ServiceType<ServiceKinds[Kind]> {
+  return serviceType({
+    config: keysOnly,
+    schema: async () => (await import("./keys.ts")).TIER_KEYS,
+    async open({ near, far, mode }, { name, service }) {
+      return create({
+        near: await service(kind, near),
+        far: await service(kind, far),
+        mode,
+        name,
+      });
     },
   });
 }

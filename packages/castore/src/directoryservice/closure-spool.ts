@@ -1,0 +1,77 @@
+import Sqlite from "better-sqlite3";
+import { decodeDirectoryOf, type EncodedDirectory } from "../convert.ts";
+import type { B3Digest } from "../digest.ts";
+import type { Directory } from "../directory.ts";
+import { sqliteError } from "../sqlite/database.ts";
+
+/** How many bytes of the directories SQLite keeps in memory, in KiB, before it writes to a temporary file. */
+const CACHE_KIB = 8192;
+
+/**
+ * Keeps the directories of one tree, in any order, to give them from the leaves to the root. Of a large tree
+ * no more than the digests is in memory.
+ */
+export class ClosureSpool implements Disposable {
+  readonly #database = new Sqlite(""); // the name of a database in a temporary file
+  readonly #insert;
+  readonly #select;
+  readonly #root: B3Digest;
+
+  /** @param root digest of the directory that the tree is below of */
+  constructor(root: B3Digest) {
+    this.#root = root;
+    this.#database.pragma("journal_mode = OFF");
+    this.#database.pragma("synchronous = OFF");
+    this.#database.pragma(`cache_size = -${CACHE_KIB}`);
+    this.#database.exec("CREATE TABLE spool (digest BLOB PRIMARY KEY, data BLOB) WITHOUT ROWID");
+    this.#insert = this.#database.prepare<[Uint8Array, Uint8Array]>(
+      "INSERT OR IGNORE INTO spool VALUES (?, ?)",
+    );
+    this.#select = this.#database
+      .prepare<[Uint8Array], Buffer>("SELECT data FROM spool WHERE digest = ?")
+      .pluck();
+  }
+
+  /** @throws CastoreError `resource_exhausted` when the disk is full */
+  add({ digest, bytes }: EncodedDirectory): void {
+    try {
+      this.#insert.run(digest.bytes, bytes);
+    } catch (error) {
+      throw sqliteError(error, "Cannot write to a temporary file");
+    }
+  }
+
+  /** Every directory once, the root last. Those that are missing are left out. */
+  *leavesFirst(): Generator<Directory> {
+    const met = new Set([this.#root.hex]);
+    const path = [this.#visit(this.#root)];
+    for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {
+      const child = top.children.pop();
+      if (child === undefined) {
+        path.pop();
+        const directory = this.#get(top.digest);
+        if (directory !== undefined) yield directory;
+      } else if (!met.has(child.hex)) {
+        met.add(child.hex);
+        path.push(this.#visit(child));
+      }
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#database.close();
+  }
+
+  #visit(digest: B3Digest): { digest: B3Digest; children: B3Digest[] } {
+    const entries = this.#get(digest)?.entries ?? [];
+    const children = entries.flatMap(({ node }) =>
+      node.type === "directory" ? [node.digest] : [],
+    );
+    return { digest, children };
+  }
+
+  #get(digest: B3Digest): Directory | undefined {
+    const data = this.#select.get(digest.bytes);
+    return data && decodeDirectoryOf(digest, data);
+  }
+}

@@ -1,0 +1,7 @@
+/** The keys of the types of PathInfo services, as they stand in TOML or in the query of an address. */
+import { z } from "zod";
+
+/** `lru` */
+export const LRU_KEYS: z.ZodType<{ capacity: number }> = z.strictObject({
+  capacity: z.coerce.number().int().min(1),
+});
