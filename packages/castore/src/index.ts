@@ -14,6 +14,7 @@ export {
 } from "./blobservice/chunked-writer.ts";
 export { CombinedBlobService } from "./blobservice/combined.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
+export { type ObjectStoreBlobOptions, ObjectStoreBlobService } from "./blobservice/object-store.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
 export { collectBytes, compareBytes, concatBytes, equalBytes, quoteBytes } from "./bytes.ts";
@@ -59,6 +60,10 @@ export { CacheDirectoryService } from "./directoryservice/cache.ts";
 export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
 export { MemoryDirectoryService } from "./directoryservice/memory.ts";
 export {
+  type ObjectStoreDirectoryOptions,
+  ObjectStoreDirectoryService,
+} from "./directoryservice/object-store.ts";
+export {
   LeavesToRootValidator,
   RootToLeavesValidator,
 } from "./directoryservice/order-validator.ts";
@@ -78,6 +83,16 @@ export {
   type SymlinkTarget,
   symlinkTarget,
 } from "./node.ts";
+export { MemoryObjectStore } from "./object-store/memory.ts";
+export type {
+  GetObjectOptions,
+  ListObjectsOptions,
+  ObjectMeta,
+  ObjectStore,
+  ObjectUpload,
+  PutObjectOptions,
+} from "./object-store/object-store.ts";
+export { openObjectStore } from "./object-store/open.ts";
 export type { AbortOptions } from "./options.ts";
 export { type PathComponent, pathComponent } from "./path.ts";
 export { SingleFlight } from "./single-flight.ts";

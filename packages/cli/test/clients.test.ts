@@ -5,10 +5,10 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
+import { describeWithTools } from "@tvix/conformance";
 import { expect, it } from "vitest";
 import { type Outcome, temporaryFolder } from "./harness.ts";
 import { type Fixture, startFixture } from "./server-fixture.ts";
-import { describeWithTools } from "./services.ts";
 import { Terminal } from "./terminal.ts";
 
 /** BLAKE3 of `x86_64-linux`, and the same text in base64. */

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { seededBytes } from "@tvix/conformance";
+import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { RenderingNarCalculationService, StorePath } from "@tvix/store";
 import { expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
@@ -14,7 +14,6 @@ import {
   throughDaemon,
   tvixStore,
 } from "./harness.ts";
-import { describeWithTools } from "./services.ts";
 
 /** 10,000 files of 0 to 20 KB in 200 folders, some of them executable, some contents twice. */
 function writeSmallFiles(folder: string): void {

@@ -2,12 +2,11 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { seededBytes } from "@tvix/conformance";
+import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { RenderingNarCalculationService, StorePath } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
 import { addressesOf, embeddedIn, temporaryFolder, tvixStore } from "./harness.ts";
-import { describeWithTools } from "./services.ts";
 import { canMount } from "./small-disk.ts";
 
 const title = `a power loss${canMount ? "" : " (missing: permission to mount a disk)"}`;

@@ -21,6 +21,12 @@ export interface BlobServiceCapabilities {
    * false, any way to cut will do, or none.
    */
   readonly chunks?: boolean;
+
+  /**
+   * Whether whole chunks of a blob whose writer did not finish can be read by their own digests. Default:
+   * false.
+   */
+  readonly keepsChunks?: boolean;
 }
 
 /** What {@link blobServiceSuite} runs over. */
@@ -177,7 +183,7 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
       await expectStored(service, MANY_CHUNKS);
     });
 
-    blobWriterTests(() => service, options.create);
+    blobWriterTests(() => service, options);
     blobBatchTests(() => service);
   });
 

@@ -9,6 +9,7 @@ import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
 import { ConnectBlobService } from "./connect-blob-service.ts";
 import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
+import { describeWithS3 } from "./s3.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const capabilities = { chunks: true };
@@ -27,6 +28,21 @@ const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
       return [first, disposingOf(second, folder)];
     },
   },
+  "ObjectStoreBlobService in memory": {
+    create: () => openBlobService("objectstore+memory:///"),
+  },
+  "ObjectStoreBlobService over files": {
+    async create() {
+      const folder = temporaryFolder();
+      return disposingOf(await openBlobService(`objectstore+file://${folder.path}/blobs`), folder);
+    },
+    async createPair() {
+      const folder = temporaryFolder();
+      const address = `objectstore+file://${folder.path}/blobs`;
+      const [first, second] = [await openBlobService(address), await openBlobService(address)];
+      return [first, disposingOf(second, folder)];
+    },
+  },
 };
 
 /** What serves a blob service, and opens it again. */
@@ -39,6 +55,7 @@ function served(
 }
 
 for (const [name, options] of Object.entries(backends)) {
+  const capabilities = { chunks: true, keepsChunks: name.startsWith("ObjectStore") };
   blobServiceSuite(name, { ...options, capabilities });
   for (const by of SERVED_BY) {
     blobServiceSuite(`GrpcBlobService over ${name}, served by ${by}`, {
@@ -87,4 +104,15 @@ blobServiceSuite("CombinedBlobService of packs and a gRPC server", {
     return disposingOf(new CombinedBlobService({ near, far }), near, far, folder);
   },
   capabilities,
+});
+
+describeWithS3("ObjectStoreBlobService over S3", (bucket) => {
+  blobServiceSuite("ObjectStoreBlobService", {
+    create: () => openBlobService(`objectstore+${bucket()}`),
+    async createPair() {
+      const address = `objectstore+${bucket()}`;
+      return [await openBlobService(address), await openBlobService(address)];
+    },
+    capabilities: { ...capabilities, keepsChunks: true },
+  });
 });

@@ -7,6 +7,7 @@ import {
 import { castoreServices } from "@tvix/castore/rpc";
 import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
 import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
+import { describeWithS3 } from "./s3.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
@@ -20,6 +21,22 @@ const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
     async createPair() {
       const folder = temporaryFolder();
       const address = `sqlite://${folder.path}/directories`;
+      const first = await openDirectoryService(address);
+      return [first, disposingOf(await openDirectoryService(address), folder)];
+    },
+  },
+  "ObjectStoreDirectoryService in memory": {
+    create: () => openDirectoryService("objectstore+memory:///"),
+  },
+  "ObjectStoreDirectoryService over files": {
+    async create() {
+      const folder = temporaryFolder();
+      const address = `objectstore+file://${folder.path}/directories`;
+      return disposingOf(await openDirectoryService(address), folder);
+    },
+    async createPair() {
+      const folder = temporaryFolder();
+      const address = `objectstore+file://${folder.path}/directories`;
       const first = await openDirectoryService(address);
       return [first, disposingOf(await openDirectoryService(address), folder)];
     },
@@ -59,4 +76,14 @@ directoryServiceSuite("CacheDirectoryService of SQLite and a gRPC server", {
     const far = await overGrpc(...served(await openDirectoryService("memory://")), "streams");
     return disposingOf(new CacheDirectoryService({ near, far }), near, far);
   },
+});
+
+describeWithS3("ObjectStoreDirectoryService over S3", (bucket) => {
+  directoryServiceSuite("ObjectStoreDirectoryService", {
+    create: () => openDirectoryService(`objectstore+${bucket()}`),
+    async createPair() {
+      const address = `objectstore+${bucket()}`;
+      return [await openDirectoryService(address), await openDirectoryService(address)];
+    },
+  });
 });

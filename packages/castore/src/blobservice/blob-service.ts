@@ -83,7 +83,8 @@ export interface BlobService extends AsyncDisposable {
 
 /**
  * Takes the bytes of one blob. One call at a time. A writer that is disposed before it was closed,
- * cancelled or failed leaves nothing that can be read.
+ * cancelled or failed leaves nothing of the blob that can be read; whole chunks of it may stay, and be read by
+ * their own digests.
  */
 export interface BlobWriter extends AsyncDisposable {
   /**

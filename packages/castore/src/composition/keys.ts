@@ -24,6 +24,29 @@ export const PACK_KEYS: z.ZodType<{
   max_pack_size: z.coerce.number().int().min(1).optional(),
 });
 
+const objectStore = {
+  object_store_url: z.string().min(1),
+  object_store_options: z.record(z.string(), z.unknown()).optional(),
+};
+
+/** `objectstore` of blobs */
+export const OBJECT_STORE_BLOB_KEYS: z.ZodType<{
+  object_store_url: string;
+  object_store_options?: Record<string, unknown> | undefined;
+  avg_chunk_size?: number | undefined;
+  zstd_level?: number | undefined;
+}> = z.strictObject({
+  ...objectStore,
+  avg_chunk_size: z.coerce.number().int().optional(),
+  zstd_level: z.coerce.number().int().min(1).max(22).optional(),
+});
+
+/** `objectstore` of directories */
+export const OBJECT_STORE_DIRECTORY_KEYS: z.ZodType<{
+  object_store_url: string;
+  object_store_options?: Record<string, unknown> | undefined;
+}> = z.strictObject(objectStore);
+
 /** `sqlite`: without a path, a temporary one in memory */
 export const SQLITE_KEYS: z.ZodType<{ path?: string | undefined }> = z.strictObject({
   path: absolutePath.optional(),

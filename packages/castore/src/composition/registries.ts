@@ -9,7 +9,14 @@ import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
 import { expectPath } from "./service-address.ts";
-import { grpcType, memoryType, sqliteType, tierType } from "./service-types.ts";
+import {
+  grpcType,
+  memoryType,
+  OBJECT_STORE_SCHEMES,
+  objectStoreConfig,
+  sqliteType,
+  tierType,
+} from "./service-types.ts";
 
 // What most commands have no use for, and takes long to load, is imported where it is needed.
 
@@ -36,6 +43,24 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       const { GrpcBlobService, openChannel } = await import("../grpc/index.ts");
       return new GrpcBlobService(openChannel(address));
     }),
+    objectstore: serviceType({
+      schemes: OBJECT_STORE_SCHEMES,
+      config: (address) => objectStoreConfig(address, ["avg_chunk_size", "zstd_level"]),
+      schema: async () => (await import("./keys.ts")).OBJECT_STORE_BLOB_KEYS,
+      async open({ object_store_url, object_store_options, avg_chunk_size, zstd_level }) {
+        const { openObjectStore } = await import("../object-store/open.ts");
+        const { ObjectStoreBlobService } = await import("../blobservice/object-store.ts");
+        await using opened = new AsyncDisposableStack();
+        const store = opened.use(await openObjectStore(object_store_url, object_store_options));
+        const service = new ObjectStoreBlobService({
+          store,
+          averageChunkSize: avg_chunk_size,
+          zstdLevel: zstd_level,
+        });
+        opened.move(); // to the service
+        return service;
+      },
+    }),
     combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
   elsewhere: { redb: '"pack"', sled: '"pack"' },
@@ -50,6 +75,17 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     grpc: grpcType(async (address) => {
       const { GrpcDirectoryService, openChannel } = await import("../grpc/index.ts");
       return new GrpcDirectoryService(openChannel(address));
+    }),
+    objectstore: serviceType({
+      schemes: OBJECT_STORE_SCHEMES,
+      config: (address) => objectStoreConfig(address, []),
+      schema: async () => (await import("./keys.ts")).OBJECT_STORE_DIRECTORY_KEYS,
+      async open({ object_store_url, object_store_options }) {
+        const { openObjectStore } = await import("../object-store/open.ts");
+        const { ObjectStoreDirectoryService } = await import("../directoryservice/object-store.ts");
+        const store = await openObjectStore(object_store_url, object_store_options);
+        return new ObjectStoreDirectoryService({ store });
+      },
     }),
     cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },

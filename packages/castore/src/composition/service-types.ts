@@ -66,6 +66,26 @@ export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceTy
   });
 }
 
+/** The schemes of addresses of object stores. */
+export const OBJECT_STORE_SCHEMES: readonly string[] = ["memory", "file", "s3"].map(
+  (scheme) => `objectstore+${scheme}`,
+);
+
+/** The config of `objectstore+...`: all keys of the address but some are options of the object store. */
+export function objectStoreConfig(
+  { text, query }: ServiceAddress,
+  ownKeys: readonly string[],
+): Record<string, unknown> {
+  const [url] = text.slice("objectstore+".length).split("?", 1);
+  const entries = Object.entries(query);
+  const isOwn = ([key]: [string, string]) => ownKeys.includes(key);
+  return {
+    object_store_url: url,
+    object_store_options: Object.fromEntries(entries.filter((entry) => !isOwn(entry))),
+    ...Object.fromEntries(entries.filter(isOwn)),
+  };
+}
+
 /**
  * `...://?near=REFERENCE&far=REFERENCE`, with `mode` if that is not `write-through`.
  *

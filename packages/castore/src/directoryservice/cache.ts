@@ -79,7 +79,7 @@ export class CacheDirectoryService implements DirectoryService {
 
   /** Reads a tree of the far half, and keeps it when all of it was read. */
   async *#readFar(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
-    using spool = new ClosureSpool(digest);
+    using spool = new ClosureSpool();
     for await (const directory of this.#tiers.far.getRecursive(digest, options)) {
       spool.add(encodeDirectory(directory));
       yield directory;
@@ -100,7 +100,7 @@ export class CacheDirectoryService implements DirectoryService {
   async #copy(digest: B3Digest, parts: Set<string>): Promise<void> {
     const { signal } = this.#closing;
     try {
-      using spool = new ClosureSpool(digest);
+      using spool = new ClosureSpool();
       for await (const directory of this.#tiers.far.getRecursive(digest, { signal })) {
         spool.add(encodeDirectory(directory));
         for (const { node } of directory.entries) {
@@ -118,7 +118,7 @@ export class CacheDirectoryService implements DirectoryService {
     const store = async (near: DirectoryService) => {
       await using putter = near.openPutter({ signal });
       let empty = true;
-      for (const directory of spool.leavesFirst()) {
+      for (const directory of spool.leavesFirst(digest)) {
         await putter.put(directory);
         empty = false;
       }

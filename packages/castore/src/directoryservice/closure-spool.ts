@@ -15,11 +15,8 @@ export class ClosureSpool implements Disposable {
   readonly #database = new Sqlite(""); // the name of a database in a temporary file
   readonly #insert;
   readonly #select;
-  readonly #root: B3Digest;
 
-  /** @param root digest of the directory that the tree is below of */
-  constructor(root: B3Digest) {
-    this.#root = root;
+  constructor() {
     this.#database.pragma("journal_mode = OFF");
     this.#database.pragma("synchronous = OFF");
     this.#database.pragma(`cache_size = -${CACHE_KIB}`);
@@ -41,15 +38,21 @@ export class ClosureSpool implements Disposable {
     }
   }
 
-  /** Every directory once, the root last. Those that are missing are left out. */
-  *leavesFirst(): Generator<Directory> {
-    const met = new Set([this.#root.hex]);
-    const path = [this.#visit(this.#root)];
+  /** A directory that was added; `undefined` if there is none of that digest. */
+  get(digest: B3Digest): Directory | undefined {
+    const data = this.#select.get(digest.bytes);
+    return data && decodeDirectoryOf(digest, data);
+  }
+
+  /** Every directory from one on down, each once, that one last. Those that are missing are left out. */
+  *leavesFirst(root: B3Digest): Generator<Directory> {
+    const met = new Set([root.hex]);
+    const path = [this.#visit(root)];
     for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {
       const child = top.children.pop();
       if (child === undefined) {
         path.pop();
-        const directory = this.#get(top.digest);
+        const directory = this.get(top.digest);
         if (directory !== undefined) yield directory;
       } else if (!met.has(child.hex)) {
         met.add(child.hex);
@@ -63,15 +66,10 @@ export class ClosureSpool implements Disposable {
   }
 
   #visit(digest: B3Digest): { digest: B3Digest; children: B3Digest[] } {
-    const entries = this.#get(digest)?.entries ?? [];
+    const entries = this.get(digest)?.entries ?? [];
     const children = entries.flatMap(({ node }) =>
       node.type === "directory" ? [node.digest] : [],
     );
     return { digest, children };
-  }
-
-  #get(digest: B3Digest): Directory | undefined {
-    const data = this.#select.get(digest.bytes);
-    return data && decodeDirectoryOf(digest, data);
   }
 }

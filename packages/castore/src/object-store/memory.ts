@@ -10,6 +10,8 @@ import type {
   ObjectUpload,
   PutObjectOptions,
 } from "./object-store.ts";
+import { onePiece } from "./one-piece.ts";
+import { uploadEnded } from "./upload-ended.ts";
 
 /** Keeps objects in memory: they are gone when the process ends. */
 export class MemoryObjectStore implements ObjectStore {
@@ -47,23 +49,27 @@ export class MemoryObjectStore implements ObjectStore {
     assertObjectKey(key);
     const parts: Uint8Array[] = [];
     let closed: Promise<boolean> | undefined;
+    let over = false;
     return {
       write: async (data) => {
         options?.signal?.throwIfAborted();
+        if (over || closed) throw uploadEnded(key);
         parts.push(copyBytes(data));
       },
       close: () => {
+        if (over) return Promise.reject(uploadEnded(key));
         closed ??= this.put(key, concatBytes(parts), options);
         return closed;
       },
       [Symbol.asyncDispose]: async () => {
-        parts.length = 0;
+        over = true;
       },
     };
   }
 
   async *list(prefix: string, options?: ListObjectsOptions): AsyncGenerator<ObjectMeta> {
     const { after = "", signal } = options ?? {};
+    signal?.throwIfAborted();
     // Keys are ASCII, of which the order of strings is that of bytes.
     const keys = [...this.#objects.keys()].filter((key) => key.startsWith(prefix) && key > after);
     for (const key of keys.sort()) {
@@ -80,8 +86,4 @@ export class MemoryObjectStore implements ObjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
-}
-
-async function* onePiece(data: Uint8Array): AsyncGenerator<Uint8Array> {
-  if (data.length > 0) yield data;
 }

@@ -30,7 +30,7 @@ export interface ObjectMeta {
 /**
  * Keeps objects, byte strings with a key, as the object stores of the clouds do. Keys are ASCII
  * letters, digits and `-_./`, relative to the prefix at which the store was opened; `/` separates
- * folders, no part is empty, `.` or `..`.
+ * folders, no part is empty, `.` or `..`, and no object has the key of a folder.
  *
  * An object is seen whole or not at all, and once a call that stored it has resolved, it is durable
  * and every later call sees it. Implementations try again, with growing and random pauses and a bound,

@@ -1,0 +1,268 @@
+import { randomUUID } from "node:crypto";
+import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { resolveRange } from "../blobservice/chunked-reader.ts";
+import type { AbortOptions } from "../options.ts";
+import { systemError } from "../system-error.ts";
+import { assertObjectKey } from "./object-key.ts";
+import type {
+  GetObjectOptions,
+  ListObjectsOptions,
+  ObjectMeta,
+  ObjectStore,
+  ObjectUpload,
+  PutObjectOptions,
+} from "./object-store.ts";
+import { uploadEnded } from "./upload-ended.ts";
+
+/** Where files are written before they get their names. No key has such a name in it. */
+const UPLOADS = "~uploads";
+
+/** A file there that nobody wrote to for so long belongs to no process any more. */
+const ABANDONED_MS = 24 * 60 * 60 * 1000;
+
+/** How many bytes are read at a time. */
+const READ_BYTES = 256 * 1024;
+
+/**
+ * Keeps objects as files in a folder, of which several processes may make use. A file is written and synced
+ * under another name first, then it gets its own, and the folder is synced: once for all who wait for that.
+ */
+export class FileObjectStore implements ObjectStore {
+  readonly name: string;
+  readonly #path: string;
+  readonly #folders = new FolderSync();
+
+  private constructor(path: string) {
+    this.#path = path;
+    this.name = `file://${encodeURI(path)}`;
+  }
+
+  /**
+   * Opens a folder, which is created if it does not exist, and removes what was left of uploads a day ago.
+   *
+   * @param path absolute
+   * @throws CastoreError by what the system answers
+   */
+  static async open(path: string): Promise<FileObjectStore> {
+    const store = new FileObjectStore(path);
+    await store.#try("open", async () => {
+      const uploads = join(path, UPLOADS);
+      await store.#folders.make(uploads);
+      for (const name of await readdir(uploads)) {
+        const file = join(uploads, name);
+        const found = await stat(file).catch(ifAbsent);
+        if (found && Date.now() - found.mtimeMs > ABANDONED_MS) await rm(file, { force: true });
+      }
+    });
+    return store;
+  }
+
+  async get(
+    key: string,
+    options?: GetObjectOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const found = await this.head(key, options);
+    if (found === undefined) return undefined;
+    return this.#read(key, resolveRange(found.size, options), options);
+  }
+
+  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
+    assertObjectKey(key);
+    options?.signal?.throwIfAborted();
+    const found = await this.#try("look up", () => stat(this.#file(key)).catch(ifAbsent), key);
+    return found?.isFile() ? { key, size: found.size } : undefined;
+  }
+
+  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
+    await using upload = this.openUpload(key, options);
+    await upload.write(data);
+    return await upload.close();
+  }
+
+  openUpload(key: string, options: PutObjectOptions = {}): ObjectUpload {
+    assertObjectKey(key);
+    const target = this.#file(key);
+    const temporary = join(this.#path, UPLOADS, randomUUID());
+    const attempt = async <T>(action: () => Promise<T>): Promise<T> => {
+      options.signal?.throwIfAborted();
+      return await this.#try("store", action, key);
+    };
+    let file: FileHandle | undefined;
+    let closed: Promise<boolean> | undefined;
+    let over = false;
+    const finish = async (): Promise<boolean> => {
+      file ??= await open(temporary, "wx");
+      await file.datasync();
+      await file.close();
+      file = undefined;
+      options.signal?.throwIfAborted();
+      await this.#folders.make(dirname(target));
+      if (options.ifAbsent) {
+        if (!(await linkIfAbsent(temporary, target))) return false;
+      } else {
+        await rename(temporary, target);
+      }
+      await this.#folders.sync(dirname(target));
+      return true;
+    };
+    return {
+      write: async (data) => {
+        if (over || closed) throw uploadEnded(key);
+        await attempt(async () => {
+          file ??= await open(temporary, "wx");
+          await file.appendFile(data);
+        });
+      },
+      close: () => {
+        if (over) return Promise.reject(uploadEnded(key));
+        closed ??= attempt(finish);
+        return closed;
+      },
+      [Symbol.asyncDispose]: async () => {
+        over = true;
+        await closed?.catch(() => undefined); // whoever called close() was told
+        await file?.close();
+        file = undefined;
+        await rm(temporary, { force: true });
+      },
+    };
+  }
+
+  async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
+    const { after = "", signal } = options;
+    signal?.throwIfAborted();
+    yield* this.#list("", prefix, after, signal);
+  }
+
+  async delete(key: string, options?: AbortOptions): Promise<void> {
+    assertObjectKey(key);
+    options?.signal?.throwIfAborted();
+    const file = this.#file(key);
+    await this.#try(
+      "delete",
+      async () => {
+        if ((await rm(file).catch(ifAbsent)) === null) return;
+        await this.#folders.sync(dirname(file));
+      },
+      key,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nothing stays open between calls.
+  }
+
+  #file(key: string): string {
+    return join(this.#path, key);
+  }
+
+  async *#read(
+    key: string,
+    { start, end }: { start: number; end: number },
+    options?: AbortOptions,
+  ): AsyncGenerator<Uint8Array> {
+    if (start === end) return;
+    await using file = await this.#try("read", () => open(this.#file(key)), key);
+    for (let at = start; at < end; ) {
+      options?.signal?.throwIfAborted();
+      const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - at));
+      const position = at;
+      const { bytesRead } = await this.#try(
+        "read",
+        () => file.read(buffer, 0, buffer.length, position),
+        key,
+      );
+      if (bytesRead === 0) return; // it is shorter now: whoever reads it verifies what came
+      at += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  }
+
+  /** The objects below a folder, whose name ends with `/` unless it is empty. */
+  async *#list(
+    folder: string,
+    prefix: string,
+    after: string,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<ObjectMeta> {
+    const read = () => readdir(join(this.#path, folder), { withFileTypes: true }).catch(ifAbsent);
+    const entries = (await this.#try("list", read, folder)) ?? [];
+    // A folder sorts as its name does with what follows in the keys.
+    const keys = entries
+      .filter((entry) => entry.name !== UPLOADS)
+      .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? "/" : ""}`)
+      .sort();
+    for (const key of keys) {
+      signal?.throwIfAborted();
+      if (key.endsWith("/")) {
+        const overlaps = key.startsWith(prefix) || prefix.startsWith(key);
+        const isBehind = key > after || after.startsWith(key);
+        if (overlaps && isBehind) yield* this.#list(key, prefix, after, signal);
+      } else if (key.startsWith(prefix) && key > after) {
+        const found = await this.head(key);
+        if (found !== undefined) yield found;
+      }
+    }
+  }
+
+  async #try<T>(action: string, run: () => Promise<T>, key = ""): Promise<T> {
+    try {
+      return await run();
+    } catch (error) {
+      throw systemError(error, `Cannot ${action} "${join(this.#path, key)}"`);
+    }
+  }
+}
+
+/** Syncs folders, each as often as is needed for all who wait for that, and not once more. */
+class FolderSync {
+  /** The sync of a folder that has begun, and the one that begins afterwards. */
+  readonly #syncs = new Map<string, { running: Promise<void>; next?: Promise<void> }>();
+
+  /** Makes the entries of a folder durable that it has now. */
+  sync(path: string): Promise<void> {
+    const found = this.#syncs.get(path);
+    if (found === undefined) return this.#run(path);
+    found.next ??= found.running.catch(() => undefined).then(() => this.#run(path));
+    return found.next;
+  }
+
+  /** Makes a folder, and those above it, where they do not exist. */
+  async make(path: string): Promise<void> {
+    const first = await mkdir(path, { recursive: true });
+    if (first === undefined) return;
+    for (let made = path; made.length >= first.length; made = dirname(made)) {
+      await this.sync(dirname(made));
+    }
+  }
+
+  #run(path: string): Promise<void> {
+    const running = syncFolder(path).finally(() => {
+      if (this.#syncs.get(path)?.running === running) this.#syncs.delete(path);
+    });
+    this.#syncs.set(path, { running });
+    return running;
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path);
+  await folder.sync();
+}
+
+async function linkIfAbsent(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/** `null` for what is not there. */
+function ifAbsent(error: NodeJS.ErrnoException): null {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+  throw error;
+}
