@@ -55,11 +55,15 @@ export interface RunningServer extends AsyncDisposable {
  * until it takes connections.
  *
  * @param launcher path of the program
+ * @param options.inMemory has it keep its data in memory. Default: false
  */
-export async function startServer(launcher: string): Promise<RunningServer> {
+export async function startServer(
+  launcher: string,
+  { inMemory = false }: { inMemory?: boolean } = {},
+): Promise<RunningServer> {
   const data = mkdtempSync(join(tmpdir(), "tvix-server-"));
   const port = await freePort();
-  const env = { ...process.env, PORT: String(port), DATA: data };
+  const env = { ...process.env, PORT: String(port), DATA: inMemory ? "" : data };
   const child = spawn(launcher, [], { env, stdio: "ignore" });
   const ended = once(child, "close");
   const server = {

@@ -67,7 +67,7 @@ export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceTy
 }
 
 /** The schemes of addresses of object stores. */
-export const OBJECT_STORE_SCHEMES: readonly string[] = ["memory", "file", "s3"].map(
+export const OBJECT_STORE_SCHEMES: readonly string[] = ["memory", "file", "s3", "gs", "az"].map(
   (scheme) => `objectstore+${scheme}`,
 );
 

@@ -61,6 +61,29 @@ export class ClosureSpool implements Disposable {
     }
   }
 
+  /**
+   * Every directory from one on down, each once, that one first, then breadth first, the last entry of a
+   * directory first: the order in which the reference writes them.
+   */
+  *rootFirst(root: B3Digest): Generator<Directory> {
+    const met = new Set([root.hex]);
+    let level = [root];
+    while (level.length > 0) {
+      const next: B3Digest[] = [];
+      for (const digest of level) {
+        const directory = this.get(digest);
+        if (directory === undefined) continue;
+        yield directory;
+        for (const { node } of directory.entries.toReversed()) {
+          if (node.type !== "directory" || met.has(node.digest.hex)) continue;
+          met.add(node.digest.hex);
+          next.push(node.digest);
+        }
+      }
+      level = next;
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#database.close();
   }

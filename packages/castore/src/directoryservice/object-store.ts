@@ -98,15 +98,15 @@ export class ObjectStoreDirectoryService implements DirectoryService {
 
   /** Stores the tree first: what is found by a directory in it is whole. */
   async #commit(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
-    const directories = () => traverseDirectory(async (digest) => spool.get(digest), root, options);
     await using upload = this.#store.openUpload(treeKey(root), options);
-    for await (const data of compressed(directories())) await upload.write(data);
+    for await (const data of compressed(spool.rootFirst(root))) await upload.write(data);
     await upload.close();
 
     const limit = pLimit(UPLOADS);
     const uploads = new Set<Promise<unknown>>();
     try {
-      for await (const directory of directories()) {
+      for (const directory of spool.rootFirst(root)) {
+        options?.signal?.throwIfAborted();
         const { digest, bytes } = encodeDirectory(directory);
         if (digest.equals(root)) continue;
         const data = Buffer.concat([root.bytes, bytes]);
@@ -198,13 +198,13 @@ function innerKey(digest: B3Digest): string {
   return objectKey("dirs-inner", digest);
 }
 
-function compressed(directories: AsyncIterable<Directory>): AsyncIterable<Uint8Array> {
+function compressed(directories: Iterable<Directory>): AsyncIterable<Uint8Array> {
   // What fails on the way is thrown where the last of them is read.
   return pipeline(delimited(directories), createZstdCompress(), () => undefined);
 }
 
-async function* delimited(directories: AsyncIterable<Directory>): AsyncGenerator<Uint8Array> {
-  for await (const directory of directories) {
+async function* delimited(directories: Iterable<Directory>): AsyncGenerator<Uint8Array> {
+  for (const directory of directories) {
     const { bytes } = encodeDirectory(directory);
     const length = Buffer.alloc(LENGTH_BYTES);
     length.writeUInt32BE(bytes.length);

@@ -1,9 +1,11 @@
 /** What the object stores of the clouds have in common. */
 import { PassThrough } from "node:stream";
 import pRetry from "p-retry";
+import { collectBytes } from "../bytes.ts";
 import { CastoreError, type ErrorCode } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import type { ObjectUpload } from "./object-store.ts";
+import { onePiece } from "./one-piece.ts";
 import { uploadEnded } from "./upload-ended.ts";
 
 /** Objects of up to this many bytes are got whole before they are handed out, so that a break is tried again. */
@@ -69,6 +71,49 @@ export async function retryUnavailable<T>(
   });
 }
 
+/** Runs a request of a store, so that what it throws is by the contract. */
+type Guard = <T>(run: () => Promise<T>) => Promise<T>;
+
+/**
+ * The contents of an answer, whose errors are by the contract. Short ones are read here and now, and again if
+ * they break off.
+ *
+ * @param open asks for them
+ * @param length how many bytes there are
+ */
+export async function guardedStream(
+  open: () => AsyncIterable<Uint8Array> | Promise<AsyncIterable<Uint8Array>>,
+  length: number,
+  guard: Guard,
+  options?: AbortOptions,
+): Promise<AsyncIterable<Uint8Array>> {
+  if (length > WHOLE_BYTES) return guarded(await guard(async () => await open()), guard);
+  const whole = async () => {
+    const data = await collectBytes(await open());
+    if (data.length === length) return data;
+    throw new CastoreError("unavailable", `Cannot read: found ${data.length} of ${length} bytes`);
+  };
+  return onePiece(await retryUnavailable(() => guard(whole), options));
+}
+
+/** A stream whose errors are by the contract. */
+export async function* guarded(
+  stream: AsyncIterable<Uint8Array>,
+  guard: Guard,
+): AsyncGenerator<Uint8Array> {
+  const iterator = stream[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const { done, value } = await guard(() => iterator.next());
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Not awaited: some streams never tell that they were destroyed.
+    iterator.return?.()?.catch(() => undefined);
+  }
+}
+
 /** The upload of an SDK that reads a stream. */
 export interface StreamUpload {
   /** Resolves when all of it is stored: whether it was, which it is not if there was one already. */
@@ -83,6 +128,7 @@ export function uploadThrough(
   start: (body: PassThrough) => StreamUpload,
 ): ObjectUpload {
   const body = new PassThrough({ highWaterMark: PART_BYTES });
+  body.on("error", () => undefined); // told to whoever writes, or closes
   let upload: StreamUpload | undefined;
   let closed: Promise<boolean> | undefined;
   const begin = () => {

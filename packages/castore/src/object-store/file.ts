@@ -33,29 +33,12 @@ export class FileObjectStore implements ObjectStore {
   readonly #path: string;
   readonly #folders = new FolderSync();
 
-  private constructor(path: string) {
+  #prepared: Promise<void> | undefined;
+
+  /** @param path the folder, absolute. It is created when something is stored */
+  constructor(path: string) {
     this.#path = path;
     this.name = `file://${encodeURI(path)}`;
-  }
-
-  /**
-   * Opens a folder, which is created if it does not exist, and removes what was left of uploads a day ago.
-   *
-   * @param path absolute
-   * @throws CastoreError by what the system answers
-   */
-  static async open(path: string): Promise<FileObjectStore> {
-    const store = new FileObjectStore(path);
-    await store.#try("open", async () => {
-      const uploads = join(path, UPLOADS);
-      await store.#folders.make(uploads);
-      for (const name of await readdir(uploads)) {
-        const file = join(uploads, name);
-        const found = await stat(file).catch(ifAbsent);
-        if (found && Date.now() - found.mtimeMs > ABANDONED_MS) await rm(file, { force: true });
-      }
-    });
-    return store;
   }
 
   async get(
@@ -91,8 +74,13 @@ export class FileObjectStore implements ObjectStore {
     let file: FileHandle | undefined;
     let closed: Promise<boolean> | undefined;
     let over = false;
+    const create = async (): Promise<FileHandle> => {
+      this.#prepared ??= this.#prepare();
+      await this.#prepared;
+      return await open(temporary, "wx");
+    };
     const finish = async (): Promise<boolean> => {
-      file ??= await open(temporary, "wx");
+      file ??= await create();
       await file.datasync();
       await file.close();
       file = undefined;
@@ -110,7 +98,7 @@ export class FileObjectStore implements ObjectStore {
       write: async (data) => {
         if (over || closed) throw uploadEnded(key);
         await attempt(async () => {
-          file ??= await open(temporary, "wx");
+          file ??= await create();
           await file.appendFile(data);
         });
       },
@@ -151,6 +139,17 @@ export class FileObjectStore implements ObjectStore {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Nothing stays open between calls.
+  }
+
+  /** Makes the folder for uploads, or removes what was left in it a day ago. */
+  async #prepare(): Promise<void> {
+    const uploads = join(this.#path, UPLOADS);
+    await this.#folders.make(uploads);
+    for (const name of await readdir(uploads)) {
+      const file = join(uploads, name);
+      const found = await stat(file).catch(ifAbsent);
+      if (found && Date.now() - found.mtimeMs > ABANDONED_MS) await rm(file, { force: true });
+    }
   }
 
   #file(key: string): string {

@@ -24,17 +24,28 @@ const OPENERS: Readonly<Record<string, Opener>> = {
     const path = expectPath(address);
     await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
     const { FileObjectStore } = await import("./file.ts");
-    return await FileObjectStore.open(path);
+    return new FileObjectStore(path);
   },
   async s3(address, options) {
     const { S3_OPTIONS, S3ObjectStore } = await import("./s3.ts");
     const known = await optionsOf(address, options, S3_OPTIONS);
     return await S3ObjectStore.open(expectHost(address), prefixOf(address), known);
   },
+  async gs(address, options) {
+    const { GCS_OPTIONS, GcsObjectStore } = await import("./gcs.ts");
+    const known = await optionsOf(address, options, GCS_OPTIONS);
+    return await GcsObjectStore.open(expectHost(address), prefixOf(address), known);
+  },
+  async az(address, options) {
+    const { AZURE_OPTIONS, AzureObjectStore } = await import("./azure.ts");
+    const known = await optionsOf(address, options, AZURE_OPTIONS);
+    return await AzureObjectStore.open(expectHost(address), prefixOf(address), known);
+  },
 };
 
 /**
- * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`. What its library is
+ * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`,
+ * `gs://bucket/prefix`, `az://container/prefix`. What its library is
  * to be told stands in the query, or in the options.
  *
  * @throws CastoreError `invalid_argument` for any other address, or unknown options; whatever opening the store

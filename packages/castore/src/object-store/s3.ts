@@ -5,6 +5,7 @@ import type { AbortOptions } from "../options.ts";
 import {
   ATTEMPTS,
   CONNECT_TIMEOUT_MS,
+  guarded,
   loadSdk,
   PART_BYTES,
   PARTS_IN_FLIGHT,
@@ -108,7 +109,8 @@ export class S3ObjectStore implements ObjectStore {
       const { Body: body, ContentLength: length = Number.POSITIVE_INFINITY } =
         await this.#client.send(command, { abortSignal: signal });
       if (length <= WHOLE_BYTES) return onePiece(await body!.transformToByteArray());
-      return this.#stream(key, body as AsyncIterable<Uint8Array>, options);
+      const guard = <T>(run: () => Promise<T>) => this.#request("get", key, options, run);
+      return guarded(body as AsyncIterable<Uint8Array>, guard);
     };
     const getIfThere = async () => {
       try {
@@ -199,23 +201,6 @@ export class S3ObjectStore implements ObjectStore {
   #input(key: string): { Bucket: string; Key: string } {
     assertObjectKey(key);
     return { Bucket: this.#bucket, Key: this.#prefix + key };
-  }
-
-  async *#stream(
-    key: string,
-    body: AsyncIterable<Uint8Array>,
-    options: AbortOptions,
-  ): AsyncGenerator<Uint8Array> {
-    const iterator = body[Symbol.asyncIterator]();
-    try {
-      for (;;) {
-        const { done, value } = await this.#request("get", key, options, () => iterator.next());
-        if (done) return;
-        yield value;
-      }
-    } finally {
-      await iterator.return?.();
-    }
   }
 
   #request<T>(
