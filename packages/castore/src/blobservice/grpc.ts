@@ -6,6 +6,7 @@ import type { Channel } from "../grpc/channel.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
+import { sliceStream } from "../slice-stream.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
@@ -141,21 +142,6 @@ export class GrpcBlobService implements BlobService {
 
   #cannot(action: string): string {
     return `Cannot ${action} at ${this.#channel.address}`;
-  }
-}
-
-/** The part of a stream from one position up to, but without, another. */
-async function* sliceStream(
-  stream: AsyncIterable<Uint8Array>,
-  start: number,
-  end: number,
-): AsyncGenerator<Uint8Array> {
-  let position = 0;
-  for await (const data of stream) {
-    const from = Math.max(start - position, 0);
-    const part = data.subarray(from, Math.max(end - position, from));
-    position += data.length;
-    if (part.length > 0) yield part;
   }
 }
 

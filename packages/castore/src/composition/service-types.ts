@@ -67,9 +67,15 @@ export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceTy
 }
 
 /** The schemes of addresses of object stores. */
-export const OBJECT_STORE_SCHEMES: readonly string[] = ["memory", "file", "s3", "gs", "az"].map(
-  (scheme) => `objectstore+${scheme}`,
-);
+export const OBJECT_STORE_SCHEMES: readonly string[] = [
+  "memory",
+  "file",
+  "s3",
+  "gs",
+  "az",
+  "http",
+  "https",
+].map((scheme) => `objectstore+${scheme}`);
 
 /** The config of `objectstore+...`: all keys of the address but some are options of the object store. */
 export function objectStoreConfig(

@@ -41,11 +41,21 @@ const OPENERS: Readonly<Record<string, Opener>> = {
     const known = await optionsOf(address, options, AZURE_OPTIONS);
     return await AzureObjectStore.open(expectHost(address), prefixOf(address), known);
   },
+  http: openHttp,
+  https: openHttp,
 };
+
+async function openHttp(address: ServiceAddress, options: unknown): Promise<ObjectStore> {
+  await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+  const { HttpObjectStore } = await import("./http.ts");
+  const { scheme, path } = address;
+  const folder = encodeURI(path.replace(/\/*$/, "/"));
+  return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`);
+}
 
 /**
  * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`,
- * `gs://bucket/prefix`, `az://container/prefix`. What its library is
+ * `gs://bucket/prefix`, `az://container/prefix`, `http://host/folder`. What its library is
  * to be told stands in the query, or in the options.
  *
  * @throws CastoreError `invalid_argument` for any other address, or unknown options; whatever opening the store
@@ -78,7 +88,7 @@ async function optionsOf<Schema extends z.ZodType>(
 
 function expectHost(address: ServiceAddress): string {
   if (address.host !== "") return address.host;
-  throw addressError(address.shown, "expected the name of a bucket, found none");
+  throw addressError(address.shown, "expected a host, or the name of a bucket, found none");
 }
 
 /** What the keys begin with: empty, or ending with `/`. */
