@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { collectBytes } from "./bytes.ts";
@@ -6,12 +5,25 @@ import { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
 
 const CONTENTS = Buffer.from("some text, again and again; ".repeat(40_000));
 
-/** The contents, compressed by other programs where Node.js cannot. */
+/** The contents, compressed by `bzip2` and `xz` where Node.js cannot. */
 const COMPRESSED: Readonly<Record<Compression, Buffer>> = {
   br: brotliCompressSync(CONTENTS),
-  bzip2: execFileSync("bzip2", ["-c"], { input: CONTENTS }),
+  bzip2: Buffer.from(
+    "QlpoOTFBWSZTWQwIfawGIXEZgEAEAAgmo4xAMAD4AgAAEAAATVSNABiFRBmFRB1CogzCog3Cog9hUQawqIN6FRBzQq" +
+      "IMQqINIVEHYVEGYVEHVQqIPAqIPKFRBpCog9Cog4Cog+hUQYhUQdwqIPzFBWSZTWddehG4BjweZgEAEAAgmo4xAMAD" +
+      "QCAAAJqpGgAIAAGJRIZlEh1KJDMokN1RIeyiQ1lEhvSiQ5pRIYlEhpKJDtUSGZRIdVKJDxUSHlKJDSUSHqokOFRIfS" +
+      "iQxKJDuUSH4u5IpwoSGenP5sA=",
+    "base64",
+  ),
   gzip: gzipSync(CONTENTS),
-  xz: execFileSync("xz", ["-c"], { input: CONTENTS }),
+  xz: Buffer.from(
+    "/Td6WFoAAATm1rRGAgAhARYAAAB0L+Wj8Rb/AP1dADmbyfLnULjF4lzC4Bb20ZlYSCO/SSqgat8C1/CO95fSSzSLpU" +
+      "guZwTl8NjuB3lhLwSM4sRQic2FtFK89ncCyULXwTuakWgxnfXIVTpowgq3gOl9/IGjcjMKxHS6e4TleADnf4heJmHG" +
+      "n2abLaO7C+3jLDDbwlBUkSKXBgNfyXA7FMAyN5ilFQGl6KMJKuyq/1omrHIMFpKnvjmPJOFwnqcjX+woy4XRlZiKfi" +
+      "qR8id19xnABphNmP3Yr9WQD8QlU/j1kTYxBaWw7m/BcE1HDNGREaqtYB26zrEnGFxZhulmUli+6XasWeTlWwUI+cfa" +
+      "rfz7Uit0zR5aXLyUsAAAAAAAAszTS1oTFugAAZkCgK5EAGaMVimxxGf7AgAAAAAEWVo=",
+    "base64",
+  ),
   zstd: zstdCompressSync(CONTENTS),
 };
 

@@ -84,6 +84,7 @@ export class BlobFill {
   }
 
   async #rest(offset: number, end: number): Promise<AsyncIterable<Uint8Array>> {
+    this.#signal.throwIfAborted();
     const service = this.#state === "stored" ? this.#near : this.#far;
     const stream = await service.read(this.#digest, { offset, length: end - offset });
     if (stream !== undefined) return stream;

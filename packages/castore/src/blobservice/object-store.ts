@@ -14,7 +14,8 @@ import type { AbortOptions } from "../options.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
-import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
+import { hasOneByOne, readOneByOne } from "./one-by-one.ts";
+import { putBlob } from "./put-blob.ts";
 
 /** Options of {@link ObjectStoreBlobService}. */
 export interface ObjectStoreBlobOptions {
@@ -31,8 +32,9 @@ export interface ObjectStoreBlobOptions {
 /** How many bytes of chunks are looked up, compressed and sent at the same time. */
 const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 
-/** How many requests one writer has under way. */
+/** How many requests one writer has under way, and how many one batch. */
 const UPLOADS = 16;
+const REQUESTS = 48;
 
 /** Chunks are never longer, whoever cut them: twice the largest average that is offered. */
 const MAX_CHUNK_BYTES = 8 * 1024 * 1024;
@@ -108,15 +110,39 @@ export class ObjectStoreBlobService implements BlobService {
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
+    return hasOneByOne(this, digests, { ...options, concurrency: REQUESTS });
   }
 
   readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
-    return readOneByOne(this, blobs, options);
+    return readOneByOne(this, blobs, { ...options, concurrency: REQUESTS });
   }
 
-  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
-    return putOneByOne(this, blobs, options);
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options: AbortOptions = {},
+  ): Promise<readonly B3Digest[]> {
+    options.signal?.throwIfAborted();
+    const unique = new Map<string, Promise<void>>();
+    const limit = pLimit(REQUESTS);
+    let failed = false;
+    const put = async (digest: B3Digest, data: Uint8Array) => {
+      if (failed) return;
+      try {
+        await this.#putWhole(digest, data, options);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    };
+    const digests = blobs.map((data) => {
+      const digest = B3Digest.of(data);
+      if (unique.has(digest.hex)) return digest;
+      unique.set(digest.hex, limit(put, digest, data));
+      return digest;
+    });
+    await Promise.allSettled(unique.values()); // until then the bytes are in use
+    await Promise.all(unique.values());
+    return digests;
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -167,8 +193,21 @@ export class ObjectStoreBlobService implements BlobService {
     };
   }
 
+  /** Stores a blob that is in memory. One that is there has all its chunks. */
+  async #putWhole(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
+    if (data.length > this.#averageChunkSize / 2) {
+      await putBlob(this, data, options);
+    } else if (!(await this.#hasBlob(digest, options))) {
+      if (data.length > 0) await this.#sendChunk(digest, data, options);
+      await this.#sendBlob(digest, [], options);
+    }
+  }
+
   async #putChunk(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
-    if (await this.#hasChunk(digest, options)) return;
+    if (!(await this.#hasChunk(digest, options))) await this.#sendChunk(digest, data, options);
+  }
+
+  async #sendChunk(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
     const params = { [constants.ZSTD_c_compressionLevel]: this.#level };
     const frame = await compress(data, { params });
     await this.#store.put(chunkKey(digest), frame, options);
@@ -180,7 +219,14 @@ export class ObjectStoreBlobService implements BlobService {
     chunks: readonly ChunkMeta[],
     options: AbortOptions,
   ): Promise<void> {
-    if (await this.#hasBlob(digest, options)) return;
+    if (!(await this.#hasBlob(digest, options))) await this.#sendBlob(digest, chunks, options);
+  }
+
+  async #sendBlob(
+    digest: B3Digest,
+    chunks: readonly ChunkMeta[],
+    options: AbortOptions,
+  ): Promise<void> {
     const message = create(StatBlobResponseSchema, {
       chunks: chunks.map(({ digest, size }) =>
         create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),

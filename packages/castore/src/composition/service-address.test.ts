@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { expectNoHost, expectNoPath, expectPath, parseServiceAddress } from "./service-address.ts";
 
@@ -85,5 +86,45 @@ describe("an expectation of an address", () => {
     expect(() => expectPath(full)).toThrow(refused("expected no host"));
     expect(() => expectPath(bare)).toThrow(refused('expected a path, found ""'));
     expect(() => expectPath(parseServiceAddress("x:///"))).toThrow(refused('found "/"'));
+  });
+});
+
+describe("an address that is put together", () => {
+  const text = fc
+    .string({ unit: "binary", minLength: 1 })
+    .map((text) => text.replaceAll("\0", "0"));
+  const name = text.filter((name) => name !== "." && name !== ".." && name.isWellFormed());
+  const value = text.filter((value) => value.isWellFormed());
+  const key = fc.stringMatching(/^[a-z][a-z_]{0,10}$/);
+
+  it("is taken apart into what it was made of", () => {
+    fc.assert(
+      fc.property(
+        fc.array(name, { minLength: 1, maxLength: 4 }),
+        fc.dictionary(key, value, { maxKeys: 4 }),
+        (names, query) => {
+          const path = names.map((name) => `/${encodeURIComponent(name)}`).join("");
+          const keys = new URLSearchParams(query).toString();
+          const address = parseServiceAddress(`pack://${path}${keys && `?${keys}`}`);
+          expect(address.path).toBe(names.map((name) => `/${name}`).join(""));
+          expect({ ...address.query }).toEqual({ ...query });
+          expect(address.shown).not.toContain(keys || " ");
+        },
+      ),
+      { seed: 5 },
+    );
+  });
+
+  it("may stand in the query of another, with keys of its own", () => {
+    fc.assert(
+      fc.property(fc.dictionary(key, value, { minKeys: 1, maxKeys: 4 }), (query) => {
+        const near = `pack:///a?${new URLSearchParams(query)}`;
+        const outer = new URLSearchParams({ near, far: "memory://" });
+        const { query: halves } = parseServiceAddress(`combined://?${outer}`);
+        expect({ ...halves }).toEqual({ near, far: "memory://" });
+        expect({ ...parseServiceAddress(halves.near!).query }).toEqual({ ...query });
+      }),
+      { seed: 5 },
+    );
   });
 });
