@@ -1,3 +1,4 @@
+import type { B3Digest } from "./digest.ts";
 import type { AbortOptions } from "./options.ts";
 
 /**
@@ -70,7 +71,7 @@ export class Tiers<T> {
 }
 
 /** What writes to the near half along with the far one: from its first failure on, to no effect. */
-export class NearWriter<W extends AsyncDisposable> implements AsyncDisposable {
+class NearWriter<W extends AsyncDisposable> implements AsyncDisposable {
   readonly #tiers: Tiers<unknown>;
   readonly #signal: AbortSignal | undefined;
   #writer: W | undefined;
@@ -101,5 +102,37 @@ export class NearWriter<W extends AsyncDisposable> implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.try(async (writer) => await writer[Symbol.asyncDispose]());
+  }
+}
+
+/** What ends with a digest, once all of it is durable. */
+interface Closing extends AsyncDisposable {
+  close(): Promise<B3Digest>;
+}
+
+/** Writes to both halves. The near one has what was put only if the far one does: else nobody would put it again. */
+export abstract class WriteThrough<W extends Closing> implements Closing {
+  protected readonly far: W;
+  protected readonly near: NearWriter<W>;
+  #closed: Promise<B3Digest> | undefined;
+
+  constructor(tiers: Tiers<unknown>, far: W, openNear: () => W, options?: AbortOptions) {
+    this.far = far;
+    this.near = new NearWriter(tiers, openNear, options);
+  }
+
+  close(): Promise<B3Digest> {
+    this.#closed ??= this.#finish();
+    return this.#closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.far[Symbol.asyncDispose](), this.near[Symbol.asyncDispose]()]);
+  }
+
+  async #finish(): Promise<B3Digest> {
+    const digest = await this.far.close();
+    await this.near.try((near) => near.close());
+    return digest;
   }
 }

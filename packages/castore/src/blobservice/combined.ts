@@ -4,7 +4,7 @@ import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import { SingleFlight } from "../single-flight.ts";
-import { NearWriter, type TierOptions, Tiers } from "../tiers.ts";
+import { type TierOptions, Tiers, WriteThrough } from "../tiers.ts";
 import { BlobFill } from "./blob-fill.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
@@ -114,7 +114,8 @@ export class CombinedBlobService implements BlobService {
     const { near, far, mode } = this.#tiers;
     if (mode === "near-only") return near.openWriter(options);
     if (mode === "far-only") return far.openWriter(options);
-    return new WriteThrough(this.#tiers, options);
+    const openNear = () => near.openWriter(options);
+    return new WriteThroughBlob(this.#tiers, far.openWriter(options), openNear, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -235,35 +236,10 @@ export class CombinedBlobService implements BlobService {
 const MAX_STORING = 4;
 
 /** Writes to both halves. */
-class WriteThrough implements BlobWriter {
-  readonly #far: BlobWriter;
-  readonly #near: NearWriter<BlobWriter>;
-  #closed: Promise<B3Digest> | undefined;
-
-  constructor(tiers: Tiers<BlobService>, options?: AbortOptions) {
-    this.#far = tiers.far.openWriter(options);
-    this.#near = new NearWriter(tiers, () => tiers.near.openWriter(options), options);
-  }
-
+class WriteThroughBlob extends WriteThrough<BlobWriter> implements BlobWriter {
   async write(data: Uint8Array): Promise<void> {
-    await this.#far.write(data);
-    await this.#near.try((near) => near.write(data));
-  }
-
-  close(): Promise<B3Digest> {
-    this.#closed ??= this.#finish();
-    return this.#closed;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#far[Symbol.asyncDispose](), this.#near[Symbol.asyncDispose]()]);
-  }
-
-  /** The near half has what was put only if the far one does: else nobody would put it there again. */
-  async #finish(): Promise<B3Digest> {
-    const digest = await this.#far.close();
-    await this.#near.try((near) => near.close());
-    return digest;
+    await this.far.write(data);
+    await this.near.try((near) => near.write(data));
   }
 }
 

@@ -3,7 +3,7 @@ import type { B3Digest } from "../digest.ts";
 import type { Directory } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
-import { NearWriter, type TierOptions, Tiers } from "../tiers.ts";
+import { type TierOptions, Tiers, WriteThrough } from "../tiers.ts";
 import { ClosureSpool } from "./closure-spool.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
 
@@ -64,7 +64,8 @@ export class CacheDirectoryService implements DirectoryService {
     const { near, far, mode } = this.#tiers;
     if (mode === "near-only") return near.openPutter(options);
     if (mode === "far-only") return far.openPutter(options);
-    return new WriteThrough(this.#tiers, options);
+    const openNear = () => near.openPutter(options);
+    return new WriteThroughTree(this.#tiers, far.openPutter(options), openNear, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -129,33 +130,9 @@ export class CacheDirectoryService implements DirectoryService {
 }
 
 /** Puts a tree into both halves. */
-class WriteThrough implements DirectoryPutter {
-  readonly #far: DirectoryPutter;
-  readonly #near: NearWriter<DirectoryPutter>;
-  #closed: Promise<B3Digest> | undefined;
-
-  constructor(tiers: Tiers<DirectoryService>, options?: AbortOptions) {
-    this.#far = tiers.far.openPutter(options);
-    this.#near = new NearWriter(tiers, () => tiers.near.openPutter(options), options);
-  }
-
+class WriteThroughTree extends WriteThrough<DirectoryPutter> implements DirectoryPutter {
   async put(directory: Directory): Promise<void> {
-    await this.#far.put(directory);
-    await this.#near.try((near) => near.put(directory));
-  }
-
-  close(): Promise<B3Digest> {
-    this.#closed ??= this.#finish();
-    return this.#closed;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#far[Symbol.asyncDispose](), this.#near[Symbol.asyncDispose]()]);
-  }
-
-  async #finish(): Promise<B3Digest> {
-    const digest = await this.#far.close();
-    await this.#near.try((near) => near.close());
-    return digest;
+    await this.far.put(directory);
+    await this.near.try((near) => near.put(directory));
   }
 }

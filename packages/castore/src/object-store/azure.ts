@@ -10,6 +10,7 @@ import {
   PARTS_IN_FLIGHT,
   request,
   SILENCE_TIMEOUT_MS,
+  unlessPresent,
   uploadThrough,
 } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
@@ -112,7 +113,7 @@ export class AzureObjectStore implements ObjectStore {
     const blob = this.#blob(key);
     const settings = { ...ifAbsent(options), abortSignal: options?.signal };
     return await this.#request("store", key, options, () =>
-      unlessPresent(() => blob.upload(Buffer.from(data), data.length, settings)),
+      unlessPresent(() => blob.upload(Buffer.from(data), data.length, settings), statusOf, PRESENT),
     );
   }
 
@@ -123,7 +124,11 @@ export class AzureObjectStore implements ObjectStore {
       const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
       const settings = { ...ifAbsent(options), abortSignal: AbortSignal.any(signals) };
       const done = this.#request("store", key, options, () =>
-        unlessPresent(() => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings)),
+        unlessPresent(
+          () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings),
+          statusOf,
+          PRESENT,
+        ),
       );
       // Blocks that are not committed are seen by nobody, and the service drops them after a week.
       return { done, abort: async () => stop.abort() };
@@ -177,16 +182,8 @@ function ifAbsent(options?: PutObjectOptions): object {
   return options?.ifAbsent ? { conditions: { ifNoneMatch: "*" } } : {};
 }
 
-/** Whether something was stored, which it is not if there was one already. */
-async function unlessPresent(store: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await store();
-    return true;
-  } catch (error) {
-    if ([409, 412].includes(statusOf(error) ?? 0)) return false;
-    throw error;
-  }
-}
+/** Answers that say that there is an object, or that somebody else stores one at the same time. */
+const PRESENT = [409, 412];
 
 function statusOf(error: unknown): number | undefined {
   const { statusCode } = error as { statusCode?: number };

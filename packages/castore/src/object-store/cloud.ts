@@ -57,6 +57,25 @@ export async function request<T>(
   }
 }
 
+/**
+ * Whether something was stored, which it is not if there was one already.
+ *
+ * @param present the HTTP statuses that say so
+ */
+export async function unlessPresent(
+  store: () => Promise<unknown>,
+  statusOf: (error: unknown) => number | undefined,
+  present: readonly number[],
+): Promise<boolean> {
+  try {
+    await store();
+    return true;
+  } catch (error) {
+    if (present.includes(statusOf(error) ?? 0)) return false;
+    throw error;
+  }
+}
+
 /** Tries again, with growing and random pauses, what broke off in the middle of an answer. */
 export async function retryUnavailable<T>(
   run: () => Promise<T>,

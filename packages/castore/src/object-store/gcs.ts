@@ -8,6 +8,7 @@ import {
   PART_BYTES,
   request,
   retryUnavailable,
+  unlessPresent,
   uploadThrough,
 } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
@@ -95,8 +96,15 @@ export class GcsObjectStore implements ObjectStore {
   async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
     const file = this.#file(key);
     const store = () =>
-      unlessPresent(() =>
-        file.save(Buffer.from(data), { resumable: false, validation: false, ...ifAbsent(options) }),
+      unlessPresent(
+        () =>
+          file.save(Buffer.from(data), {
+            resumable: false,
+            validation: false,
+            ...ifAbsent(options),
+          }),
+        statusOf,
+        PRESENT,
       );
     return await retryUnavailable(() => this.#request("store", key, options, store), options);
   }
@@ -120,9 +128,9 @@ export class GcsObjectStore implements ObjectStore {
         });
       });
       body.pipe(target);
-      const done = this.#request("store", key, options, () => unlessPresent(() => stored)).finally(
-        () => options?.signal?.removeEventListener("abort", stop),
-      );
+      const done = this.#request("store", key, options, () =>
+        unlessPresent(() => stored, statusOf, PRESENT),
+      ).finally(() => options?.signal?.removeEventListener("abort", stop));
       // An upload that was not ended is none: the service forgets it.
       return { done, abort: async () => void target.destroy() };
     });
@@ -194,16 +202,8 @@ function ifAbsent(options?: PutObjectOptions): object {
   return options?.ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {};
 }
 
-/** Whether something was stored, which it is not if there was one already. */
-async function unlessPresent(store: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await store();
-    return true;
-  } catch (error) {
-    if (statusOf(error) === 412) return false;
-    throw error;
-  }
-}
+/** The answer that says that there is an object. */
+const PRESENT = [412];
 
 function statusOf(error: unknown): number | undefined {
   const { code } = error as { code?: unknown };

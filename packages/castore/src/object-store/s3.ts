@@ -12,6 +12,7 @@ import {
   request,
   retryUnavailable,
   SILENCE_TIMEOUT_MS,
+  unlessPresent,
   uploadThrough,
   WHOLE_BYTES,
 } from "./cloud.ts";
@@ -145,7 +146,11 @@ export class S3ObjectStore implements ObjectStore {
       ...(options?.ifAbsent && { IfNoneMatch: "*" }),
     });
     return await this.#request("store", key, options, () =>
-      unlessPresent(() => this.#client.send(command, { abortSignal: options?.signal })),
+      unlessPresent(
+        () => this.#client.send(command, { abortSignal: options?.signal }),
+        statusOf,
+        PRESENT,
+      ),
     );
   }
 
@@ -161,7 +166,7 @@ export class S3ObjectStore implements ObjectStore {
       const abort = () => upload.abort();
       options?.signal?.addEventListener("abort", abort, { once: true });
       const done = this.#request("store", key, options, () =>
-        unlessPresent(() => upload.done()),
+        unlessPresent(() => upload.done(), statusOf, PRESENT),
       ).finally(() => options?.signal?.removeEventListener("abort", abort));
       return { done, abort };
     });
@@ -213,17 +218,8 @@ export class S3ObjectStore implements ObjectStore {
   }
 }
 
-/** Whether something was stored, which it is not if there was one already. */
-async function unlessPresent(store: () => Promise<unknown>): Promise<boolean> {
-  try {
-    await store();
-    return true;
-  } catch (error) {
-    // 409: somebody else stored one at the same time.
-    if ([409, 412].includes(statusOf(error) ?? 0)) return false;
-    throw error;
-  }
-}
+/** Answers that say that there is an object, or that somebody else stores one at the same time. */
+const PRESENT = [409, 412];
 
 function statusOf(error: unknown): number | undefined {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };

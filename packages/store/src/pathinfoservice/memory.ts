@@ -3,9 +3,21 @@ import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { PathInfoService } from "./path-info-service.ts";
 
+/** What {@link MemoryPathInfoService} keeps PathInfos in. */
+type PathInfoMap = Pick<Map<string, PathInfo>, "clear"> & {
+  get(key: string): PathInfo | undefined;
+  set(key: string, pathInfo: PathInfo): unknown;
+  values(): Iterable<PathInfo>;
+};
+
 /** Keeps PathInfos in memory, for as long as it lives. */
 export class MemoryPathInfoService implements PathInfoService {
-  readonly #pathInfos = new Map<string, PathInfo>();
+  readonly #pathInfos: PathInfoMap;
+
+  /** @param pathInfos where they are kept, by hash part. Default: a map */
+  constructor(pathInfos: PathInfoMap = new Map()) {
+    this.#pathInfos = pathInfos;
+  }
 
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
     options?.signal?.throwIfAborted();
