@@ -222,6 +222,97 @@ describe("a pack that was damaged", () => {
   });
 });
 
+describe("an index that is lost", () => {
+  const LARGE = noise(3_000_000, 7);
+  const contents = [LARGE, Buffer.from("small"), Buffer.alloc(0), noise(400_000, 8)];
+  const lose = () => rmSync(join(path, "index.sqlite"));
+
+  async function store(options: Partial<PackOptions> = {}): Promise<B3Digest[]> {
+    await using service = await open(options);
+    const digests: B3Digest[] = [];
+    for (const data of contents) digests.push(await putBlob(service, data));
+    return digests;
+  }
+
+  async function expectAll(service: PackBlobService, digests: readonly B3Digest[]) {
+    for (const [i, digest] of digests.entries()) {
+      expect(equalBytes(await readBack(service, digest), contents[i]!)).toBe(true);
+    }
+  }
+
+  it.each([
+    ["one pack", {}],
+    ["many packs", { maxPackSize: 500_000 }],
+  ])("is made anew from %s, and written to", async (_, options) => {
+    const digests = await store(options);
+    lose();
+    {
+      const { service, reports } = await openReporting();
+      await using _service = service;
+      await expectAll(service, digests);
+      expect(await service.chunks(digests[0]!)).not.toHaveLength(0);
+      expect(reports).toEqual([expect.stringContaining("a new one is made from the packs")]);
+      await putBlob(service, Buffer.from("more"));
+    }
+    await using service = await open();
+    await expectAll(service, digests);
+    expect(await service.has(B3Digest.of(Buffer.from("more")))).toBe(true);
+    expect(readdirSync(path).filter((name) => name.includes("rebuild"))).toEqual([]);
+  });
+
+  it("is made once by several who open the store", async () => {
+    const digests = await store();
+    lose();
+    const reports: string[] = [];
+    const onCorrupt = (message: string) => void reports.push(message);
+    const services = await Promise.all(Array.from({ length: 4 }, () => open({ onCorrupt })));
+    for (const service of services) await expectAll(service, digests);
+    expect(reports).toHaveLength(1);
+    for (const service of services) await service[Symbol.asyncDispose]();
+  });
+
+  it("is made of what is whole in a pack that breaks off, which is then overwritten", async () => {
+    const digests = await store();
+    lose();
+    truncateSync(packOf(), statSync(packOf()).size - 1000);
+    {
+      const { service, reports } = await openReporting();
+      await using _service = service;
+      await expectAll(service, digests.slice(0, 3));
+      expect(await service.has(digests[3]!)).toBe(false);
+      expect(reports.join()).toContain("is damaged at");
+      await putBlob(service, contents[3]!);
+    }
+    lose();
+    await using service = await open({ onCorrupt: () => undefined });
+    await expectAll(service, digests);
+  });
+
+  it("is made of what is whole before and behind a flipped bit", async () => {
+    const digests = await store();
+    lose();
+    const bytes = readFileSync(packOf());
+    bytes[100_000]! ^= 1; // in a chunk of the first blob
+    writeFileSync(packOf(), bytes);
+    const { service, reports } = await openReporting();
+    await using _service = service;
+    expect(await service.has(digests[0]!)).toBe(false);
+    expect(equalBytes(await readBack(service, digests[1]!), contents[1]!)).toBe(true);
+    expect(equalBytes(await readBack(service, digests[3]!), contents[3]!)).toBe(true);
+    expect(reports.join()).toMatch(/damaged at.*is left out: chunk/s);
+    await putBlob(service, contents[0]!);
+    await expectAll(service, digests);
+  });
+
+  it("is not mixed up with what was left of the one that is gone", async () => {
+    const digests = await store();
+    lose();
+    writeFileSync(join(path, "index.sqlite-wal"), noise(40_000));
+    await using service = await open({ onCorrupt: () => undefined });
+    await expectAll(service, digests);
+  });
+});
+
 describe("an index that cannot be used", () => {
   it.each([
     ["garbage", "data_loss", (file: string) => writeFileSync(file, noise(8192))],

@@ -14,6 +14,7 @@ import { ChunkEncoder } from "./pack/chunk-encoder.ts";
 import { ChunkIndex, type ChunkLocation } from "./pack/chunk-index.ts";
 import { type BlobJob, GroupCommit } from "./pack/group-commit.ts";
 import { packPath } from "./pack/pack-files.ts";
+import { rebuildLostIndex } from "./pack/rebuild-index.ts";
 import { putBlob } from "./put-blob.ts";
 
 /** What {@link PackBlobService.open} is told. */
@@ -26,7 +27,7 @@ export interface PackOptions extends AbortOptions {
   averageChunkSize?: number;
   /** Length in bytes at which a pack is full and the next one is begun. Default: 1 GiB. */
   maxPackSize?: number;
-  /** Is told of damaged chunks that were met, and forgotten. Default: a process warning. */
+  /** Is told of damage that was met, and of what was lost by it. Default: a process warning. */
   onCorrupt?: (message: string) => void;
 }
 
@@ -86,13 +87,15 @@ export class PackBlobService implements BlobService {
   }
 
   /**
-   * Opens a folder of packs, or creates it.
+   * Opens a folder of packs, or creates it. If its index is gone, that is made anew from the packs, all of
+   * which are read for it.
    *
    * @throws CastoreError `invalid_argument` for a chunk size that is not offered or an index of another
    *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it
    */
   static async open(options: PackOptions): Promise<PackBlobService> {
     startThreads().catch(() => undefined); // told to whoever needs them
+    await rebuildLostIndex(options.path, options.onCorrupt ?? warn, options);
     const index = await ChunkIndex.open(options.path, options);
     try {
       const service = new PackBlobService(options, index);
@@ -322,13 +325,17 @@ export class PackBlobService implements BlobService {
   /** Forgets a chunk that cannot be read any more, so that putting it again heals. */
   async #lost(digest: B3Digest, reason: string, location?: ChunkLocation): Promise<CastoreError> {
     const message = `Cannot read chunk ${digest}: ${reason}`;
-    const { onCorrupt = (text) => process.emitWarning(text) } = this.#options;
+    const { onCorrupt = warn } = this.#options;
     onCorrupt(message);
     await this.#commits
       .forgetChunk(digest, location)
       .catch((error: Error) => onCorrupt(`Cannot forget chunk ${digest}: ${error.message}`));
     return new CastoreError("data_loss", message);
   }
+}
+
+function warn(message: string): void {
+  process.emitWarning(message);
 }
 
 /** Throws if a blob is not wanted any more, or a chunk of it could not be stored. */

@@ -41,6 +41,9 @@ export interface RecordHeader {
 
 const KINDS = { chunk: "TVXc", blob: "TVXb" } as const;
 
+/** What every header begins with. */
+export const MAGIC = "TVX";
+
 /** Writes a header into the first {@link HEADER_LENGTH} bytes from a position on. */
 export function writeHeader(bytes: Buffer, at: number, header: RecordHeader): void {
   bytes.write(KINDS[header.kind], at, "latin1");
@@ -60,6 +63,15 @@ export function readHeader(bytes: Buffer, at: number): RecordHeader {
     size: bytes.readUInt32LE(at + 12),
     digest: B3Digest.fromBytes(bytes.subarray(at + 16, at + 16 + B3Digest.LENGTH)),
   };
+}
+
+/** Whether a header stands at a position, whatever follows it. */
+export function isHeader(bytes: Buffer, at: number): boolean {
+  const kind = bytes.toString("latin1", at, at + 4);
+  const codec = bytes.readUInt32LE(at + 4);
+  const isKnown = Object.values(KINDS).some((known) => known === kind);
+  const isOffered = Object.values(CODEC).some((known) => known === codec);
+  return isKnown && isOffered && crc32(bytes.subarray(at, at + 48)) === bytes.readUInt32LE(at + 48);
 }
 
 /** The whole record of a blob. */

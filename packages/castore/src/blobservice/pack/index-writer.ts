@@ -7,7 +7,7 @@ import {
   sqliteError,
 } from "../../sqlite/database.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import { type ChunkLocation, INDEX_FORMAT, indexPath } from "./chunk-index.ts";
+import { type ChunkLocation, INDEX_FORMAT } from "./chunk-index.ts";
 import { encodeChunkList } from "./format.ts";
 
 /** The pack that is being filled. */
@@ -53,12 +53,11 @@ export class IndexWriter implements Disposable {
   }
 
   /**
-   * Opens the index in the folder of a store.
+   * Opens an index, or creates it.
    *
    * @throws CastoreError as `openDatabase`
    */
-  static async open(folder: string): Promise<IndexWriter> {
-    const path = indexPath(folder);
+  static async open(path: string): Promise<IndexWriter> {
     return new IndexWriter(path, await openDatabase(path, INDEX_FORMAT));
   }
 

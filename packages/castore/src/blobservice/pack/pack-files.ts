@@ -4,6 +4,7 @@ import {
   fdatasyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   truncateSync,
   writeSync,
   writevSync,
@@ -18,6 +19,18 @@ const MAX_BUFFERS = 512;
 /** The path of a pack in the folder of a store. */
 export function packPath(folder: string, pack: number): string {
   return join(packFolder(folder), `${pack.toString(16).padStart(8, "0")}.pack`);
+}
+
+/** The numbers of the packs in the folder of a store, in order. */
+export function listPacks(folder: string): number[] {
+  const path = packFolder(folder);
+  try {
+    const names = readdirSync(path).filter((name) => /^[0-9a-f]{8}\.pack$/.test(name));
+    return names.sort().map((name) => Number.parseInt(name, 16));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw systemError(error, `Cannot list folder "${path}"`);
+  }
 }
 
 function packFolder(folder: string): string {

@@ -1,7 +1,7 @@
 import { copyBytes } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import type { ChunkLocation } from "./chunk-index.ts";
+import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import type { Records } from "./compress-records.ts";
 import { decodeChunkList, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
@@ -62,7 +62,7 @@ export class PackWriter implements Disposable {
    */
   static async open(folder: string, maxPackSize: number): Promise<PackWriter> {
     makePackFolder(folder);
-    return new PackWriter(folder, maxPackSize, await IndexWriter.open(folder));
+    return new PackWriter(folder, maxPackSize, await IndexWriter.open(indexPath(folder)));
   }
 
   /**
