@@ -4,6 +4,7 @@ export {
   blobServiceSuite,
 } from "./blob-service.ts";
 export { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "./directory-service.ts";
+export { type Faults, FaultyObjectStore } from "./faulty-object-store.ts";
 export { type ObjectStoreSuiteOptions, objectStoreSuite } from "./object-store.ts";
 export { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "./path-info-service.ts";
 export { describeWithTools, type RunningServer, startServer } from "./tools.ts";

@@ -1,0 +1,145 @@
+import {
+  B3Digest,
+  type BlobService,
+  CacheDirectoryService,
+  CastoreError,
+  CombinedBlobService,
+  collectBytes,
+  Directory,
+  type DirectoryService,
+  encodeDirectory,
+  MemoryBlobService,
+  MemoryDirectoryService,
+  MemoryObjectStore,
+  ObjectStoreBlobService,
+  ObjectStoreDirectoryService,
+  pathComponent,
+  putBlob,
+} from "@tvix/castore";
+import { describe, expect, it } from "vitest";
+import { type Faults, FaultyObjectStore, seededBytes } from "../src/index.ts";
+
+const NOISE = seededBytes("faults", 3_000_000);
+const BLOBS = Array.from({ length: 12 }, (_, i) =>
+  NOISE.subarray(i * 1000, i * 1000 + [0, 10, 5000, 300_000, 1_500_000][i % 5]!),
+);
+
+const FAULTS: readonly (readonly [string, Faults])[] = [
+  ["fails", { fail: 0.1, delay: 0.2 }],
+  ["cuts off", { truncate: 0.2 }],
+  ["corrupts", { corrupt: 0.2 }],
+  ["does all of that", { fail: 0.05, delay: 0.1, truncate: 0.1, corrupt: 0.1 }],
+];
+
+const SEEDS = [1, 2, 3, 4, 5];
+const quiet = { onCorrupt: () => undefined };
+
+/** What a call gives, or the error that the contract allows it to fail with. */
+async function outcome<T>(call: () => Promise<T>): Promise<T | CastoreError> {
+  try {
+    return await call();
+  } catch (error) {
+    if (error instanceof CastoreError) return error;
+    throw error;
+  }
+}
+
+async function read(service: BlobService, digest: B3Digest): Promise<Uint8Array | undefined> {
+  const stream = await service.read(digest);
+  return stream && (await collectBytes(stream));
+}
+
+/** A chain of directories, and its root. */
+function closure(depth: number): Directory[] {
+  const directories = [Directory.from([])];
+  for (let i = 1; i < depth; i++) {
+    const child = directories.at(-1)!;
+    const { digest } = encodeDirectory(child);
+    const node = { type: "directory", digest, size: child.size } as const;
+    directories.push(Directory.from([{ name: pathComponent(`level-${i}`), node }]));
+  }
+  return directories;
+}
+
+async function put(service: DirectoryService, directories: readonly Directory[]) {
+  await using putter = service.openPutter();
+  for (const directory of directories) await putter.put(directory);
+  return await putter.close();
+}
+
+describe.each(FAULTS)("an object store that %s", (_, faults) => {
+  it.each(SEEDS)("makes no blob come back as another, and is healed (seed %i)", async (seed) => {
+    const store = new MemoryObjectStore();
+    const faulty = new FaultyObjectStore(store, faults, seed);
+    await using service = new ObjectStoreBlobService({ store: faulty, ...quiet });
+    for (const data of BLOBS) {
+      const stored = await outcome(() => putBlob(service, data));
+      const digest = B3Digest.of(data);
+      if (!(stored instanceof CastoreError)) expect(stored.equals(digest)).toBe(true);
+      const found = await outcome(() => read(service, digest));
+      if (found instanceof Uint8Array) expect(Buffer.compare(found, data)).toBe(0);
+    }
+    await using healthy = new ObjectStoreBlobService({ store, ...quiet });
+    const digests = await healthy.putMany(BLOBS);
+    for (const [i, digest] of digests.entries()) {
+      expect(Buffer.compare((await read(healthy, digest))!, BLOBS[i]!)).toBe(0);
+    }
+  });
+
+  it.each(SEEDS)(
+    "fails no read of what the far half has, as a near one (seed %i)",
+    async (seed) => {
+      const far = new MemoryBlobService();
+      const store = new FaultyObjectStore(new MemoryObjectStore(), faults, seed);
+      const near = new ObjectStoreBlobService({ store, ...quiet });
+      await using service = new CombinedBlobService({ near, far, onWarning: () => undefined });
+      const digests = await far.putMany(BLOBS);
+      for (let round = 0; round < 3; round++) {
+        for (const [i, digest] of digests.entries()) {
+          const data = BLOBS[i]!;
+          expect(Buffer.compare((await read(service, digest))!, data)).toBe(0);
+          const range = { offset: data.length >> 1, length: 100 };
+          const part = await collectBytes((await service.read(digest, range))!);
+          const expected = data.subarray(data.length >> 1, (data.length >> 1) + 100);
+          expect(Buffer.compare(part, expected)).toBe(0);
+        }
+        using lent = await service.readMany(
+          digests.map((digest, i) => ({ digest, size: BLOBS[i]!.length })),
+        );
+        for (const [i, data] of lent.contents.entries())
+          expect(Buffer.compare(data!, BLOBS[i]!)).toBe(0);
+      }
+    },
+  );
+
+  it.each(SEEDS)("makes no tree come back as another, or in part (seed %i)", async (seed) => {
+    const directories = closure(20);
+    const expected = directories
+      .map((directory) => encodeDirectory(directory).digest.hex)
+      .toReversed();
+    const root = B3Digest.fromBytes(Buffer.from(expected[0]!, "hex"));
+    const store = new FaultyObjectStore(new MemoryObjectStore(), faults, seed);
+    await using faulty = new ObjectStoreDirectoryService({ store, ...quiet });
+    const readTree = async (service: DirectoryService) => {
+      const found = await Array.fromAsync(service.getRecursive(root));
+      return found.map((directory) => encodeDirectory(directory).digest.hex);
+    };
+    for (let round = 0; round < 10; round++) {
+      await outcome(() => put(faulty, directories));
+      const found = await outcome(() => readTree(faulty));
+      if (Array.isArray(found)) expect([[], expected]).toContainEqual(found);
+    }
+
+    const far = new MemoryDirectoryService();
+    await put(far, directories);
+    await using service = new CacheDirectoryService({
+      near: faulty,
+      far,
+      onWarning: () => undefined,
+    });
+    for (let round = 0; round < 5; round++) {
+      expect(await readTree(service)).toEqual(expected);
+      expect(encodeDirectory((await service.get(root))!).digest.hex).toBe(root.hex);
+    }
+  });
+});
