@@ -13,11 +13,11 @@ import * as pb from "@tvix/proto/store";
 import { StoreError } from "./errors.ts";
 import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
 import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
+import { signature } from "./nix/signature.ts";
 import { StorePath } from "./nix/store-path.ts";
-import type { PathInfo, Signature } from "./pathinfo.ts";
+import type { PathInfo } from "./pathinfo.ts";
 
 const SHA256_LENGTH = 32;
-const SIGNATURE_LENGTH = 64;
 
 /** The kinds of content address on the wire. */
 const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], HashAlgorithm])[] =
@@ -98,7 +98,9 @@ export function pathInfoFromProto(message: pb.PathInfo): PathInfo {
     references: referencesFromProto(references, narinfo.referenceNames),
     narSize: narinfo.narSize,
     narSha256: narinfo.narSha256,
-    signatures: narinfo.signatures.map(signatureFromProto),
+    signatures: narinfo.signatures.map(({ name, data }, i) =>
+      inField(`narinfo.signatures[${i}]`, () => signature(name, data)),
+    ),
     ...(narinfo.deriver && { deriver: deriverFromProto(narinfo.deriver) }),
     ...(narinfo.ca && { ca: caFromProto(narinfo.ca) }),
   };
@@ -127,17 +129,6 @@ function referencesFromProto(digests: Uint8Array[], names: string[]): StorePath[
     }
     return reference;
   });
-}
-
-function signatureFromProto({ name, data }: pb.NARInfo_Signature, i: number): Signature {
-  if (name === "") throw invalid(`narinfo.signatures[${i}].name`, "expected a name, found none");
-  if (data.length !== SIGNATURE_LENGTH) {
-    throw invalid(
-      `narinfo.signatures[${i}].data`,
-      `expected ${SIGNATURE_LENGTH} bytes, found ${data.length}`,
-    );
-  }
-  return { name, data };
 }
 
 function deriverFromProto({ name, digest }: pb.StorePath): StorePath {

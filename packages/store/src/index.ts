@@ -20,8 +20,18 @@ export {
   parseNixHash,
 } from "./nix/nix-hash.ts";
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";
+export {
+  fingerprint,
+  formatSignature,
+  parseSignature,
+  type Signable,
+  type Signature,
+  SigningKey,
+  signature,
+  VerifyingKey,
+} from "./nix/signature.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
-export type { PathInfo, Signature } from "./pathinfo.ts";
+export type { PathInfo } from "./pathinfo.ts";
 export { CachePathInfoService } from "./pathinfoservice/cache.ts";
 export { LruPathInfoService } from "./pathinfoservice/lru.ts";
 export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
