@@ -6,7 +6,13 @@ export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { NarWriter } from "./nar/writer.ts";
-export { type BuildPathOptions, buildCaPath, buildTextPath } from "./nix/build-path.ts";
+export {
+  type BuildPathOptions,
+  buildCaPath,
+  buildOutputPath,
+  buildTextPath,
+  placeholder,
+} from "./nix/build-path.ts";
 export {
   type ContentAddress,
   formatContentAddress,
@@ -15,8 +21,10 @@ export {
 export {
   formatNixHash,
   type HashAlgorithm,
+  type HashForm,
   type NixHash,
   nixHash,
+  parseAnyNixHash,
   parseNixHash,
 } from "./nix/nix-hash.ts";
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";

@@ -40,10 +40,7 @@ export class StorePath {
   static parse(baseName: string): StorePath {
     const length = nixbase32Length(StorePath.HASH_PART_LENGTH);
     if (baseName[length] !== "-") {
-      throw new StoreError(
-        "invalid_argument",
-        `Cannot parse store path "${baseName}": expected ${length} characters, a dash and a name`,
-      );
+      throw invalidPath(baseName, `expected ${length} characters, a dash and a name`);
     }
     return StorePath.from(decodeNixbase32(baseName.slice(0, length)), baseName.slice(length + 1));
   }
@@ -54,13 +51,26 @@ export class StorePath {
    * @throws StoreError `invalid_argument` for anything else
    */
   static parseAbsolute(path: string, storeDir: string = STORE_DIR): StorePath {
-    if (!path.startsWith(`${storeDir}/`)) {
-      throw new StoreError(
-        "invalid_argument",
-        `Cannot parse store path "${path}": expected it to start with "${storeDir}/"`,
-      );
+    return StorePath.parse(belowStoreDir(path, storeDir));
+  }
+
+  /**
+   * Parses the absolute path of a store path or of something below one.
+   *
+   * @returns the store path, and the names below it; none for the store path itself
+   * @throws StoreError `invalid_argument` for a path that is not below the store dir, and for empty
+   *   names, `.` and `..`
+   */
+  static parseBelow(
+    path: string,
+    storeDir: string = STORE_DIR,
+  ): { storePath: StorePath; names: string[] } {
+    const [first = "", ...names] = belowStoreDir(path, storeDir).split("/");
+    const wrong = names.find((name) => name === "" || name === "." || name === "..");
+    if (wrong !== undefined) {
+      throw invalidPath(path, `expected names below the store path, found "${wrong}"`);
     }
-    return StorePath.parse(path.slice(storeDir.length + 1));
+    return { storePath: StorePath.parse(first), names };
   }
 
   /** The base name: the hash part in nixbase32, a dash, and the name. */
@@ -72,6 +82,16 @@ export class StorePath {
   toAbsolutePath(storeDir: string = STORE_DIR): string {
     return `${storeDir}/${this}`;
   }
+}
+
+/** What of a path follows the store dir and a slash. */
+function belowStoreDir(path: string, storeDir: string): string {
+  if (path.startsWith(`${storeDir}/`)) return path.slice(storeDir.length + 1);
+  throw invalidPath(path, `expected it to start with "${storeDir}/"`);
+}
+
+function invalidPath(path: string, reason: string): StoreError {
+  return new StoreError("invalid_argument", `Cannot parse store path "${path}": ${reason}`);
 }
 
 /**
