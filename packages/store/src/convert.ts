@@ -2,15 +2,9 @@
  * The one place where PathInfo messages and domain values meet. Whatever comes in is validated here.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import {
-  CastoreError,
-  equalBytes,
-  namedNodeFromProto,
-  nodeToProto,
-  pathComponent,
-} from "@tvix/castore";
+import { equalBytes, namedNodeFromProto, nodeToProto, pathComponent } from "@tvix/castore";
 import * as pb from "@tvix/proto/store";
-import { StoreError } from "./errors.ts";
+import { inContext, StoreError } from "./errors.ts";
 import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
 import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
 import { signature } from "./nix/signature.ts";
@@ -150,14 +144,7 @@ function caFromProto({ type, digest }: pb.NARInfo_CA): ContentAddress {
 
 /** Names the field in what is wrong with it. */
 function inField<T>(field: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (!(error instanceof CastoreError)) throw error;
-    throw new StoreError(error.code, `Cannot use PathInfo: ${field}: ${error.message}`, {
-      cause: error,
-    });
-  }
+  return inContext(`Cannot use PathInfo: ${field}`, parse);
 }
 
 function invalid(field: string, reason: string): StoreError {

@@ -6,6 +6,7 @@ export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { NarWriter } from "./nar/writer.ts";
+export { narInfoFromPathInfo, pathInfoFromNarInfo } from "./narinfo-convert.ts";
 export {
   type BuildPathOptions,
   buildCaPath,
@@ -18,6 +19,7 @@ export {
   formatContentAddress,
   parseContentAddress,
 } from "./nix/content-address.ts";
+export { NarInfo, type NarInfoFields } from "./nix/narinfo.ts";
 export {
   formatNixHash,
   type HashAlgorithm,

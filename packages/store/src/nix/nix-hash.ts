@@ -78,7 +78,7 @@ export function parseNixHash(text: string, form: HashForm = "nixbase32"): NixHas
  * @throws StoreError `invalid_argument` for anything else, and for a hash by another algorithm
  */
 export function parseAnyNixHash(text: string, algorithm?: HashAlgorithm): NixHash {
-  const named = /^[a-z0-9]+[:-]/.test(text) || algorithm === undefined;
+  const named = algorithm === undefined || /^[a-z0-9]+[:-]/.test(text);
   const full = named ? text : `${algorithm}:${text}`;
   const hash = parseNixHash(full, formOf(full));
   if (algorithm !== undefined && hash.algorithm !== algorithm) {
@@ -113,11 +113,12 @@ function isHashAlgorithm(text: string): text is HashAlgorithm {
 
 /** The form that a hash has by its length; `nixbase32` where none fits. */
 function formOf(text: string): HashForm {
-  const [, algorithm = "", separator] = /^([a-z0-9]*)([:-])/.exec(text) ?? [];
-  if (separator === "-") return "sri";
+  const colon = text.indexOf(":");
+  if (colon < 0) return text.includes("-") ? "sri" : "nixbase32";
+  const algorithm = text.slice(0, colon);
   if (!isHashAlgorithm(algorithm)) return "nixbase32";
   const bytes = DIGEST_LENGTH[algorithm];
-  const length = text.length - algorithm.length - 1;
+  const length = text.length - colon - 1;
   if (length === bytes * 2) return "hex";
   return length === Math.ceil(bytes / 3) * 4 ? "base64" : "nixbase32";
 }

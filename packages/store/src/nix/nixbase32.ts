@@ -11,6 +11,11 @@ const VALUES = Int8Array.from({ length: 128 }, (_, code) =>
   ALPHABET.indexOf(String.fromCharCode(code)),
 );
 
+/** Whether a character is of the alphabet, by its code. */
+export function isNixbase32(code: number): boolean {
+  return (VALUES[code] ?? -1) >= 0;
+}
+
 /** How many characters `length` bytes make. */
 export function nixbase32Length(length: number): number {
   return Math.ceil((length * 8) / 5);
@@ -41,7 +46,7 @@ export function decodeNixbase32(text: string): Uint8Array {
   }
   for (let digit = 0; digit < text.length; digit++) {
     const at = text.length - 1 - digit;
-    const value = VALUES[text.charCodeAt(at)] ?? -1;
+    const value = VALUES[text.charCodeAt(at)] ?? -1; // not ASCII
     if (value < 0) {
       throw invalid(text, `expected characters of "${ALPHABET}", found "${text[at]}"`);
     }

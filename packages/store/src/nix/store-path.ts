@@ -1,11 +1,14 @@
 import { StoreError } from "../errors.ts";
-import { decodeNixbase32, encodeNixbase32, nixbase32Length } from "./nixbase32.ts";
+import { decodeNixbase32, encodeNixbase32, isNixbase32, nixbase32Length } from "./nixbase32.ts";
 
 /** Where Nix keeps store paths, unless told otherwise. */
 export const STORE_DIR = "/nix/store";
 
 const MAX_NAME_LENGTH = 211;
 
+/** The characters of names, as in a regular expression. */
+const NAME_CHARACTERS = "a-zA-Z0-9+\\-._?=";
+const NOT_IN_NAMES = new RegExp(`[^${NAME_CHARACTERS}]`, "u");
 /** A store path: a hash part and a name. Which store dir it is in is not part of it. */
 export class StorePath {
   /** Length of the hash part in bytes. */
@@ -38,7 +41,7 @@ export class StorePath {
    * @throws StoreError `invalid_argument` for anything else
    */
   static parse(baseName: string): StorePath {
-    const length = nixbase32Length(StorePath.HASH_PART_LENGTH);
+    const length = HASH_PART_CHARACTERS;
     if (baseName[length] !== "-") {
       throw invalidPath(baseName, `expected ${length} characters, a dash and a name`);
     }
@@ -84,6 +87,19 @@ export class StorePath {
   }
 }
 
+/** All of them stand for 5 bits, none of which is left over. */
+const HASH_PART_CHARACTERS = nixbase32Length(StorePath.HASH_PART_LENGTH);
+
+const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
+const DASH = 0x2d;
+const DOT = 0x2e;
+const SPACE = 0x20;
+/** 1 for each byte that may be part of a name, and of a hash part. */
+const IN_NAMES = Uint8Array.from({ length: 256 }, (_, byte) =>
+  byte < 128 && !NOT_IN_NAMES.test(String.fromCharCode(byte)) ? 1 : 0,
+);
+const IN_HASH_PARTS = Uint8Array.from({ length: 256 }, (_, byte) => (isNixbase32(byte) ? 1 : 0));
+
 /** What of a path follows the store dir and a slash. */
 function belowStoreDir(path: string, storeDir: string): string {
   if (path.startsWith(`${storeDir}/`)) return path.slice(storeDir.length + 1);
@@ -109,10 +125,34 @@ export function validateStorePathName(name: string): void {
     throw refuse(`expected 1 to ${MAX_NAME_LENGTH} characters, found ${name.length}`);
   }
   if (name.startsWith(".")) throw refuse('expected it not to start with "."');
-  const [wrong] = /[^a-zA-Z0-9+\-._?=]/u.exec(name) ?? [];
+  const [wrong] = NOT_IN_NAMES.exec(name) ?? [];
   if (wrong !== undefined) {
     throw refuse(`expected letters, digits and "+-._?=" only, found "${wrong}"`);
   }
+}
+
+/**
+ * Whether a text of up to 64 KiB is base names, separated by single spaces. It is found out several times
+ * faster than by parsing them.
+ *
+ * @returns `false` also for a longer text
+ */
+export function isBaseNames(text: string): boolean {
+  if (text.length > SCRATCH.length) return false;
+  const length = SCRATCH.write(text); // much faster to look at than a string
+  for (let start = 0; start < length; ) {
+    const name = start + HASH_PART_CHARACTERS + 1;
+    let at = start;
+    while (at < name - 1 && IN_HASH_PARTS[SCRATCH[at]!] === 1) at += 1;
+    if (at < name - 1 || name >= length) return false;
+    if (SCRATCH[at] !== DASH || SCRATCH[name] === DOT) return false;
+    at = name;
+    while (at < length && IN_NAMES[SCRATCH[at]!] === 1) at += 1;
+    if (at === name || at - name > MAX_NAME_LENGTH) return false;
+    if (at < length && (SCRATCH[at] !== SPACE || at + 1 === length)) return false;
+    start = at + 1;
+  }
+  return true;
 }
 
 /**
