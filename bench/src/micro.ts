@@ -4,7 +4,7 @@
  *   pnpm bench:micro [REGEX]
  */
 import { createHash } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
@@ -16,7 +16,7 @@ import {
   PackBlobService,
   pathComponent,
 } from "@tvix/castore";
-import { NarWriter } from "@tvix/store";
+import { NarInfo, NarWriter } from "@tvix/store";
 import { bench, do_not_optimize, run } from "mitata";
 import { Chunker } from "./chunker.ts";
 import { library, text } from "./trees/content.ts";
@@ -69,6 +69,14 @@ bench("NAR writer, 1,000 files of 15 KB", () => {
   }
   writer.leaveDirectory();
   writer.finish();
+});
+
+const NAR_INFOS = new URL("../../vectors/narinfos-cache.nixos.org.txt", import.meta.url);
+const narInfos = (await readFile(NAR_INFOS, "utf8"))
+  .split("\n\n")
+  .map((text) => `${text.trim()}\n`);
+bench(`${narInfos.length} narinfos parsed`, () => {
+  for (const text of narInfos) do_not_optimize(NarInfo.parse(text));
 });
 
 const folder = await mkdtemp(join(tmpdir(), "tvix-bench-"));

@@ -17,7 +17,14 @@ export { MemoryBlobService } from "./blobservice/memory.ts";
 export { type ObjectStoreBlobOptions, ObjectStoreBlobService } from "./blobservice/object-store.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
-export { collectBytes, compareBytes, concatBytes, equalBytes, quoteBytes } from "./bytes.ts";
+export {
+  collectBytes,
+  compareBytes,
+  concatBytes,
+  copyBytes,
+  equalBytes,
+  quoteBytes,
+} from "./bytes.ts";
 export {
   Composition,
   type NamedServices,

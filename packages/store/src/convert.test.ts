@@ -114,12 +114,17 @@ describe("a PathInfo", () => {
     [
       "with a signature of the wrong length",
       message({ signatures: [{ name: "a", data: new Uint8Array(63) }] }),
-      "signatures[0].data: expected 64 bytes, found 63",
+      'signatures[0]: Cannot use signature of key "a": expected 64 bytes, found 63',
     ],
     [
       "with a signature without a name",
       message({ signatures: [{ name: "", data: new Uint8Array(64) }] }),
-      "signatures[0].name: ",
+      "signatures[0]: ",
+    ],
+    [
+      "with a signature whose name would end a line of a narinfo",
+      message({ signatures: [{ name: "a\nCA", data: new Uint8Array(64) }] }),
+      "signatures[0]: ",
     ],
   ])("is refused %s", (_, given, reason) => {
     expect(() => pathInfoFromProto(given)).toThrow(

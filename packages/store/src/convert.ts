@@ -2,22 +2,16 @@
  * The one place where PathInfo messages and domain values meet. Whatever comes in is validated here.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import {
-  CastoreError,
-  equalBytes,
-  namedNodeFromProto,
-  nodeToProto,
-  pathComponent,
-} from "@tvix/castore";
+import { equalBytes, namedNodeFromProto, nodeToProto, pathComponent } from "@tvix/castore";
 import * as pb from "@tvix/proto/store";
-import { StoreError } from "./errors.ts";
+import { inContext, StoreError } from "./errors.ts";
 import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
 import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
+import { signature } from "./nix/signature.ts";
 import { StorePath } from "./nix/store-path.ts";
-import type { PathInfo, Signature } from "./pathinfo.ts";
+import type { PathInfo } from "./pathinfo.ts";
 
 const SHA256_LENGTH = 32;
-const SIGNATURE_LENGTH = 64;
 
 /** The kinds of content address on the wire. */
 const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], HashAlgorithm])[] =
@@ -98,7 +92,9 @@ export function pathInfoFromProto(message: pb.PathInfo): PathInfo {
     references: referencesFromProto(references, narinfo.referenceNames),
     narSize: narinfo.narSize,
     narSha256: narinfo.narSha256,
-    signatures: narinfo.signatures.map(signatureFromProto),
+    signatures: narinfo.signatures.map(({ name, data }, i) =>
+      inField(`narinfo.signatures[${i}]`, () => signature(name, data)),
+    ),
     ...(narinfo.deriver && { deriver: deriverFromProto(narinfo.deriver) }),
     ...(narinfo.ca && { ca: caFromProto(narinfo.ca) }),
   };
@@ -129,17 +125,6 @@ function referencesFromProto(digests: Uint8Array[], names: string[]): StorePath[
   });
 }
 
-function signatureFromProto({ name, data }: pb.NARInfo_Signature, i: number): Signature {
-  if (name === "") throw invalid(`narinfo.signatures[${i}].name`, "expected a name, found none");
-  if (data.length !== SIGNATURE_LENGTH) {
-    throw invalid(
-      `narinfo.signatures[${i}].data`,
-      `expected ${SIGNATURE_LENGTH} bytes, found ${data.length}`,
-    );
-  }
-  return { name, data };
-}
-
 function deriverFromProto({ name, digest }: pb.StorePath): StorePath {
   return inField("narinfo.deriver", () => StorePath.from(digest, name));
 }
@@ -159,14 +144,7 @@ function caFromProto({ type, digest }: pb.NARInfo_CA): ContentAddress {
 
 /** Names the field in what is wrong with it. */
 function inField<T>(field: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (error) {
-    if (!(error instanceof CastoreError)) throw error;
-    throw new StoreError(error.code, `Cannot use PathInfo: ${field}: ${error.message}`, {
-      cause: error,
-    });
-  }
+  return inContext(`Cannot use PathInfo: ${field}`, parse);
 }
 
 function invalid(field: string, reason: string): StoreError {

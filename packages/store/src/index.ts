@@ -6,22 +6,42 @@ export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { NarWriter } from "./nar/writer.ts";
-export { type BuildPathOptions, buildCaPath, buildTextPath } from "./nix/build-path.ts";
+export { narInfoFromPathInfo, pathInfoFromNarInfo } from "./narinfo-convert.ts";
+export {
+  type BuildPathOptions,
+  buildCaPath,
+  buildOutputPath,
+  buildTextPath,
+  placeholder,
+} from "./nix/build-path.ts";
 export {
   type ContentAddress,
   formatContentAddress,
   parseContentAddress,
 } from "./nix/content-address.ts";
+export { NarInfo, type NarInfoFields } from "./nix/narinfo.ts";
 export {
   formatNixHash,
   type HashAlgorithm,
+  type HashForm,
   type NixHash,
   nixHash,
+  parseAnyNixHash,
   parseNixHash,
 } from "./nix/nix-hash.ts";
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";
+export {
+  fingerprint,
+  formatSignature,
+  parseSignature,
+  type Signable,
+  type Signature,
+  SigningKey,
+  signature,
+  VerifyingKey,
+} from "./nix/signature.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
-export type { PathInfo, Signature } from "./pathinfo.ts";
+export type { PathInfo } from "./pathinfo.ts";
 export { CachePathInfoService } from "./pathinfoservice/cache.ts";
 export { LruPathInfoService } from "./pathinfoservice/lru.ts";
 export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";

@@ -1,14 +1,7 @@
 import type { Node } from "@tvix/castore";
 import type { ContentAddress } from "./nix/content-address.ts";
+import type { Signature } from "./nix/signature.ts";
 import type { StorePath } from "./nix/store-path.ts";
-
-/** An ed25519 signature over the fingerprint of a store path. */
-export interface Signature {
-  /** Name of the key. */
-  readonly name: string;
-  /** The signature, 64 bytes. */
-  readonly data: Uint8Array;
-}
 
 /** What is known about one store path. Valid when it comes out of `convert.ts` or a service. */
 export interface PathInfo {

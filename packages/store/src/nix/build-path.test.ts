@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { buildCaPath, buildTextPath } from "./build-path.ts";
+import { buildCaPath, buildOutputPath, buildTextPath, placeholder } from "./build-path.ts";
 import { parseContentAddress } from "./content-address.ts";
 import type { HashAlgorithm } from "./nix-hash.ts";
 
@@ -116,5 +116,39 @@ describe("buildCaPath", () => {
     expect(() => buildCaPath("file", { kind, hash: hash(algorithm, "x") }, options)).toThrow(
       expect.objectContaining({ code: "invalid_argument" }),
     );
+  });
+});
+
+describe("buildOutputPath", () => {
+  it("builds what Nix builds of a derivation without inputs", () => {
+    // `(derivation { name = "x"; builder = "b"; system = "s"; outputs = [ "out" "dev" ]; })` of Nix 2.8
+    const text =
+      'Derive([("dev","","",""),("out","","","")],[],[],"s","b",[],' +
+      '[("builder","b"),("dev",""),("name","x"),("out",""),("outputs","out dev"),("system","s")])';
+    const hash = createHash("sha256").update(text).digest();
+    expect(`${buildOutputPath("x", hash, "out")}`).toBe("rk239pxig2bqki5yzraqj78g26ai4iqy-x");
+    expect(`${buildOutputPath("x", hash, "dev")}`).toBe("g1qp5k3hapvsriswfzlw41x710w3klpp-x-dev");
+  });
+
+  it.each([
+    ["x", 32, ""],
+    ["x", 32, "a/b"],
+    ["", 32, "out"],
+    ["x", 31, "out"],
+    ["x".repeat(209), 32, "dev"],
+  ])("refuses the name %j, a hash of %d bytes and the output %j", (name, length, output) => {
+    expect(() => buildOutputPath(name, new Uint8Array(length), output)).toThrow(
+      expect.objectContaining({ code: "invalid_argument" }),
+    );
+  });
+});
+
+describe("placeholder", () => {
+  // `builtins.placeholder` of Nix 2.8
+  it.each([
+    ["out", "/1rz4g4znpzjwh1xymhjpm42vipw92pr73vdgl6xs1hycac8kf2n9"],
+    ["dev", "/02qcpld1y6xhs5gz9bchpxaw0xdhmsp5dv88lh25r2ss44kh8dxz"],
+  ])("stands for the output %s as in Nix", (output, expected) => {
+    expect(placeholder(output)).toBe(expected);
   });
 });

@@ -5,7 +5,9 @@
 import { createHash } from "node:crypto";
 import { StoreError } from "../errors.ts";
 import { type ContentAddress, formatContentAddress } from "./content-address.ts";
-import { STORE_DIR, StorePath } from "./store-path.ts";
+import { nixHash } from "./nix-hash.ts";
+import { encodeNixbase32 } from "./nixbase32.ts";
+import { STORE_DIR, StorePath, validateStorePathName } from "./store-path.ts";
 
 /** What else a store path depends on. */
 export interface BuildPathOptions {
@@ -63,6 +65,36 @@ export function buildTextPath(
 ): StorePath {
   const digest = createHash("sha256").update(contents).digest();
   return buildCaPath(name, { kind: "text", hash: { algorithm: "sha256", digest } }, options);
+}
+
+/**
+ * The store path of an output of a derivation that is input-addressed.
+ *
+ * @param derivationName the name of the derivation, without `.drv`
+ * @param derivationHash SHA-256 of the derivation, 32 bytes: of its text with its outputs left empty and
+ *   its inputs replaced by their own hashes (`hashDerivationModulo` in Nix)
+ * @param outputName name of the output, such as `out`
+ * @throws StoreError `invalid_argument` for a name or a hash that is invalid
+ */
+export function buildOutputPath(
+  derivationName: string,
+  derivationHash: Uint8Array,
+  outputName: string,
+  { storeDir = STORE_DIR }: Pick<BuildPathOptions, "storeDir"> = {},
+): StorePath {
+  validateStorePathName(outputName);
+  const { digest } = nixHash("sha256", derivationHash);
+  const name = outputName === "out" ? derivationName : `${derivationName}-${outputName}`;
+  const hash = `sha256:${Buffer.from(digest).toString("hex")}`;
+  return buildPath(`output:${outputName}`, hash, storeDir, name);
+}
+
+/**
+ * What stands in a derivation for the path of one of its own outputs, until that is known:
+ * `builtins.placeholder` of Nix.
+ */
+export function placeholder(outputName: string): string {
+  return `/${encodeNixbase32(createHash("sha256").update(`nix-output:${outputName}`).digest())}`;
 }
 
 function refusal(name: string, ca: ContentAddress, what: string): StoreError {

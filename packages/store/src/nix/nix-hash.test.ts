@@ -1,5 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { formatNixHash, nixHash, parseNixHash } from "./nix-hash.ts";
+import {
+  formatNixHash,
+  type HashForm,
+  nixHash,
+  parseAnyNixHash,
+  parseNixHash,
+} from "./nix-hash.ts";
 
 // `nix-hash --type ALGORITHM --flat [--base32]` of Nix 2.8, of a file that holds "contents\n".
 const HASHES = [
@@ -19,6 +25,11 @@ const HASHES = [
   ],
 ] as const;
 
+const FORMS: readonly HashForm[] = ["nixbase32", "hex", "base64", "sri"];
+
+const invalid = (reason: string) =>
+  expect.objectContaining({ code: "invalid_argument", message: expect.stringContaining(reason) });
+
 describe("a hash", () => {
   it.each(HASHES)("by %s is formatted as Nix does it, and parsed again", (algorithm, hex, text) => {
     const hash = nixHash(algorithm, Buffer.from(hex, "hex"));
@@ -26,6 +37,57 @@ describe("a hash", () => {
     const parsed = parseNixHash(`${algorithm}:${text}`);
     expect(parsed.algorithm).toBe(algorithm);
     expect(Buffer.from(parsed.digest).toString("hex")).toBe(hex);
+  });
+
+  it.each(HASHES)(
+    "by %s is written in four forms, each of which is told apart",
+    (algorithm, hex) => {
+      const hash = nixHash(algorithm, Buffer.from(hex, "hex"));
+      const base64 = Buffer.from(hex, "hex").toString("base64");
+      expect(formatNixHash(hash, "hex")).toBe(`${algorithm}:${hex}`);
+      expect(formatNixHash(hash, "base64")).toBe(`${algorithm}:${base64}`);
+      expect(formatNixHash(hash, "sri")).toBe(`${algorithm}-${base64}`);
+      for (const form of FORMS) {
+        const text = formatNixHash(hash, form);
+        expect(parseAnyNixHash(text)).toEqual(parseNixHash(text, form));
+        expect(parseAnyNixHash(text, algorithm)).toEqual(parseNixHash(text, form));
+        expect(formatNixHash(parseNixHash(text, form))).toBe(formatNixHash(hash));
+        if (form !== "sri") {
+          const bare = text.slice(algorithm.length + 1);
+          expect(formatNixHash(parseAnyNixHash(bare, algorithm), form)).toBe(text);
+        }
+        for (const other of FORMS.filter((other) => other !== form)) {
+          expect(() => parseNixHash(text, other)).toThrow(invalid(""));
+        }
+      }
+    },
+  );
+
+  it.each([
+    ["hex", "md5:E66545A2155380046FCE3FDBD32A6B4F", "lower-case hexadecimal"],
+    ["hex", "md5:e66545a2155380046fce3fdbd32a6b4", "lower-case hexadecimal"],
+    ["hex", "md5:e66545a2155380046fce3fdbd32a6bzz", "lower-case hexadecimal"],
+    ["hex", "md5:e66545a2155380046fce3fdbd32a6b", "expected 16"],
+    ["base64", "md5:5mVFohVTgARvzj/b0yprTw", "padded base64"],
+    ["base64", "md5:5mVFohVTgARvzj_b0yprTw==", "padded base64"],
+    ["base64", "md5:5mVFohVTgARvzj/b0yprTx==", "padded base64"],
+    ["base64", "md5:5mVFohVTgARvzj/b0yprTw== ", "padded base64"],
+    ["sri", "md5:5mVFohVTgARvzj/b0yprTw==", "and a dash"],
+    ["sri", "md5-5mVFohVTgARvzj/b0yprTw==?opt", "padded base64"],
+    ["sri", "-5mVFohVTgARvzj/b0yprTw==", "expected one of"],
+  ] as const)("is refused as %s in the form %j", (form, text, reason) => {
+    expect(() => parseNixHash(text, form)).toThrow(invalid(reason));
+    expect(() => parseAnyNixHash(text, "sha1")).toThrow(invalid(""));
+  });
+
+  it.each([
+    ["e66545a2155380046fce3fdbd32a6b4f", undefined, "expected one of"],
+    ["md5:e66545a2155380046fce3fdbd32a6b4f", "sha1", "expected one by sha1, found md5"],
+    ["md5-5mVFohVTgARvzj/b0yprTw==", "sha1", "expected one by sha1, found md5"],
+    ["e66545a2155380046fce3fdbd32a6b4f", "sha1", "Cannot decode nixbase32"],
+    ["", "sha1", "expected 20"],
+  ] as const)("is refused, whatever its form: %j", (text, algorithm, reason) => {
+    expect(() => parseAnyNixHash(text, algorithm)).toThrow(invalid(reason));
   });
 
   it.each(HASHES)("by %s has no other length", (algorithm, hex) => {
@@ -56,11 +118,6 @@ describe("a hash", () => {
     ["md5:e66545a2155380046fce3fdbd32a6b4f", 'found "e"'],
     ["md5::2gdcmd7nrzrrph902k2ni4arg6", "no number of bytes makes 27 characters"],
   ])("is refused in the form %j", (text, reason) => {
-    expect(() => parseNixHash(text)).toThrow(
-      expect.objectContaining({
-        code: "invalid_argument",
-        message: expect.stringContaining(reason),
-      }),
-    );
+    expect(() => parseNixHash(text)).toThrow(invalid(reason));
   });
 });

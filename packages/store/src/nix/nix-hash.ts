@@ -1,4 +1,5 @@
 import { StoreError } from "../errors.ts";
+import { decodeBase64, encodeBase64 } from "./base64.ts";
 import { decodeNixbase32, encodeNixbase32 } from "./nixbase32.ts";
 
 /** The hash algorithms of Nix. */
@@ -35,24 +36,102 @@ export function nixHash(algorithm: HashAlgorithm, digest: Uint8Array): NixHash {
   return { algorithm, digest };
 }
 
-/** `algorithm:` and the digest in nixbase32. */
-export function formatNixHash({ algorithm, digest }: NixHash): string {
-  return `${algorithm}:${encodeNixbase32(digest)}`;
+/**
+ * How a hash is written:
+ *
+ * - `nixbase32`: the algorithm, a colon, and the digest in nixbase32, as in narinfos and content addresses
+ * - `hex`, `base64`: likewise, in lower-case hexadecimal or padded base64
+ * - `sri`: the algorithm, a dash, and the digest in padded base64, as in the hashes of flakes
+ */
+export type HashForm = "nixbase32" | "hex" | "base64" | "sri";
+
+/** Text of a hash. */
+export function formatNixHash(
+  { algorithm, digest }: NixHash,
+  form: HashForm = "nixbase32",
+): string {
+  return `${algorithm}${form === "sri" ? "-" : ":"}${ENCODINGS[form].encode(digest)}`;
 }
 
 /**
- * Parses what {@link formatNixHash} gives.
+ * Parses what {@link formatNixHash} gives, strictly in that form.
  *
  * @throws StoreError `invalid_argument` for an unknown algorithm or a digest that is not valid
  */
-export function parseNixHash(text: string): NixHash {
-  const colon = text.indexOf(":");
-  const algorithm = text.slice(0, colon);
-  if (colon < 0 || !Object.hasOwn(DIGEST_LENGTH, algorithm)) {
-    throw new StoreError(
-      "invalid_argument",
-      `Cannot parse hash "${text}": expected one of ${Object.keys(DIGEST_LENGTH).join(", ")} and a colon`,
-    );
+export function parseNixHash(text: string, form: HashForm = "nixbase32"): NixHash {
+  const separator = form === "sri" ? "-" : ":";
+  const end = text.indexOf(separator);
+  const algorithm = text.slice(0, Math.max(end, 0));
+  if (!isHashAlgorithm(algorithm)) {
+    throw invalid(text, `expected one of ${ALGORITHMS} and a ${SEPARATOR_NAMES[separator]}`);
   }
-  return nixHash(algorithm as HashAlgorithm, decodeNixbase32(text.slice(colon + 1)));
+  const digest = ENCODINGS[form].decode(text.slice(end + 1));
+  if (digest === undefined) throw invalid(text, `expected the digest in ${ENCODINGS[form].name}`);
+  return nixHash(algorithm, digest);
+}
+
+/**
+ * Parses a hash in whatever form it is: which one is told from the separator and the length.
+ *
+ * @param algorithm what `text` is a hash by. It is then allowed to be a bare digest, in any form but
+ *   `sri`, as in `outputHash` of a derivation. Default: `text` names it
+ * @throws StoreError `invalid_argument` for anything else, and for a hash by another algorithm
+ */
+export function parseAnyNixHash(text: string, algorithm?: HashAlgorithm): NixHash {
+  const named = algorithm === undefined || /^[a-z0-9]+[:-]/.test(text);
+  const full = named ? text : `${algorithm}:${text}`;
+  const hash = parseNixHash(full, formOf(full));
+  if (algorithm !== undefined && hash.algorithm !== algorithm) {
+    throw invalid(text, `expected one by ${algorithm}, found ${hash.algorithm}`);
+  }
+  return hash;
+}
+
+const ENCODINGS: Readonly<
+  Record<
+    HashForm,
+    {
+      readonly name: string;
+      encode(bytes: Uint8Array): string;
+      /** `undefined`, or an error, for what `encode` does not give. */
+      decode(text: string): Uint8Array | undefined;
+    }
+  >
+> = {
+  nixbase32: { name: "nixbase32", encode: encodeNixbase32, decode: decodeNixbase32 },
+  hex: { name: "lower-case hexadecimal", encode: encodeHex, decode: decodeHex },
+  base64: { name: "padded base64", encode: encodeBase64, decode: decodeBase64 },
+  sri: { name: "padded base64", encode: encodeBase64, decode: decodeBase64 },
+};
+
+const ALGORITHMS = Object.keys(DIGEST_LENGTH).join(", ");
+const SEPARATOR_NAMES = { ":": "colon", "-": "dash" } as const;
+
+function isHashAlgorithm(text: string): text is HashAlgorithm {
+  return Object.hasOwn(DIGEST_LENGTH, text);
+}
+
+/** The form that a hash has by its length; `nixbase32` where none fits. */
+function formOf(text: string): HashForm {
+  const colon = text.indexOf(":");
+  if (colon < 0) return text.includes("-") ? "sri" : "nixbase32";
+  const algorithm = text.slice(0, colon);
+  if (!isHashAlgorithm(algorithm)) return "nixbase32";
+  const bytes = DIGEST_LENGTH[algorithm];
+  const length = text.length - colon - 1;
+  if (length === bytes * 2) return "hex";
+  return length === Math.ceil(bytes / 3) * 4 ? "base64" : "nixbase32";
+}
+
+function encodeHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex");
+}
+
+function decodeHex(text: string): Uint8Array | undefined {
+  const bytes = Buffer.from(text, "hex");
+  return encodeHex(bytes) === text ? bytes : undefined;
+}
+
+function invalid(text: string, reason: string): StoreError {
+  return new StoreError("invalid_argument", `Cannot parse hash "${text}": ${reason}`);
 }

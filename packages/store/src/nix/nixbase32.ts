@@ -6,9 +6,15 @@ import { StoreError } from "../errors.ts";
 
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
 
-const VALUES: Readonly<Record<string, number>> = Object.fromEntries(
-  [...ALPHABET].map((character, value) => [character, value]),
+/** The value of each ASCII character, -1 where it has none. */
+const VALUES = Int8Array.from({ length: 128 }, (_, code) =>
+  ALPHABET.indexOf(String.fromCharCode(code)),
 );
+
+/** Whether a character is of the alphabet, by its code. */
+export function isNixbase32(code: number): boolean {
+  return (VALUES[code] ?? -1) >= 0;
+}
 
 /** How many characters `length` bytes make. */
 export function nixbase32Length(length: number): number {
@@ -39,10 +45,10 @@ export function decodeNixbase32(text: string): Uint8Array {
     throw invalid(text, `no number of bytes makes ${text.length} characters`);
   }
   for (let digit = 0; digit < text.length; digit++) {
-    const character = text[text.length - 1 - digit]!;
-    const value = Object.hasOwn(VALUES, character) ? VALUES[character] : undefined;
-    if (value === undefined) {
-      throw invalid(text, `expected characters of "${ALPHABET}", found "${character}"`);
+    const at = text.length - 1 - digit;
+    const value = VALUES[text.charCodeAt(at)] ?? -1; // not ASCII
+    if (value < 0) {
+      throw invalid(text, `expected characters of "${ALPHABET}", found "${text[at]}"`);
     }
     const bit = digit * 5;
     const index = bit >>> 3;

@@ -64,6 +64,37 @@ describe("StorePath", () => {
     },
   );
 
+  it.each([
+    ["/nix/store", "", []],
+    ["/nix/store", "/bin/sh", ["bin", "sh"]],
+    ["/other", "/a b/.hidden/...", ["a b", ".hidden", "..."]],
+    ["/some/where/else", "", []],
+  ])("is found in a path below %s that goes on with %j", (storeDir, rest, names) => {
+    const { storePath, ...found } = StorePath.parseBelow(
+      `${storeDir}/${BASE_NAME}${rest}`,
+      storeDir,
+    );
+    expect(`${storePath}`).toBe(BASE_NAME);
+    expect(found.names).toEqual(names);
+  });
+
+  it.each([
+    ["/nix/store/", "expected 32 characters"],
+    [`/other/${BASE_NAME}/bin`, 'start with "/nix/store/"'],
+    [`/nix/store/${BASE_NAME}/`, 'found ""'],
+    [`/nix/store/${BASE_NAME}//bin`, 'found ""'],
+    [`/nix/store/${BASE_NAME}/./bin`, 'found "."'],
+    [`/nix/store/${BASE_NAME}/../bin`, 'found ".."'],
+    [`/nix/store//${BASE_NAME}`, "expected 32 characters"],
+  ])("is not found in %s", (path, reason) => {
+    expect(() => StorePath.parseBelow(path)).toThrow(
+      expect.objectContaining({
+        code: "invalid_argument",
+        message: expect.stringContaining(reason),
+      }),
+    );
+  });
+
   it("refuses a hash part of another length", () => {
     expect(() => StorePath.from(new Uint8Array(19), "a")).toThrow(/19 bytes.*expected 20/);
   });

@@ -1,0 +1,243 @@
+/**
+ * Signatures of store paths: ed25519 over a fingerprint, keys and signatures in the text form that Nix
+ * writes: a name, a colon, and bytes in base64.
+ */
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  sign,
+  verify,
+} from "node:crypto";
+import { copyBytes, equalBytes } from "@tvix/castore";
+import { StoreError } from "../errors.ts";
+import { decodeBase64, encodeBase64 } from "./base64.ts";
+import { encodeNixbase32 } from "./nixbase32.ts";
+import { STORE_DIR, type StorePath } from "./store-path.ts";
+
+const SIGNATURE_LENGTH = 64;
+const PUBLIC_LENGTH = 32;
+/** A secret key is a seed, and the public key that follows from it. */
+const SEED_LENGTH = 32;
+const SECRET_LENGTH = SEED_LENGTH + PUBLIC_LENGTH;
+
+/** What stands before the 32 bytes of a key in its DER encoding (RFC 8410). */
+const PUBLIC_DER = Buffer.from("302a300506032b6570032100", "hex");
+const PRIVATE_DER = Buffer.from("302e020100300506032b657004220420", "hex");
+
+/** An ed25519 signature over the fingerprint of a store path. */
+export interface Signature {
+  /** Name of the key: not empty, without colon, space or control character. */
+  readonly name: string;
+  /** The signature, 64 bytes. */
+  readonly data: Uint8Array;
+}
+
+/** What of a PathInfo or narinfo is signed. */
+export interface Signable {
+  readonly storePath: StorePath;
+  /** Length of the NAR in bytes. */
+  readonly narSize: bigint;
+  /** SHA-256 digest of the NAR, 32 bytes. */
+  readonly narSha256: Uint8Array;
+  /** In any order; one that is there twice counts once. */
+  readonly references: readonly StorePath[];
+}
+
+/**
+ * The text that is signed: `1;`, the store path, the hash and size of its NAR, and its references,
+ * sorted and separated by commas. All paths are absolute.
+ */
+export function fingerprint(
+  { storePath, narSize, narSha256, references }: Signable,
+  storeDir: string = STORE_DIR,
+): string {
+  const sorted = [...new Set(references.map((path) => path.toAbsolutePath(storeDir)))].toSorted();
+  const hash = `sha256:${encodeNixbase32(narSha256)}`;
+  return `1;${storePath.toAbsolutePath(storeDir)};${hash};${narSize};${sorted.join(",")}`;
+}
+
+/** Nix's form: `name:`, and the signature in base64. */
+export function formatSignature({ name, data }: Signature): string {
+  return `${name}:${encodeBase64(data)}`;
+}
+
+/**
+ * Parses what {@link formatSignature} gives.
+ *
+ * @throws StoreError `invalid_argument` for anything else
+ */
+export function parseSignature(text: string): Signature {
+  const named = splitNamed(text, SIGNATURE_LENGTH);
+  if (named === undefined) {
+    throw new StoreError(
+      "invalid_argument",
+      `Cannot parse signature "${text}": ${expectedForm(SIGNATURE_LENGTH)}`,
+    );
+  }
+  return { name: named.name, data: named.bytes };
+}
+
+/**
+ * Validates a signature.
+ *
+ * @throws StoreError `invalid_argument` for a name that no key has, or data of another length
+ */
+export function signature(name: string, data: Uint8Array): Signature {
+  const rule = brokenRule(name, data, SIGNATURE_LENGTH);
+  if (rule !== undefined) {
+    throw new StoreError("invalid_argument", `Cannot use signature of key "${name}": ${rule}`);
+  }
+  return { name, data };
+}
+
+/** The public half of a key, which tells whether a signature is good. */
+export class VerifyingKey {
+  /** Not empty, without colon, space or control character. */
+  readonly name: string;
+  readonly #bytes: Uint8Array;
+  readonly #key: KeyObject;
+
+  private constructor(name: string, bytes: Uint8Array) {
+    this.name = name;
+    this.#bytes = bytes;
+    this.#key = createPublicKey({
+      key: Buffer.concat([PUBLIC_DER, bytes]),
+      format: "der",
+      type: "spki",
+    });
+  }
+
+  /**
+   * Parses Nix's form, such as `cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=`: a
+   * name, a colon, and 32 bytes in base64.
+   *
+   * @throws StoreError `invalid_argument` for anything else. The message does not show the text, which
+   *   may be a secret key that was given in the wrong place
+   */
+  static parse(text: string): VerifyingKey {
+    const named = splitNamed(text, PUBLIC_LENGTH);
+    if (named === undefined) throw keyRefusal("public", expectedForm(PUBLIC_LENGTH));
+    return new VerifyingKey(named.name, named.bytes);
+  }
+
+  /**
+   * Makes a key of its parts.
+   *
+   * @param bytes the public key, 32 bytes
+   * @throws StoreError `invalid_argument` for an invalid name or length
+   */
+  static from(name: string, bytes: Uint8Array): VerifyingKey {
+    const rule = brokenRule(name, bytes, PUBLIC_LENGTH);
+    if (rule !== undefined) throw keyRefusal("public", rule);
+    return new VerifyingKey(name, copyBytes(bytes));
+  }
+
+  /** Whether a signature is of this key, by its name, and is good for that fingerprint. */
+  verify(fingerprint: string, { name, data }: Signature): boolean {
+    if (name !== this.name || data.length !== SIGNATURE_LENGTH) return false;
+    return verify(null, Buffer.from(fingerprint), this.#key, data);
+  }
+
+  /** The public key, 32 bytes. */
+  toBytes(): Uint8Array {
+    return copyBytes(this.#bytes);
+  }
+
+  /** Nix's form, which {@link VerifyingKey.parse} takes. */
+  toString(): string {
+    return `${this.name}:${encodeBase64(this.#bytes)}`;
+  }
+}
+
+/** A secret key. Nothing but {@link SigningKey.toSecretText} shows the secret. */
+export class SigningKey {
+  /** Not empty, without colon, space or control character. */
+  readonly name: string;
+  /** The public half. */
+  readonly verifyingKey: VerifyingKey;
+  readonly #key: KeyObject;
+
+  private constructor(name: string, key: KeyObject) {
+    this.name = name;
+    this.#key = key;
+    this.verifyingKey = VerifyingKey.from(name, publicBytes(key));
+  }
+
+  /**
+   * Parses Nix's form, as `nix-store --generate-binary-cache-key` writes it: a name, a colon, and 64
+   * bytes in base64, the seed and the public key.
+   *
+   * @throws StoreError `invalid_argument` for anything else, also where the public key does not follow
+   *   from the seed. The message shows nothing of the text
+   */
+  static parse(text: string): SigningKey {
+    const named = splitNamed(text, SECRET_LENGTH);
+    if (named === undefined) throw keyRefusal("secret", expectedForm(SECRET_LENGTH));
+    const { name, bytes } = named;
+    const key = createPrivateKey({
+      key: Buffer.concat([PRIVATE_DER, bytes.subarray(0, SEED_LENGTH)]),
+      format: "der",
+      type: "pkcs8",
+    });
+    if (!equalBytes(publicBytes(key), bytes.subarray(SEED_LENGTH))) {
+      throw keyRefusal("secret", "expected its second half to be the public key of its first");
+    }
+    return new SigningKey(name, key);
+  }
+
+  /**
+   * Makes a new key.
+   *
+   * @throws StoreError `invalid_argument` for an invalid name
+   */
+  static generate(name: string): SigningKey {
+    return new SigningKey(name, generateKeyPairSync("ed25519").privateKey);
+  }
+
+  /** Signs a fingerprint. The same fingerprint always gives the same signature. */
+  sign(fingerprint: string): Signature {
+    return { name: this.name, data: sign(null, Buffer.from(fingerprint), this.#key) };
+  }
+
+  /** The secret in Nix's form, which {@link SigningKey.parse} takes. */
+  toSecretText(): string {
+    const seed = this.#key.export({ format: "der", type: "pkcs8" }).subarray(-SEED_LENGTH);
+    return `${this.name}:${encodeBase64(Buffer.concat([seed, this.verifyingKey.toBytes()]))}`;
+  }
+}
+
+/** The public key of a secret one. */
+function publicBytes(key: KeyObject): Uint8Array {
+  const der = createPublicKey(key).export({ format: "der", type: "spki" });
+  return der.subarray(-PUBLIC_LENGTH);
+}
+
+/** Takes the common text form apart; `undefined` if it is not that. */
+function splitNamed(text: string, length: number): { name: string; bytes: Uint8Array } | undefined {
+  const colon = text.indexOf(":");
+  const name = text.slice(0, Math.max(colon, 0));
+  const bytes = decodeBase64(text.slice(colon + 1));
+  if (bytes === undefined || brokenRule(name, bytes, length) !== undefined) return undefined;
+  return { name, bytes };
+}
+
+/** What is wrong with a name, or bytes that are to be `length` long; `undefined` if nothing is. */
+function brokenRule(name: string, bytes: Uint8Array, length: number): string | undefined {
+  if (bytes.length !== length) return `expected ${length} bytes, found ${bytes.length}`;
+  if (name === "") return "expected a name, found none";
+  if (/[:\s\p{Cc}]/u.test(name)) {
+    return "expected a name without colons, spaces and control characters";
+  }
+  return undefined;
+}
+
+function expectedForm(length: number): string {
+  return `expected a name, a colon, and ${length} bytes in base64`;
+}
+
+/** Says nothing of what was given. */
+function keyRefusal(kind: "public" | "secret", reason: string): StoreError {
+  return new StoreError("invalid_argument", `Cannot use ${kind} key: ${reason}`);
+}
