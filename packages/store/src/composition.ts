@@ -16,6 +16,7 @@ import { CachePathInfoService } from "./pathinfoservice/cache.ts";
 import { LruPathInfoService } from "./pathinfoservice/lru.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
+import { readSigningKey, SigningPathInfoService } from "./pathinfoservice/signing.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
 
 declare module "@tvix/castore" {
@@ -40,6 +41,14 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       config: keysOnly,
       schema: async () => (await import("./keys.ts")).LRU_KEYS,
       open: async ({ capacity }) => new LruPathInfoService({ capacity }),
+    }),
+    "keyfile-signing": serviceType({
+      config: keysOnly,
+      schema: async () => (await import("./keys.ts")).KEYFILE_SIGNING_KEYS,
+      async open({ inner, keyfile }, { service }) {
+        const key = await readSigningKey(keyfile);
+        return new SigningPathInfoService({ inner: await service("pathinfoservices", inner), key });
+      },
     }),
   },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },

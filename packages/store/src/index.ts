@@ -46,4 +46,9 @@ export { CachePathInfoService } from "./pathinfoservice/cache.ts";
 export { LruPathInfoService } from "./pathinfoservice/lru.ts";
 export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 export type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
+export {
+  readSigningKey,
+  type SigningOptions,
+  SigningPathInfoService,
+} from "./pathinfoservice/signing.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";

@@ -5,3 +5,9 @@ import { z } from "zod";
 export const LRU_KEYS: z.ZodType<{ capacity: number }> = z.strictObject({
   capacity: z.coerce.number().int().min(1),
 });
+
+/** `keyfile-signing` */
+export const KEYFILE_SIGNING_KEYS: z.ZodType<{ inner: string; keyfile: string }> = z.strictObject({
+  inner: z.string().min(1),
+  keyfile: z.string().startsWith("/"),
+});

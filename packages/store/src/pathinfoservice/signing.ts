@@ -1,0 +1,66 @@
+import { readFile } from "node:fs/promises";
+import type { AbortOptions } from "@tvix/castore";
+import { StoreError } from "../errors.ts";
+import { fingerprint, SigningKey } from "../nix/signature.ts";
+import type { PathInfo } from "../pathinfo.ts";
+import type { PathInfoService } from "./path-info-service.ts";
+
+/** What {@link SigningPathInfoService} is made of. */
+export interface SigningOptions {
+  /** Where signed PathInfos go. Not disposed of with the service. */
+  inner: PathInfoService;
+  key: SigningKey;
+}
+
+/**
+ * Signs every PathInfo that is put, by a key of its own, and hands it to another service. A signature by that key
+ * that is there is replaced.
+ */
+export class SigningPathInfoService implements PathInfoService {
+  readonly #inner: PathInfoService;
+  readonly #key: SigningKey;
+
+  constructor({ inner, key }: SigningOptions) {
+    this.#inner = inner;
+    this.#key = key;
+  }
+
+  get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
+    return this.#inner.get(hashPart, options);
+  }
+
+  async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
+    const others = pathInfo.signatures.filter(({ name }) => name !== this.#key.name);
+    const signatures = [...others, this.#key.sign(fingerprint(pathInfo))];
+    return await this.#inner.put({ ...pathInfo, signatures }, options);
+  }
+
+  list(options?: AbortOptions): AsyncIterable<PathInfo> {
+    return this.#inner.list(options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nothing is held but the key.
+  }
+}
+
+/**
+ * Reads a key from a file, as `nix-store --generate-binary-cache-key` writes it.
+ *
+ * @throws StoreError `not_found` or `permission_denied` if it cannot be read, `invalid_argument` for what is no
+ *   key, without showing it
+ */
+export async function readSigningKey(path: string): Promise<SigningKey> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new StoreError(
+      code === "ENOENT" ? "not_found" : "permission_denied",
+      `Cannot read the key "${path}": the system answered ${code}`,
+      { cause: error },
+    );
+  }
+  return SigningKey.parse(text.trim());
+}
