@@ -124,7 +124,7 @@ describe("tvix-store daemon", () => {
   it.each([
     [["--listen-address=nonsense"], "nonsense"],
     [["--listen-address=localhost:99999"], "99999"],
-    [["--blob-service-addr=redb:///x"], "pack:///path"],
+    [["--blob-service-addr=redb:///x"], 'use "pack"'],
     [["--log-level=loud"], "loud"],
     [["--no-such-option"], "--no-such-option"],
   ])("refuses %s with status 1", async (args, reason) => {

@@ -116,7 +116,7 @@ describe("tvix-store import", () => {
     ["pack://", "expected a path"],
     ["pack:///store?unknown=1", "unknown"],
     ["grpc+http://localhost/path", 'found "/path"'],
-    ["redb:///store", "pack:///path"],
+    ["redb:///store", 'use "pack"'],
     ["nonsense", "expected a URL"],
     ["gopher://host", '"gopher"'],
   ])("refuses the address %s", async (address, reason) => {

@@ -51,7 +51,7 @@ async function directory(tree: Tree): Promise<Node> {
 
 async function render(root: Node): Promise<Buffer> {
   const parts: Uint8Array[] = [];
-  for await (const part of renderNar(root, sources)) parts.push(part);
+  for await (const part of renderNar(root, sources)) parts.push(Buffer.from(part)); // only lent
   return Buffer.concat(parts);
 }
 
