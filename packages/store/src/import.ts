@@ -1,10 +1,12 @@
 import { basename } from "node:path";
 import {
+  type AbortOptions,
   type BlobService,
   type DirectoryService,
   type ImportOptions,
   importPath as importTree,
 } from "@tvix/castore";
+import { ingestNar } from "./nar/ingest.ts";
 import { NarHasher } from "./nar/nar-hasher.ts";
 import { NarWriter } from "./nar/writer.ts";
 import { buildCaPath } from "./nix/build-path.ts";
@@ -50,4 +52,32 @@ export async function importPath(
     ca,
   };
   return await services.pathInfoService.put(pathInfo, { signal: options.signal });
+}
+
+/**
+ * Stores the contents of a NAR, and registers them as what they are said to be.
+ *
+ * @param stream the NAR, not compressed
+ * @param pathInfo everything about the store path but its contents, which the NAR has to match in hash, size and
+ *   content address
+ * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
+ * @throws whatever {@link ingestNar} and the services throw
+ */
+export async function importNar(
+  stream: AsyncIterable<Uint8Array>,
+  services: {
+    blobService: BlobService;
+    directoryService: DirectoryService;
+    pathInfoService: PathInfoService;
+  },
+  pathInfo: Omit<PathInfo, "node">,
+  options?: AbortOptions,
+): Promise<PathInfo> {
+  const { storePath, references, narSize, narSha256, ca } = pathInfo;
+  const expected = { narSize, narSha256 };
+  // What refers to itself has the hash of its NAR with all such references left out.
+  const refersToItself = references.some((reference) => `${reference}` === `${storePath}`);
+  const expectedCa = refersToItself ? undefined : ca;
+  const { node } = await ingestNar(stream, services, { ...options, expected, expectedCa });
+  return await services.pathInfoService.put({ ...pathInfo, node }, options);
 }

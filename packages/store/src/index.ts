@@ -1,8 +1,10 @@
 export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
 export { StoreError } from "./errors.ts";
-export { importPath } from "./import.ts";
+export { importNar, importPath } from "./import.ts";
+export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
+export { type NarEvent, readNar } from "./nar/reader.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { NarWriter } from "./nar/writer.ts";

@@ -1,0 +1,252 @@
+import {
+  CastoreError,
+  compareBytes,
+  type PathComponent,
+  pathComponent,
+  quoteBytes,
+  type SymlinkTarget,
+  symlinkTarget,
+} from "@tvix/castore";
+import { StoreError } from "../errors.ts";
+import { paddingLength } from "./wire.ts";
+
+/** How deep directories may be in one another. */
+const MAX_DEPTH = 16_384;
+
+/** Longest string that is no contents: the target of a symlink. In bytes. */
+const MAX_STRING = 4095;
+
+/**
+ * What comes next in a NAR. A node is `directory`, `file` or `symlink`; between `directory` and its `end` each
+ * entry is `entry`, with its name, followed by its node.
+ */
+export type NarEvent =
+  | { readonly type: "directory" }
+  | { readonly type: "end" }
+  | { readonly type: "entry"; readonly name: PathComponent }
+  | { readonly type: "symlink"; readonly target: SymlinkTarget }
+  | {
+      readonly type: "file";
+      /** Length of the contents in bytes. */
+      readonly size: number;
+      readonly executable: boolean;
+      /**
+       * The contents, in pieces that are lent until the next one is asked for. What is not read of them is
+       * skipped when the next event is asked for.
+       */
+      readonly contents: AsyncIterable<Uint8Array>;
+    };
+
+/**
+ * Takes a NAR apart, as it arrives. Holds no more of it than came at once.
+ *
+ * Names are sorted bytewise, each once; sizes, padding and what stands where are checked, to the last byte: nothing may
+ * follow the root.
+ *
+ * Iterating throws StoreError `invalid_argument` for what is no NAR, naming the offset of the byte where and the rule;
+ * whatever the stream throws.
+ */
+export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<NarEvent> {
+  await using bytes = new ByteReader(stream);
+  await expectToken(bytes, ["nix-archive-1"]);
+  /** The name that came last in each directory that is open. */
+  const open: (PathComponent | undefined)[] = [];
+  let isNode = true;
+  for (;;) {
+    if (isNode) {
+      await expectToken(bytes, ["("]);
+      await expectToken(bytes, ["type"]);
+      const type = await expectToken(bytes, ["regular", "directory", "symlink"]);
+      if (type === "directory") {
+        if (open.length === MAX_DEPTH) {
+          throw bytes.refusal(`expected directories at most ${MAX_DEPTH} deep`);
+        }
+        yield { type: "directory" };
+        open.push(undefined);
+        isNode = false;
+        continue;
+      }
+      if (type === "symlink") yield { type, target: await readTarget(bytes) };
+      else yield* readFile(bytes);
+      await expectToken(bytes, [")"]);
+    } else {
+      if ((await expectToken(bytes, ["entry", ")"])) === "entry") {
+        const name = await readEntryName(bytes, open.at(-1));
+        yield { type: "entry", name };
+        open[open.length - 1] = name;
+        isNode = true;
+        continue;
+      }
+      open.pop();
+      yield { type: "end" };
+    }
+    // A node has ended: it is the root, or that of an entry.
+    if (open.length === 0) break;
+    await expectToken(bytes, [")"]);
+    isNode = false;
+  }
+  await bytes.expectEnd();
+}
+
+async function readTarget(bytes: ByteReader): Promise<SymlinkTarget> {
+  await expectToken(bytes, ["target"]);
+  const at = bytes.offset;
+  const target = await bytes.string(MAX_STRING, "the target of a symlink");
+  return valid(bytes, at, () => symlinkTarget(target));
+}
+
+async function* readFile(bytes: ByteReader): AsyncGenerator<NarEvent> {
+  const executable = (await expectToken(bytes, ["executable", "contents"])) === "executable";
+  if (executable) {
+    await expectToken(bytes, [""]);
+    await expectToken(bytes, ["contents"]);
+  }
+  const at = bytes.offset;
+  const size = await bytes.length();
+  if (size > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw bytes.refusal(`expected contents of a possible length, found ${size}`, at);
+  }
+  const end = bytes.offset + Number(size);
+  yield { type: "file", size: Number(size), executable, contents: bytes.contents(Number(size)) };
+  for await (const _ of bytes.contents(end - bytes.offset)); // what nobody has read
+  await bytes.padding(Number(size));
+}
+
+async function readEntryName(
+  bytes: ByteReader,
+  before: PathComponent | undefined,
+): Promise<PathComponent> {
+  await expectToken(bytes, ["("]);
+  await expectToken(bytes, ["name"]);
+  const at = bytes.offset;
+  const text = await bytes.string(MAX_STRING, "a name");
+  const name = valid(bytes, at, () => pathComponent(text));
+  if (before !== undefined && compareBytes(before, name) >= 0) {
+    const rule = `expected a name that sorts behind ${quoteBytes(before)}`;
+    throw bytes.refusal(`${rule}, found ${quoteBytes(name)}`, at);
+  }
+  await expectToken(bytes, ["node"]);
+  return name;
+}
+
+/** Reads a string that is one of a few. */
+async function expectToken<Token extends string>(
+  bytes: ByteReader,
+  tokens: readonly Token[],
+): Promise<Token> {
+  const at = bytes.offset;
+  const found = await bytes.string(MAX_STRING, "a token");
+  const token = tokens.find((token) => found.length === token.length && isText(found, token));
+  if (token !== undefined) return token;
+  const expected = tokens.map((token) => `"${token}"`).join(" or ");
+  throw bytes.refusal(`expected ${expected}, found ${quoteBytes(found)}`, at);
+}
+
+function isText(bytes: Uint8Array, text: string): boolean {
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== text.charCodeAt(i)) return false;
+  return true;
+}
+
+function valid<T>(bytes: ByteReader, at: number, parse: () => T): T {
+  try {
+    return parse();
+  } catch (error) {
+    if (!(error instanceof CastoreError)) throw error;
+    throw bytes.refusal(error.message, at);
+  }
+}
+
+/** Takes bytes from a stream. */
+class ByteReader implements AsyncDisposable {
+  /** How many bytes were taken. */
+  offset = 0;
+  readonly #iterator: AsyncIterator<Uint8Array>;
+  #data: Buffer = Buffer.alloc(0);
+  #at = 0;
+
+  constructor(stream: AsyncIterable<Uint8Array>) {
+    this.#iterator = stream[Symbol.asyncIterator]();
+  }
+
+  refusal(reason: string, at: number = this.offset): StoreError {
+    return new StoreError("invalid_argument", `Cannot read NAR: at byte ${at}: ${reason}`);
+  }
+
+  /** A string with what stands around it, in memory of its own. */
+  async string(maxLength: number, what: string): Promise<Uint8Array> {
+    const start = this.offset;
+    const length = await this.length();
+    if (length > BigInt(maxLength)) {
+      throw this.refusal(`expected ${what} of at most ${maxLength} bytes, found ${length}`, start);
+    }
+    const bytes = new Uint8Array(await this.#take(Number(length)));
+    await this.padding(bytes.length);
+    return bytes;
+  }
+
+  /** An unsigned 64-bit integer. */
+  async length(): Promise<bigint> {
+    return (await this.#take(8)).readBigUInt64LE();
+  }
+
+  /** The zeros that follow so many bytes. */
+  async padding(length: number): Promise<void> {
+    const at = this.offset;
+    const zeros = await this.#take(paddingLength(length));
+    const wrong = zeros.findIndex((byte) => byte !== 0);
+    if (wrong >= 0)
+      throw this.refusal(`expected zeros as padding, found ${zeros[wrong]}`, at + wrong);
+  }
+
+  /** So many bytes, as they come. */
+  async *contents(length: number): AsyncGenerator<Uint8Array> {
+    for (let missing = length; missing > 0; ) {
+      if (this.#at === this.#data.length) await this.#more(missing);
+      const data = this.#data.subarray(this.#at, this.#at + missing);
+      this.#at += data.length;
+      this.offset += data.length;
+      missing -= data.length;
+      yield data;
+    }
+  }
+
+  async expectEnd(): Promise<void> {
+    while (this.#at === this.#data.length) {
+      const { done, value } = await this.#iterator.next();
+      if (done) return;
+      [this.#data, this.#at] = [asBuffer(value), 0];
+    }
+    throw this.refusal("expected the end, found more");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#iterator.return?.();
+  }
+
+  /** So many bytes, which are lent until others are taken. */
+  async #take(length: number): Promise<Buffer> {
+    if (this.#data.length - this.#at < length) {
+      const parts = [this.#data.subarray(this.#at)];
+      for (let have = parts[0]!.length; have < length; have += this.#data.length) {
+        parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // it was only lent
+        await this.#more(length - have);
+        parts.push(this.#data);
+      }
+      [this.#data, this.#at] = [Buffer.concat(parts), 0];
+    }
+    const taken = this.#data.subarray(this.#at, this.#at + length);
+    this.#at += length;
+    this.offset += length;
+    return taken;
+  }
+
+  async #more(missing: number): Promise<void> {
+    const { done, value } = await this.#iterator.next();
+    if (done) throw this.refusal(`expected ${missing} more bytes, found the end`);
+    [this.#data, this.#at] = [asBuffer(value), 0];
+  }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
