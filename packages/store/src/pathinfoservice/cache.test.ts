@@ -1,0 +1,108 @@
+import { type AbortOptions, B3Digest } from "@tvix/castore";
+import { describe, expect, it } from "vitest";
+import { StoreError } from "../errors.ts";
+import { StorePath } from "../nix/store-path.ts";
+import type { PathInfo } from "../pathinfo.ts";
+import { CachePathInfoService } from "./cache.ts";
+import { MemoryPathInfoService } from "./memory.ts";
+
+function pathInfo(first: number, name = `name-${first}`): PathInfo {
+  const hashPart = new Uint8Array(20);
+  hashPart[0] = first;
+  return {
+    storePath: StorePath.from(hashPart, name),
+    node: { type: "file", digest: B3Digest.of(new Uint8Array(0)), size: 0n, executable: false },
+    references: [],
+    narSize: 112n,
+    narSha256: new Uint8Array(32),
+    signatures: [],
+  };
+}
+
+const hashOf = ({ storePath }: PathInfo) => storePath.hashPart;
+
+/** Notes how often it is asked. */
+class CountingPathInfoService extends MemoryPathInfoService {
+  asked = 0;
+
+  override get(hashPart: Uint8Array, options?: AbortOptions) {
+    this.asked += 1;
+    return super.get(hashPart, options);
+  }
+}
+
+class BrokenPathInfoService extends MemoryPathInfoService {
+  override get(): Promise<never> {
+    return Promise.reject(new StoreError("unavailable", "the disk is gone"));
+  }
+  override put = this.get;
+  override async *list(): AsyncGenerator<never> {
+    yield await this.get();
+  }
+}
+
+describe("CachePathInfoService", () => {
+  it("keeps what only the far half has, and asks for it once for all who do at the same time", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new CountingPathInfoService()];
+    const one = pathInfo(1);
+    await far.put(one);
+    const service = new CachePathInfoService({ near, far });
+    const found = await Promise.all(Array.from({ length: 10 }, () => service.get(hashOf(one))));
+    expect(found).toEqual(Array.from({ length: 10 }, () => one));
+    expect(far.asked).toBe(1);
+    expect(await near.get(hashOf(one))).toEqual(one);
+    await service.get(hashOf(one));
+    expect(far.asked).toBe(1);
+  });
+
+  it("answers the others when one is cancelled", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+    await far.put(pathInfo(1));
+    const service = new CachePathInfoService({ near, far });
+    const controller = new AbortController();
+    const reason = new Error("enough");
+    const cancelled = service.get(hashOf(pathInfo(1)), { signal: controller.signal });
+    const other = service.get(hashOf(pathInfo(1)));
+    controller.abort(reason);
+    await expect(cancelled).rejects.toBe(reason);
+    expect(await other).toEqual(pathInfo(1));
+  });
+
+  it("lists both halves in order, and keeps what was only far", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+    for (const first of [1, 3, 5]) await near.put(pathInfo(first, "near"));
+    for (const first of [2, 3, 6]) await far.put(pathInfo(first, "far"));
+    const service = new CachePathInfoService({ near, far });
+    const names = (await Array.fromAsync(service.list())).map(({ storePath }) => [
+      storePath.hashPart[0],
+      storePath.name,
+    ]);
+    expect(names).toEqual([
+      [1, "near"],
+      [2, "far"],
+      [3, "far"],
+      [5, "near"],
+      [6, "far"],
+    ]);
+    expect(await near.get(hashOf(pathInfo(6)))).toBeDefined();
+  });
+
+  it("does as before when the near half fails, and warns", async () => {
+    const [near, far] = [new BrokenPathInfoService(), new MemoryPathInfoService()];
+    const warnings: string[] = [];
+    const onWarning = (message: string) => void warnings.push(message);
+    const service = new CachePathInfoService({ near, far, onWarning });
+    await service.put(pathInfo(1));
+    expect(await service.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1));
+    expect(await Array.fromAsync(service.list())).toEqual([pathInfo(1)]);
+    expect(warnings.join()).toContain("the disk is gone");
+  });
+
+  it("keeps nothing that the far half refused", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new BrokenPathInfoService()];
+    const service = new CachePathInfoService({ near, far });
+    await expect(service.put(pathInfo(1))).rejects.toThrow("the disk is gone");
+    await expect(service.get(hashOf(pathInfo(1)))).rejects.toThrow("the disk is gone");
+    expect(await near.get(hashOf(pathInfo(1)))).toBeUndefined();
+  });
+});
