@@ -24,7 +24,7 @@ interface Kernel {
 }
 
 /**
- * A set of store paths that contents may refer to. Each takes some 45 bytes of memory, so there may be
+ * A set of store paths that contents may refer to. Each takes 65 bytes of memory at most, so there may be
  * millions; the time of a scan hardly depends on how many there are.
  */
 export class ReferenceCandidates {
