@@ -16,7 +16,7 @@ import {
   PackBlobService,
   pathComponent,
 } from "@tvix/castore";
-import { NarInfo, NarWriter } from "@tvix/store";
+import { NarInfo, NarWriter, ReferenceCandidates } from "@tvix/store";
 import { bench, do_not_optimize, run } from "mitata";
 import { Chunker } from "./chunker.ts";
 import { library, text } from "./trees/content.ts";
@@ -77,6 +77,17 @@ const narInfos = (await readFile(NAR_INFOS, "utf8"))
   .map((text) => `${text.trim()}\n`);
 bench(`${narInfos.length} narinfos parsed`, () => {
   for (const text of narInfos) do_not_optimize(NarInfo.parse(text));
+});
+
+const candidates = new ReferenceCandidates(
+  narInfos.map((text) => NarInfo.parse(text).storePath.hashPart),
+);
+const listed = Buffer.from(narInfos.join("")); // as many store paths as there can be
+bench("scan of 16 MB for 500 references", () => {
+  do_not_optimize(candidates.openScan().update(megabytes));
+});
+bench("scan of 1 MB of store paths for 500 references", () => {
+  do_not_optimize(candidates.openScan().update(listed));
 });
 
 const folder = await mkdtemp(join(tmpdir(), "tvix-bench-"));

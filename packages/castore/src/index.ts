@@ -104,3 +104,4 @@ export type { AbortOptions } from "./options.ts";
 export { type PathComponent, pathComponent } from "./path.ts";
 export { SingleFlight } from "./single-flight.ts";
 export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";
+export { instantiateWasm } from "./wasm.ts";

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { seededBytes } from "@tvix/conformance";
-import { openPathInfoService } from "@tvix/store";
+import { openPathInfoService, StorePath } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   addressesOf,
@@ -31,6 +31,13 @@ async function countPathInfos(): Promise<number> {
   let count = 0;
   for await (const _ of service.list()) count += 1;
   return count;
+}
+
+/** The absolute paths that a store path refers to. */
+async function referencesOf(storePath: string): Promise<string[]> {
+  await using service = await openPathInfoService(`sqlite://${store}/path-infos.sqlite`);
+  const pathInfo = await service.get(StorePath.parseAbsolute(storePath).hashPart);
+  return pathInfo!.references.map((reference) => reference.toAbsolutePath());
 }
 
 describe("tvix-store import", () => {
@@ -63,6 +70,30 @@ describe("tvix-store import", () => {
     mkdirSync(cwd);
     const outcome = await tvixStore(["import", ".", ...embeddedIn(store)], { cwd });
     expect(outcome.stdout).toMatch(/-here\n$/);
+  });
+
+  it("registers to which store paths the contents refer, when asked to", async () => {
+    const user = join(folder.path, "user");
+    const dependency = await tvixStore(["import", file, ...embeddedIn(store)]);
+    writeFileSync(user, `exec ${dependency.stdout.trim()}`);
+    const both = await tvixStore(["import", "--references", user, user, ...embeddedIn(store)]);
+    expect(both).toMatchObject({ status: 0, stderr: "" });
+    const [storePath] = both.stdout.split("\n");
+    const plain = await tvixStore(["import", user, ...embeddedIn(store)]);
+    expect(plain.stdout.trim()).not.toBe(storePath);
+    expect(await referencesOf(storePath!)).toEqual([dependency.stdout.trim()]);
+    expect(await referencesOf(plain.stdout.trim())).toEqual([]);
+  });
+
+  it("finds references to what the same command imported before", async () => {
+    const alone = await tvixStore(["import", file, ...embeddedIn(store)]);
+    const user = join(folder.path, "user");
+    writeFileSync(user, `exec ${alone.stdout.trim()}`);
+    const other = join(folder.path, "other");
+    const args = ["import", "--references", file, user, ...embeddedIn(other)];
+    const [dependency, storePath] = (await tvixStore(args)).stdout.split("\n");
+    store = other;
+    expect(await referencesOf(storePath!)).toEqual([dependency]);
   });
 
   it("gives the same store path to the same contents, and stores them once", async () => {

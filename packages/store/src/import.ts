@@ -6,24 +6,30 @@ import {
   type ImportOptions,
   importPath as importTree,
 } from "@tvix/castore";
+import { StoreError } from "./errors.ts";
 import { ingestNar } from "./nar/ingest.ts";
 import { NarHasher } from "./nar/nar-hasher.ts";
 import { NarWriter } from "./nar/writer.ts";
 import { buildCaPath } from "./nix/build-path.ts";
-import { validateStorePathName } from "./nix/store-path.ts";
+import { encodeNixbase32 } from "./nix/nixbase32.ts";
+import type { ReferenceCandidates } from "./nix/reference-scanner.ts";
+import { type StorePath, validateStorePathName } from "./nix/store-path.ts";
 import type { PathInfo } from "./pathinfo.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 
 /**
  * Stores what is at a path of the local file system, and registers it under the store path that
- * follows from its name and contents (a recursive SHA-256 content address, without references). Each
- * file is read once: the NAR is hashed while it is imported.
+ * follows from its name, contents and references (a recursive SHA-256 content address). Each file is
+ * read once: the NAR is hashed, and scanned for references, while it is imported.
  *
  * @param path a folder, a file or a symlink (which is not followed)
  * @param options.name its name in the store. Default: the last name of `path`
+ * @param options.references the store paths that the contents may refer to, by their hash parts. Those
+ *   that do stand in the contents, in names or in the targets of symlinks become references. Default: none
  * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
- * @throws StoreError `invalid_argument` for a name that a store path cannot have; whatever
- *   `importPath` of @tvix/castore and the services throw
+ * @throws StoreError `invalid_argument` for a name that a store path cannot have; `not_found` if the
+ *   contents refer to a store path of which there is no PathInfo; whatever `importPath` of
+ *   @tvix/castore and the services throw
  */
 export async function importPath(
   path: string,
@@ -32,20 +38,30 @@ export async function importPath(
     directoryService: DirectoryService;
     pathInfoService: PathInfoService;
   },
-  options: Omit<ImportOptions, "visitor"> & { name?: string } = {},
+  options: Omit<ImportOptions, "visitor"> & {
+    name?: string;
+    references?: ReferenceCandidates;
+  } = {},
 ): Promise<PathInfo> {
-  const { name = basename(path), ...importOptions } = options;
+  const { name = basename(path), references: candidates, ...importOptions } = options;
   validateStorePathName(name);
   const nar = new NarHasher();
-  const visitor = new NarWriter((bytes) => nar.update(bytes));
+  const scan = candidates?.openScan();
+  const visitor = new NarWriter((bytes) => {
+    nar.update(bytes);
+    scan?.update(bytes);
+  });
   const node = await importTree(path, services, { ...importOptions, visitor });
   visitor.finish();
   const { narSize, narSha256 } = nar.digest();
   const ca = { kind: "nar", hash: { algorithm: "sha256", digest: narSha256 } } as const;
+  const references = await findStorePaths(scan?.found() ?? [], services.pathInfoService, options);
   const pathInfo: PathInfo = {
-    storePath: buildCaPath(name, ca),
+    storePath: buildCaPath(name, ca, {
+      references: references.map((reference) => reference.toAbsolutePath()),
+    }),
     node,
-    references: [],
+    references,
     narSize,
     narSha256,
     signatures: [],
@@ -80,4 +96,24 @@ export async function importNar(
   const expectedCa = refersToItself ? undefined : ca;
   const { node } = await ingestNar(stream, services, { ...options, expected, expectedCa });
   return await services.pathInfoService.put({ ...pathInfo, node }, options);
+}
+
+/** The store paths of hash parts, which are all registered: nothing durable may refer to what is not. */
+async function findStorePaths(
+  hashParts: readonly Uint8Array[],
+  pathInfoService: PathInfoService,
+  { signal }: AbortOptions,
+): Promise<StorePath[]> {
+  const storePaths: StorePath[] = [];
+  for (const hashPart of hashParts) {
+    const pathInfo = await pathInfoService.get(hashPart, { signal });
+    if (pathInfo === undefined) {
+      throw new StoreError(
+        "not_found",
+        `Cannot import: the contents refer to "${encodeNixbase32(hashPart)}", expected a PathInfo of that, found none`,
+      );
+    }
+    storePaths.push(pathInfo.storePath);
+  }
+  return storePaths;
 }

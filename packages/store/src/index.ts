@@ -32,6 +32,7 @@ export {
   parseNixHash,
 } from "./nix/nix-hash.ts";
 export { decodeNixbase32, encodeNixbase32 } from "./nix/nixbase32.ts";
+export { ReferenceCandidates, type ReferenceScan } from "./nix/reference-scanner.ts";
 export {
   fingerprint,
   formatSignature,

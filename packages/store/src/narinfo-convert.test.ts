@@ -9,7 +9,7 @@ const VECTORS = new URL("../../../vectors/narinfos-cache.nixos.org.txt", import.
 const TEXTS = readFileSync(VECTORS, "utf8").split("\n\n");
 const NODE = {
   type: "file",
-  digest: B3Digest.of(Buffer.of()),
+  digest: B3Digest.fromBytes(new Uint8Array(32)),
   size: 0n,
   executable: false,
 } as const;

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { FASTCDC_KERNEL } from "../gen/fastcdc-kernel.ts";
+import { instantiateWasm } from "../wasm.ts";
 
 /** How many bytes {@link GearKernel.scan} examines at most. Even. */
 export const WINDOW_SIZE: number = 32 * 1024;
@@ -30,12 +31,6 @@ interface KernelExports {
   scan(pairs: number, mask: bigint): number;
 }
 
-/** The part in use here of what every runtime has; Node's type declarations leave it out. */
-declare const WebAssembly: {
-  Module: new (bytes: Uint8Array) => object;
-  Instance: new (module: object) => { readonly exports: unknown };
-};
-
 let shared: GearKernel | undefined;
 
 /**
@@ -48,8 +43,7 @@ export function gearKernel(): GearKernel {
 }
 
 function createKernel(): GearKernel {
-  const module = new WebAssembly.Module(Buffer.from(FASTCDC_KERNEL, "base64"));
-  const kernel = new WebAssembly.Instance(module).exports as KernelExports;
+  const kernel = instantiateWasm(FASTCDC_KERNEL) as KernelExports;
   writeGearTables(new DataView(kernel.memory.buffer));
   return {
     window: new Uint8Array(kernel.memory.buffer, kernel.WINDOW.value, WINDOW_SIZE),
