@@ -130,7 +130,10 @@ describe("of input that was tampered with, nothing but what is valid is taken:",
         // After a whole line, what is missing may be optional.
         if (cut.endsWith("\n") && /^NarSize: /m.test(cut)) continue;
         expect(() => NarInfo.parse(cut)).toThrow(
-          expect.objectContaining({ code: "invalid_argument", message: expect.stringContaining("Cannot parse narinfo: ") }),
+          expect.objectContaining({
+            code: "invalid_argument",
+            message: expect.stringContaining("Cannot parse narinfo: "),
+          }),
         );
       }
     }
