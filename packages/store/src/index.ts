@@ -3,6 +3,7 @@ export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } fr
 export { StoreError } from "./errors.ts";
 export { importNar, importPath } from "./import.ts";
 export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest.ts";
+export { listNar, type NarListing, type NarListingNode } from "./nar/listing.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
 export { type NarEvent, readNar } from "./nar/reader.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";

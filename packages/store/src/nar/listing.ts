@@ -1,0 +1,123 @@
+import {
+  type AbortOptions,
+  type Directory,
+  type DirectoryService,
+  type Node,
+  quoteBytes,
+} from "@tvix/castore";
+import { StoreError } from "../errors.ts";
+import {
+  CLOSE,
+  DIRECTORY,
+  ENTRY,
+  ENTRY_NODE,
+  EXECUTABLE_FILE,
+  FILE,
+  MAGIC,
+  paddingLength,
+  SYMLINK,
+} from "./wire.ts";
+
+/** What a listing says about a node. */
+export type NarListingNode =
+  | { readonly type: "directory"; readonly entries: Readonly<Record<string, NarListingNode>> }
+  | { readonly type: "symlink"; readonly target: string }
+  | {
+      readonly type: "regular";
+      /** Length of the contents in bytes. */
+      readonly size: number;
+      /** Left out where it is not. */
+      readonly executable?: true;
+      /** Where the contents begin in the NAR, in bytes. */
+      readonly narOffset: number;
+    };
+
+/** The listing of a NAR, as Nix writes it to `.ls` files, but that entries whose names are numbers come first. */
+export interface NarListing {
+  readonly version: 1;
+  readonly root: NarListingNode;
+}
+
+/** A directory whose entries are being listed. */
+interface OpenDirectory {
+  readonly directory: Directory;
+  next: number;
+  readonly entries: Record<string, NarListingNode>;
+}
+
+/**
+ * Lists the NAR of a node, without reading any contents. Holds the whole listing.
+ *
+ * @throws StoreError `invalid_argument` for a name or target that is not UTF-8, which JSON cannot have;
+ *   `data_loss` if a directory is missing; whatever the service throws
+ */
+export async function listNar(
+  node: Node,
+  directoryService: DirectoryService,
+  options?: AbortOptions,
+): Promise<NarListing> {
+  options?.signal?.throwIfAborted();
+  let offset = MAGIC.length;
+  const open: OpenDirectory[] = [];
+  /** Lists a node, but for the entries of a directory, which are listed next. */
+  const begin = async (node: Node): Promise<NarListingNode> => {
+    switch (node.type) {
+      case "symlink": {
+        const { length } = node.target;
+        offset += SYMLINK.length + stringLength(length) + CLOSE.length;
+        return { type: "symlink", target: text(node.target) };
+      }
+      case "file": {
+        const size = Number(node.size);
+        offset += (node.executable ? EXECUTABLE_FILE : FILE).length + LENGTH_BYTES;
+        const narOffset = offset;
+        offset += size + paddingLength(size) + CLOSE.length;
+        return { type: "regular", size, ...(node.executable && { executable: true }), narOffset };
+      }
+      case "directory": {
+        const directory = await directoryService.get(node.digest, options);
+        if (directory === undefined) {
+          const what = `directory ${node.digest} is missing`;
+          throw new StoreError("data_loss", `Cannot list a NAR: ${what}`);
+        }
+        offset += DIRECTORY.length;
+        const entries: Record<string, NarListingNode> = Object.create(null);
+        open.push({ directory, next: 0, entries });
+        return { type: "directory", entries };
+      }
+    }
+  };
+  const root = await begin(node);
+  for (let top = open.at(-1); top !== undefined; top = open.at(-1)) {
+    const entry = top.directory.entries[top.next++];
+    if (entry === undefined) {
+      open.pop();
+      offset += CLOSE.length;
+      if (open.length > 0) offset += CLOSE.length; // of the entry that it was
+      continue;
+    }
+    const { name, node } = entry;
+    offset += ENTRY.length + stringLength(name.length) + ENTRY_NODE.length;
+    top.entries[text(name)] = await begin(node);
+    if (node.type !== "directory") offset += CLOSE.length;
+  }
+  return { version: 1, root };
+}
+
+/** What stands before a string: its length. */
+const LENGTH_BYTES = 8;
+
+function stringLength(length: number): number {
+  return LENGTH_BYTES + length + paddingLength(length);
+}
+
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function text(bytes: Uint8Array): string {
+  try {
+    return UTF8.decode(bytes);
+  } catch (cause) {
+    const reason = `expected UTF-8, found ${quoteBytes(bytes)}`;
+    throw new StoreError("invalid_argument", `Cannot list a NAR: ${reason}`, { cause });
+  }
+}
