@@ -36,8 +36,21 @@ export function quoteBytes(bytes: Uint8Array): string {
  * small.
  */
 export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  return (await collectAtMost(stream, Number.POSITIVE_INFINITY))!;
+}
+
+/** Like {@link collectBytes}; `undefined` for more than `maxBytes`, of which the rest is not read. */
+export async function collectAtMost(
+  stream: AsyncIterable<Uint8Array>,
+  maxBytes: number,
+): Promise<Uint8Array | undefined> {
   const parts: Uint8Array[] = [];
-  for await (const part of stream) parts.push(copyBytes(part));
+  let length = 0;
+  for await (const part of stream) {
+    length += part.length;
+    if (length > maxBytes) return undefined;
+    parts.push(copyBytes(part));
+  }
   return concatBytes(parts);
 }
 

@@ -1,4 +1,10 @@
 import { zstdCompressSync } from "node:zlib";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import {
+  type StatBlobResponse,
+  StatBlobResponse_ChunkMetaSchema,
+  StatBlobResponseSchema,
+} from "@tvix/proto/castore";
 import { describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
 import { collectBytes } from "../bytes.ts";
@@ -22,6 +28,18 @@ async function readBack(service: ObjectStoreBlobService, digest: B3Digest): Prom
   return await collectBytes((await service.read(digest))!);
 }
 
+/** Stores another list of chunks for a blob. */
+async function changeList(
+  store: MemoryObjectStore,
+  digest: B3Digest,
+  change: (list: StatBlobResponse) => unknown,
+): Promise<void> {
+  const key = objectKey("blobs", digest);
+  const list = fromBinary(StatBlobResponseSchema, await collectBytes((await store.get(key))!));
+  change(list);
+  await store.put(key, toBinary(StatBlobResponseSchema, list));
+}
+
 const dataLoss = expect.objectContaining({ name: "CastoreError", code: "data_loss" });
 
 describe("ObjectStoreBlobService", () => {
@@ -37,10 +55,12 @@ describe("ObjectStoreBlobService", () => {
     await store.put(objectKey("chunks", second!.digest), frame);
     await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
     expect(warnings.join()).toContain(second!.digest.hex);
-    expect(await service.has(second!.digest)).toBe(false);
+    expect(await service.hasMany([second!.digest, digest])).toEqual([false, false]);
+    expect(await service.read(digest)).toBeUndefined();
+    expect(await service.chunks(digest)).toBeUndefined();
     await putBlob(service, LARGE);
     expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
-    expect(await service.has(second!.digest)).toBe(true);
+    expect(await service.hasMany([second!.digest, digest])).toEqual([true, true]);
   });
 
   it("tells a blob that is one damaged chunk", async () => {
@@ -49,6 +69,7 @@ describe("ObjectStoreBlobService", () => {
     await store.put(objectKey("chunks", digest), Buffer.from("garbage"));
     await expect(service.read(digest)).rejects.toThrow(dataLoss);
     expect(await service.read(digest)).toBeUndefined();
+    expect(await service.chunks(digest)).toBeUndefined();
     expect(await service.has(digest)).toBe(false);
     await service.putMany([Buffer.from("contents")]);
     expect(Buffer.from(await readBack(service, digest)).toString()).toBe("contents");
@@ -62,6 +83,103 @@ describe("ObjectStoreBlobService", () => {
     expect(warnings.join()).toContain("its list of chunks is damaged");
     await putBlob(service, LARGE);
     expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
+  });
+
+  const wrongLists: readonly (readonly [string, (list: StatBlobResponse) => unknown])[] = [
+    ["lacks a chunk", (list) => list.chunks.splice(1, 1)],
+    ["lacks the last chunk", (list) => list.chunks.pop()],
+    ["has two chunks in another order", (list) => list.chunks.splice(1, 2, ...swapped(list))],
+    ["says that a chunk is longer", ({ chunks }) => setSize(chunks[1]!, chunks[1]!.size + 1n)],
+    ["says that a chunk is shorter", ({ chunks }) => setSize(chunks[1]!, chunks[1]!.size - 1n)],
+    ["names a chunk that does not exist", (list) => list.chunks[1]!.digest.fill(7)],
+    ["names an empty chunk", (list) => list.chunks.push(emptyChunk())],
+    ["has a chunk longer than any", ({ chunks }) => setSize(chunks[0]!, 1n << 40n)],
+  ];
+  const setSize = (chunk: { size: bigint }, size: bigint) => {
+    chunk.size = size;
+  };
+  const swapped = ({ chunks }: StatBlobResponse) => [chunks[2]!, chunks[1]!];
+  const emptyChunk = () =>
+    create(StatBlobResponse_ChunkMetaSchema, {
+      digest: B3Digest.of(new Uint8Array(0)).bytes,
+      size: 0n,
+    });
+
+  it.each(wrongLists)(
+    "gives no blob whose list of chunks %s, and is healed by putting it again",
+    async (_, change) => {
+      const { store, service, warnings } = open();
+      const digest = await putBlob(service, LARGE);
+      await changeList(store, digest, change);
+      const found: Uint8Array[] = [];
+      const read = async () => {
+        for await (const data of (await service.read(digest)) ?? []) found.push(data.slice());
+        throw new CastoreError("data_loss", "it is absent"); // which will do too
+      };
+      await expect(read()).rejects.toThrow(dataLoss);
+      expect(Buffer.concat(found).length).toBeLessThan(LARGE.length);
+      expect(warnings.join()).toContain(digest.toString());
+      expect(await service.has(digest)).toBe(false);
+      using many = await service.readMany([{ digest, size: LARGE.length }]);
+      expect(many.contents).toEqual([undefined]);
+      await putBlob(service, LARGE);
+      expect(await service.has(digest)).toBe(true);
+      expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
+    },
+  );
+
+  it("sees that another process has put again what was damaged", async () => {
+    const { store, service } = open();
+    const other = new ObjectStoreBlobService({ store });
+    const small = Buffer.from("contents");
+    const [digest] = await service.putMany([small]);
+    const large = await putBlob(service, LARGE);
+    const [first] = (await service.chunks(large))!;
+    for (const chunk of [digest!, first!.digest]) {
+      await store.put(objectKey("chunks", chunk), Buffer.from("garbage"));
+    }
+    await expect(service.read(digest!)).rejects.toThrow(dataLoss);
+    await expect(readBack(service, large)).rejects.toThrow(dataLoss);
+    expect(await service.hasMany([digest!, large])).toEqual([false, false]);
+    for (const blob of [small, LARGE]) {
+      const opened = new ObjectStoreBlobService({ store, onCorrupt: () => undefined });
+      await expect(readBack(opened, B3Digest.of(blob))).rejects.toThrow(dataLoss);
+      await putBlob(opened, blob);
+    }
+    expect(await service.hasMany([digest!, large])).toEqual([true, true]);
+    expect(Buffer.from(await readBack(service, digest!)).toString()).toBe("contents");
+    expect(Buffer.compare(await readBack(service, large), LARGE)).toBe(0);
+    expect(Buffer.compare(await readBack(other, large), LARGE)).toBe(0);
+  });
+
+  it("reads no more of an object than a chunk can have", async () => {
+    const { store, service } = open();
+    const [digest] = await service.putMany([Buffer.from("contents")]);
+    let bytes = 0;
+    store.get = async () =>
+      (async function* () {
+        for (;;) {
+          bytes += 65_536;
+          yield Buffer.alloc(65_536);
+        }
+      })();
+    using lent = await service.readMany([{ digest: digest!, size: 8 }]);
+    expect(lent.contents).toEqual([undefined]);
+    expect(bytes).toBe(65_536);
+    await expect(service.read(digest!)).rejects.toThrow(dataLoss);
+    expect(bytes).toBeLessThan(100 * 1024 * 1024); // chunk and list have an end
+  });
+
+  it("takes no blob for damaged that is asked for by another length", async () => {
+    const { service, warnings } = open();
+    const small = Buffer.alloc(100_000, 1);
+    const digests = await service.putMany([small, LARGE]);
+    for (const size of [1, 99_999, 100_001, 3_000_000]) {
+      using lent = await service.readMany(digests.map((digest) => ({ digest, size })));
+      expect(lent.contents).toEqual([undefined, undefined]);
+    }
+    expect(warnings).toEqual([]);
+    expect(await service.hasMany(digests)).toEqual([true, true]);
   });
 
   it("tells a chunk that is gone", async () => {

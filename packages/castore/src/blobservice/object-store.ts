@@ -1,20 +1,20 @@
-import { promisify } from "node:util";
-import { constants, zstdCompress, zstdDecompress } from "node:zlib";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/proto/castore";
 import pLimit from "p-limit";
 import { ByteBudget } from "../byte-budget.ts";
-import { collectBytes, copyBytes } from "../bytes.ts";
+import { collectAtMost, copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
+import { blake3 } from "../hash/blake3.ts";
 import { objectKey } from "../object-store/digest-key.ts";
 import type { ObjectStore } from "../object-store/object-store.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
-import { hasOneByOne, readOneByOne } from "./one-by-one.ts";
+import { ChunkObjects, MAX_CHUNK_BYTES } from "./object-store/chunk-objects.ts";
+import { hasOneByOne, ownBlobs, readWhole } from "./one-by-one.ts";
 import { putBlob } from "./put-blob.ts";
 
 /** Options of {@link ObjectStoreBlobService}. */
@@ -36,43 +36,52 @@ const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 const UPLOADS = 16;
 const REQUESTS = 48;
 
-/** Chunks are never longer, whoever cut them: twice the largest average that is offered. */
-const MAX_CHUNK_BYTES = 8 * 1024 * 1024;
+/** The longest list of chunks: one and a half million of them, which is 400 GB in chunks of 256 KiB. */
+const MAX_LIST_BYTES = 64 * 1024 * 1024;
 
 const EMPTY = B3Digest.of(new Uint8Array(0));
 
-const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
-const decompress = promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdDecompress);
+/** The chunks of a blob, none if it is one chunk or empty, and the digest of the object that lists them. */
+interface ChunkList {
+  readonly chunks: readonly ChunkMeta[];
+  readonly hex: string;
+}
+
+/** Why a blob cannot be read: a list, and which of the chunks in it, unless it is the list as a whole. */
+interface Fault {
+  readonly list: string;
+  readonly chunk?: ChunkMeta;
+}
 
 /**
  * Keeps blobs in an object store, in the layout of tvix: `chunks/b3/<4 hex>/<hex>` is a chunk, one frame of
  * zstd, and `blobs/b3/<4 hex>/<hex>` a `StatBlobResponse` with the chunks of a blob, or none for a blob that is
  * one chunk, or empty. See docs/formats.md.
  *
- * A chunk that is there is neither compressed nor sent. One that was found damaged counts as absent from then on,
- * and is replaced when it is put again.
+ * A chunk that is there is neither compressed nor sent. What was found damaged counts as absent from then on, and
+ * is replaced when it is put again. Whether somebody else has replaced it is looked at when it is asked for.
  */
 export class ObjectStoreBlobService implements BlobService {
   readonly #store: ObjectStore;
+  readonly #chunks: ChunkObjects;
   readonly #averageChunkSize: number;
-  readonly #level: number;
   readonly #onCorrupt: (message: string) => void;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
-  /** Digests of what was found damaged. */
-  readonly #damaged = new Set<string>();
+  /** What is wrong with blobs, by digest. */
+  readonly #faults = new Map<string, Fault>();
 
   /** @throws CastoreError `invalid_argument` for an average chunk size that is not offered */
   constructor(options: ObjectStoreBlobOptions) {
     const { store, averageChunkSize, zstdLevel = 1, onCorrupt } = options;
     this.#store = store;
     this.#averageChunkSize = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
-    this.#level = zstdLevel;
     this.#onCorrupt = onCorrupt ?? ((message) => process.emitWarning(message));
+    this.#chunks = new ChunkObjects(store, { zstdLevel, onCorrupt: this.#onCorrupt });
     void this.openWriter()[Symbol.asyncDispose](); // refuses a wrong chunk size here and now
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    return (await this.#hasBlob(digest, options)) || (await this.#hasChunk(digest, options));
+    return (await this.#hasBlob(digest, options)) || (await this.#chunks.has(digest, options));
   }
 
   async chunks(
@@ -80,9 +89,10 @@ export class ObjectStoreBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<readonly ChunkMeta[] | undefined> {
     options?.signal?.throwIfAborted();
-    const chunks = await this.#chunkList(digest, options);
-    if (chunks !== undefined) return chunks;
-    return (await this.#hasChunk(digest, options)) ? [] : undefined;
+    const list = await this.#chunkList(digest, options);
+    const isRead = list !== undefined && (list.chunks.length > 0 || !this.#chunks.isLost(digest));
+    if (isRead) return list.chunks;
+    return (await this.#chunks.has(digest, options)) ? [] : undefined;
   }
 
   async read(
@@ -91,30 +101,27 @@ export class ObjectStoreBlobService implements BlobService {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const none = readChunked([], () => Promise.reject(), options); // refuses a wrong range
     if (digest.equals(EMPTY)) return (await this.has(digest, options)) ? none : undefined;
+    const isKnown = this.#chunks.isLost(digest);
     // Most blobs are one chunk, which takes one request this way.
-    const found = this.#damaged.has(digest.hex)
-      ? undefined
-      : await this.#getChunk(digest, MAX_CHUNK_BYTES, options);
-    if (found !== undefined) {
+    const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
+    if (found instanceof Uint8Array) {
       return readChunked([{ digest, size: found.length }], async () => found, options);
     }
-    const chunks = await this.#chunkList(digest, options);
-    if (chunks === undefined) return undefined;
-    if (chunks.length === 0) throw this.#lost(digest, `chunk ${digest} is not there`);
-    const fetch = async (chunk: ChunkMeta, options?: AbortOptions) => {
-      const data = await this.#getChunk(chunk.digest, chunk.size, options);
-      if (data !== undefined) return data;
-      throw this.#lost(chunk.digest, "it is not there");
-    };
-    return readChunked(chunks, fetch, options);
+    const list = await this.#chunkList(digest, options);
+    if (list !== undefined && list.chunks.length > 0) return this.#readList(digest, list, options);
+    const isAbsent = found === "missing" && list === undefined;
+    if (isAbsent || isKnown) return undefined;
+    throw this.#chunks.lose(digest, found);
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     return hasOneByOne(this, digests, { ...options, concurrency: REQUESTS });
   }
 
-  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
-    return readOneByOne(this, blobs, { ...options, concurrency: REQUESTS });
+  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+    options?.signal?.throwIfAborted();
+    const read = (blob: ChunkMeta) => this.#readOfSize(blob, options);
+    return ownBlobs(await pLimit(REQUESTS).map(blobs, read));
   }
 
   async putMany(
@@ -171,7 +178,7 @@ export class ObjectStoreBlobService implements BlobService {
         const { length } = data;
         await this.#budget.take(length, { signal });
         const copy = copyBytes(data); // it is only lent
-        const upload = limit(() => this.#putChunk(digest, copy, { signal }))
+        const upload = limit(() => this.#chunks.putIfAbsent(digest, copy, { signal }))
           .catch((error) => {
             failure ??= { error };
           })
@@ -198,20 +205,9 @@ export class ObjectStoreBlobService implements BlobService {
     if (data.length > this.#averageChunkSize / 2) {
       await putBlob(this, data, options);
     } else if (!(await this.#hasBlob(digest, options))) {
-      if (data.length > 0) await this.#sendChunk(digest, data, options);
+      if (data.length > 0) await this.#chunks.put(digest, data, options);
       await this.#sendBlob(digest, [], options);
     }
-  }
-
-  async #putChunk(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
-    if (!(await this.#hasChunk(digest, options))) await this.#sendChunk(digest, data, options);
-  }
-
-  async #sendChunk(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
-    const params = { [constants.ZSTD_c_compressionLevel]: this.#level };
-    const frame = await compress(data, { params });
-    await this.#store.put(chunkKey(digest), frame, options);
-    this.#damaged.delete(digest.hex);
   }
 
   async #putBlob(
@@ -232,69 +228,135 @@ export class ObjectStoreBlobService implements BlobService {
         create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
       ),
     });
-    await this.#store.put(blobKey(digest), toBinary(StatBlobResponseSchema, message), options);
-    this.#damaged.delete(digest.hex);
+    const bytes = toBinary(StatBlobResponseSchema, message);
+    if (bytes.length > MAX_LIST_BYTES) {
+      throw new CastoreError(
+        "resource_exhausted",
+        `Cannot store blob ${digest}: expected a list of chunks of at most ${MAX_LIST_BYTES} bytes, ` +
+          `found ${bytes.length}. Larger chunks make it shorter`,
+      );
+    }
+    await this.#store.put(blobKey(digest), bytes, options);
+    this.#faults.delete(digest.hex);
   }
 
   async #hasBlob(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
     options?.signal?.throwIfAborted();
-    if (this.#damaged.has(digest.hex)) return false;
+    if (this.#chunks.isLost(digest) && !(await this.#chunks.has(digest, options))) return false;
+    if (this.#faults.has(digest.hex)) {
+      return (await this.#chunkList(digest, options)) !== undefined;
+    }
     return (await this.#store.head(blobKey(digest), options)) !== undefined;
   }
 
-  async #hasChunk(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    options?.signal?.throwIfAborted();
-    if (this.#damaged.has(digest.hex)) return false;
-    return (await this.#store.head(chunkKey(digest), options)) !== undefined;
-  }
-
-  /** The chunks of a blob, none if it is one chunk or empty; `undefined` if there is no such blob. */
-  async #chunkList(
-    digest: B3Digest,
-    options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
-    if (this.#damaged.has(digest.hex)) return undefined;
+  /** The list of chunks of a blob; `undefined` if there is no such blob, or it cannot be read. */
+  async #chunkList(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
     const object = await this.#store.get(blobKey(digest), { signal: options?.signal });
     if (object === undefined) return undefined;
-    const bytes = await collectBytes(object);
+    const bytes = await collectAtMost(object, MAX_LIST_BYTES);
+    const hex = bytes === undefined ? "" : B3Digest.of(bytes).hex;
+    const fault = this.#faults.get(digest.hex);
+    if (fault !== undefined) {
+      if (fault.list === hex && !(await this.#isHealed(fault, options))) return undefined;
+      this.#faults.delete(digest.hex);
+    }
     try {
-      return fromBinary(StatBlobResponseSchema, bytes).chunks.map(({ digest, size }) => ({
-        digest: B3Digest.fromBytes(digest),
-        size: chunkSize(size),
-      }));
+      return { chunks: parseChunks(bytes), hex };
     } catch (error) {
-      this.#lost(digest, `its list of chunks is damaged: ${(error as Error).message}`);
+      this.#loseBlob(
+        digest,
+        { list: hex },
+        `its list of chunks is damaged: ${(error as Error).message}`,
+      );
       return undefined;
     }
   }
 
-  /**
-   * A chunk, verified; `undefined` if it is not there.
-   *
-   * @param maxSize how long it can be: a frame that gives more is damaged
-   * @throws CastoreError `data_loss` for a damaged one
-   */
-  async #getChunk(
-    digest: B3Digest,
-    maxSize: number,
-    options?: AbortOptions,
-  ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    const object = await this.#store.get(chunkKey(digest), { signal: options?.signal });
-    if (object === undefined) return undefined;
-    const frame = await collectBytes(object);
-    const data = await decompress(frame, { maxOutputLength: Math.max(maxSize, 1) }).catch(
-      () => undefined, // whatever is wrong with it, these are not the bytes that were put
-    );
-    if (data !== undefined && B3Digest.of(data).equals(digest)) return data;
-    throw this.#lost(digest, `object "${chunkKey(digest)}" in ${this.#store.name} is damaged`);
+  /** Whether what is wrong with a blob has been put right, although its list is the same. */
+  async #isHealed({ chunk }: Fault, options?: AbortOptions): Promise<boolean> {
+    if (chunk === undefined) return false;
+    const found = await this.#chunks.get(chunk.digest, chunk.size, options);
+    return found instanceof Uint8Array && found.length === chunk.size;
   }
 
-  /** Notes that something cannot be read any more, so that putting it again heals. */
-  #lost(digest: B3Digest, reason: string): CastoreError {
-    this.#damaged.add(digest.hex);
-    const message = `Cannot read ${digest}: ${reason}`;
-    this.#onCorrupt(message);
+  /** Reads a blob by its list of chunks. */
+  #readList(digest: B3Digest, list: ChunkList, options?: ReadOptions): AsyncIterable<Uint8Array> {
+    const { chunks, hex } = list;
+    const fetch = async (chunk: ChunkMeta, options?: AbortOptions) => {
+      const found = await this.#chunks.get(chunk.digest, chunk.size, options);
+      if (found instanceof Uint8Array) {
+        if (found.length === chunk.size) return found;
+        const reason = `chunk ${chunk.digest} has ${found.length} bytes, listed are ${chunk.size}`;
+        throw this.#loseBlob(digest, { list: hex, chunk }, reason);
+      }
+      // If it is longer, the list may be wrong, or the chunk: both are put anew.
+      this.#chunks.lose(chunk.digest, found);
+      const reason = `chunk ${chunk.digest} is ${found}`;
+      throw this.#loseBlob(digest, { list: hex, chunk }, reason);
+    };
+    const stream = readChunked(chunks, fetch, options);
+    const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
+    const { offset = 0, length = size } = options ?? {};
+    if (offset > 0 || length < size) return stream;
+    const fail = (found: B3Digest) => {
+      return this.#loseBlob(digest, { list: hex }, `its chunks make up ${found}`);
+    };
+    return verified(stream, { digest, size, fail });
+  }
+
+  /** A blob of one length; `undefined` if it is absent, damaged or of another. */
+  async #readOfSize(blob: ChunkMeta, options?: AbortOptions): Promise<Uint8Array | undefined> {
+    const { digest, size } = blob;
+    const found = await this.#chunks.get(digest, Math.min(size, MAX_CHUNK_BYTES), options);
+    if (found instanceof Uint8Array) return found.length === size ? found : undefined;
+    if (found === "longer") return undefined;
+    if (found === "damaged") this.#chunks.lose(digest, found);
+    // Without the chunk, what is left is a blob of several, or none.
+    const read: BlobService["read"] = async (digest, options) => {
+      const list = await this.#chunkList(digest, options);
+      if (list === undefined) return undefined;
+      if (list.chunks.length > 0) return this.#readList(digest, list, options);
+      if (digest.equals(EMPTY)) return readChunked([], () => Promise.reject(), options);
+      throw this.#chunks.lose(digest, found);
+    };
+    return await readWhole({ read }, blob, options);
+  }
+
+  /** Notes that a blob cannot be read any more, so that putting it again heals. */
+  #loseBlob(digest: B3Digest, fault: Fault, reason: string): CastoreError {
+    const message = `Cannot read blob ${digest} in ${this.#store.name}: ${reason}`;
+    if (!this.#faults.has(digest.hex)) this.#onCorrupt(message);
+    this.#faults.set(digest.hex, fault);
     return new CastoreError("data_loss", message);
+  }
+}
+
+/**
+ * Checks the bytes of a whole blob against its digest. The last of them are not handed out if it is another, so
+ * that nobody takes it for the blob.
+ *
+ * @param expected.fail makes the error to throw then
+ */
+async function* verified(
+  stream: AsyncIterable<Uint8Array>,
+  expected: { digest: B3Digest; size: number; fail: (found: B3Digest) => CastoreError },
+): AsyncGenerator<Uint8Array> {
+  const hasher = blake3.createHasher();
+  let size = 0;
+  let isHashed = false;
+  try {
+    for await (const data of stream) {
+      hasher.update(data);
+      size += data.length;
+      if (size === expected.size) {
+        isHashed = true;
+        const found = B3Digest.fromBytes(hasher.digest());
+        if (!found.equals(expected.digest)) throw expected.fail(found);
+      }
+      yield data;
+    }
+  } finally {
+    if (!isHashed) hasher.digest(); // frees it
   }
 }
 
@@ -302,11 +364,13 @@ function blobKey(digest: B3Digest): string {
   return objectKey("blobs", digest);
 }
 
-function chunkKey(digest: B3Digest): string {
-  return objectKey("chunks", digest);
-}
-
-function chunkSize(size: bigint): number {
-  if (size <= BigInt(MAX_CHUNK_BYTES)) return Number(size);
-  throw new CastoreError("data_loss", `it has a chunk of ${size} bytes`);
+/** @throws Error that says what is wrong with a list of chunks; `undefined` is one that is too long */
+function parseChunks(bytes: Uint8Array | undefined): readonly ChunkMeta[] {
+  if (bytes === undefined) throw new Error(`it has more than ${MAX_LIST_BYTES} bytes`);
+  return fromBinary(StatBlobResponseSchema, bytes).chunks.map(({ digest, size }) => {
+    if (size > 0n && size <= BigInt(MAX_CHUNK_BYTES)) {
+      return { digest: B3Digest.fromBytes(digest), size: Number(size) };
+    }
+    throw new Error(`it has a chunk of ${size} bytes`);
+  });
 }

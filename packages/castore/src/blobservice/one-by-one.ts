@@ -50,7 +50,7 @@ export function putOneByOne(
 
 /** A blob of one length; `undefined` if it is absent, damaged or of another. Never holds more. */
 export async function readWhole(
-  service: BlobService,
+  service: Pick<BlobService, "read">,
   { digest, size }: ChunkMeta,
   options?: AbortOptions,
 ): Promise<Uint8Array | undefined> {
