@@ -37,7 +37,7 @@ export class BlobFill {
   readonly over: Promise<void>;
 
   /**
-   * @param onFailure is told why the blob is not in `near` afterwards
+   * @param onFailure is told why the blob is not in `near` afterwards, or cannot be read there
    * @param signal ends it
    */
   constructor(
@@ -73,7 +73,7 @@ export class BlobFill {
         yield data;
       } else if (this.#state === "stored" || this.#state === "failed") {
         if (this.#state === "stored" && at >= this.#copied) return;
-        yield* await this.#rest(at, end);
+        yield* this.#rest(at, end);
         return;
       } else if (this.#state === "copied" && at >= this.#copied) {
         return;
@@ -83,12 +83,27 @@ export class BlobFill {
     }
   }
 
-  async #rest(offset: number, end: number): Promise<AsyncIterable<Uint8Array>> {
+  /** Reads what is left of the blob from the service that has it. The near one may have lost it by now. */
+  async *#rest(offset: number, end: number): AsyncGenerator<Uint8Array> {
     this.#signal.throwIfAborted();
-    const service = this.#state === "stored" ? this.#near : this.#far;
-    const stream = await service.read(this.#digest, { offset, length: end - offset });
-    if (stream !== undefined) return stream;
-    throw new CastoreError("data_loss", `Cannot read blob ${this.#digest}: it is gone`);
+    let at = offset;
+    if (this.#state === "stored") {
+      try {
+        const stream = await this.#near.read(this.#digest, { offset, length: end - offset });
+        for await (const data of stream ?? []) {
+          at += data.length;
+          yield data;
+        }
+        if (stream !== undefined) return;
+      } catch (error) {
+        this.#onFailure(error);
+      }
+    }
+    const rest = await this.#far.read(this.#digest, { offset: at, length: end - at });
+    if (rest === undefined) {
+      throw new CastoreError("data_loss", `Cannot read blob ${this.#digest}: it is gone`);
+    }
+    yield* rest;
   }
 
   async #run(stream: AsyncIterable<Uint8Array>): Promise<void> {
