@@ -50,8 +50,13 @@ export function objectStoreSuite(name: string, { createPair }: ObjectStoreSuiteO
       await other[Symbol.asyncDispose]();
     });
 
-    async function upload(key: string, data: Uint8Array, ifAbsent = false): Promise<boolean> {
-      await using upload = store.openUpload(key, { ifAbsent });
+    async function upload(
+      key: string,
+      data: Uint8Array,
+      ifAbsent = false,
+      to = store,
+    ): Promise<boolean> {
+      await using upload = to.openUpload(key, { ifAbsent });
       for (let at = 0; at < data.length; at += 3_000_000) {
         await upload.write(data.subarray(at, at + 3_000_000));
       }
@@ -122,6 +127,19 @@ export function objectStoreSuite(name: string, { createPair }: ObjectStoreSuiteO
       expect(await Promise.all(puts)).not.toContain(false);
       expect(Buffer.compare((await read(store, "k"))!, data)).toBe(0);
     });
+
+    it.each([false, true])(
+      "takes the same object from many uploads at the same time (if it is absent: %s)",
+      async (ifAbsent) => {
+        const data = LARGE.subarray(0, 100_000);
+        const uploads = Array.from({ length: 16 }, (_, i) =>
+          upload("k", data, ifAbsent, i % 2 ? store : other),
+        );
+        const stored = (await Promise.all(uploads)).filter((isStored) => isStored);
+        expect(stored.length).toBe(ifAbsent ? 1 : uploads.length);
+        expect(Buffer.compare((await read(store, "k"))!, data)).toBe(0);
+      },
+    );
 
     it("lists keys in order, by prefix, and from one on", async () => {
       const keys = ["a-b/c", "a.b", "a/b", "a/b-c", "a/c/d", "a0", "b/a", "b/b"];

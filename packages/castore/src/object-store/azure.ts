@@ -123,13 +123,15 @@ export class AzureObjectStore implements ObjectStore {
       const stop = new AbortController();
       const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
       const settings = { ...ifAbsent(options), abortSignal: AbortSignal.any(signals) };
-      const done = this.#request("store", key, options, () =>
-        unlessPresent(
-          () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings),
-          statusOf,
-          PRESENT,
-        ),
-      );
+      const send = () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings);
+      const done = this.#request("store", key, options, async () => {
+        try {
+          return await unlessPresent(send, statusOf, PRESENT);
+        } catch (error) {
+          if (!(await this.#isOvertaken(key, error, options))) throw error;
+          return options?.ifAbsent !== true; // as if it had been stored first, and replaced
+        }
+      });
       // Blocks that are not committed are seen by nobody, and the service drops them after a week.
       return { done, abort: async () => stop.abort() };
     });
@@ -160,6 +162,12 @@ export class AzureObjectStore implements ObjectStore {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The library keeps no connections that could be ended.
+  }
+
+  /** Whether an upload failed because somebody else stored the object, which drops the blocks of all others. */
+  async #isOvertaken(key: string, error: unknown, options?: AbortOptions): Promise<boolean> {
+    const { code } = error as { code?: string };
+    return code === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
   }
 
   #blob(key: string): BlockBlobClient {
