@@ -7,9 +7,9 @@ import {
 } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import { type BlobServiceSuiteOptions, blobServiceSuite } from "../src/index.ts";
+import { CLOUDS } from "./clouds.ts";
 import { ConnectBlobService } from "./connect-blob-service.ts";
 import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
-import { describeWithS3 } from "./s3.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const capabilities = { chunks: true };
@@ -113,13 +113,15 @@ blobServiceSuite("CombinedBlobService of packs and a gRPC server", {
   capabilities,
 });
 
-describeWithS3("ObjectStoreBlobService over S3", (bucket) => {
-  blobServiceSuite("ObjectStoreBlobService", {
-    create: () => openBlobService(`objectstore+${bucket()}`),
-    async createPair() {
-      const address = `objectstore+${bucket()}`;
-      return [await openBlobService(address), await openBlobService(address)];
-    },
-    capabilities: { ...capabilities, keepsChunks: true },
+for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
+  describeWithCloud(`an object store of ${cloud}`, (newBucket) => {
+    blobServiceSuite(`ObjectStoreBlobService over ${cloud}`, {
+      create: async () => await openBlobService(`objectstore+${await newBucket()}`),
+      async createPair() {
+        const address = `objectstore+${await newBucket()}`;
+        return [await openBlobService(address), await openBlobService(address)];
+      },
+      capabilities: { ...capabilities, keepsChunks: true },
+    });
   });
-});
+}

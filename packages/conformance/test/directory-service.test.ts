@@ -6,8 +6,8 @@ import {
 } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "../src/index.ts";
+import { CLOUDS } from "./clouds.ts";
 import { disposingOf, overGrpc, pairOverGrpc, SERVED_BY, type Served } from "./grpc-over.ts";
-import { describeWithS3 } from "./s3.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
 const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
@@ -83,12 +83,14 @@ directoryServiceSuite("CacheDirectoryService of SQLite and a gRPC server", {
   },
 });
 
-describeWithS3("ObjectStoreDirectoryService over S3", (bucket) => {
-  directoryServiceSuite("ObjectStoreDirectoryService", {
-    create: () => openDirectoryService(`objectstore+${bucket()}`),
-    async createPair() {
-      const address = `objectstore+${bucket()}`;
-      return [await openDirectoryService(address), await openDirectoryService(address)];
-    },
+for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
+  describeWithCloud(`an object store of ${cloud}`, (newBucket) => {
+    directoryServiceSuite(`ObjectStoreDirectoryService over ${cloud}`, {
+      create: async () => await openDirectoryService(`objectstore+${await newBucket()}`),
+      async createPair() {
+        const address = `objectstore+${await newBucket()}`;
+        return [await openDirectoryService(address), await openDirectoryService(address)];
+      },
+    });
   });
-});
+}
