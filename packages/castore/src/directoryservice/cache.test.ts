@@ -105,6 +105,15 @@ describe("CacheDirectoryService", () => {
     expect(digests).toHaveLength(TREE.length);
   });
 
+  it("takes a tree from the far half that the near one loses when its root was found", async () => {
+    const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
+    await put(near);
+    await put(far);
+    near.getRecursive = async function* () {};
+    await using service = new CacheDirectoryService({ near, far, onWarning: () => undefined });
+    expect(await count(service, ROOT)).toBe(TREE.length);
+  });
+
   it("has stored nothing near that is not far when the far half fails", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     const open = far.openPutter.bind(far);

@@ -48,7 +48,7 @@ export class CacheDirectoryService implements DirectoryService {
           yielded.add(encodeDirectory(directory).digest.hex);
           yield directory;
         }
-        return;
+        if (yielded.size > 0) return; // else it has lost the tree since it was asked
       } catch (error) {
         options?.signal?.throwIfAborted();
         this.#tiers.warn(`read the tree below ${digest} from`, error);
