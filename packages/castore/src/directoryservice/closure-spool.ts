@@ -89,10 +89,17 @@ export class ClosureSpool implements Disposable {
   }
 
   #visit(digest: B3Digest): { digest: B3Digest; children: B3Digest[] } {
-    const entries = this.get(digest)?.entries ?? [];
-    const children = entries.flatMap(({ node }) =>
-      node.type === "directory" ? [node.digest] : [],
-    );
+    const directory = this.get(digest);
+    const children = directory === undefined ? [] : childrenOf(directory);
     return { digest, children };
   }
+}
+
+/** The directories that one refers to, each once. */
+export function childrenOf({ entries }: Directory): B3Digest[] {
+  const children = new Map<string, B3Digest>();
+  for (const { node } of entries) {
+    if (node.type === "directory") children.set(node.digest.hex, node.digest);
+  }
+  return [...children.values()];
 }

@@ -32,7 +32,8 @@ export interface DirectoryService extends AsyncDisposable {
 
 /**
  * Takes the directories of one tree, from the leaves to the root. One call at a time. A putter that
- * is disposed before it was closed, cancelled or failed leaves nothing that can be read.
+ * is disposed before it was closed, cancelled or failed leaves nothing that can be read; where closing it
+ * failed, whole trees below the root may stay, and be read by their own digests.
  */
 export interface DirectoryPutter extends AsyncDisposable {
   /**

@@ -1,9 +1,6 @@
-import { pipeline } from "node:stream";
-import { createZstdCompress } from "node:zlib";
-import pLimit from "p-limit";
-import { collectBytes, concatBytes, copyBytes } from "../bytes.ts";
-import { decodeDirectory, decodeDirectoryOf, encodeDirectory } from "../convert.ts";
-import { decompress } from "../decompress.ts";
+import { ByteBudget } from "../byte-budget.ts";
+import { collectAtMost } from "../bytes.ts";
+import { decodeDirectoryOf, encodeDirectory } from "../convert.ts";
 import { B3Digest } from "../digest.ts";
 import type { Directory } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
@@ -11,11 +8,12 @@ import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import { objectKey } from "../object-store/digest-key.ts";
 import type { ObjectStore } from "../object-store/object-store.ts";
 import type { AbortOptions } from "../options.ts";
-import { ClosureSpool } from "./closure-spool.ts";
+import { ClosureSpool, childrenOf } from "./closure-spool.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
 import { RootToLeavesValidator } from "./order-validator.ts";
 import { StagedTree } from "./staged-tree.ts";
 import { traverseDirectory } from "./traverse.ts";
+import { decodeTree, encodeTree } from "./tree-format.ts";
 
 /** Options of {@link ObjectStoreDirectoryService}. */
 export interface ObjectStoreDirectoryOptions {
@@ -25,23 +23,41 @@ export interface ObjectStoreDirectoryOptions {
   onCorrupt?: (message: string) => void;
 }
 
-/** How many objects are sent at the same time. */
-const UPLOADS = 32;
+/** How many requests are made at the same time for one tree. */
+const REQUESTS = 32;
 
-/** A message in a tree has this many bytes before it, which say how long it is. */
-const LENGTH_BYTES = 4;
+/** How many bytes of directories are sent at the same time. */
+const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
+
+/** A directory that is to be sent. */
+interface Upload {
+  readonly digest: B3Digest;
+  readonly length: number;
+  readonly children: readonly B3Digest[];
+  /** Those that refer to it, which are sent after it. */
+  readonly parents: Upload[];
+  /** How many of those that it refers to are not sent yet. */
+  waitsFor: number;
+}
 
 /**
  * Keeps directories in an object store. `dirs/b3/<4 hex>/<hex>` is a tree, under the digest of its root, in the
  * layout of tvix: zstd of its directories from the root to the leaves, each after its length. So that
- * every other directory of the tree is found too, `dirs-inner/b3/<4 hex>/<hex>` is one of those: the digest
- * of the root, and the directory. See docs/formats.md.
+ * every directory of the tree is found by its own digest, `dirs-inner/b3/<4 hex>/<hex>` is one of them: the
+ * digest of the root, and the directory. See docs/formats.md.
  *
- * Below the root of a tree that tvix wrote, directories are only found through the root.
+ * The leaves are stored first, the tree after all of them but the root, and the root last: whatever is found is whole
+ * at every instant, and what is below a directory that was stored before is not looked at again. A tree of which
+ * storing fails leaves such parts of it that are whole.
+ *
+ * Below the root of a tree that tvix wrote, directories are only found through the root, until it is put again.
  */
 export class ObjectStoreDirectoryService implements DirectoryService {
   readonly #store: ObjectStore;
   readonly #onCorrupt: (message: string) => void;
+  readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
+  /** Keys of objects that were found damaged, or missing from a tree, and were not put since. */
+  readonly #lost = new Set<string>();
 
   constructor({ store, onCorrupt }: ObjectStoreDirectoryOptions) {
     this.#store = store;
@@ -50,30 +66,25 @@ export class ObjectStoreDirectoryService implements DirectoryService {
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     options?.signal?.throwIfAborted();
-    // Which of the two it is cannot be told, and one after the other takes twice as long.
-    const [root, inner] = await Promise.all([
-      this.#first(digest, options),
-      this.#inner(digest, options),
-    ]);
-    return root ?? inner?.directory;
+    return (
+      (await this.#getInner(digest, options))?.directory ?? (await this.#getRoot(digest, options))
+    );
   }
 
   async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
     options?.signal?.throwIfAborted();
-    const tree = await this.#openTree(digest, options);
-    if (tree !== undefined) {
-      yield* tree;
-      return;
+    let begun = false;
+    try {
+      for await (const directory of this.#readTree(digest, options)) {
+        begun = true;
+        yield directory;
+      }
+      if (begun) return;
+    } catch (error) {
+      if (begun || !isDataLoss(error)) throw error; // a root that cannot be read is absent
     }
-    const inner = await this.#inner(digest, options);
-    if (inner === undefined) return;
-    const around = await this.#openTree(inner.root, options);
-    if (around === undefined) {
-      throw this.#lost(`directory ${digest}: the tree ${inner.root} that it is in is not there`);
-    }
-    using spool = new ClosureSpool();
-    for await (const directory of around) spool.add(encodeDirectory(directory));
-    yield* traverseDirectory(async (digest) => spool.get(digest), digest, options);
+    const inner = await this.#getInner(digest, options);
+    if (inner !== undefined) yield* this.#readBelow(digest, inner, options);
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {
@@ -96,99 +107,190 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     await this.#store[Symbol.asyncDispose]();
   }
 
-  /** Stores the tree first: what is found by a directory in it is whole. */
   async #commit(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
-    await using upload = this.#store.openUpload(treeKey(root), options);
-    for await (const data of compressed(spool.rootFirst(root))) await upload.write(data);
-    await upload.close();
+    const uploads = await this.#findAbsent(root, spool, options);
+    const isTreeThere = await this.#has(treeKey(root), options);
+    const rootUpload = uploads.get(root.hex);
+    uploads.delete(root.hex);
+    for (const upload of uploads.values()) {
+      const children = upload.children.flatMap(({ hex }) => uploads.get(hex) ?? []);
+      upload.waitsFor = children.length;
+      for (const child of children) child.parents.push(upload);
+    }
+    const isReady = ({ waitsFor }: Upload) => waitsFor === 0;
+    const ready = uploads.values().filter(isReady).toArray();
+    await drain(ready, async (upload) => {
+      await this.#putInner(root, upload, spool, options);
+      for (const parent of upload.parents) parent.waitsFor -= 1;
+      ready.push(...upload.parents.filter(isReady));
+    });
+    if (!isTreeThere) await this.#putTree(root, spool, options);
+    if (rootUpload !== undefined) await this.#putInner(root, rootUpload, spool, options);
+  }
 
-    const limit = pLimit(UPLOADS);
-    const uploads = new Set<Promise<unknown>>();
-    try {
-      for (const directory of spool.rootFirst(root)) {
-        options?.signal?.throwIfAborted();
-        const { digest, bytes } = encodeDirectory(directory);
-        if (digest.equals(root)) continue;
-        const data = Buffer.concat([root.bytes, bytes]);
-        const put = limit(() => this.#store.put(innerKey(digest), data, options)).finally(() =>
-          uploads.delete(put),
-        );
-        uploads.add(put);
-        if (uploads.size >= UPLOADS) await Promise.race(uploads);
+  /** The directories of a tree that are not stored yet, by digest. Everything below one that is, is too. */
+  async #findAbsent(
+    root: B3Digest,
+    spool: ClosureSpool,
+    options?: AbortOptions,
+  ): Promise<Map<string, Upload>> {
+    const absent = new Map<string, Upload>();
+    const met = new Set([root.hex]);
+    const queue = [root];
+    await drain(queue, async (digest) => {
+      const isStored = await this.#has(innerKey(digest), options);
+      if (isStored && this.#lost.size === 0) return; // what was lost may be anywhere below
+      const directory = spool.get(digest)!;
+      const children = childrenOf(directory);
+      if (!isStored) {
+        const { length } = encodeDirectory(directory).bytes;
+        absent.set(digest.hex, { digest, length, children, parents: [], waitsFor: 0 });
       }
-      await Promise.all(uploads);
+      for (const child of children) {
+        if (met.has(child.hex)) continue;
+        met.add(child.hex);
+        queue.push(child);
+      }
+    });
+    return absent;
+  }
+
+  async #putInner(
+    root: B3Digest,
+    { digest, length }: Upload,
+    spool: ClosureSpool,
+    options?: AbortOptions,
+  ): Promise<void> {
+    await this.#budget.take(length, options);
+    try {
+      const data = Buffer.concat([root.bytes, encodeDirectory(spool.get(digest)!).bytes]);
+      await this.#store.put(innerKey(digest), data, options);
+      this.#lost.delete(innerKey(digest));
     } finally {
-      await Promise.allSettled(uploads);
+      this.#budget.release(length);
     }
   }
 
+  async #putTree(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
+    await using upload = this.#store.openUpload(treeKey(root), options);
+    for await (const data of encodeTree(spool.rootFirst(root))) await upload.write(data);
+    await upload.close();
+    this.#lost.delete(treeKey(root));
+  }
+
+  async #has(key: string, options?: AbortOptions): Promise<boolean> {
+    options?.signal?.throwIfAborted();
+    return !this.#lost.has(key) && (await this.#store.head(key, options)) !== undefined;
+  }
+
   /** The root of a tree; `undefined` if there is none of that digest. */
-  async #first(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+  async #getRoot(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     try {
-      for await (const directory of (await this.#openTree(digest, options)) ?? []) return directory;
+      for await (const directory of this.#readTree(digest, options)) return directory;
     } catch (error) {
-      if (!(error instanceof CastoreError) || error.code !== "data_loss") throw error;
+      if (!isDataLoss(error)) throw error;
     }
     return undefined;
   }
 
-  /** A directory below the root of a tree, and that root; `undefined` if none is known. */
-  async #inner(
-    digest: B3Digest,
-    options?: AbortOptions,
-  ): Promise<{ root: B3Digest; directory: Directory } | undefined> {
-    const object = await this.#store.get(innerKey(digest), options);
+  /** A directory that is an object of its own; `undefined` if there is none of that digest. */
+  async #getInner(digest: B3Digest, options?: AbortOptions): Promise<InnerDirectory | undefined> {
+    const key = innerKey(digest);
+    const object = await this.#store.get(key, { signal: options?.signal });
     if (object === undefined) return undefined;
-    const bytes = await collectBytes(object);
+    const bytes = await collectAtMost(object, B3Digest.LENGTH + MAX_MESSAGE_BYTES);
     try {
+      if (bytes === undefined) throw new CastoreError("data_loss", "it is too long");
       const root = B3Digest.fromBytes(bytes.subarray(0, B3Digest.LENGTH));
       return { root, directory: decodeDirectoryOf(digest, bytes.subarray(B3Digest.LENGTH)) };
     } catch (error) {
-      if (!(error instanceof CastoreError)) throw error;
-      this.#lost(`directory ${digest}: ${error.message}`);
+      if (!isWrongData(error)) throw error;
+      this.#lose(key, error);
       return undefined;
     }
   }
 
-  /** Begins to read a tree; `undefined` if there is none with that root. */
-  async #openTree(
-    root: B3Digest,
-    options?: AbortOptions,
-  ): Promise<AsyncGenerator<Directory> | undefined> {
-    const object = await this.#store.get(treeKey(root), { signal: options?.signal });
-    return object && this.#readTree(root, object, options);
-  }
-
-  async *#readTree(
-    root: B3Digest,
-    object: AsyncIterable<Uint8Array>,
+  /** Reads a directory and everything below it, from the tree that it is in as far as that can be read. */
+  async *#readBelow(
+    digest: B3Digest,
+    { root, directory }: InnerDirectory,
     options?: AbortOptions,
   ): AsyncGenerator<Directory> {
+    using spool = new ClosureSpool();
+    spool.add(encodeDirectory(directory));
+    if (!root.equals(digest) && childrenOf(directory).length > 0) {
+      try {
+        for await (const found of this.#readTree(root, options)) spool.add(encodeDirectory(found));
+      } catch (error) {
+        if (!isDataLoss(error)) throw error;
+      }
+    }
+    const get = async (digest: B3Digest) => {
+      const found = spool.get(digest) ?? (await this.#getInner(digest, options))?.directory;
+      if (found === undefined) this.#lost.add(innerKey(digest));
+      return found;
+    };
+    yield* traverseDirectory(get, digest, options);
+  }
+
+  /** Reads a tree; nothing if there is none with that root. */
+  async *#readTree(root: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+    const key = treeKey(root);
+    const object = await this.#store.get(key, { signal: options?.signal });
+    if (object === undefined) return;
     const validator = new RootToLeavesValidator(root);
     try {
-      for await (const message of messages(decompress(object, "zstd", options))) {
-        const directory = decodeDirectory(message);
+      for await (const directory of decodeTree(object, options)) {
         validator.add(encodeDirectory(directory));
         options?.signal?.throwIfAborted();
         yield directory;
       }
       validator.finish();
     } catch (error) {
-      const isData = error instanceof CastoreError && DATA_ERRORS.has(error.code);
-      if (!isData) throw error;
-      throw this.#lost(`tree ${root}: ${error.message}`, error);
+      if (!isWrongData(error)) throw error;
+      throw this.#lose(key, error);
     }
   }
 
-  #lost(what: string, cause?: Error): CastoreError {
-    const message = `Cannot read ${what} (in ${this.#store.name})`;
+  /** Notes that an object cannot be read, so that it is put again with its tree. */
+  #lose(key: string, cause: Error): CastoreError {
+    const message = `Cannot read object "${key}" in ${this.#store.name}: ${cause.message}`;
     this.#onCorrupt(message);
+    this.#lost.add(key);
     return new CastoreError("data_loss", message, { cause });
   }
 }
 
-/** What parsing and checking throws for bytes that are not those that were stored. */
-const DATA_ERRORS: ReadonlySet<string> = new Set(["invalid_argument", "data_loss"]);
+/** A directory, and the root of a tree that it is in. */
+interface InnerDirectory {
+  readonly root: B3Digest;
+  readonly directory: Directory;
+}
+
+function isDataLoss(error: unknown): boolean {
+  return error instanceof CastoreError && error.code === "data_loss";
+}
+
+/** Whether parsing or checking threw it, for bytes that are not those that were stored. */
+function isWrongData(error: unknown): error is CastoreError {
+  return isDataLoss(error) || (error instanceof CastoreError && error.code === "invalid_argument");
+}
+
+/** Makes a request for each item of a queue, to which requests add more, many at the same time. */
+async function drain<T>(queue: T[], request: (item: T) => Promise<void>): Promise<void> {
+  const running = new Set<Promise<void>>();
+  try {
+    while (queue.length > 0 || running.size > 0) {
+      while (queue.length > 0 && running.size < REQUESTS) {
+        const done = request(queue.pop()!).finally(() => running.delete(done));
+        running.add(done);
+      }
+      await Promise.race(running);
+    }
+  } finally {
+    await Promise.allSettled(running);
+  }
+}
 
 function treeKey(root: B3Digest): string {
   return objectKey("dirs", root);
@@ -196,55 +298,4 @@ function treeKey(root: B3Digest): string {
 
 function innerKey(digest: B3Digest): string {
   return objectKey("dirs-inner", digest);
-}
-
-function compressed(directories: Iterable<Directory>): AsyncIterable<Uint8Array> {
-  // What fails on the way is thrown where the last of them is read.
-  return pipeline(delimited(directories), createZstdCompress(), () => undefined);
-}
-
-async function* delimited(directories: Iterable<Directory>): AsyncGenerator<Uint8Array> {
-  for (const directory of directories) {
-    const { bytes } = encodeDirectory(directory);
-    const length = Buffer.alloc(LENGTH_BYTES);
-    length.writeUInt32BE(bytes.length);
-    yield Buffer.concat([length, bytes]);
-  }
-}
-
-/** The messages of which each comes after its length. They belong to whoever iterates. */
-async function* messages(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let rest = Buffer.alloc(0);
-  let needed = LENGTH_BYTES;
-  let isLength = true;
-  const parts: Uint8Array[] = [];
-  let have = 0;
-  for await (const data of stream) {
-    parts.push(data);
-    have += data.length;
-    if (have < needed) continue;
-    rest = Buffer.from(concatBytes(parts.splice(0)));
-    for (let at = 0; ; ) {
-      if (rest.length - at < needed) {
-        rest = rest.subarray(at);
-        break;
-      }
-      if (isLength) {
-        const length = rest.readUInt32BE(at);
-        if (length > MAX_MESSAGE_BYTES) {
-          throw new CastoreError("data_loss", `found a directory of ${length} bytes`);
-        }
-        at += LENGTH_BYTES;
-        needed = length;
-      } else {
-        yield copyBytes(rest.subarray(at, at + needed));
-        at += needed;
-        needed = LENGTH_BYTES;
-      }
-      isLength = !isLength;
-    }
-    parts.push(rest);
-    have = rest.length;
-  }
-  if (have > 0 || !isLength) throw new CastoreError("data_loss", "it breaks off");
 }

@@ -1,0 +1,83 @@
+import { pipeline } from "node:stream";
+import { createZstdCompress } from "node:zlib";
+import { concatBytes, copyBytes } from "../bytes.ts";
+import { decodeDirectory, encodeDirectory } from "../convert.ts";
+import { decompress } from "../decompress.ts";
+import type { Directory } from "../directory.ts";
+import { CastoreError } from "../errors.ts";
+import { MAX_MESSAGE_BYTES } from "../limits.ts";
+import type { AbortOptions } from "../options.ts";
+
+/** A message in a tree has this many bytes before it, which say how long it is. */
+const LENGTH_BYTES = 4;
+
+/**
+ * Encodes a tree as tvix does: one stream of zstd, in it each directory after its length, 4 bytes, big-endian.
+ *
+ * @param directories from the root to the leaves
+ */
+export function encodeTree(directories: Iterable<Directory>): AsyncIterable<Uint8Array> {
+  // What fails on the way is thrown where the last of them is read.
+  return pipeline(delimited(directories), createZstdCompress(), () => undefined);
+}
+
+async function* delimited(directories: Iterable<Directory>): AsyncGenerator<Uint8Array> {
+  for (const directory of directories) {
+    const { bytes } = encodeDirectory(directory);
+    const length = Buffer.alloc(LENGTH_BYTES);
+    length.writeUInt32BE(bytes.length);
+    yield Buffer.concat([length, bytes]);
+  }
+}
+
+/**
+ * Decodes a tree, of which one directory is in memory at a time. Nothing is checked but the form of each.
+ *
+ * Iterating throws CastoreError `data_loss` or `invalid_argument` for what is no tree, or breaks off; whatever
+ * the stream throws; `signal.reason` when cancelled.
+ */
+export async function* decodeTree(
+  stream: AsyncIterable<Uint8Array>,
+  options?: AbortOptions,
+): AsyncGenerator<Directory> {
+  for await (const message of messages(decompress(stream, "zstd", options))) {
+    yield decodeDirectory(message);
+  }
+}
+
+/** The messages of which each comes after its length. They belong to whoever iterates. */
+async function* messages(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let rest = Buffer.alloc(0);
+  let needed = LENGTH_BYTES;
+  let isLength = true;
+  const parts: Uint8Array[] = [];
+  let have = 0;
+  for await (const data of stream) {
+    parts.push(data);
+    have += data.length;
+    if (have < needed) continue;
+    rest = Buffer.from(concatBytes(parts.splice(0)));
+    for (let at = 0; ; ) {
+      if (rest.length - at < needed) {
+        rest = rest.subarray(at);
+        break;
+      }
+      if (isLength) {
+        const length = rest.readUInt32BE(at);
+        if (length > MAX_MESSAGE_BYTES) {
+          throw new CastoreError("data_loss", `found a directory of ${length} bytes`);
+        }
+        at += LENGTH_BYTES;
+        needed = length;
+      } else {
+        yield copyBytes(rest.subarray(at, at + needed));
+        at += needed;
+        needed = LENGTH_BYTES;
+      }
+      isLength = !isLength;
+    }
+    parts.push(rest);
+    have = rest.length;
+  }
+  if (have > 0 || !isLength) throw new CastoreError("data_loss", "it breaks off");
+}
