@@ -3,7 +3,7 @@ import { blobs } from "./subjects/blobs.ts";
 import { copy } from "./subjects/copy.ts";
 import { floor } from "./subjects/floor.ts";
 import type { ImportTrees } from "./subjects/import-steps.ts";
-import { calculateNar, narRender } from "./subjects/nar.ts";
+import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
 import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
 import { restic } from "./subjects/restic.ts";
@@ -54,6 +54,7 @@ function treeWorkload(trees: ImportTrees): Workload {
     copy(trees),
     tarZstd(trees),
     narRender(tree),
+    narIngest(tree),
     calculateNar(tree),
   ];
   return { name: tree.name, trees: changed ? [tree, changed] : [tree], subjects };

@@ -1,3 +1,5 @@
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import { runCommand } from "../measure.ts";
 import type { Place, Subject } from "../subject.ts";
 import type { Tree } from "../trees/tree.ts";
@@ -19,6 +21,32 @@ export function narRender(tree: Tree): Subject {
         command: ({ folder }) => clientCommand("render-nar", ...ours.addresses(folder)),
       },
     ],
+  };
+}
+
+/** Stores the NAR of a tree, which is a file, in the process that writes the stores. */
+export function narIngest(tree: Tree): Subject {
+  const nar = (folder: string) => join(folder, "tree.nar");
+  const step = (name: string) => ({
+    name,
+    reportsWork: true,
+    command: ({ folder }: Place) => {
+      const [blobs, directories] = ours.addresses(folder);
+      return clientCommand("ingest-nar", nar(folder), blobs, directories);
+    },
+  });
+  return {
+    name: "NAR ingest, direct",
+    needs: [],
+    profiled: true,
+    prepare: async ({ folder, socket }) => {
+      const source = join(folder, "source");
+      await mkdir(source);
+      await storeTree({ folder: source, socket }, tree);
+      await runCommand(clientCommand("render-nar", ...ours.addresses(source), nar(folder)));
+      await rm(source, { recursive: true });
+    },
+    steps: [step("first"), step("again")],
   };
 }
 

@@ -8,7 +8,17 @@ import {
   symlinkTarget,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { paddingLength } from "./wire.ts";
+import {
+  CLOSE,
+  DIRECTORY,
+  ENTRY,
+  ENTRY_NODE,
+  EXECUTABLE_FILE,
+  FILE,
+  NUMBER_LENGTH,
+  paddingLength,
+  SYMLINK,
+} from "./wire.ts";
 
 /** How deep directories may be in one another. */
 const MAX_DEPTH = 16_384;
@@ -54,23 +64,21 @@ export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
   let isNode = true;
   for (;;) {
     if (isNode) {
-      await expectToken(bytes, ["("]);
-      await expectToken(bytes, ["type"]);
-      const type = await expectToken(bytes, ["regular", "directory", "symlink"]);
+      const type = await readNodeHead(bytes);
       if (type === "directory") {
         if (open.length === MAX_DEPTH) {
           throw bytes.refusal(`expected directories at most ${MAX_DEPTH} deep`);
         }
-        yield { type: "directory" };
+        yield { type };
         open.push(undefined);
         isNode = false;
         continue;
       }
       if (type === "symlink") yield { type, target: await readTarget(bytes) };
-      else yield* readFile(bytes);
-      await expectToken(bytes, [")"]);
+      else yield* readFile(bytes, type === "executable");
+      await expectClose(bytes);
     } else {
-      if ((await expectToken(bytes, ["entry", ")"])) === "entry") {
+      if (await readEntryHead(bytes)) {
         const name = await readEntryName(bytes, open.at(-1));
         yield { type: "entry", name };
         open[open.length - 1] = name;
@@ -82,25 +90,58 @@ export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
     }
     // A node has ended: it is the root, or that of an entry.
     if (open.length === 0) break;
-    await expectToken(bytes, [")"]);
+    await expectClose(bytes);
     isNode = false;
   }
   await bytes.expectEnd();
 }
 
+// What always stands together has mostly come together, and is then looked at as a whole. Where it has not, or is
+// something else, it is read token by token, which tells where a rule is broken.
+
+/** Reads what stands before the target of a symlink, the length of a file or the entries of a directory. */
+async function readNodeHead(
+  bytes: ByteReader,
+): Promise<"directory" | "symlink" | "regular" | "executable"> {
+  if (bytes.takeIf(FILE)) return "regular";
+  if (bytes.takeIf(EXECUTABLE_FILE)) return "executable";
+  if (bytes.takeIf(DIRECTORY)) return "directory";
+  if (bytes.takeIf(SYMLINK)) return "symlink";
+  await expectToken(bytes, ["("]);
+  await expectToken(bytes, ["type"]);
+  const type = await expectToken(bytes, ["regular", "directory", "symlink"]);
+  if (type === "directory") return type;
+  if (type === "symlink") {
+    await expectToken(bytes, ["target"]);
+    return type;
+  }
+  if ((await expectToken(bytes, ["executable", "contents"])) === "contents") return type;
+  await expectToken(bytes, [""]);
+  await expectToken(bytes, ["contents"]);
+  return "executable";
+}
+
+/** Reads what stands before the name of an entry, or the end of the directory: then there is none. */
+async function readEntryHead(bytes: ByteReader): Promise<boolean> {
+  if (bytes.takeIf(ENTRY)) return true;
+  if (bytes.takeIf(CLOSE)) return false;
+  if ((await expectToken(bytes, ["entry", ")"])) === ")") return false;
+  await expectToken(bytes, ["("]);
+  await expectToken(bytes, ["name"]);
+  return true;
+}
+
+async function expectClose(bytes: ByteReader): Promise<void> {
+  if (!bytes.takeIf(CLOSE)) await expectToken(bytes, [")"]);
+}
+
 async function readTarget(bytes: ByteReader): Promise<SymlinkTarget> {
-  await expectToken(bytes, ["target"]);
   const at = bytes.offset;
   const target = await bytes.string(MAX_STRING, "the target of a symlink");
   return valid(bytes, at, () => symlinkTarget(target));
 }
 
-async function* readFile(bytes: ByteReader): AsyncGenerator<NarEvent> {
-  const executable = (await expectToken(bytes, ["executable", "contents"])) === "executable";
-  if (executable) {
-    await expectToken(bytes, [""]);
-    await expectToken(bytes, ["contents"]);
-  }
+async function* readFile(bytes: ByteReader, executable: boolean): AsyncGenerator<NarEvent> {
   const at = bytes.offset;
   const size = await bytes.length();
   if (size > BigInt(Number.MAX_SAFE_INTEGER)) {
@@ -116,8 +157,6 @@ async function readEntryName(
   bytes: ByteReader,
   before: PathComponent | undefined,
 ): Promise<PathComponent> {
-  await expectToken(bytes, ["("]);
-  await expectToken(bytes, ["name"]);
   const at = bytes.offset;
   const text = await bytes.string(MAX_STRING, "a name");
   const name = valid(bytes, at, () => pathComponent(text));
@@ -125,7 +164,7 @@ async function readEntryName(
     const rule = `expected a name that sorts behind ${quoteBytes(before)}`;
     throw bytes.refusal(`${rule}, found ${quoteBytes(name)}`, at);
   }
-  await expectToken(bytes, ["node"]);
+  if (!bytes.takeIf(ENTRY_NODE)) await expectToken(bytes, ["node"]);
   return name;
 }
 
@@ -172,6 +211,16 @@ class ByteReader implements AsyncDisposable {
     return new StoreError("invalid_argument", `Cannot read NAR: at byte ${at}: ${reason}`);
   }
 
+  /** Takes these bytes if they come next, and have come already. */
+  takeIf(expected: Buffer): boolean {
+    const end = this.#at + expected.length;
+    if (end > this.#data.length) return false;
+    if (this.#data.compare(expected, 0, expected.length, this.#at, end) !== 0) return false;
+    this.#at = end;
+    this.offset += expected.length;
+    return true;
+  }
+
   /** A string with what stands around it, in memory of its own. */
   async string(maxLength: number, what: string): Promise<Uint8Array> {
     const start = this.offset;
@@ -179,20 +228,24 @@ class ByteReader implements AsyncDisposable {
     if (length > BigInt(maxLength)) {
       throw this.refusal(`expected ${what} of at most ${maxLength} bytes, found ${length}`, start);
     }
-    const bytes = new Uint8Array(await this.#take(Number(length)));
+    await this.#need(Number(length));
+    const bytes = new Uint8Array(this.#take(Number(length)));
     await this.padding(bytes.length);
     return bytes;
   }
 
   /** An unsigned 64-bit integer. */
   async length(): Promise<bigint> {
-    return (await this.#take(8)).readBigUInt64LE();
+    await this.#need(NUMBER_LENGTH);
+    return this.#take(NUMBER_LENGTH).readBigUInt64LE();
   }
 
   /** The zeros that follow so many bytes. */
   async padding(length: number): Promise<void> {
     const at = this.offset;
-    const zeros = await this.#take(paddingLength(length));
+    const padding = paddingLength(length);
+    await this.#need(padding);
+    const zeros = this.#take(padding);
     const wrong = zeros.findIndex((byte) => byte !== 0);
     if (wrong >= 0)
       throw this.refusal(`expected zeros as padding, found ${zeros[wrong]}`, at + wrong);
@@ -223,17 +276,20 @@ class ByteReader implements AsyncDisposable {
     await this.#iterator.return?.();
   }
 
-  /** So many bytes, which are lent until others are taken. */
-  async #take(length: number): Promise<Buffer> {
-    if (this.#data.length - this.#at < length) {
-      const parts = [this.#data.subarray(this.#at)];
-      for (let have = parts[0]!.length; have < length; have += this.#data.length) {
-        parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // it was only lent
-        await this.#more(length - have);
-        parts.push(this.#data);
-      }
-      [this.#data, this.#at] = [Buffer.concat(parts), 0];
+  /** Waits until so many bytes have come. */
+  async #need(length: number): Promise<void> {
+    if (this.#data.length - this.#at >= length) return;
+    const parts = [this.#data.subarray(this.#at)];
+    for (let have = parts[0]!.length; have < length; have += this.#data.length) {
+      parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // it was only lent
+      await this.#more(length - have);
+      parts.push(this.#data);
     }
+    [this.#data, this.#at] = [Buffer.concat(parts), 0];
+  }
+
+  /** So many bytes, which have come, and are lent until others are waited for. */
+  #take(length: number): Buffer {
     const taken = this.#data.subarray(this.#at, this.#at + length);
     this.#at += length;
     this.offset += length;
