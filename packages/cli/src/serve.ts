@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { castoreServices } from "@tvix/castore/rpc";
-import { RenderingNarCalculationService } from "@tvix/store";
+import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceOptions } from "./addresses.ts";
@@ -28,7 +28,9 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
       ...castoreServices(services),
       ...storeServices({
         pathInfoService: services.pathInfoService,
-        narCalculationService: new RenderingNarCalculationService(services),
+        narCalculationService: new CachingNarCalculationService({
+          inner: new RenderingNarCalculationService(services),
+        }),
       }),
     ],
     logger,

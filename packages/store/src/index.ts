@@ -2,12 +2,23 @@ export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./com
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
 export { StoreError } from "./errors.ts";
 export { importNar, importPath } from "./import.ts";
+export {
+  type CachingNarCalculationOptions,
+  CachingNarCalculationService,
+} from "./nar/caching-nar-calculation-service.ts";
 export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest.ts";
 export { listNar, type NarListing, type NarListingNode } from "./nar/listing.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
 export { type NarEvent, readNar } from "./nar/reader.ts";
-export { type NarSources, renderNar } from "./nar/renderer.ts";
+export {
+  type NarPart,
+  type NarSources,
+  type RenderNarOptions,
+  renderNar,
+} from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
+export { type NarRange, SeekableNar } from "./nar/seekable.ts";
+export { NarSizes } from "./nar/sizes.ts";
 export { NarWriter } from "./nar/writer.ts";
 export { narInfoFromPathInfo, pathInfoFromNarInfo } from "./narinfo-convert.ts";
 export {

@@ -14,8 +14,10 @@ import {
   EXECUTABLE_FILE,
   FILE,
   MAGIC,
+  NUMBER_LENGTH,
   paddingLength,
   SYMLINK,
+  stringLength,
 } from "./wire.ts";
 
 /** What a listing says about a node. */
@@ -69,7 +71,7 @@ export async function listNar(
       }
       case "file": {
         const size = Number(node.size);
-        offset += (node.executable ? EXECUTABLE_FILE : FILE).length + LENGTH_BYTES;
+        offset += (node.executable ? EXECUTABLE_FILE : FILE).length + NUMBER_LENGTH;
         const narOffset = offset;
         offset += size + paddingLength(size) + CLOSE.length;
         return { type: "regular", size, ...(node.executable && { executable: true }), narOffset };
@@ -102,13 +104,6 @@ export async function listNar(
     if (node.type !== "directory") offset += CLOSE.length;
   }
   return { version: 1, root };
-}
-
-/** What stands before a string: its length. */
-const LENGTH_BYTES = 8;
-
-function stringLength(length: number): number {
-  return LENGTH_BYTES + length + paddingLength(length);
 }
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

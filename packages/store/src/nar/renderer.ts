@@ -12,7 +12,9 @@ import {
   type SymlinkTarget,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { NarWriter } from "./writer.ts";
+import { entrySize, leafSize, type NarSizes } from "./sizes.ts";
+import { CLOSE, DIRECTORY, MAGIC } from "./wire.ts";
+import { type NarPlace, type NarSink, NarWriter } from "./writer.ts";
 
 /** Where the contents of a NAR come from. */
 export interface NarSources {
@@ -30,10 +32,24 @@ const BYTES_PER_STRETCH = 512 * 1024;
 /** How many stretches are read ahead. */
 const STRETCHES_AHEAD = 6;
 
+/** A part of a NAR. */
+export interface NarPart {
+  readonly sizes: NarSizes;
+  /** How many bytes come before the first of it, and before the first behind it. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Options of {@link renderNar}. */
+export interface RenderNarOptions extends AbortOptions {
+  /** Which part is rendered; nothing before it is read. Default: all of the NAR. */
+  part?: NarPart;
+}
+
 /**
- * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. Memory does not depend on the size
- * of the tree, but on its depth and the widest directory. However iterating ends, nothing is left
- * being read.
+ * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. Memory
+ * does not depend on the size of the tree, but on its depth and the widest directory. However iterating ends, nothing
+ * is left being read.
  *
  * @throws StoreError `not_found` if a directory or blob is missing, `data_loss` if a blob has another
  *   size than its node states, both naming digest and path; whatever the services throw
@@ -41,16 +57,24 @@ const STRETCHES_AHEAD = 6;
 export async function* renderNar(
   root: Node,
   sources: NarSources,
-  options?: AbortOptions,
+  { signal, part }: RenderNarOptions = {},
 ): AsyncGenerator<Uint8Array> {
-  const signal = options?.signal;
   signal?.throwIfAborted();
+  const { start, end } = part ?? { start: 0, end: Number.POSITIVE_INFINITY };
+  if (start >= end) return;
   const ready: Uint8Array[] = [];
-  const writer = new NarWriter((bytes) => ready.push(bytes));
-  for await (const { step, contents } of readAhead(root, sources, signal)) {
+  const sink: NarSink = (bytes, offset) => {
+    const wanted = bytes.subarray(Math.max(start - offset, 0), Math.max(end - offset, 0));
+    if (wanted.length > 0) ready.push(wanted);
+  };
+  let writer = new NarWriter(sink);
+  for await (const { step, contents } of readAhead(root, sources, part, signal)) {
     signal?.throwIfAborted();
-    if (step.type !== "leave" && step.place !== undefined) writer.entry(step.place.name);
+    if ("place" in step && step.place !== undefined) writer.entry(step.place.name);
     switch (step.type) {
+      case "begin":
+        writer = new NarWriter(sink, step);
+        break;
       case "enter":
         writer.enterDirectory();
         break;
@@ -63,7 +87,12 @@ export async function* renderNar(
       case "file":
         writer.file(step.file.size, step.file.executable);
         if (contents === undefined) {
-          for await (const data of readFile(step, sources, signal)) {
+          const size = Number(step.file.size);
+          const offset = Math.min(Math.max(start - writer.offset, 0), size);
+          const length = Math.min(end - writer.offset, size) - offset;
+          if (offset > 0) writer.skipContents(offset);
+          if (length <= 0) break;
+          for await (const data of readFile(step, { offset, length }, sources, signal)) {
             if (data.length > 0) writer.contents(data);
             yield* ready.splice(0);
           }
@@ -89,9 +118,13 @@ interface FileStep {
   readonly file: FileNode;
 }
 
-/** One thing of the tree, in canonical order. Directories come twice: at their beginning and end. */
+/**
+ * One thing of the tree, in canonical order. Directories come twice: at their beginning and end. If what comes before
+ * was left out, `begin` comes first, and says where the next thing stands.
+ */
 type Step =
   | FileStep
+  | ({ readonly type: "begin" } & NarPlace)
   | { readonly type: "enter"; readonly place: Place | undefined }
   | { readonly type: "leave" }
   | {
@@ -117,11 +150,12 @@ interface Stretch {
 async function* readAhead(
   root: Node,
   sources: NarSources,
+  part: NarPart | undefined,
   callerSignal: AbortSignal | undefined,
 ): AsyncGenerator<StepAhead> {
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const walk = walkNodes(root, sources.directoryService, signal);
+  const walk = walkNodes(root, sources.directoryService, part, signal);
   const window: Stretch[] = [];
   try {
     for (let ended = false; ; ) {
@@ -174,26 +208,40 @@ function isSmallFile(step: Step): step is FileStep {
 async function* walkNodes(
   root: Node,
   directoryService: DirectoryService,
+  part: NarPart | undefined,
   signal: AbortSignal,
 ): AsyncGenerator<Step, undefined> {
   const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];
+  const cursor = new PartCursor(part);
   let next: { place: Place | undefined; node: Node } | undefined = { place: undefined, node: root };
   while (next !== undefined || stack.length > 0) {
+    if (cursor.isBehind) return;
+    const depth = stack.length;
     if (next === undefined) {
       stack.pop();
-      yield { type: "leave" };
-    } else if (next.node.type === "directory") {
-      const { place, node } = next;
-      const directory = await directoryService.get(node.digest, { signal });
-      if (directory === undefined) {
-        throw refusal("not_found", `directory ${node.digest}`, place, "is missing");
+      const bytes = CLOSE.length * (depth > 1 ? 2 : 1);
+      if (!cursor.skips(bytes)) {
+        yield* cursor.takes(bytes, depth);
+        yield { type: "leave" };
       }
-      yield { type: "enter", place };
-      stack.push({ place, entries: directory.entries.values() });
-    } else if (next.node.type === "file") {
-      yield { type: "file", place: next.place, file: next.node };
-    } else {
-      yield { type: "symlink", place: next.place, target: next.node.target };
+    } else if (!cursor.skipsNode(next.node, next.place)) {
+      const { place, node } = next;
+      if (node.type === "directory") {
+        const directory = await directoryService.get(node.digest, { signal });
+        if (directory === undefined) {
+          throw refusal("not_found", `directory ${node.digest}`, place, "is missing");
+        }
+        const bytes = DIRECTORY.length + (place ? entrySize(place.name.length) - CLOSE.length : 0);
+        if (!cursor.skips(bytes)) {
+          yield* cursor.takes(bytes, depth);
+          yield { type: "enter", place };
+        }
+        stack.push({ place, entries: directory.entries.values() });
+      } else {
+        yield* cursor.takes(leafSize(node) + (place ? entrySize(place.name.length) : 0), depth);
+        if (node.type === "file") yield { type: "file", place, file: node };
+        else yield { type: "symlink", place, target: node.target };
+      }
     }
     const folder = stack.at(-1);
     const entry = folder?.entries.next().value;
@@ -201,22 +249,63 @@ async function* walkNodes(
   }
 }
 
+/** Where a walk is in the NAR, of which a part is wanted. */
+class PartCursor {
+  readonly #part: NarPart | undefined;
+  #offset = MAGIC.length;
+  /** Whether everything up to here came before the part. */
+  #isBefore: boolean;
+
+  constructor(part: NarPart | undefined) {
+    this.#part = part;
+    this.#isBefore = part !== undefined && part.start >= MAGIC.length;
+  }
+
+  /** Whether the part has ended. */
+  get isBehind(): boolean {
+    return this.#part !== undefined && this.#offset >= this.#part.end;
+  }
+
+  /** Goes past so many bytes, if all of them come before the part. */
+  skips(bytes: number): boolean {
+    if (!this.#isBefore || this.#offset + bytes > this.#part!.start) return false;
+    this.#offset += bytes;
+    return true;
+  }
+
+  /** Goes past a node, with everything in it, and the entry that it is in. */
+  skipsNode(node: Node, place: Place | undefined): boolean {
+    if (!this.#isBefore) return false;
+    return this.skips(this.#part!.sizes.node(node) + (place ? entrySize(place.name.length) : 0));
+  }
+
+  /** Goes past bytes that are wanted. If they are the first, says where they stand. */
+  *takes(bytes: number, depth: number): Generator<Step> {
+    if (this.#isBefore) yield { type: "begin", offset: this.#offset, depth };
+    this.#isBefore = false;
+    this.#offset += bytes;
+  }
+}
+
 async function* readFile(
   { file: { digest, size }, place }: FileStep,
+  { offset, length }: { offset: number; length: number },
   { blobService }: NarSources,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
-  const stream = await blobService.read(digest, { signal });
+  const end = offset + length;
+  const range = BigInt(length) < size ? { offset, length } : {}; // else it is seen if the blob is longer
+  const stream = await blobService.read(digest, { ...range, signal });
   if (stream === undefined) throw refusal("not_found", `blob ${digest}`, place, "is missing");
-  let found = 0n;
+  let found = offset;
   for await (const data of stream) {
-    found += BigInt(data.length);
-    if (found > size) break;
+    found += data.length;
+    if (found > end) break;
     yield data;
   }
-  if (found !== size) {
-    const length = found > size ? `more than ${size}` : `only ${found}`;
-    throw refusal("data_loss", `blob ${digest}`, place, `has ${length} bytes, expected ${size}`);
+  if (found !== end) {
+    const bytes = found > end ? `more than ${end}` : `only ${found}`;
+    throw refusal("data_loss", `blob ${digest}`, place, `has ${bytes} bytes, expected ${size}`);
   }
 }
 

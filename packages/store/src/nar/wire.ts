@@ -8,13 +8,21 @@ export function paddingLength(size: number): number {
   return (8 - (size % 8)) % 8;
 }
 
+/** A number, as it stands before each string, has this many bytes. */
+export const NUMBER_LENGTH = 8;
+
+/** How many bytes a string of `size` bytes takes, with its length and the zeros behind it. */
+export function stringLength(size: number): number {
+  return NUMBER_LENGTH + size + paddingLength(size);
+}
+
 /** Strings, encoded one after the other. */
 function tokens(...strings: string[]): Buffer {
   const parts = strings.map((string) => {
     const bytes = Buffer.from(string, "latin1");
-    const part = Buffer.alloc(8 + bytes.length + paddingLength(bytes.length));
+    const part = Buffer.alloc(stringLength(bytes.length));
     part.writeBigUInt64LE(BigInt(bytes.length));
-    part.set(bytes, 8);
+    part.set(bytes, NUMBER_LENGTH);
     return part;
   });
   return Buffer.concat(parts);

@@ -7,6 +7,7 @@ import {
   EXECUTABLE_FILE,
   FILE,
   MAGIC,
+  NUMBER_LENGTH,
   paddingLength,
   SYMLINK,
 } from "./wire.ts";
@@ -20,26 +21,50 @@ const PASS_THROUGH = 16 * 1024;
 const ZEROS = new Uint8Array(8);
 
 /**
+ * Takes bytes of a NAR, in order.
+ *
+ * @param offset how many bytes of the NAR come before them
+ */
+export type NarSink = (bytes: Uint8Array, offset: number) => void;
+
+/** A place in a NAR, before an entry of a directory, or at its beginning. */
+export interface NarPlace {
+  /** How many bytes of the NAR come before it. */
+  readonly offset: number;
+  /** How many directories it is in. */
+  readonly depth: number;
+}
+
+/**
  * Writes the NAR of a tree that it is shown in canonical order. Bytes come out as they become
  * complete; {@link NarWriter.finish} gives the rest. The caller keeps to the order, the names and the
  * sizes.
  */
 export class NarWriter implements TreeVisitor {
-  readonly #sink: (bytes: Uint8Array) => void;
+  readonly #sink: NarSink;
   #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   #filled = 0;
-  #depth = 0;
+  #depth: number;
+  /** How many bytes of the NAR come before those in the buffer. */
+  #flushed: number;
   /** How many bytes of the current file are still to come. */
   #missing = 0;
   #padding = 0;
 
   /**
-   * @param sink takes the bytes, in order. Longer contents are passed on as they were given; any other
-   *   buffer is the sink's to keep
+   * @param sink is given longer contents as they were given here; any other buffer is the sink's to keep
+   * @param place where it begins. Default: at the beginning of the NAR
    */
-  constructor(sink: (bytes: Uint8Array) => void) {
+  constructor(sink: NarSink, place?: NarPlace) {
     this.#sink = sink;
-    this.#write(MAGIC);
+    this.#depth = place?.depth ?? 0;
+    this.#flushed = place?.offset ?? 0;
+    if (this.#flushed === 0) this.#write(MAGIC);
+  }
+
+  /** How many bytes of the NAR come before what is written next. */
+  get offset(): number {
+    return this.#flushed + this.#filled;
   }
 
   enterDirectory(): void {
@@ -69,14 +94,19 @@ export class NarWriter implements TreeVisitor {
   contents(data: Uint8Array): void {
     if (data.length >= PASS_THROUGH) {
       this.#flush();
-      this.#sink(data);
+      this.#sink(data, this.#flushed);
+      this.#flushed += data.length;
     } else {
       this.#write(data);
     }
-    this.#missing -= data.length;
-    if (this.#missing > 0) return;
-    this.#write(ZEROS.subarray(0, this.#padding));
-    this.#endNode();
+    this.#endContents(data.length);
+  }
+
+  /** Leaves contents out, which are given to nobody. */
+  skipContents(length: number): void {
+    this.#flush();
+    this.#flushed += length;
+    this.#endContents(length);
   }
 
   symlink(target: SymlinkTarget): void {
@@ -88,6 +118,13 @@ export class NarWriter implements TreeVisitor {
   /** To be called after the root was shown. */
   finish(): void {
     this.#flush();
+  }
+
+  #endContents(length: number): void {
+    this.#missing -= length;
+    if (this.#missing > 0) return;
+    this.#write(ZEROS.subarray(0, this.#padding));
+    this.#endNode();
   }
 
   /** Closes a node, and the entry that it stands in. */
@@ -103,9 +140,9 @@ export class NarWriter implements TreeVisitor {
   }
 
   #uint64(value: bigint): void {
-    if (this.#filled + 8 > this.#buffer.length) this.#flush();
+    if (this.#filled + NUMBER_LENGTH > this.#buffer.length) this.#flush();
     this.#buffer.writeBigUInt64LE(value, this.#filled);
-    this.#filled += 8;
+    this.#filled += NUMBER_LENGTH;
   }
 
   /** Takes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */
@@ -117,8 +154,9 @@ export class NarWriter implements TreeVisitor {
 
   #flush(): void {
     if (this.#filled === 0) return;
-    this.#sink(this.#buffer.subarray(0, this.#filled));
+    this.#sink(this.#buffer.subarray(0, this.#filled), this.#flushed);
     this.#buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+    this.#flushed += this.#filled;
     this.#filled = 0;
   }
 }
