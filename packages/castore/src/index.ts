@@ -13,6 +13,7 @@ export {
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
 export { CombinedBlobService } from "./blobservice/combined.ts";
+export { type CopyBlobOptions, copyBlob } from "./blobservice/copy-blob.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
 export { type ObjectStoreBlobOptions, ObjectStoreBlobService } from "./blobservice/object-store.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
@@ -60,6 +61,12 @@ export {
   namedNodeFromProto,
   nodeToProto,
 } from "./convert.ts";
+export {
+  type ClosureServices,
+  type CopyClosureOptions,
+  type CopyProgress,
+  copyClosure,
+} from "./copy-closure.ts";
 export { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
 export { B3Digest } from "./digest.ts";
 export { Directory, type DirectoryEntry } from "./directory.ts";
@@ -77,6 +84,7 @@ export {
 export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directoryservice/sqlite.ts";
 export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
+export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";

@@ -3,6 +3,7 @@ import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
 import type { BlobService, BlobWriter } from "./blob-service.ts";
+import { readSharing } from "./read-sharing.ts";
 
 /** How many bytes are kept for readers, behind what was copied last. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
@@ -17,7 +18,8 @@ interface Piece {
 type FillState = "copying" | "copied" | "stored" | "failed";
 
 /**
- * Copies one blob from one service to another, once for all who read it meanwhile. It goes on at its own pace
+ * Copies one blob from one service to another, once for all who read it meanwhile. Of a blob in chunks, those that
+ * the other has are not read again. It goes on at its own pace
  * whatever they do: who keeps up reads along, who falls behind, or stops, holds up nobody.
  */
 export class BlobFill {
@@ -51,7 +53,7 @@ export class BlobFill {
     this.#near = services.near;
     this.#onFailure = onFailure;
     this.#signal = signal;
-    const opened = this.#far.read(digest, { signal });
+    const opened = readSharing(digest, services, { signal });
     this.found = opened.then((stream) => stream !== undefined);
     this.over = opened.then(
       (stream) => (stream === undefined ? undefined : this.#run(stream)),

@@ -4,9 +4,11 @@ import { noise } from "../../test/noise.ts";
 import { collectBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import { MemoryObjectStore } from "../object-store/memory.ts";
 import type { BlobService, ReadOptions } from "./blob-service.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";
+import { ObjectStoreBlobService } from "./object-store.ts";
 import { putBlob } from "./put-blob.ts";
 
 const LARGE = noise(12_000_000);
@@ -50,6 +52,9 @@ async function* breaking(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
     yield data;
   }
 }
+
+/** A service that tells how blobs are cut. */
+const openBucket = () => new ObjectStoreBlobService({ store: new MemoryObjectStore() });
 
 async function readBack(service: BlobService, digest: B3Digest, options?: ReadOptions) {
   return Buffer.from(await collectBytes((await service.read(digest, options))!));
@@ -98,6 +103,28 @@ describe("CombinedBlobService", () => {
       const chunks = await near.hasMany((await far.chunks(digest))!.map(({ digest }) => digest));
       expect(chunks.filter((has) => has)).toHaveLength(1);
     });
+  });
+
+  it("fetches no more of a blob than the chunks that the near half lacks", async () => {
+    const [near, far] = [openBucket(), openBucket()];
+    const changed = Buffer.from(LARGE);
+    changed.fill(7, 6_000_000, 6_000_100);
+    await putBlob(near, LARGE);
+    const digest = await putBlob(far, changed);
+    const chunks = (await far.chunks(digest))!.map(({ digest }) => digest);
+    const lacks = await near.hasMany(chunks);
+    const read: string[] = [];
+    const readFar = far.read.bind(far);
+    far.read = (digest, options) => {
+      read.push(digest.hex);
+      return readFar(digest, options);
+    };
+    const service = new CombinedBlobService({ near: near, far: far });
+    expect((await readBack(service, digest)).equals(changed)).toBe(true);
+    const missing = chunks.filter((_, i) => !lacks[i]).map(({ hex }) => hex);
+    expect(missing.length).toBeLessThan(4);
+    expect(read).toEqual(missing);
+    await vi.waitFor(async () => expect(await near.has(digest)).toBe(true));
   });
 
   it("goes on when a reader is cancelled", async () => {

@@ -6,7 +6,6 @@ import { collectAtMost, copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
-import { blake3 } from "../hash/blake3.ts";
 import { objectKey } from "../object-store/digest-key.ts";
 import type { ObjectStore } from "../object-store/object-store.ts";
 import type { AbortOptions } from "../options.ts";
@@ -16,6 +15,7 @@ import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
 import { ChunkObjects, MAX_CHUNK_BYTES } from "./object-store/chunk-objects.ts";
 import { hasOneByOne, ownBlobs, readWhole } from "./one-by-one.ts";
 import { putBlob } from "./put-blob.ts";
+import { verifyBlob } from "./verify-blob.ts";
 
 /** Options of {@link ObjectStoreBlobService}. */
 export interface ObjectStoreBlobOptions {
@@ -301,7 +301,7 @@ export class ObjectStoreBlobService implements BlobService {
     const fail = (found: B3Digest) => {
       return this.#loseBlob(digest, { list: hex }, `its chunks make up ${found}`);
     };
-    return verified(stream, { digest, size, fail });
+    return verifyBlob(stream, { digest, size, fail });
   }
 
   /** A blob of one length; `undefined` if it is absent, damaged or of another. */
@@ -328,35 +328,6 @@ export class ObjectStoreBlobService implements BlobService {
     if (!this.#faults.has(digest.hex)) this.#onCorrupt(message);
     this.#faults.set(digest.hex, fault);
     return new CastoreError("data_loss", message);
-  }
-}
-
-/**
- * Checks the bytes of a whole blob against its digest. The last of them are not handed out if it is another, so
- * that nobody takes it for the blob.
- *
- * @param expected.fail makes the error to throw then
- */
-async function* verified(
-  stream: AsyncIterable<Uint8Array>,
-  expected: { digest: B3Digest; size: number; fail: (found: B3Digest) => CastoreError },
-): AsyncGenerator<Uint8Array> {
-  const hasher = blake3.createHasher();
-  let size = 0;
-  let isHashed = false;
-  try {
-    for await (const data of stream) {
-      hasher.update(data);
-      size += data.length;
-      if (size === expected.size) {
-        isHashed = true;
-        const found = B3Digest.fromBytes(hasher.digest());
-        if (!found.equals(expected.digest)) throw expected.fail(found);
-      }
-      yield data;
-    }
-  } finally {
-    if (!isHashed) hasher.digest(); // frees it
   }
 }
 

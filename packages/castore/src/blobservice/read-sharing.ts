@@ -1,0 +1,65 @@
+import type { B3Digest } from "../digest.ts";
+import { CastoreError } from "../errors.ts";
+import type { AbortOptions } from "../options.ts";
+import type { BlobService, ChunkMeta } from "./blob-service.ts";
+import { readChunked } from "./chunked-reader.ts";
+import { readWhole } from "./one-by-one.ts";
+import { verifyBlob } from "./verify-blob.ts";
+
+/** A blob with a longer chunk than this is read in one piece, so that no list makes us hold too much. */
+const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
+
+/**
+ * Reads a whole blob from one service, but for such chunks of it that another one, which is cheaper to read,
+ * has already: of a new version of a large file, no more than what is new is fetched. Whatever the near service
+ * fails to give comes from the far one.
+ *
+ * @returns pieces that are lent until the next one is asked for; `undefined` if `far` has no such blob. Iterating
+ *   throws CastoreError `data_loss`, before the last piece, if they do not make up the blob; whatever `far`
+ *   rejects with
+ */
+export async function readSharing(
+  digest: B3Digest,
+  { near, far }: { near: BlobService; far: BlobService },
+  options?: AbortOptions,
+): Promise<AsyncIterable<Uint8Array> | undefined> {
+  const chunks = await far.chunks(digest, options);
+  if (chunks === undefined) return undefined;
+  const isCut = chunks.length > 0 && chunks.every(({ size }) => size <= MAX_CHUNK_BYTES);
+  const shared = isCut ? await sharedChunks(chunks, near, options) : new Set();
+  if (shared.size === 0) return await far.read(digest, options);
+  const fetch = async (chunk: ChunkMeta, options?: AbortOptions) => {
+    const found = shared.has(chunk.digest.hex)
+      ? await unlessFailed(readWhole(near, chunk, options), options)
+      : undefined;
+    const data = found ?? (await readWhole(far, chunk, options));
+    if (data !== undefined) return data;
+    throw new CastoreError("data_loss", `Cannot read chunk ${chunk.digest}: it is damaged or gone`);
+  };
+  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
+  const fail = (found: B3Digest) =>
+    new CastoreError("data_loss", `Cannot read blob ${digest}: its chunks make up ${found}`);
+  return verifyBlob(readChunked(chunks, fetch, options), { digest, size, fail });
+}
+
+/** The digests, in hexadecimal, of those chunks that a service has. */
+async function sharedChunks(
+  chunks: readonly ChunkMeta[],
+  near: BlobService,
+  options?: AbortOptions,
+): Promise<ReadonlySet<string>> {
+  const digests = chunks.map(({ digest }) => digest);
+  const found = await unlessFailed(near.hasMany(digests, options), options);
+  return new Set(digests.filter((_, i) => found?.[i]).map(({ hex }) => hex));
+}
+
+/** What a service that is only asked to save work gives; `undefined` if it fails. */
+async function unlessFailed<T>(answer: Promise<T>, options?: AbortOptions): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    options?.signal?.throwIfAborted();
+    if (error instanceof CastoreError) return undefined;
+    throw error;
+  }
+}
