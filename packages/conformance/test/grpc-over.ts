@@ -20,7 +20,7 @@ export type ServedBy = "streams" | "Connect";
 export const SERVED_BY: readonly ServedBy[] = ["streams", "Connect"];
 
 /** Serves services on a unix socket in a folder of its own. Disposing of it ends all connections. */
-async function serve(
+export async function serve(
   services: readonly ServedService[],
   by: ServedBy,
 ): Promise<AsyncDisposable & { readonly address: string }> {
