@@ -1,7 +1,7 @@
 import { availableParallelism, cpus, release, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
+import { findProgram, programPath } from "@tvix/conformance/find-program";
 import { execa } from "execa";
-import { findProgram, programPath } from "./find-program.ts";
 
 /** Programs that are compared, and how each is asked for its version. */
 const VERSIONS: readonly (readonly string[])[] = [

@@ -1,8 +1,8 @@
 import { lstat, mkdtemp, opendir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { programPath } from "@tvix/conformance/find-program";
 import { execa } from "execa";
-import { programPath } from "./find-program.ts";
 import type { Command } from "./subject.ts";
 
 /** What processes took. */

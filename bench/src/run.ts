@@ -1,8 +1,8 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { findProgram } from "@tvix/conformance/find-program";
 import { startDaemon } from "./daemon.ts";
-import { findProgram } from "./find-program.ts";
 import { diskBytes, runCommand, runMeasured } from "./measure.ts";
 import { readPhases } from "./phases.ts";
 import { emptyResults, type Results, type Row } from "./results.ts";

@@ -21,7 +21,7 @@ export function programPath(): string {
 function programFolders(): string[] {
   const { TVIX_SERVICES, PATH = "" } = process.env;
   const services = TVIX_SERVICES ? [join(TVIX_SERVICES, "bin")] : [];
-  return [...services, ...PATH.split(delimiter)];
+  return [...services, ...PATH.split(delimiter).filter((folder) => folder !== "")];
 }
 
 function isExecutable(path: string): boolean {
