@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
+import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import { systemError } from "../system-error.ts";
 import { assertObjectKey } from "./object-key.ts";
@@ -31,13 +32,14 @@ const READ_BYTES = 256 * 1024;
 export class FileObjectStore implements ObjectStore {
   readonly name: string;
   readonly #path: string;
-  readonly #folders = new FolderSync();
+  readonly #folders: FolderSync;
 
   #prepared: Promise<void> | undefined;
 
   /** @param path the folder, absolute. It is created when something is stored */
   constructor(path: string) {
-    this.#path = path;
+    this.#path = resolve(path);
+    this.#folders = new FolderSync(this.#path);
     this.name = `file://${encodeURI(path)}`;
   }
 
@@ -47,7 +49,8 @@ export class FileObjectStore implements ObjectStore {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const found = await this.head(key, options);
     if (found === undefined) return undefined;
-    return this.#read(key, resolveRange(found.size, options), options);
+    resolveRange(found.size, options); // refuses what is no range before anything is read
+    return this.#read(key, options);
   }
 
   async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
@@ -75,7 +78,10 @@ export class FileObjectStore implements ObjectStore {
     let closed: Promise<boolean> | undefined;
     let over = false;
     const create = async (): Promise<FileHandle> => {
-      this.#prepared ??= this.#prepare();
+      this.#prepared ??= this.#prepare().catch((error) => {
+        this.#prepared = undefined; // whoever stores something next tries again
+        throw error;
+      });
       await this.#prepared;
       return await open(temporary, "wx");
     };
@@ -86,13 +92,12 @@ export class FileObjectStore implements ObjectStore {
       file = undefined;
       options.signal?.throwIfAborted();
       await this.#folders.make(dirname(target));
-      if (options.ifAbsent) {
-        if (!(await linkIfAbsent(temporary, target))) return false;
-      } else {
-        await rename(temporary, target);
-      }
+      let stored = true;
+      if (options.ifAbsent) stored = await linkIfAbsent(temporary, target);
+      else await rename(temporary, target);
+      // Also where somebody else stored it, who may not have come so far yet.
       await this.#folders.sync(dirname(target));
-      return true;
+      return stored;
     };
     return {
       write: async (data) => {
@@ -112,7 +117,7 @@ export class FileObjectStore implements ObjectStore {
         await closed?.catch(() => undefined); // whoever called close() was told
         await file?.close();
         file = undefined;
-        await rm(temporary, { force: true });
+        await rm(temporary).catch(ifAbsent);
       },
     };
   }
@@ -156,23 +161,22 @@ export class FileObjectStore implements ObjectStore {
     return join(this.#path, key);
   }
 
-  async *#read(
-    key: string,
-    { start, end }: { start: number; end: number },
-    options?: AbortOptions,
-  ): AsyncGenerator<Uint8Array> {
-    if (start === end) return;
-    await using file = await this.#try("read", () => open(this.#file(key)), key);
+  /** What is read is the object as it was when the file was opened, though it may be replaced meanwhile. */
+  async *#read(key: string, options?: GetObjectOptions): AsyncGenerator<Uint8Array> {
+    const read = <T>(run: () => Promise<T>) => this.#try("read", run, key);
+    await using file = await read(() => open(this.#file(key)).catch(ifAbsent));
+    if (file === null) {
+      const text = `Cannot read "${this.#file(key)}": it was deleted meanwhile`;
+      throw new CastoreError("aborted", text);
+    }
+    const { size } = await read(() => file.stat());
+    const { start, end } = resolveRange(size, options);
     for (let at = start; at < end; ) {
       options?.signal?.throwIfAborted();
       const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - at));
       const position = at;
-      const { bytesRead } = await this.#try(
-        "read",
-        () => file.read(buffer, 0, buffer.length, position),
-        key,
-      );
-      if (bytesRead === 0) return; // it is shorter now: whoever reads it verifies what came
+      const { bytesRead } = await read(() => file.read(buffer, 0, buffer.length, position));
+      if (bytesRead === 0) return; // somebody cut the file: whoever reads it verifies what came
       at += bytesRead;
       yield buffer.subarray(0, bytesRead);
     }
@@ -214,10 +218,21 @@ export class FileObjectStore implements ObjectStore {
   }
 }
 
+/** How many folders are remembered to be durable. */
+const REMEMBERED_FOLDERS = 10_000;
+
 /** Syncs folders, each as often as is needed for all who wait for that, and not once more. */
 class FolderSync {
+  readonly #root: string;
   /** The sync of a folder that has begun, and the one that begins afterwards. */
   readonly #syncs = new Map<string, { running: Promise<void>; next?: Promise<void> }>();
+  /** Folders below the root whose own entry, and those above, are known to be durable. */
+  readonly #durable = new Set<string>();
+
+  /** @param root the folder above all others, which is the first to be made */
+  constructor(root: string) {
+    this.#root = root;
+  }
 
   /** Makes the entries of a folder durable that it has now. */
   sync(path: string): Promise<void> {
@@ -227,13 +242,27 @@ class FolderSync {
     return found.next;
   }
 
-  /** Makes a folder, and those above it, where they do not exist. */
+  /** Makes a folder, and those above it, where they do not exist. They are durable then, whoever made them. */
   async make(path: string): Promise<void> {
     const first = await mkdir(path, { recursive: true });
-    if (first === undefined) return;
-    for (let made = path; made.length >= first.length; made = dirname(made)) {
-      await this.sync(dirname(made));
+    if (first !== undefined) {
+      for (let made = path; made.length >= first.length; made = dirname(made)) {
+        this.#durable.delete(made); // it was there before, and somebody removed it
+      }
+      for (let made = this.#root; made.length >= first.length; made = dirname(made)) {
+        await this.sync(dirname(made));
+      }
     }
+    await this.#settle(path);
+  }
+
+  async #settle(path: string): Promise<void> {
+    if (path === this.#root || this.#durable.has(path)) return;
+    const above = dirname(path);
+    await this.#settle(above);
+    await this.sync(above);
+    if (this.#durable.size >= REMEMBERED_FOLDERS) this.#durable.clear();
+    this.#durable.add(path);
   }
 
   #run(path: string): Promise<void> {
