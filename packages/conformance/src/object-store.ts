@@ -220,6 +220,52 @@ export function objectStoreSuite(name: string, { createPair }: ObjectStoreSuiteO
       expect(await other.head("k")).toBeUndefined();
     });
 
+    it("gives an object as it was, or says that it was replaced while it was read", async () => {
+      await store.put("k", LARGE);
+      const replacement = LARGE.toReversed();
+      const pieces: Uint8Array[] = [];
+      const reading = (async () => {
+        for await (const piece of (await store.get("k"))!) {
+          pieces.push(Buffer.from(piece));
+          if (pieces.length === 1) await other.put("k", replacement);
+        }
+      })();
+      const failed = await reading.then(
+        () => false,
+        (error) => {
+          expect(error).toMatchObject({ name: "CastoreError", code: "aborted" });
+          return true;
+        },
+      );
+      const found = Buffer.concat(pieces);
+      expect(Buffer.compare(found, LARGE.subarray(0, found.length))).toBe(0);
+      expect(found.length === LARGE.length).toBe(!failed);
+      expect(Buffer.compare((await read(store, "k"))!, replacement)).toBe(0);
+    });
+
+    it("rejects with the reason when it is cancelled while an object is read", async () => {
+      await store.put("k", LARGE);
+      const controller = new AbortController();
+      const reason = new Error("enough");
+      let length = 0;
+      const reading = (async () => {
+        for await (const piece of (await store.get("k", { signal: controller.signal }))!) {
+          length += piece.length;
+          controller.abort(reason);
+        }
+      })();
+      const error = await reading.catch((error) => error);
+      expect(error).toBe(length === LARGE.length ? undefined : reason);
+    });
+
+    it("takes nothing more of an upload that is cancelled", async () => {
+      const reason = new Error("enough");
+      await using upload = store.openUpload("k", { signal: AbortSignal.abort(reason) });
+      await expect(upload.write(Buffer.from("x"))).rejects.toBe(reason);
+      await expect(upload.close()).rejects.toBe(reason);
+      expect(await other.head("k")).toBeUndefined();
+    });
+
     it("lets a reader end early", async () => {
       await store.put("k", LARGE);
       for (let i = 0; i < 20; i++) {

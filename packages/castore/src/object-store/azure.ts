@@ -1,17 +1,27 @@
-import type { BlockBlobClient, ContainerClient } from "@azure/storage-blob";
+import type {
+  BlobServiceClient,
+  BlockBlobClient,
+  ContainerClient,
+  ContainerListBlobFlatSegmentResponse,
+} from "@azure/storage-blob";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
+import { collectBytes } from "../bytes.ts";
+import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import {
   ATTEMPTS,
-  guardedStream,
   loadSdk,
+  type ObjectPart,
   PART_BYTES,
   PARTS_IN_FLIGHT,
+  readAnswer,
+  readParts,
   request,
-  SILENCE_TIMEOUT_MS,
+  retryBroken,
   unlessPresent,
   uploadThrough,
+  withTimeout,
 } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -23,15 +33,24 @@ import type {
   PutObjectOptions,
 } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
+import { TIMEOUT_MS } from "./options.ts";
 
 /** What the library of Azure is told beside its own configuration and credentials. */
 export const AZURE_OPTIONS: z.ZodType<{
   account_name?: string | undefined;
   endpoint?: string | undefined;
+  timeout_ms?: number | undefined;
 }> = z.strictObject({
   account_name: z.string().optional(),
   endpoint: z.url({ protocol: /^https?$/ }).optional(),
+  timeout_ms: TIMEOUT_MS,
 });
+
+/** How long a request may take, in milliseconds, unless the options say so. */
+const REQUEST_MS = 60_000;
+
+/** The pause before the third attempt at a request, which grows from there. The second is made at once. */
+const RETRY_DELAY_MS = 1000;
 
 /**
  * Keeps objects in a container of Azure Blob Storage. Credentials come from `AZURE_STORAGE_CONNECTION_STRING`
@@ -41,10 +60,12 @@ export class AzureObjectStore implements ObjectStore {
   readonly name: string;
   readonly #container: ContainerClient;
   readonly #prefix: string;
+  readonly #timeoutMs: number;
 
-  private constructor(container: ContainerClient, prefix: string) {
+  private constructor(container: ContainerClient, prefix: string, timeoutMs: number) {
     this.#container = container;
     this.#prefix = prefix;
+    this.#timeoutMs = timeoutMs;
     this.name = `az://${container.containerName}/${prefix}`;
   }
 
@@ -52,31 +73,41 @@ export class AzureObjectStore implements ObjectStore {
    * Opens a container. Nothing is connected yet.
    *
    * @param prefix what every key begins with: empty, or ending with `/`
-   * @throws CastoreError `unimplemented` where the library is not installed
+   * @throws CastoreError `unimplemented` where the library is not installed, `invalid_argument` where
+   *   nothing says which account it is
    */
   static async open(
     container: string,
     prefix: string,
-    { account_name: account, endpoint }: z.output<typeof AZURE_OPTIONS>,
+    { account_name: account, endpoint, timeout_ms = REQUEST_MS }: z.output<typeof AZURE_OPTIONS>,
   ): Promise<AzureObjectStore> {
     const { BlobServiceClient } = await loadSdk(
       "@azure/storage-blob",
       () => import("@azure/storage-blob"),
     );
-    const retryOptions = { maxTries: ATTEMPTS, tryTimeoutInMs: SILENCE_TIMEOUT_MS };
+    const retryOptions = { maxTries: ATTEMPTS, retryDelayInMs: RETRY_DELAY_MS };
+    const openContainer = (service: BlobServiceClient) =>
+      new AzureObjectStore(service.getContainerClient(container), prefix, timeout_ms);
     const connection = process.env.AZURE_STORAGE_CONNECTION_STRING;
     if (connection && account === undefined && endpoint === undefined) {
-      const service = BlobServiceClient.fromConnectionString(connection, { retryOptions });
-      return new AzureObjectStore(service.getContainerClient(container), prefix);
+      return openContainer(BlobServiceClient.fromConnectionString(connection, { retryOptions }));
+    }
+    const name = account ?? process.env.AZURE_STORAGE_ACCOUNT;
+    if (name === undefined && endpoint === undefined) {
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot open "az://${container}/${prefix}": expected option "account_name" or "endpoint", or ` +
+          "AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT in the environment",
+      );
     }
     const { DefaultAzureCredential } = await loadSdk(
       "@azure/identity",
       () => import("@azure/identity"),
     );
-    const name = account ?? process.env.AZURE_STORAGE_ACCOUNT;
     const url = endpoint ?? `https://${name}.blob.core.windows.net`;
-    const service = new BlobServiceClient(url, new DefaultAzureCredential(), { retryOptions });
-    return new AzureObjectStore(service.getContainerClient(container), prefix);
+    return openContainer(
+      new BlobServiceClient(url, new DefaultAzureCredential(), { retryOptions }),
+    );
   }
 
   async get(
@@ -84,23 +115,36 @@ export class AzureObjectStore implements ObjectStore {
     options: GetObjectOptions = {},
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    const found = await this.head(key, options);
-    if (found === undefined) return undefined;
-    const length = Math.min(end, found.size) - start;
-    if (length <= 0) return onePiece(new Uint8Array(0));
     const blob = this.#blob(key);
-    const stream = async () => {
-      const answer = await blob.download(start, length, { abortSignal: options.signal });
-      return answer.readableStreamBody as AsyncIterable<Uint8Array>;
-    };
-    return guardedStream(stream, length, (run) => this.#request("get", key, options, run), options);
+    if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
+    return await readParts(this.name + key, { start, end }, (from, to, version) => {
+      const read = async (abortSignal: AbortSignal): Promise<ObjectPart | undefined> => {
+        try {
+          const answer = await blob.download(from, to - from, {
+            abortSignal,
+            maxRetryRequests: 0, // an answer that breaks off is asked for again as a whole
+            ...(version && { conditions: { ifMatch: version } }),
+          });
+          const body = answer.readableStreamBody as AsyncIterable<Uint8Array>;
+          return { data: await readAnswer(() => collectBytes(body)), version: answer.etag };
+        } catch (error) {
+          const status = statusOf(error);
+          if (status === 404 || status === 412) return undefined;
+          if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
+          throw error;
+        }
+      };
+      const get = () => withTimeout(this.#timeoutMs, read, options);
+      return this.#request("get", key, options, () => retryBroken(get, options));
+    });
   }
 
   async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
     const blob = this.#blob(key);
     return await this.#request("look up", key, options, async () => {
       try {
-        const found = await blob.getProperties({ abortSignal: options?.signal });
+        const look = (abortSignal: AbortSignal) => blob.getProperties({ abortSignal });
+        const found = await this.#inTime(look, options);
         return { key, size: found.contentLength ?? 0 };
       } catch (error) {
         if (statusOf(error) === 404) return undefined;
@@ -111,52 +155,61 @@ export class AzureObjectStore implements ObjectStore {
 
   async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
     const blob = this.#blob(key);
-    const settings = { ...ifAbsent(options), abortSignal: options?.signal };
+    const contents = Buffer.from(data); // the library may go on with it when it is cancelled
+    const send = (abortSignal: AbortSignal) =>
+      blob.upload(contents, contents.length, { ...ifAbsent(options), abortSignal });
     return await this.#request("store", key, options, () =>
-      unlessPresent(() => blob.upload(Buffer.from(data), data.length, settings), statusOf, PRESENT),
+      unlessPresent(() => this.#inTime(send, options), statusOf, options?.ifAbsent ? PRESENT : []),
     );
   }
 
   openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
     const blob = this.#blob(key);
-    return uploadThrough(key, (body) => {
-      const stop = new AbortController();
-      const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
-      const settings = { ...ifAbsent(options), abortSignal: AbortSignal.any(signals) };
-      const send = () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings);
-      const done = this.#request("store", key, options, async () => {
-        try {
-          return await unlessPresent(send, statusOf, PRESENT);
-        } catch (error) {
-          if (!(await this.#isOvertaken(key, error, options))) throw error;
-          return options?.ifAbsent !== true; // as if it had been stored first, and replaced
-        }
-      });
-      // Blocks that are not committed are seen by nobody, and the service drops them after a week.
-      return { done, abort: async () => stop.abort() };
-    });
+    return uploadThrough(
+      key,
+      (body) => {
+        const stop = new AbortController();
+        const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
+        const settings = { ...ifAbsent(options), abortSignal: AbortSignal.any(signals) };
+        const send = () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings);
+        const done = this.#request("store", key, options, async () => {
+          try {
+            return await unlessPresent(send, statusOf, options?.ifAbsent ? PRESENT : []);
+          } catch (error) {
+            if (!(await this.#isOvertaken(key, error, options))) throw error;
+            return options?.ifAbsent !== true; // as if it had been stored first, and replaced
+          }
+        });
+        // Blocks that are not committed are seen by nobody, and the service drops them after a week.
+        return { done, abort: async () => stop.abort() };
+      },
+      { ...options, timeoutMs: ATTEMPTS * this.#timeoutMs },
+    );
   }
 
   async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
     const { after = "", signal } = options;
-    const pages = this.#container
-      .listBlobsFlat({ prefix: this.#prefix + prefix, abortSignal: signal })
-      .byPage();
-    for (;;) {
-      const page = await this.#request("list", prefix, options, () => pages.next());
-      if (page.done) return;
-      for (const { name, properties } of page.value.segment.blobItems) {
+    let token: string | undefined;
+    do {
+      const from = token ? { continuationToken: token } : {};
+      const list = async (abortSignal: AbortSignal) => {
+        const blobs = this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, abortSignal });
+        return (await blobs.byPage(from).next()).value as ContainerListBlobFlatSegmentResponse;
+      };
+      const page = await this.#request("list", prefix, options, () => this.#inTime(list, options));
+      for (const { name, properties } of page.segment.blobItems) {
         signal?.throwIfAborted();
         const key = name.slice(this.#prefix.length);
         if (key > after) yield { key, size: properties.contentLength ?? 0 };
       }
-    }
+      token = page.continuationToken;
+    } while (token);
   }
 
   async delete(key: string, options?: AbortOptions): Promise<void> {
     const blob = this.#blob(key);
     await this.#request("delete", key, options, () =>
-      blob.deleteIfExists({ abortSignal: options?.signal }),
+      this.#inTime((abortSignal) => blob.deleteIfExists({ abortSignal }), options),
     );
   }
 
@@ -168,6 +221,11 @@ export class AzureObjectStore implements ObjectStore {
   async #isOvertaken(key: string, error: unknown, options?: AbortOptions): Promise<boolean> {
     const { code } = error as { code?: string };
     return code === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
+  }
+
+  /** The library does not end a request that nobody answers. */
+  #inTime<T>(run: (signal: AbortSignal) => Promise<T>, options?: AbortOptions): Promise<T> {
+    return retryBroken(() => withTimeout(this.#timeoutMs, run, options), options);
   }
 
   #blob(key: string): BlockBlobClient {

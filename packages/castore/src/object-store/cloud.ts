@@ -1,35 +1,34 @@
 /** What the object stores of the clouds have in common. */
 import { PassThrough } from "node:stream";
 import pRetry from "p-retry";
-import { collectBytes } from "../bytes.ts";
+import { unlessAborted } from "../abort.ts";
 import { CastoreError, type ErrorCode } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import type { ObjectUpload } from "./object-store.ts";
-import { onePiece } from "./one-piece.ts";
 import { uploadEnded } from "./upload-ended.ts";
 
-/** Objects of up to this many bytes are got whole before they are handed out, so that a break is tried again. */
-export const WHOLE_BYTES: number = 1024 * 1024;
-
-/** How many bytes of an upload go into one part, and how many parts are sent at the same time. */
+/** How many bytes are sent or got in one part, and how many parts of an upload are sent at the same time. */
 export const PART_BYTES: number = 8 * 1024 * 1024;
 export const PARTS_IN_FLIGHT = 2;
 
 /** How often a request is made at most. */
 export const ATTEMPTS = 4;
 
-/** How long a connection may take, and be silent, in milliseconds. */
+/** How long a connection may take, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 10_000;
-export const SILENCE_TIMEOUT_MS = 30_000;
 
 const CODES: Readonly<Record<number, ErrorCode>> = {
   400: "invalid_argument",
   401: "permission_denied",
   403: "permission_denied",
   404: "not_found",
+  409: "aborted",
   413: "resource_exhausted",
   507: "resource_exhausted",
 };
+
+/** An answer that broke off or did not come: to ask again may help, and no SDK does so by itself. */
+class BrokenAnswer extends Error {}
 
 /**
  * Runs a request, and turns what it throws into a CastoreError by the HTTP status of the answer:
@@ -37,7 +36,7 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
  *
  * @param action what is attempted and where, for the message
  * @param statusOf the HTTP status that an error of the SDK carries
- * @throws CastoreError; `signal.reason` when cancelled
+ * @throws CastoreError; `signal.reason` when cancelled, also where the SDK goes on
  */
 export async function request<T>(
   run: () => Promise<T>,
@@ -47,13 +46,38 @@ export async function request<T>(
 ): Promise<T> {
   options?.signal?.throwIfAborted();
   try {
-    return await run();
+    return await unlessAborted(run(), options?.signal);
   } catch (error) {
     options?.signal?.throwIfAborted();
     if (error instanceof CastoreError) throw error;
     const code = CODES[statusOf(error) ?? 0] ?? "unavailable";
-    const { message } = error as Error;
+    const message = (error as Error).message.replace(/\?[^\s"']*=[^\s"']*/g, "?..."); // signatures
     throw new CastoreError(code, `${action}: ${message}`, { cause: error });
+  }
+}
+
+/**
+ * Runs a request that has to be done in time.
+ *
+ * @param run is given a signal that ends it
+ * @throws BrokenAnswer, see {@link retryBroken}; `signal.reason` when cancelled
+ */
+export async function withTimeout<T>(
+  timeoutMs: number,
+  run: (signal: AbortSignal) => Promise<T>,
+  options?: AbortOptions,
+): Promise<T> {
+  const late = new AbortController();
+  const onLate = () => late.abort(new BrokenAnswer(`no answer within ${timeoutMs} ms`));
+  const timer = setTimeout(onLate, timeoutMs);
+  const signal = AbortSignal.any([late.signal, ...(options?.signal ? [options.signal] : [])]);
+  try {
+    return await unlessAborted(run(signal), signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -76,49 +100,90 @@ export async function unlessPresent(
   }
 }
 
-/** Tries again, with growing and random pauses, what broke off in the middle of an answer. */
-export async function retryUnavailable<T>(
+/** Tries again, with growing and random pauses, while a test says that it may help. */
+async function retry<T>(
   run: () => Promise<T>,
+  shouldRetry: (error: unknown) => boolean,
   options?: AbortOptions,
 ): Promise<T> {
   return await pRetry(run, {
     retries: ATTEMPTS - 1,
     minTimeout: 100,
     randomize: true,
-    shouldRetry: ({ error }) => error instanceof CastoreError && error.code === "unavailable",
+    shouldRetry: ({ error }) => shouldRetry(error),
     ...(options?.signal && { signal: options.signal }),
   });
 }
 
-/** Runs a request of a store, so that what it throws is by the contract. */
-type Guard = <T>(run: () => Promise<T>) => Promise<T>;
+/** Tries again what is unavailable, where no SDK does so. */
+export async function retryUnavailable<T>(
+  run: () => Promise<T>,
+  options?: AbortOptions,
+): Promise<T> {
+  const isUnavailable = (error: unknown) =>
+    error instanceof CastoreError && error.code === "unavailable";
+  return await retry(run, isUnavailable, options);
+}
+
+/** Tries again what broke off or was late, where an SDK has tried everything else again. */
+export async function retryBroken<T>(run: () => Promise<T>, options?: AbortOptions): Promise<T> {
+  return await retry(run, (error) => error instanceof BrokenAnswer, options);
+}
+
+/** Reads an answer. Whatever goes wrong then means that it broke off. */
+export async function readAnswer<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    throw new BrokenAnswer((error as Error).message, { cause: error });
+  }
+}
+
+/** Bytes from the middle of an object. */
+export interface ObjectPart {
+  readonly data: Uint8Array;
+  /** Which of the objects that had this key one after the other it is from. */
+  readonly version?: string | undefined;
+}
 
 /**
- * The contents of an answer, whose errors are by the contract. Short ones are read here and now, and again if
- * they break off.
+ * The contents of an object, asked for part by part, each of which is tried again by itself. An answer is
+ * read at once, so that a slow reader keeps no connection.
  *
- * @param open asks for them
- * @param length how many bytes there are
+ * @param name address of the object, for messages
+ * @param range.start first byte
+ * @param range.end byte after the last, which may be behind the end
+ * @param get gets up to {@link PART_BYTES}, fewer at the end of the object: `undefined` if there is
+ *   no object, or not of this version any more
+ * @returns `undefined` if there is no object
  */
-export async function guardedStream(
-  open: () => AsyncIterable<Uint8Array> | Promise<AsyncIterable<Uint8Array>>,
-  length: number,
-  guard: Guard,
-  options?: AbortOptions,
-): Promise<AsyncIterable<Uint8Array>> {
-  if (length > WHOLE_BYTES) return guarded(await guard(async () => await open()), guard);
-  const whole = async () => {
-    const data = await collectBytes(await open());
-    if (data.length === length) return data;
-    throw new CastoreError("unavailable", `Cannot read: found ${data.length} of ${length} bytes`);
-  };
-  return onePiece(await retryUnavailable(() => guard(whole), options));
+export async function readParts(
+  name: string,
+  { start, end }: { readonly start: number; readonly end: number },
+  get: (start: number, end: number, version?: string) => Promise<ObjectPart | undefined>,
+): Promise<AsyncIterable<Uint8Array> | undefined> {
+  const endOfPart = (at: number) => Math.min(end, at + PART_BYTES);
+  const first = await get(start, endOfPart(start));
+  if (first === undefined) return undefined;
+  return (async function* () {
+    let part: ObjectPart = first;
+    for (let at = start; ; ) {
+      if (part.data.length > 0) yield part.data;
+      at += part.data.length;
+      if (part.data.length < PART_BYTES || at === end) return;
+      const next = await get(at, endOfPart(at), first.version);
+      if (next === undefined) {
+        throw new CastoreError("aborted", `Cannot go on reading "${name}": it was replaced`);
+      }
+      part = next;
+    }
+  })();
 }
 
 /** A stream whose errors are by the contract. */
 export async function* guarded(
   stream: AsyncIterable<Uint8Array>,
-  guard: Guard,
+  guard: <T>(run: () => Promise<T>) => Promise<T>,
 ): AsyncGenerator<Uint8Array> {
   const iterator = stream[Symbol.asyncIterator]();
   try {
@@ -135,61 +200,90 @@ export async function* guarded(
 
 /** The upload of an SDK that reads a stream. */
 export interface StreamUpload {
-  /** Resolves when all of it is stored: whether it was, which it is not if there was one already. */
+  /**
+   * Resolves when all of it is stored: whether it was, which it is not if there was one already. Rejects
+   * once what was stored of it has been removed.
+   */
   readonly done: Promise<boolean>;
-  /** Removes what was stored of it. */
-  abort(): Promise<void>;
+  /** Ends it as soon as can be. */
+  abort(): void;
+}
+
+/** Options of {@link uploadThrough}. */
+export interface UploadThroughOptions extends AbortOptions {
+  /** How long it may take until there is room for more, in milliseconds. Default: the SDK finds out. */
+  timeoutMs?: number;
 }
 
 /** Makes an upload of one that reads a stream, which begins when there is something to send. */
 export function uploadThrough(
   key: string,
   start: (body: PassThrough) => StreamUpload,
+  { signal, timeoutMs }: UploadThroughOptions = {},
 ): ObjectUpload {
   const body = new PassThrough({ highWaterMark: PART_BYTES });
   body.on("error", () => undefined); // told to whoever writes, or closes
   let upload: StreamUpload | undefined;
   let closed: Promise<boolean> | undefined;
+  let failure: { readonly error: unknown } | undefined;
+  const { promise: failed, reject } = Promise.withResolvers<never>();
+  failed.catch(() => undefined);
+  const fail = (error: unknown) => {
+    failure ??= { error };
+    reject(failure.error);
+    body.destroy(failure.error as Error);
+    upload?.abort();
+  };
+  const throwIfFailed = () => {
+    if (failure) throw failure.error;
+  };
+  const onAbort = () => fail(signal?.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
   const begin = () => {
     upload ??= start(body);
-    upload.done.catch((error) => body.destroy(error)); // whoever writes is told
+    upload.done.catch(fail);
     return upload;
+  };
+  /** Waits for something that fails when the upload does, or when it takes too long. */
+  const inTime = async <T>(promise: Promise<T>): Promise<T> => {
+    const late = () => {
+      const text = `Cannot store "${key}": nothing was taken within ${timeoutMs} ms`;
+      fail(new CastoreError("unavailable", text));
+    };
+    const timer = timeoutMs === undefined ? undefined : setTimeout(late, timeoutMs);
+    try {
+      return await Promise.race([promise, failed]);
+    } finally {
+      clearTimeout(timer);
+    }
   };
   return {
     async write(data) {
-      if (closed !== undefined || body.destroyed) throw await failureOf(key, upload);
+      signal?.throwIfAborted();
+      throwIfFailed();
+      if (closed !== undefined) throw uploadEnded(key);
       begin();
-      await new Promise<void>((resolve, reject) => {
-        body.write(Buffer.from(data), (error) => (error ? reject(error) : resolve()));
-      });
+      const copy = Buffer.from(data); // the SDK keeps it for longer than it is lent
+      await inTime(new Promise<void>((resolve) => void body.write(copy, () => resolve())));
+      throwIfFailed();
     },
     close() {
       closed ??= (async () => {
+        signal?.throwIfAborted();
+        throwIfFailed();
         const { done } = begin();
         body.end();
-        return await done;
+        return await inTime(done);
       })();
       return closed;
     },
     async [Symbol.asyncDispose]() {
-      if (closed !== undefined) {
-        await closed.catch(() => undefined); // whoever called close() was told
-      } else {
-        body.destroy(uploadEnded(key));
-        await upload?.abort();
-        await upload?.done.catch(() => undefined);
-      }
+      if (closed === undefined) fail(uploadEnded(key));
+      await closed?.catch(() => undefined); // whoever called close() was told
+      await upload?.done.catch(() => undefined);
+      signal?.removeEventListener("abort", onAbort);
     },
   };
-}
-
-async function failureOf(key: string, upload: StreamUpload | undefined): Promise<unknown> {
-  try {
-    await upload?.done;
-  } catch (error) {
-    return error;
-  }
-  return uploadEnded(key);
 }
 
 /** Imports an SDK, which is only there for who uses it. */

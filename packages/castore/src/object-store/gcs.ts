@@ -1,15 +1,21 @@
-import type { Bucket, GetFilesOptions, GetFilesResponse } from "@google-cloud/storage";
+import { addAbortSignal, type PassThrough } from "node:stream";
+import type { Bucket, File, GetFilesOptions, GetFilesResponse } from "@google-cloud/storage";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
+import { collectBytes } from "../bytes.ts";
 import type { AbortOptions } from "../options.ts";
 import {
   ATTEMPTS,
   loadSdk,
+  type ObjectPart,
   PART_BYTES,
+  readAnswer,
+  readParts,
   request,
-  retryUnavailable,
+  retryBroken,
   unlessPresent,
   uploadThrough,
+  withTimeout,
 } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -20,25 +26,38 @@ import type {
   ObjectUpload,
   PutObjectOptions,
 } from "./object-store.ts";
+import { onePiece } from "./one-piece.ts";
+import { TIMEOUT_MS } from "./options.ts";
+import { uploadEnded } from "./upload-ended.ts";
 
 /** What the library of Google Cloud is told beside its own configuration and credentials. */
 export const GCS_OPTIONS: z.ZodType<{
   endpoint?: string | undefined;
   project_id?: string | undefined;
+  timeout_ms?: number | undefined;
 }> = z.strictObject({
   endpoint: z.url({ protocol: /^https?$/ }).optional(),
   project_id: z.string().optional(),
+  timeout_ms: TIMEOUT_MS,
 });
+
+/** How long a request may take, in milliseconds, unless the options say so. */
+const REQUEST_MS = 60_000;
 
 /** Keeps objects in a bucket of Google Cloud Storage. */
 export class GcsObjectStore implements ObjectStore {
   readonly name: string;
   readonly #bucket: Bucket;
+  /** The same bucket, as it is read. */
+  readonly #readingBucket: Bucket;
   readonly #prefix: string;
+  readonly #timeoutMs: number;
 
-  private constructor(bucket: Bucket, prefix: string) {
+  private constructor(bucket: Bucket, readingBucket: Bucket, prefix: string, timeoutMs: number) {
     this.#bucket = bucket;
+    this.#readingBucket = readingBucket;
     this.#prefix = prefix;
+    this.#timeoutMs = timeoutMs;
     this.name = `gs://${bucket.name}/${prefix}`;
   }
 
@@ -51,23 +70,31 @@ export class GcsObjectStore implements ObjectStore {
   static async open(
     bucket: string,
     prefix: string,
-    { endpoint, project_id: projectId }: z.output<typeof GCS_OPTIONS>,
+    options: z.output<typeof GCS_OPTIONS>,
   ): Promise<GcsObjectStore> {
+    const { endpoint, project_id: projectId, timeout_ms: timeout = REQUEST_MS } = options;
     const name = "@google-cloud/storage";
     const { Storage, IdempotencyStrategy } = await loadSdk(
       name,
       () => import("@google-cloud/storage"),
     );
-    const storage = new Storage({
+    const settings = {
       ...(endpoint && { apiEndpoint: endpoint }),
       ...(projectId && { projectId }),
+      timeout,
+    };
+    const storage = new Storage({
+      ...settings,
       retryOptions: {
         maxRetries: ATTEMPTS - 1,
         // What is stored is the same whoever stores it, and however often.
         idempotencyStrategy: IdempotencyStrategy.RetryAlways,
       },
     });
-    return new GcsObjectStore(storage.bucket(bucket), prefix);
+    // Where the library itself asks again for a stream, a promise is rejected that nobody can await.
+    const { authClient } = storage;
+    const reading = new Storage({ ...settings, authClient, retryOptions: { autoRetry: false } });
+    return new GcsObjectStore(storage.bucket(bucket), reading.bucket(bucket), prefix, timeout);
   }
 
   async get(
@@ -75,16 +102,18 @@ export class GcsObjectStore implements ObjectStore {
     options: GetObjectOptions = {},
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    const found = await this.head(key, options);
-    if (found === undefined) return undefined;
-    return this.#read(key, start, Math.min(end, found.size), options);
+    if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
+    return await readParts(this.name + key, { start, end }, (from, to, version) => {
+      const get = () => this.#getPart(key, from, to, version, options);
+      return this.#request("get", key, options, () => retryBroken(get, options));
+    });
   }
 
   async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
     const file = this.#file(key);
     return await this.#request("look up", key, options, async () => {
       try {
-        const [{ size }] = await file.getMetadata();
+        const [{ size }] = await this.#inTime(() => file.getMetadata(), options);
         return { key, size: Number(size) };
       } catch (error) {
         if (statusOf(error) === 404) return undefined;
@@ -95,45 +124,39 @@ export class GcsObjectStore implements ObjectStore {
 
   async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
     const file = this.#file(key);
-    const store = () =>
+    const contents = Buffer.from(data); // the library goes on with it when it is cancelled
+    const settings = { resumable: false, validation: false, ...ifAbsent(options) };
+    return await this.#request("store", key, options, () =>
       unlessPresent(
-        () =>
-          file.save(Buffer.from(data), {
-            resumable: false,
-            validation: false,
-            ...ifAbsent(options),
-          }),
+        () => this.#inTime(() => file.save(contents, settings), options),
         statusOf,
-        PRESENT,
-      );
-    return await retryUnavailable(() => this.#request("store", key, options, store), options);
+        options?.ifAbsent ? PRESENT : [],
+      ),
+    );
   }
 
   openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
     const file = this.#file(key);
-    return uploadThrough(key, (body) => {
+    const start = (body: PassThrough) => {
       const target = file.createWriteStream({
         resumable: true,
         chunkSize: PART_BYTES,
         validation: false,
         ...ifAbsent(options),
       });
-      const stop = () => body.destroy(options?.signal?.reason);
-      options?.signal?.addEventListener("abort", stop, { once: true });
       const stored = new Promise<void>((resolve, reject) => {
         target.once("finish", resolve).once("error", reject);
-        body.once("error", (error) => {
-          target.destroy(error);
-          reject(error);
-        });
+        body.once("error", (error) => target.destroy(error));
       });
       body.pipe(target);
-      const done = this.#request("store", key, options, () =>
-        unlessPresent(() => stored, statusOf, PRESENT),
-      ).finally(() => options?.signal?.removeEventListener("abort", stop));
+      const present = options?.ifAbsent ? PRESENT : [];
+      const done = this.#request("store", key, undefined, () =>
+        unlessPresent(() => stored, statusOf, present),
+      );
       // An upload that was not ended is none: the service forgets it.
-      return { done, abort: async () => void target.destroy() };
-    });
+      return { done, abort: () => void target.destroy(uploadEnded(key)) };
+    };
+    return uploadThrough(key, start, { ...options, timeoutMs: ATTEMPTS * this.#timeoutMs });
   }
 
   async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
@@ -146,7 +169,7 @@ export class GcsObjectStore implements ObjectStore {
     while (query !== undefined) {
       const page: GetFilesOptions = query;
       const [files, next]: GetFilesResponse = await this.#request("list", prefix, options, () =>
-        this.#bucket.getFiles(page),
+        this.#inTime(() => this.#bucket.getFiles(page), options),
       );
       for (const { name, metadata } of files) {
         signal?.throwIfAborted();
@@ -159,32 +182,52 @@ export class GcsObjectStore implements ObjectStore {
 
   async delete(key: string, options?: AbortOptions): Promise<void> {
     const file = this.#file(key);
-    await this.#request("delete", key, options, () => file.delete({ ignoreNotFound: true }));
+    await this.#request("delete", key, options, () =>
+      this.#inTime(() => file.delete({ ignoreNotFound: true }), options),
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The library keeps no connections that could be ended.
   }
 
-  /** Reads range by range: a stream of the library that is not read to its end keeps its connection. */
-  async *#read(
+  async #getPart(
     key: string,
     start: number,
     end: number,
+    version: string | undefined,
     options?: AbortOptions,
-  ): AsyncGenerator<Uint8Array> {
-    const file = this.#file(key);
-    for (let at = start; at < end; at += PART_BYTES) {
-      const range = { start: at, end: Math.min(at + PART_BYTES, end) - 1, validation: false };
-      const read = () => this.#request("get", key, options, () => file.download(range));
-      const [data] = await retryUnavailable(read, options);
-      yield data;
-    }
+  ): Promise<ObjectPart | undefined> {
+    const file = this.#file(key, this.#readingBucket, version);
+    const range = { start, end: end - 1, validation: false, decompress: false };
+    const read = async (signal: AbortSignal): Promise<ObjectPart | undefined> => {
+      const stream = addAbortSignal(signal, file.createReadStream(range));
+      let version: string | undefined;
+      stream.once("response", ({ headers }) => {
+        version = headers["x-goog-generation"];
+      });
+      try {
+        const data = await collectBytes(stream);
+        return { data, version };
+      } catch (error) {
+        const status = statusOf(error);
+        if (status === 404) return undefined;
+        if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
+        if (status !== undefined && !RETRYABLE.has(status)) throw error;
+        return await readAnswer(() => Promise.reject(error));
+      }
+    };
+    return await withTimeout(this.#timeoutMs, read, options);
   }
 
-  #file(key: string): ReturnType<Bucket["file"]> {
+  /** The library ends a request by itself, mostly. */
+  #inTime<T>(run: () => Promise<T>, options?: AbortOptions): Promise<T> {
+    return withTimeout(ATTEMPTS * this.#timeoutMs, run, options);
+  }
+
+  #file(key: string, bucket: Bucket = this.#bucket, generation?: string): File {
     assertObjectKey(key);
-    return this.#bucket.file(this.#prefix + key);
+    return bucket.file(this.#prefix + key, generation === undefined ? {} : { generation });
   }
 
   #request<T>(
@@ -201,6 +244,9 @@ export class GcsObjectStore implements ObjectStore {
 function ifAbsent(options?: PutObjectOptions): object {
   return options?.ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {};
 }
+
+/** Answers that may be others the next time. */
+const RETRYABLE: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 
 /** The answer that says that there is an object. */
 const PRESENT = [412];

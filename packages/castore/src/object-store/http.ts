@@ -1,19 +1,23 @@
-import { Agent, type Dispatcher, request as sendRequest } from "undici";
+import { Agent, type Dispatcher, interceptors, request as sendRequest } from "undici";
+import type { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import { sliceStream } from "../slice-stream.ts";
-import {
-  CONNECT_TIMEOUT_MS,
-  guarded,
-  request,
-  retryUnavailable,
-  SILENCE_TIMEOUT_MS,
-  WHOLE_BYTES,
-} from "./cloud.ts";
+import { CONNECT_TIMEOUT_MS, guarded, request, retryUnavailable } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type { GetObjectOptions, ObjectMeta, ObjectStore, ObjectUpload } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
+import type { HTTP_OPTIONS } from "./options.ts";
+
+/** Objects of up to this many bytes are got whole before they are handed out, so that a break is tried again. */
+const WHOLE_BYTES = 1024 * 1024;
+
+/** How long a server may be silent, in milliseconds, unless the options say so. */
+const SILENCE_MS = 30_000;
+
+/** How often a server may send somewhere else. */
+const REDIRECTS = 3;
 
 /** Answers that say that there is no such object. */
 const ABSENT: ReadonlySet<number> = new Set([404, 410]);
@@ -32,15 +36,20 @@ class HttpError extends Error {
 export class HttpObjectStore implements ObjectStore {
   readonly name: string;
   readonly #agent: Agent;
+  readonly #dispatcher: Dispatcher;
 
   /** @param base where the objects are: `http://host/folder/`, or `https:` */
-  constructor(base: string) {
+  constructor(
+    base: string,
+    { timeout_ms: silence = SILENCE_MS }: z.output<typeof HTTP_OPTIONS> = {},
+  ) {
     this.name = base;
     this.#agent = new Agent({
       connect: { timeout: CONNECT_TIMEOUT_MS },
-      headersTimeout: SILENCE_TIMEOUT_MS,
-      bodyTimeout: SILENCE_TIMEOUT_MS,
+      headersTimeout: silence,
+      bodyTimeout: silence,
     });
+    this.#dispatcher = this.#agent.compose(interceptors.redirect({ maxRedirections: REDIRECTS }));
   }
 
   async get(
@@ -75,7 +84,9 @@ export class HttpObjectStore implements ObjectStore {
     const look = async () => {
       const { statusCode, headers, body } = await this.#send("HEAD", key, {}, options);
       await body.dump();
-      if (statusCode === 200) return { key, size: Number(headers["content-length"] ?? 0) };
+      const length = headers["content-length"];
+      if (statusCode === 200 && length !== undefined) return { key, size: Number(length) };
+      if (statusCode === 200) throw this.#unimplemented("look up", "the server tells no length");
       if (ABSENT.has(statusCode)) return undefined;
       throw new HttpError(statusCode);
     };
@@ -113,7 +124,7 @@ export class HttpObjectStore implements ObjectStore {
     return await sendRequest(this.name + key, {
       method,
       headers,
-      dispatcher: this.#agent,
+      dispatcher: this.#dispatcher,
       ...(signal && { signal }),
     });
   }
@@ -127,8 +138,8 @@ export class HttpObjectStore implements ObjectStore {
     return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
   }
 
-  #unimplemented(action: string): CastoreError {
-    return new CastoreError("unimplemented", `Cannot ${action} "${this.name}": it is only read`);
+  #unimplemented(action: string, reason = "it is only read"): CastoreError {
+    return new CastoreError("unimplemented", `Cannot ${action} "${this.name}": ${reason}`);
   }
 }
 

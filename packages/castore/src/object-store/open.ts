@@ -46,11 +46,11 @@ const OPENERS: Readonly<Record<string, Opener>> = {
 };
 
 async function openHttp(address: ServiceAddress, options: unknown): Promise<ObjectStore> {
-  await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+  const known = await optionsOf(address, options, (await import("./options.ts")).HTTP_OPTIONS);
   const { HttpObjectStore } = await import("./http.ts");
   const { scheme, path } = address;
   const folder = encodeURI(path.replace(/\/*$/, "/"));
-  return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`);
+  return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`, known);
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { PassThrough } from "node:stream";
 import type { S3Client } from "@aws-sdk/client-s3";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
@@ -5,16 +6,16 @@ import type { AbortOptions } from "../options.ts";
 import {
   ATTEMPTS,
   CONNECT_TIMEOUT_MS,
-  guarded,
   loadSdk,
+  type ObjectPart,
   PART_BYTES,
   PARTS_IN_FLIGHT,
+  readAnswer,
+  readParts,
   request,
-  retryUnavailable,
-  SILENCE_TIMEOUT_MS,
+  retryBroken,
   unlessPresent,
   uploadThrough,
-  WHOLE_BYTES,
 } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -26,6 +27,7 @@ import type {
   PutObjectOptions,
 } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
+import { TIMEOUT_MS } from "./options.ts";
 
 /** What the AWS SDK is told beside its own configuration and credentials. */
 export const S3_OPTIONS: z.ZodType<{
@@ -33,12 +35,17 @@ export const S3_OPTIONS: z.ZodType<{
   region?: string | undefined;
   force_path_style?: boolean | undefined;
   profile?: string | undefined;
+  timeout_ms?: number | undefined;
 }> = z.strictObject({
   endpoint: z.url({ protocol: /^https?$/ }).optional(),
   region: z.string().optional(),
   force_path_style: z.union([z.boolean(), z.stringbool()]).optional(),
   profile: z.string().optional(),
+  timeout_ms: TIMEOUT_MS,
 });
+
+/** How long a connection may be silent, in milliseconds, unless the options say so. */
+const SILENCE_MS = 30_000;
 
 type Sdk = typeof import("@aws-sdk/client-s3");
 type UploadSdk = typeof import("@aws-sdk/lib-storage");
@@ -81,13 +88,14 @@ export class S3ObjectStore implements ObjectStore {
     const sdk = await loadSdk("@aws-sdk/client-s3", () => import("@aws-sdk/client-s3"));
     const uploads = await loadSdk("@aws-sdk/lib-storage", () => import("@aws-sdk/lib-storage"));
     const { endpoint, region, force_path_style: forcePathStyle, profile } = options;
+    const { timeout_ms: socketTimeout = SILENCE_MS } = options;
     const client = new sdk.S3Client({
       ...(endpoint && { endpoint }),
       ...(region && { region }),
       ...(forcePathStyle !== undefined && { forcePathStyle }),
       ...(profile && { profile }),
       maxAttempts: ATTEMPTS,
-      requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout: SILENCE_TIMEOUT_MS },
+      requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout },
       // Contents are named by their digests, which are checked when they are read.
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
@@ -102,27 +110,26 @@ export class S3ObjectStore implements ObjectStore {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
     const input = this.#input(key);
     if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
-    const { signal } = options;
-    const range =
-      start > 0 || end < Number.MAX_SAFE_INTEGER ? { Range: `bytes=${start}-${end - 1}` } : {};
-    const command = new this.#sdk.GetObjectCommand({ ...input, ...range });
-    const get = async () => {
-      const { Body: body, ContentLength: length = Number.POSITIVE_INFINITY } =
-        await this.#client.send(command, { abortSignal: signal });
-      if (length <= WHOLE_BYTES) return onePiece(await body!.transformToByteArray());
-      const guard = <T>(run: () => Promise<T>) => this.#request("get", key, options, run);
-      return guarded(body as AsyncIterable<Uint8Array>, guard);
-    };
-    const getIfThere = async () => {
-      try {
-        return await get();
-      } catch (error) {
-        if (isNamed(error, "NoSuchKey")) return undefined;
-        if (statusOf(error) === 416) return onePiece(new Uint8Array(0)); // it begins behind the end
-        throw error;
-      }
-    };
-    return await retryUnavailable(() => this.#request("get", key, options, getIfThere), options);
+    const abortSignal = options.signal;
+    return await readParts(this.name + key, { start, end }, async (from, to, version) => {
+      const command = new this.#sdk.GetObjectCommand({
+        ...input,
+        Range: `bytes=${from}-${to - 1}`,
+        ...(version && { IfMatch: version }),
+      });
+      const get = async (): Promise<ObjectPart | undefined> => {
+        try {
+          const answer = await this.#client.send(command, { abortSignal });
+          const data = await readAnswer(() => answer.Body!.transformToByteArray());
+          return { data, version: answer.ETag };
+        } catch (error) {
+          if (isNamed(error, "NoSuchKey") || statusOf(error) === 412) return undefined;
+          if (statusOf(error) === 416) return { data: new Uint8Array(0) }; // it begins behind the end
+          throw error;
+        }
+      };
+      return await this.#request("get", key, options, () => retryBroken(get, options));
+    });
   }
 
   async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
@@ -145,31 +152,27 @@ export class S3ObjectStore implements ObjectStore {
       ContentLength: data.length,
       ...(options?.ifAbsent && { IfNoneMatch: "*" }),
     });
-    return await this.#request("store", key, options, () =>
-      unlessPresent(
-        () => this.#client.send(command, { abortSignal: options?.signal }),
-        statusOf,
-        PRESENT,
-      ),
-    );
+    const send = () => this.#client.send(command, { abortSignal: options?.signal });
+    return await this.#request("store", key, options, () => this.#store(key, send, options));
   }
 
   openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
     const input = this.#input(key);
-    return uploadThrough(key, (body) => {
+    const start = (body: PassThrough) => {
+      const stop = new AbortController();
       const upload = new this.#uploads.Upload({
-        client: this.#client,
+        client: this.#stoppable(stop.signal),
         params: { ...input, Body: body, ...(options?.ifAbsent && { IfNoneMatch: "*" }) },
         partSize: PART_BYTES,
         queueSize: PARTS_IN_FLIGHT,
       });
-      const abort = () => upload.abort();
-      options?.signal?.addEventListener("abort", abort, { once: true });
-      const done = this.#request("store", key, options, () =>
-        unlessPresent(() => upload.done(), statusOf, PRESENT),
-      ).finally(() => options?.signal?.removeEventListener("abort", abort));
-      return { done, abort };
-    });
+      // Not cancelled: it has to remove the parts that are there.
+      const done = this.#request("store", key, undefined, () =>
+        this.#store(key, () => upload.done(), options),
+      );
+      return { done, abort: () => stop.abort() };
+    };
+    return uploadThrough(key, start, options);
   }
 
   async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
@@ -203,6 +206,35 @@ export class S3ObjectStore implements ObjectStore {
     this.#client.destroy();
   }
 
+  /** Whether something was stored, which it is not where there was one and `ifAbsent` is set. */
+  async #store(
+    key: string,
+    send: () => Promise<unknown>,
+    options?: PutObjectOptions,
+  ): Promise<boolean> {
+    try {
+      return await unlessPresent(send, statusOf, options?.ifAbsent ? [412] : []);
+    } catch (error) {
+      // Somebody else was storing it at the same time, and may have failed.
+      const isRace = options?.ifAbsent && statusOf(error) === 409;
+      if (isRace && (await this.head(key, options)) !== undefined) return false;
+      throw error;
+    }
+  }
+
+  /** The client as uploads use it: they end with the signal, except that what they began is removed. */
+  #stoppable(abortSignal: AbortSignal): S3Client {
+    const { CreateMultipartUploadCommand, AbortMultipartUploadCommand } = this.#sdk;
+    const client: S3Client = Object.create(this.#client);
+    const send = (command: Parameters<S3Client["send"]>[0]) => {
+      const isKept =
+        command instanceof CreateMultipartUploadCommand ||
+        command instanceof AbortMultipartUploadCommand;
+      return this.#client.send(command, isKept ? {} : { abortSignal });
+    };
+    return Object.assign(client, { send });
+  }
+
   #input(key: string): { Bucket: string; Key: string } {
     assertObjectKey(key);
     return { Bucket: this.#bucket, Key: this.#prefix + key };
@@ -217,9 +249,6 @@ export class S3ObjectStore implements ObjectStore {
     return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
   }
 }
-
-/** Answers that say that there is an object, or that somebody else stores one at the same time. */
-const PRESENT = [409, 412];
 
 function statusOf(error: unknown): number | undefined {
   const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
