@@ -13,6 +13,7 @@ import {
   Directory,
   decodeDirectory,
   encodeDirectory,
+  OutboardEncoder,
   PackBlobService,
   pathComponent,
 } from "@tvix/castore";
@@ -41,6 +42,12 @@ bench("FastCDC cut of 16 MB", () => {
   const chunker = new Chunker();
   do_not_optimize([...chunker.push(megabytes)]);
   do_not_optimize(chunker.finish());
+});
+
+bench("outboard of 16 MB", () => {
+  const encoder = new OutboardEncoder();
+  encoder.update(megabytes);
+  do_not_optimize(encoder.finish());
 });
 
 const directory = Directory.from(

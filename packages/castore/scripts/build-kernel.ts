@@ -15,6 +15,13 @@ const KERNELS = [
     flags: [...["--initialMemory", "1"], ...["--maximumMemory", "1"]],
   },
   {
+    source: "castore/assembly/blake3.ts",
+    generated: "castore/src/gen/blake3-kernel.ts",
+    name: "BLAKE3_KERNEL",
+    // Nothing is allocated: the pages hold sixteen groups, and some values before them.
+    flags: [...["--initialMemory", "5"], ...["--maximumMemory", "5"], ...["--enable", "simd"]],
+  },
+  {
     source: "store/assembly/reference-scanner.ts",
     generated: "store/src/gen/reference-scanner-kernel.ts",
     name: "REFERENCE_SCANNER_KERNEL",

@@ -19,6 +19,12 @@ export { type ObjectStoreBlobOptions, ObjectStoreBlobService } from "./blobservi
 export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
 export {
+  type OutboardOptions,
+  type OutboardSource,
+  outboardOf,
+  verifiedRange,
+} from "./blobservice/verified-range.ts";
+export {
   collectBytes,
   compareBytes,
   concatBytes,
@@ -86,6 +92,7 @@ export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
+export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";

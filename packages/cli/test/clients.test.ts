@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
+import { B3Digest, MemoryBlobService, MemoryDirectoryService, Outboard } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { describeWithTools } from "@tvix/conformance";
 import { expect, it } from "vitest";
@@ -88,6 +88,23 @@ describeWithTools("grpcurl", ["grpcurl"], (grpcurl) => {
     expect([stat.status, JSON.parse(stat.stdout)]).toEqual([0, {}]);
     const read = await call(fixture, "tvix.castore.v1.BlobService/Read", query);
     expect(JSON.parse(read.stdout)).toEqual({ data: CONTENT });
+  });
+
+  it("gets the outboard of a blob", async () => {
+    await using fixture = await startCastore();
+    const data = Buffer.alloc(40_000, "contents");
+    const message = JSON.stringify({ data: data.toString("base64") });
+    const put = await call(fixture, "tvix.castore.v1.BlobService/Put", message);
+    const { digest } = JSON.parse(put.stdout);
+    const query = JSON.stringify({ digest, send_bao: true });
+    const stat = await call(fixture, "tvix.castore.v1.BlobService/Stat", query);
+    const bao = Buffer.from(JSON.parse(stat.stdout).bao, "base64");
+    const outboard = Outboard.parse(B3Digest.of(data), bao);
+    expect(outboard.size).toBe(data.length);
+    outboard.verify(data, 0);
+    const unknown = JSON.stringify({ digest: UNKNOWN_DIGEST, send_bao: true });
+    const absent = await call(fixture, "tvix.castore.v1.BlobService/Stat", unknown);
+    expect(absent.stderr).toContain("Code: NotFound");
   });
 
   it("is told by code what is wrong", async () => {

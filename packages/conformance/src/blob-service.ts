@@ -1,4 +1,12 @@
-import { B3Digest, type BlobService, concatBytes, equalBytes, putBlob } from "@tvix/castore";
+import {
+  B3Digest,
+  type BlobService,
+  collectBytes,
+  concatBytes,
+  equalBytes,
+  putBlob,
+  verifiedRange,
+} from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { blobBatchTests } from "./blob-batches.ts";
 import { sharedBlobTests } from "./blob-sharing.ts";
@@ -78,6 +86,7 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
     it("does not have what was never put", async () => {
       await expectAbsent(service, B3Digest.of(Buffer.from("never")));
       await expectAbsent(service, B3Digest.of(EMPTY));
+      expect(await verifiedRange(service, B3Digest.of(EMPTY))).toBeUndefined();
     });
 
     describe.each(CONTENTS)("with a blob of %s", (_, contents) => {
@@ -110,6 +119,19 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
           parts.push(part);
         }
         expect(equalBytes(concatBytes(parts), contents)).toBe(true);
+      });
+
+      it("reads any range of it that the digest of the whole proves", async () => {
+        await putBlob(service, contents.slice());
+        const { length } = contents;
+        for (const offset of [0, 1, 16 * KIB, 100 * KIB + 7, length, length + 1]) {
+          for (const size of [0, 1, 300 * KIB, undefined]) {
+            const range = { offset, ...(size !== undefined && { length: size }) };
+            const found = await collectBytes((await verifiedRange(service, digest, range))!);
+            const end = size === undefined ? length : offset + size;
+            expect(equalBytes(found, contents.subarray(offset, end))).toBe(true);
+          }
+        }
       });
 
       it("reads any range of it", async () => {

@@ -1,9 +1,10 @@
-import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import { BlobService as BlobServiceDescriptor, type StatBlobResponse } from "@tvix/proto/castore";
 import { collectBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
+import { Outboard } from "../hash/outboard.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
 import { sliceStream } from "../slice-stream.ts";
@@ -13,6 +14,7 @@ import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import { Download } from "./grpc-download.ts";
 import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "./one-by-one.ts";
+import type { OutboardSource } from "./verified-range.ts";
 
 const METHODS = BlobServiceDescriptor.method;
 
@@ -20,11 +22,11 @@ const METHODS = BlobServiceDescriptor.method;
  * Blobs in a gRPC server, verified as they arrive. Nothing of a blob of up to 4 MiB is passed on before
  * all of it is found to match its digest; a longer one is passed on while it is hashed, and reading it
  * fails at its end if it does not match. A part of a blob is verified by the chunks that the server
- * lists.
+ * lists, which `verifiedRange` need not believe.
  *
  * Disposes of its channel.
  */
-export class GrpcBlobService implements BlobService {
+export class GrpcBlobService implements BlobService, OutboardSource {
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
 
@@ -34,11 +36,23 @@ export class GrpcBlobService implements BlobService {
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    return (await this.#stat(digest, false, options)) !== undefined;
+    return (await this.#stat(digest, {}, options)) !== undefined;
   }
 
-  chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined> {
-    return this.#stat(digest, true, options);
+  async chunks(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    const found = await this.#stat(digest, { sendChunks: true }, options);
+    return found?.chunks.map(({ digest, size }) => ({
+      digest: B3Digest.fromBytes(digest),
+      size: chunkSize(size),
+    }));
+  }
+
+  async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
+    const found = await this.#stat(digest, { sendBao: true }, options);
+    return found && found.bao.length > 0 ? Outboard.parse(digest, found.bao) : undefined;
   }
 
   async read(
@@ -94,18 +108,14 @@ export class GrpcBlobService implements BlobService {
 
   async #stat(
     digest: B3Digest,
-    sendChunks: boolean,
+    wanted: { sendChunks?: boolean; sendBao?: boolean },
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<StatBlobResponse | undefined> {
     const signal = options?.signal;
     signal?.throwIfAborted();
     try {
-      const request = { digest: digest.bytes, sendChunks };
-      const response = await StreamCall.unary(this.#channel, METHODS.stat, request, { signal });
-      return response.chunks.map(({ digest, size }) => ({
-        digest: B3Digest.fromBytes(digest),
-        size: chunkSize(size),
-      }));
+      const request = { digest: digest.bytes, ...wanted };
+      return await StreamCall.unary(this.#channel, METHODS.stat, request, { signal });
     } catch (error) {
       const failure = fromConnectError(error, this.#cannot(`look up blob ${digest}`), signal);
       if (failure instanceof CastoreError && failure.code === "not_found") return undefined;

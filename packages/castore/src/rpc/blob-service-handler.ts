@@ -10,28 +10,33 @@ import type { BlobService } from "../blobservice/blob-service.ts";
 import { freeUnshared } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { toConnectError } from "./connect-error.ts";
+import { OutboardCache } from "./outboard-cache.ts";
 
 /** How many bytes of a blob go into one message. */
 const MESSAGE_BYTES = 1024 * 1024;
+
+const NO_BYTES = new Uint8Array(0);
 
 /** Serves a blob service. */
 export function blobServiceHandler(
   blobService: BlobService,
 ): ServiceImpl<typeof BlobServiceDescriptor> {
+  const outboards = new OutboardCache(blobService);
   return {
     async stat(request, { signal }) {
       try {
         const digest = B3Digest.fromBytes(request.digest);
-        if (!request.sendChunks) {
-          if (!(await blobService.has(digest, { signal }))) throw notFound(digest);
-          return {};
-        }
-        const chunks = await blobService.chunks(digest, { signal });
-        if (chunks === undefined) throw notFound(digest);
+        const chunks = request.sendChunks
+          ? await blobService.chunks(digest, { signal })
+          : (await blobService.has(digest, { signal })) && [];
+        if (!chunks) throw notFound(digest);
+        const outboard = request.sendBao ? await outboards.get(digest, { signal }) : undefined;
+        if (request.sendBao && outboard === undefined) throw notFound(digest);
         return {
           chunks: chunks.map(({ digest, size }) =>
             create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
           ),
+          bao: outboard?.bytes ?? NO_BYTES,
         };
       } catch (error) {
         throw toConnectError(error);
