@@ -68,7 +68,7 @@ async function serve(blobService: MemoryBlobService, { sendsOutboards = true } =
     const stat: typeof implementation.stat = async (request, context) => {
       return { ...(await implementation.stat(request, context)), bao: new Uint8Array(0) };
     };
-    return { ...served, implementation: { ...implementation, stat } } as ServedService;
+    return { ...served, implementation: { ...implementation, stat } } as unknown as ServedService;
   });
   return await overGrpc(blobService, services, openBlobService, "streams");
 }
