@@ -1,4 +1,3 @@
-import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import {
   createBrotliDecompress,
@@ -6,6 +5,7 @@ import {
   createZstdDecompress,
   type ZstdDecompress,
 } from "node:zlib";
+import { copyBytes } from "./bytes.ts";
 import { CastoreError } from "./errors.ts";
 import type { AbortOptions } from "./options.ts";
 
@@ -18,12 +18,7 @@ type Source = () => AsyncGenerator<Uint8Array>;
 
 const DECODERS: Readonly<Record<Compression, Decoder>> = {
   br: async (source) => through(source, createBrotliDecompress()),
-  bzip2: async (source) => {
-    const { default: unbzip2 } = await import("unbzip2-stream");
-    const decoder = unbzip2();
-    // It is a stream of the first kind, from which one cannot iterate.
-    return through(source, decoder, new Readable().wrap(decoder));
-  },
+  bzip2: async (source) => bunzip2(source),
   gzip: async (source) => through(source, createGunzip()),
   xz: async (source) => {
     const { default: xz } = await import("xz-decompress");
@@ -78,12 +73,33 @@ export async function* decompress(
 async function* through(
   source: Source,
   decoder: NodeJS.ReadWriteStream,
-  output: NodeJS.ReadableStream = decoder,
 ): AsyncGenerator<Uint8Array> {
   const fed = pipeline(source, decoder);
   fed.catch(() => undefined); // the decoder fails with it
-  yield* output as AsyncIterable<Uint8Array>;
+  yield* decoder as AsyncIterable<Uint8Array>;
   await fed;
+}
+
+/** The decoder is a stream of the first kind, which gives what it has while it is written to, and cannot be awaited. */
+async function* bunzip2(source: Source): AsyncGenerator<Uint8Array> {
+  const { default: unbzip2 } = await import("unbzip2-stream");
+  const ready: Uint8Array[] = [];
+  let failure: { readonly error: unknown } | undefined;
+  const decoder = unbzip2();
+  decoder.on("data", (data) => ready.push(data));
+  decoder.on("error", (error) => {
+    failure ??= { error };
+  });
+  const take = (): readonly Uint8Array[] => {
+    if (failure !== undefined) throw failure.error;
+    return ready.splice(0);
+  };
+  for await (const data of source()) {
+    decoder.write(copyBytes(data)); // it keeps it until a block is complete
+    yield* take();
+  }
+  decoder.end();
+  yield* take();
 }
 
 /**

@@ -25,6 +25,7 @@ export {
   verifiedRange,
 } from "./blobservice/verified-range.ts";
 export {
+  collectAtMost,
   collectBytes,
   compareBytes,
   concatBytes,

@@ -7,11 +7,13 @@ import {
   memoryType,
   openAddress,
   type Registries,
+  type ServiceAddress,
   type ServiceRegistry,
   serviceType,
   sqliteType,
   tierType,
 } from "@tvix/castore";
+import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
 import { LruPathInfoService } from "./pathinfoservice/lru.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
@@ -42,6 +44,21 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       schema: async () => (await import("./keys.ts")).LRU_KEYS,
       open: async ({ capacity }) => new LruPathInfoService({ capacity }),
     }),
+    nix: serviceType({
+      schemes: ["nix+http", "nix+https"],
+      config: binaryCacheConfig,
+      schema: async () => (await import("./keys.ts")).NIX_KEYS,
+      async open(config, { service }) {
+        const { NixHttpPathInfoService } = await import("./pathinfoservice/nix-http.ts");
+        return new NixHttpPathInfoService({
+          baseUrl: config.base_url,
+          blobService: await service("blobservices", config.blob_service),
+          directoryService: await service("directoryservices", config.directory_service),
+          publicKeys: config.public_keys.map((key) => VerifyingKey.parse(key)),
+          timeoutMs: config.timeout_ms,
+        });
+      },
+    }),
     "keyfile-signing": serviceType({
       config: keysOnly,
       schema: async () => (await import("./keys.ts")).KEYFILE_SIGNING_KEYS,
@@ -53,6 +70,15 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
   },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },
 };
+
+/** The keys that make trusted are separated by spaces, and a plus sign, which is in many of them, is no space here. */
+function binaryCacheConfig({ text, query }: ServiceAddress): Record<string, unknown> {
+  const [url, search = ""] = text.slice("nix+".length).split(/\?(.*)/s);
+  const { "trusted-public-keys": _, ...rest } = query;
+  const raw = /(?:^|&)trusted-public-keys=([^&]*)/.exec(search)?.[1] ?? "";
+  const keys = decodeURIComponent(raw).split(" ");
+  return { ...rest, base_url: url, public_keys: keys.filter((key) => key !== "") };
+}
 
 /** The types of all services of a store. */
 export const STORE_REGISTRIES: Required<Registries> = {
@@ -67,6 +93,8 @@ export const STORE_REGISTRIES: Required<Registries> = {
  * - `memory://`
  * - `sqlite:///file`, or `sqlite://` for a temporary one in memory
  * - `grpc+http://host[:port]`, `grpc+https://host[:port]`, `grpc+unix:///socket`
+ * - `nix+https://host[:port]/path`, a binary cache, with where contents go as keys `blob_service` and
+ *   `directory_service`
  *
  * @throws CastoreError `invalid_argument` for any other address; whatever opening the service throws
  */

@@ -11,3 +11,18 @@ export const KEYFILE_SIGNING_KEYS: z.ZodType<{ inner: string; keyfile: string }>
   inner: z.string().min(1),
   keyfile: z.string().startsWith("/"),
 });
+
+/** `nix` */
+export const NIX_KEYS: z.ZodType<{
+  base_url: string;
+  blob_service: string;
+  directory_service: string;
+  public_keys: string[];
+  timeout_ms?: number | undefined;
+}> = z.strictObject({
+  base_url: z.url({ protocol: /^https?$/ }),
+  blob_service: z.string().min(1).default("default"),
+  directory_service: z.string().min(1).default("default"),
+  public_keys: z.array(z.string()).default([]),
+  timeout_ms: z.coerce.number().int().min(1).max(600_000).optional(),
+});

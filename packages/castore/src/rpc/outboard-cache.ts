@@ -1,4 +1,5 @@
 import { LRUCache } from "lru-cache";
+import pLimit from "p-limit";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { outboardOf } from "../blobservice/verified-range.ts";
 import type { B3Digest } from "../digest.ts";
@@ -9,6 +10,9 @@ import { SharedFlight } from "../shared-flight.ts";
 
 /** How many bytes of outboards are remembered: those of 8 GB of blobs. */
 const CACHE_BYTES = 32 * 1024 * 1024;
+
+/** How many are made at the same time, for each of which a blob is read and hashed. */
+const MADE_AT_ONCE = 2;
 
 /** What else a response has, in bytes: tag and length of the outboard. */
 const OVERHEAD = 16;
@@ -21,6 +25,7 @@ export class OutboardCache {
     sizeCalculation: ({ bytes }) => bytes.length,
   });
   readonly #running = new SharedFlight<Outboard | undefined>();
+  readonly #limit = pLimit(MADE_AT_ONCE);
 
   constructor(blobService: BlobService) {
     this.#blobService = blobService;
@@ -32,8 +37,8 @@ export class OutboardCache {
    */
   async get(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
     const make = async (signal: AbortSignal) => {
-      const maxBytes = MAX_MESSAGE_BYTES - OVERHEAD;
-      const outboard = await outboardOf(this.#blobService, digest, { maxBytes, signal });
+      const limits = { maxBytes: MAX_MESSAGE_BYTES - OVERHEAD, signal };
+      const outboard = await this.#limit(() => outboardOf(this.#blobService, digest, limits));
       if (outboard !== undefined) this.#known.set(digest.hex, outboard);
       return outboard;
     };
