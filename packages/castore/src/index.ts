@@ -24,6 +24,7 @@ export {
   outboardOf,
   verifiedRange,
 } from "./blobservice/verified-range.ts";
+export { ByteReader } from "./byte-reader.ts";
 export {
   collectAtMost,
   collectBytes,
@@ -94,6 +95,7 @@ export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
+export { ContentsStore, type IncomingFile } from "./import/contents-store.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";

@@ -1,11 +1,10 @@
 import { createHash, type Hash } from "node:crypto";
 import {
   type AbortOptions,
-  type B3Digest,
   type BlobService,
+  ContentsStore,
   type DirectoryService,
   equalBytes,
-  type FileNode,
   type IngestEntry,
   ingestEntries,
   type Node,
@@ -16,17 +15,7 @@ import { type ContentAddress, formatContentAddress } from "../nix/content-addres
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import type { CalculatedNar } from "./nar-calculation-service.ts";
 import { NarHasher } from "./nar-hasher.ts";
-import { type NarEvent, readNar } from "./reader.ts";
-
-/** A file of up to this many bytes goes to the store together with others. */
-const SMALL_FILE = 128 * 1024;
-
-/** How many bytes, and how many files, go together. */
-const BATCH_BYTES = 1024 * 1024;
-const BATCH_FILES = 512;
-
-/** How many batches and large files are on their way to the store while the NAR is read on. */
-const MAX_IN_FLIGHT = 8;
+import { readNar } from "./reader.ts";
 
 /** Options of {@link ingestNar}. */
 export interface IngestNarOptions extends AbortOptions {
@@ -61,13 +50,6 @@ export async function ingestNar(
   return { node, ...ingestion.found! };
 }
 
-/** Files that go to the store together. */
-interface Batch {
-  readonly files: Uint8Array[];
-  bytes: number;
-  readonly stored: PromiseWithResolvers<readonly B3Digest[]>;
-}
-
 /** A NAR that is being stored. */
 class Ingestion {
   /** Size and hash of the NAR, when it was read to its end. */
@@ -76,8 +58,6 @@ class Ingestion {
   readonly #options: IngestNarOptions;
   readonly #nar = new NarHasher();
   readonly #ca: Hash | undefined;
-  readonly #inFlight = new Set<Promise<unknown>>();
-  #batch: Batch | undefined;
 
   constructor(blobService: BlobService, options: IngestNarOptions) {
     this.#blobService = blobService;
@@ -93,41 +73,36 @@ class Ingestion {
     const ended = () => {
       if (isEntry.length > 0) path.pop();
     };
-    try {
-      for await (const event of readNar(this.#watched(stream))) {
-        this.#options.signal?.throwIfAborted();
-        switch (event.type) {
-          case "directory":
-            isEntry.push(true);
-            break;
-          case "entry":
-            path.push(event.name);
-            break;
-          case "end":
-            isEntry.pop();
-            yield { path: [...path], node: "directory" };
-            ended();
-            break;
-          case "symlink":
-            yield { path: [...path], node: { type: "symlink", target: event.target } };
-            ended();
-            break;
-          case "file": {
-            const digest = await this.#file(event, path.length === 0);
-            const { executable, size } = event;
-            const node = fileNode(digest(), size, executable);
-            node.catch(() => undefined); // told to whoever takes the entry
-            yield { path: [...path], node };
-            ended();
-          }
+    await using files = new ContentsStore(this.#blobService, { signal: this.#options.signal });
+    for await (const event of readNar(this.#watched(stream))) {
+      this.#options.signal?.throwIfAborted();
+      switch (event.type) {
+        case "directory":
+          isEntry.push(true);
+          break;
+        case "entry":
+          path.push(event.name);
+          break;
+        case "end":
+          isEntry.pop();
+          yield { path: [...path], node: "directory" };
+          ended();
+          break;
+        case "symlink":
+          yield { path: [...path], node: { type: "symlink", target: event.target } };
+          ended();
+          break;
+        case "file": {
+          const contents = this.#watchedContents(event.contents, path.length === 0);
+          const node = (await files.add({ ...event, contents }))();
+          node.catch(() => undefined); // told to whoever takes the entry
+          yield { path: [...path], node };
+          ended();
         }
       }
-      this.#flush();
-      this.#check();
-    } finally {
-      this.#batch?.stored.reject(new StoreError("aborted", "Cannot store a NAR: it ended early"));
-      await Promise.allSettled(this.#inFlight);
     }
+    files.flush();
+    this.#check();
   }
 
   async *#watched(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
@@ -139,76 +114,19 @@ class Ingestion {
     }
   }
 
-  /** Stores the contents of a file. Gives what gives its digest: it may be long until that is known. */
-  async #file(
-    { size, contents }: Extract<NarEvent, { type: "file" }>,
-    isRoot: boolean,
-  ): Promise<() => Promise<B3Digest>> {
-    const ca = isRoot && this.#options.expectedCa?.kind !== "nar" ? this.#ca : undefined;
-    if (size > SMALL_FILE) return await this.#large(contents, ca);
-    const data = new Uint8Array(size);
-    let at = 0;
-    for await (const part of contents) {
-      data.set(part, at);
-      at += part.length;
-    }
-    ca?.update(data);
-    return await this.#small(data);
-  }
-
-  /** Adds a file to those that go to the store together. */
-  async #small(data: Uint8Array): Promise<() => Promise<B3Digest>> {
-    this.#batch ??= { files: [], bytes: 0, stored: Promise.withResolvers() };
-    const { files, stored } = this.#batch;
-    stored.promise.catch(() => undefined); // told to whoever awaits a digest
-    const i = files.push(data) - 1;
-    this.#batch.bytes += data.length;
-    if (this.#batch.bytes >= BATCH_BYTES || files.length === BATCH_FILES) {
-      this.#flush();
-      await this.#room();
-    }
-    return async () => (await stored.promise)[i]!;
-  }
-
-  #flush(): void {
-    const batch = this.#batch;
-    if (batch === undefined) return;
-    this.#batch = undefined;
-    const storing = this.#blobService.putMany(batch.files, { signal: this.#options.signal });
-    this.#track(storing.then(batch.stored.resolve, batch.stored.reject));
-  }
-
-  async #large(
+  /** The contents of a file, which may be what the expected content address is about. */
+  #watchedContents(
     contents: AsyncIterable<Uint8Array>,
-    ca: Hash | undefined,
-  ): Promise<() => Promise<B3Digest>> {
-    await this.#room();
-    const writer = this.#blobService.openWriter({ signal: this.#options.signal });
-    try {
+    isRoot: boolean,
+  ): AsyncIterable<Uint8Array> {
+    const ca = this.#ca;
+    if (!isRoot || ca === undefined || this.#options.expectedCa?.kind === "nar") return contents;
+    return (async function* () {
       for await (const data of contents) {
-        ca?.update(data);
-        await writer.write(data);
+        ca.update(data);
+        yield data;
       }
-    } catch (error) {
-      await writer[Symbol.asyncDispose]();
-      throw error;
-    }
-    // Not awaited: the NAR is read on while it becomes durable.
-    const closed = writer.close();
-    this.#track(closed.finally(() => writer[Symbol.asyncDispose]()));
-    return () => closed;
-  }
-
-  /** Waits until less is on its way. */
-  async #room(): Promise<void> {
-    while (this.#inFlight.size >= MAX_IN_FLIGHT) await Promise.race(this.#inFlight);
-  }
-
-  #track(work: Promise<unknown>): void {
-    const settled: Promise<unknown> = work
-      .catch(() => undefined) // told to whoever awaits a digest
-      .finally(() => this.#inFlight.delete(settled));
-    this.#inFlight.add(settled);
+    })();
   }
 
   #check(): void {
@@ -232,14 +150,6 @@ class Ingestion {
     }
     this.found = found;
   }
-}
-
-async function fileNode(
-  stored: Promise<B3Digest>,
-  size: number,
-  executable: boolean,
-): Promise<FileNode> {
-  return { type: "file", digest: await stored, size: BigInt(size), executable };
 }
 
 function refusal(reason: string): StoreError {

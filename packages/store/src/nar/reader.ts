@@ -1,4 +1,5 @@
 import {
+  ByteReader,
   CastoreError,
   compareBytes,
   type PathComponent,
@@ -57,7 +58,7 @@ export type NarEvent =
  * whatever the stream throws.
  */
 export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<NarEvent> {
-  await using bytes = new ByteReader(stream);
+  await using bytes = new NarBytes(stream);
   await expectToken(bytes, ["nix-archive-1"]);
   /** The name that came last in each directory that is open. */
   const open: (PathComponent | undefined)[] = [];
@@ -101,7 +102,7 @@ export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
 
 /** Reads what stands before the target of a symlink, the length of a file or the entries of a directory. */
 async function readNodeHead(
-  bytes: ByteReader,
+  bytes: NarBytes,
 ): Promise<"directory" | "symlink" | "regular" | "executable"> {
   if (bytes.takeIf(FILE)) return "regular";
   if (bytes.takeIf(EXECUTABLE_FILE)) return "executable";
@@ -122,7 +123,7 @@ async function readNodeHead(
 }
 
 /** Reads what stands before the name of an entry, or the end of the directory: then there is none. */
-async function readEntryHead(bytes: ByteReader): Promise<boolean> {
+async function readEntryHead(bytes: NarBytes): Promise<boolean> {
   if (bytes.takeIf(ENTRY)) return true;
   if (bytes.takeIf(CLOSE)) return false;
   if ((await expectToken(bytes, ["entry", ")"])) === ")") return false;
@@ -131,17 +132,17 @@ async function readEntryHead(bytes: ByteReader): Promise<boolean> {
   return true;
 }
 
-async function expectClose(bytes: ByteReader): Promise<void> {
+async function expectClose(bytes: NarBytes): Promise<void> {
   if (!bytes.takeIf(CLOSE)) await expectToken(bytes, [")"]);
 }
 
-async function readTarget(bytes: ByteReader): Promise<SymlinkTarget> {
+async function readTarget(bytes: NarBytes): Promise<SymlinkTarget> {
   const at = bytes.offset;
   const target = await bytes.string(MAX_STRING, "the target of a symlink");
   return valid(bytes, at, () => symlinkTarget(target));
 }
 
-async function* readFile(bytes: ByteReader, executable: boolean): AsyncGenerator<NarEvent> {
+async function* readFile(bytes: NarBytes, executable: boolean): AsyncGenerator<NarEvent> {
   const at = bytes.offset;
   const size = await bytes.length();
   if (size > BigInt(Number.MAX_SAFE_INTEGER)) {
@@ -154,7 +155,7 @@ async function* readFile(bytes: ByteReader, executable: boolean): AsyncGenerator
 }
 
 async function readEntryName(
-  bytes: ByteReader,
+  bytes: NarBytes,
   before: PathComponent | undefined,
 ): Promise<PathComponent> {
   const at = bytes.offset;
@@ -170,7 +171,7 @@ async function readEntryName(
 
 /** Reads a string that is one of a few. */
 async function expectToken<Token extends string>(
-  bytes: ByteReader,
+  bytes: NarBytes,
   tokens: readonly Token[],
 ): Promise<Token> {
   const at = bytes.offset;
@@ -186,7 +187,7 @@ function isText(bytes: Uint8Array, text: string): boolean {
   return true;
 }
 
-function valid<T>(bytes: ByteReader, at: number, parse: () => T): T {
+function valid<T>(bytes: NarBytes, at: number, parse: () => T): T {
   try {
     return parse();
   } catch (error) {
@@ -195,30 +196,14 @@ function valid<T>(bytes: ByteReader, at: number, parse: () => T): T {
   }
 }
 
-/** Takes bytes from a stream. */
-class ByteReader implements AsyncDisposable {
-  /** How many bytes were taken. */
-  offset = 0;
-  readonly #iterator: AsyncIterator<Uint8Array>;
-  #data: Buffer = Buffer.alloc(0);
-  #at = 0;
-
+/** Takes what a NAR is made of from a stream. */
+class NarBytes extends ByteReader {
   constructor(stream: AsyncIterable<Uint8Array>) {
-    this.#iterator = stream[Symbol.asyncIterator]();
-  }
-
-  refusal(reason: string, at: number = this.offset): StoreError {
-    return new StoreError("invalid_argument", `Cannot read NAR: at byte ${at}: ${reason}`);
-  }
-
-  /** Takes these bytes if they come next, and have come already. */
-  takeIf(expected: Buffer): boolean {
-    const end = this.#at + expected.length;
-    if (end > this.#data.length) return false;
-    if (this.#data.compare(expected, 0, expected.length, this.#at, end) !== 0) return false;
-    this.#at = end;
-    this.offset += expected.length;
-    return true;
+    super(
+      stream,
+      (reason, at) =>
+        new StoreError("invalid_argument", `Cannot read NAR: at byte ${at}: ${reason}`),
+    );
   }
 
   /** A string with what stands around it, in memory of its own. */
@@ -228,81 +213,26 @@ class ByteReader implements AsyncDisposable {
     if (length > BigInt(maxLength)) {
       throw this.refusal(`expected ${what} of at most ${maxLength} bytes, found ${length}`, start);
     }
-    await this.#need(Number(length));
-    const bytes = new Uint8Array(this.#take(Number(length)));
+    const bytes = new Uint8Array(await this.take(Number(length)));
     await this.padding(bytes.length);
     return bytes;
   }
 
   /** An unsigned 64-bit integer. */
   async length(): Promise<bigint> {
-    await this.#need(NUMBER_LENGTH);
-    return this.#take(NUMBER_LENGTH).readBigUInt64LE();
+    return (await this.take(NUMBER_LENGTH)).readBigUInt64LE();
   }
 
   /** The zeros that follow so many bytes. */
   async padding(length: number): Promise<void> {
     const at = this.offset;
-    const padding = paddingLength(length);
-    await this.#need(padding);
-    const zeros = this.#take(padding);
+    const zeros = await this.take(paddingLength(length));
     const wrong = zeros.findIndex((byte) => byte !== 0);
     if (wrong >= 0)
       throw this.refusal(`expected zeros as padding, found ${zeros[wrong]}`, at + wrong);
   }
 
-  /** So many bytes, as they come. */
-  async *contents(length: number): AsyncGenerator<Uint8Array> {
-    for (let missing = length; missing > 0; ) {
-      if (this.#at === this.#data.length) await this.#more(missing);
-      const data = this.#data.subarray(this.#at, this.#at + missing);
-      this.#at += data.length;
-      this.offset += data.length;
-      missing -= data.length;
-      yield data;
-    }
-  }
-
   async expectEnd(): Promise<void> {
-    while (this.#at === this.#data.length) {
-      const { done, value } = await this.#iterator.next();
-      if (done) return;
-      [this.#data, this.#at] = [asBuffer(value), 0];
-    }
-    throw this.refusal("expected the end, found more");
+    if (!(await this.isAtEnd())) throw this.refusal("expected the end, found more");
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#iterator.return?.();
-  }
-
-  /** Waits until so many bytes have come. */
-  async #need(length: number): Promise<void> {
-    if (this.#data.length - this.#at >= length) return;
-    const parts = [this.#data.subarray(this.#at)];
-    for (let have = parts[0]!.length; have < length; have += this.#data.length) {
-      parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // it was only lent
-      await this.#more(length - have);
-      parts.push(this.#data);
-    }
-    [this.#data, this.#at] = [Buffer.concat(parts), 0];
-  }
-
-  /** So many bytes, which have come, and are lent until others are waited for. */
-  #take(length: number): Buffer {
-    const taken = this.#data.subarray(this.#at, this.#at + length);
-    this.#at += length;
-    this.offset += length;
-    return taken;
-  }
-
-  async #more(missing: number): Promise<void> {
-    const { done, value } = await this.#iterator.next();
-    if (done) throw this.refusal(`expected ${missing} more bytes, found the end`);
-    [this.#data, this.#at] = [asBuffer(value), 0];
-  }
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
