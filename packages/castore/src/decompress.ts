@@ -30,6 +30,31 @@ const DECODERS: Readonly<Record<Compression, Decoder>> = {
 /** Every {@link Compression}. */
 export const COMPRESSIONS: readonly Compression[] = Object.keys(DECODERS) as Compression[];
 
+/** What streams of a format begin with. Those of brotli begin with anything. */
+const MAGICS: readonly (readonly [Exclude<Compression, "br">, Buffer])[] = [
+  ["bzip2", Buffer.from("BZh")],
+  ["gzip", Buffer.from([0x1f, 0x8b, 0x08])],
+  ["xz", Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00])],
+  ["zstd", Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
+  ["zstd", Buffer.from([0x50, 0x2a, 0x4d, 0x18])], // of pzstd
+];
+
+/** How many bytes of a stream {@link compressionOf} looks at. */
+export const MAGIC_LENGTH = 10;
+
+/** Which format a stream is in that begins with these bytes; `undefined` if it is none that can be told. */
+export function compressionOf(start: Uint8Array): Exclude<Compression, "br"> | undefined {
+  const bytes = Buffer.from(start.buffer, start.byteOffset, start.length);
+  const found = MAGICS.find(([, magic]) => bytes.subarray(0, magic.length).equals(magic));
+  // Text may begin with BZh, too. Behind it and a digit stands what a block begins with, or the end.
+  if (found?.[0] === "bzip2" && !BZIP2_NEXT.includes(bytes.toString("hex", 4, 10)))
+    return undefined;
+  return found?.[0];
+}
+
+/** The digits of pi, and of its square root. */
+const BZIP2_NEXT = ["314159265359", "177245385090"];
+
 /**
  * Decompresses a stream, which may consist of several compressed ones after one another, as far as it is
  * read. The pieces belong to whoever iterates. Ending early releases what it holds.

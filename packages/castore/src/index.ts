@@ -95,6 +95,7 @@ export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { CastoreError, type ErrorCode } from "./errors.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
+export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";
 export { ContentsStore, type IncomingFile } from "./import/contents-store.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";

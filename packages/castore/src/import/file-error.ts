@@ -27,6 +27,16 @@ export function fileError(error: unknown, path: Buffer, action: string): unknown
   });
 }
 
+/** What to throw for what is to be imported and is not there; `undefined` for other failures. */
+export function noSuchFile(error: unknown, path: Buffer): CastoreError | undefined {
+  if ((error as NodeJS.ErrnoException).code !== "ENOENT") return undefined;
+  return new CastoreError(
+    "not_found",
+    `Cannot import ${showFilePath(path)}: there is no such file or folder`,
+    { cause: error },
+  );
+}
+
 function reason(errno: string): string {
   if (errno === "ENOENT") return "it does not exist (any more)";
   if (errno === "ELOOP" || errno === "ENXIO" || errno === "ENOTDIR") return "it was replaced";

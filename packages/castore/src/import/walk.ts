@@ -3,7 +3,7 @@ import { lstat, readdir } from "node:fs/promises";
 import { compareBytes } from "../bytes.ts";
 import { CastoreError } from "../errors.ts";
 import { type PathComponent, pathComponent } from "../path.ts";
-import { fileError, showFilePath } from "./file-error.ts";
+import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 
 /** What the walk meets. A folder is met twice: before and after everything in it. */
 export interface WalkStep {
@@ -70,14 +70,7 @@ async function lstatRoot(at: Buffer): Promise<Stats> {
   try {
     return await lstat(at);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") {
-      throw new CastoreError(
-        "not_found",
-        `Cannot import ${showFilePath(at)}: there is no such file or folder`,
-        { cause: error },
-      );
-    }
-    throw fileError(error, at, "import");
+    throw noSuchFile(error, at) ?? fileError(error, at, "import");
   }
 }
 

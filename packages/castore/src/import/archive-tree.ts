@@ -1,0 +1,137 @@
+import { CastoreError } from "../errors.ts";
+import { type FileNode, type SymlinkNode, symlinkTarget } from "../node.ts";
+import { type PathComponent, pathComponent } from "../path.ts";
+import { showFilePath } from "./file-error.ts";
+import type { IngestEntry } from "./ingest-entries.ts";
+
+/** A file in an archive. Hard links to one another are one. */
+export interface ArchiveFile {
+  /** Its node, once its contents are durable. */
+  node?: FileNode;
+}
+
+/** A folder: what is in it by name, one character a byte. */
+type Folder = Map<string, Item>;
+type Item = Folder | ArchiveFile | SymlinkNode;
+
+const SLASH = 0x2f;
+
+/**
+ * The tree that an archive describes, whose members come in any order, and may replace one another. It grows as it
+ * would if GNU tar unpacked the archive to an empty folder: the last one wins, missing folders are made, and what tar
+ * refuses to replace is refused. So is what tar would do outside of that folder, or behind a symlink.
+ *
+ * Holds names, digests and targets, see docs/formats.md for how much that is.
+ *
+ * Paths are taken as they stand in the archive, and need not be valid. Methods throw CastoreError `invalid_argument`
+ * for what is refused, naming the path.
+ */
+export class ArchiveTree {
+  readonly #root: Folder = new Map();
+
+  addDirectory(path: Buffer): void {
+    const names = namesOf(path);
+    if (names.length === 0) return;
+    const parent = this.#parent(path, names);
+    const name = names.at(-1)!;
+    if (!(parent.get(name) instanceof Map)) parent.set(name, new Map());
+  }
+
+  addFile(path: Buffer, file: ArchiveFile): void {
+    this.#place(path, file);
+  }
+
+  addSymlink(path: Buffer, target: Buffer): void {
+    this.#place(path, { type: "symlink", target: symlinkTarget(new Uint8Array(target)) });
+  }
+
+  /** What is at `target` now is at `path`, too. */
+  addHardLink(path: Buffer, target: Buffer): void {
+    const names = namesOf(target);
+    const item = names.length > 0 ? this.#parent(target, names).get(names.at(-1)!) : this.#root;
+    if (item === undefined || item instanceof Map) {
+      const found = item === undefined ? "nothing there" : "a folder";
+      const expected = `expected ${showFilePath(target)}, which it is a link to, to be a file before it`;
+      throw refusal(path, `${expected}, found ${found}`);
+    }
+    this.#place(path, item);
+  }
+
+  /** Everything in the tree, in the order that {@link ingestEntries} asks for. To be used once: it empties the tree. */
+  *takeEntries(): Generator<IngestEntry> {
+    const path: PathComponent[] = [];
+    const open = [{ folder: this.#root, items: this.#root.entries() }];
+    for (let frame = open.at(-1); frame !== undefined; frame = open.at(-1)) {
+      const { done, value } = frame.items.next();
+      if (done) {
+        frame.folder.clear();
+        yield { path: [...path], node: "directory" };
+        open.pop();
+        path.pop();
+        continue;
+      }
+      const [name, item] = value;
+      path.push(pathComponent(new Uint8Array(Buffer.from(name, "latin1"))));
+      if (item instanceof Map) {
+        open.push({ folder: item, items: item.entries() });
+        continue;
+      }
+      yield { path: [...path], node: "type" in item ? item : item.node! };
+      path.pop();
+    }
+  }
+
+  #place(path: Buffer, item: Item): void {
+    const names = namesOf(path);
+    const name = names.at(-1);
+    if (name === undefined) throw refusal(path, "expected a name, found the root of the archive");
+    const parent = this.#parent(path, names);
+    const before = parent.get(name);
+    if (before instanceof Map && before.size > 0) {
+      throw refusal(
+        path,
+        "expected to replace a file or an empty folder, found a folder with entries",
+      );
+    }
+    parent.set(name, item);
+  }
+
+  /** The folder in which a path ends. */
+  #parent(path: Buffer, names: readonly string[]): Folder {
+    let folder = this.#root;
+    for (const name of names.slice(0, -1)) {
+      let item = folder.get(name);
+      if (item === undefined) {
+        item = new Map();
+        folder.set(name, item);
+      } else if (!(item instanceof Map)) {
+        const what = "type" in item ? "symlink" : "file";
+        const shown = showFilePath(Buffer.from(name, "latin1"));
+        throw refusal(path, `expected a folder above it, found the ${what} ${shown}`);
+      }
+      folder = item;
+    }
+    return folder;
+  }
+}
+
+/** The names that a path consists of, one character a byte. None of them for the root. */
+function namesOf(path: Buffer): string[] {
+  if (path[0] === SLASH)
+    throw refusal(path, "expected a path inside of the archive, found an absolute one");
+  const names = path
+    .toString("latin1")
+    .split("/")
+    .filter((name) => name !== "" && name !== ".");
+  if (names.includes(".."))
+    throw refusal(path, 'expected a path inside of the archive, found ".."');
+  for (const name of names) pathComponent(Buffer.from(name, "latin1"));
+  return names;
+}
+
+function refusal(path: Buffer, reason: string): CastoreError {
+  return new CastoreError(
+    "invalid_argument",
+    `Cannot import ${showFilePath(path)} of an archive: ${reason}`,
+  );
+}

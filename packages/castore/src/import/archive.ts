@@ -1,0 +1,162 @@
+import { createReadStream } from "node:fs";
+import { unlessAborted } from "../abort.ts";
+import type { BlobService } from "../blobservice/blob-service.ts";
+import { compressionOf, decompress, MAGIC_LENGTH } from "../decompress.ts";
+import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import type { Node } from "../node.ts";
+import type { AbortOptions } from "../options.ts";
+import { type ArchiveFile, ArchiveTree } from "./archive-tree.ts";
+import { ContentsStore } from "./contents-store.ts";
+import { fileError, noSuchFile } from "./file-error.ts";
+import type { ImportProgress } from "./fs.ts";
+import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
+import { readTar } from "./tar/reader.ts";
+
+/** Options of {@link importArchive}. */
+export interface ImportArchiveOptions extends AbortOptions {
+  /** Is told running totals after each member and each piece of a file. Default: nobody. */
+  onProgress?: (progress: ImportProgress) => void;
+}
+
+/**
+ * Stores what is in a tar archive as a folder, as if it was unpacked and imported. The archive may be compressed by
+ * gzip, xz, zstd or bzip2, which its first bytes tell, and is read once. Kept are names, contents, symlink targets and
+ * whether the owner may execute a file. An archive without members is an empty folder.
+ *
+ * Where members replace one another, the last one wins, as with GNU tar. Refused are members outside of the archive's
+ * root (`..`, absolute paths), below a symlink or a file, and in place of a folder with entries; hard links to what did
+ * not come before them; devices and fifos.
+ *
+ * In memory are some megabytes of contents, and the names and digests of all members: a tar is in any order.
+ *
+ * When it resolves, all of it is durable. When it rejects, no directory of it is visible; contents that were stored
+ * already stay, and make the next attempt faster.
+ *
+ * @param archive the archive, or the path of a file that it is in
+ * @returns the root node
+ * @throws CastoreError `not_found` if there is no such file, `data_loss` for what is no archive, is damaged or breaks
+ *   off; `invalid_argument` for members that are refused, by path; whatever the stream and the services throw
+ */
+export async function importArchive(
+  archive: string | AsyncIterable<Uint8Array>,
+  services: { blobService: BlobService; directoryService: DirectoryService },
+  options: ImportArchiveOptions = {},
+): Promise<Node> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const stream = abortable(typeof archive === "string" ? readArchive(archive) : archive, signal);
+  const entries = archiveEntries(uncompressed(stream, signal), services.blobService, options);
+  return await ingestEntries(services.directoryService, entries, { signal });
+}
+
+/** Bytes per read of a file. */
+const READ_SIZE = 256 * 1024;
+
+async function* readArchive(path: string): AsyncGenerator<Uint8Array> {
+  const at = Buffer.from(path);
+  try {
+    yield* createReadStream(path, { highWaterMark: READ_SIZE });
+  } catch (error) {
+    throw noSuchFile(error, at) ?? fileError(error, at, "read");
+  }
+}
+
+/** The stream, for as long as it is not cancelled: what it waits for may never come. */
+async function* abortable(
+  stream: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  const iterator = stream[Symbol.asyncIterator]();
+  let isWaiting = false;
+  try {
+    for (;;) {
+      isWaiting = true;
+      const { done, value } = await unlessAborted(iterator.next(), signal);
+      isWaiting = false;
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    const ended = iterator.return?.();
+    if (!isWaiting) await ended;
+    else ended?.catch(() => undefined); // it ends when something comes, and nobody listens
+  }
+}
+
+async function* uncompressed(
+  stream: AsyncGenerator<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  let start = Buffer.alloc(0);
+  const whole = async function* () {
+    yield start;
+    yield* stream;
+  };
+  try {
+    while (start.length < MAGIC_LENGTH) {
+      const { done, value } = await stream.next();
+      if (done) break;
+      start = Buffer.concat([start, value]);
+    }
+    const compression = compressionOf(start);
+    yield* compression === undefined ? whole() : decompress(whole(), compression, { signal });
+  } finally {
+    await stream.return(undefined);
+  }
+}
+
+/** Stores the contents of the files in an archive, and then gives its tree. */
+async function* archiveEntries(
+  stream: AsyncIterable<Uint8Array>,
+  blobService: BlobService,
+  { signal, onProgress }: ImportArchiveOptions,
+): AsyncGenerator<IngestEntry> {
+  const tree = new ArchiveTree();
+  await using store = new ContentsStore(blobService, { signal });
+  /** The files whose contents are not durable yet. */
+  const storing = new Set<Promise<void>>();
+  let failure: { readonly reason: unknown } | undefined;
+  let [entries, bytes] = [0, 0];
+  const counted = async function* (contents: AsyncIterable<Uint8Array>) {
+    for await (const data of contents) {
+      yield data;
+      bytes += data.length;
+      onProgress?.({ entries, bytes });
+    }
+  };
+  for await (const member of readTar(stream)) {
+    if (failure !== undefined) throw failure.reason;
+    switch (member.type) {
+      case "directory":
+        tree.addDirectory(member.path);
+        break;
+      case "symlink":
+        tree.addSymlink(member.path, member.target);
+        break;
+      case "hardlink":
+        tree.addHardLink(member.path, member.target);
+        break;
+      case "file": {
+        const file: ArchiveFile = {};
+        tree.addFile(member.path, file);
+        const contents = onProgress ? counted(member.contents) : member.contents;
+        const node = await store.add({ ...member, contents });
+        const stored: Promise<void> = node()
+          .then((node) => {
+            file.node = node;
+          })
+          .catch((reason) => {
+            failure ??= { reason };
+          })
+          .finally(() => storing.delete(stored));
+        storing.add(stored);
+      }
+    }
+    entries += 1;
+    onProgress?.({ entries, bytes });
+  }
+  store.flush();
+  await Promise.all(storing);
+  if (failure !== undefined) throw failure.reason;
+  yield* tree.takeEntries();
+}

@@ -1,0 +1,126 @@
+import { quoteBytes } from "../../bytes.ts";
+
+/** What an archive consists of, in bytes: headers, and contents that are filled up with zeros. */
+export const BLOCK_LENGTH = 512;
+
+/** What a header says, as it stands there: what comes before it may overrule it. */
+export interface TarHeader {
+  /** Where the member is, not validated. */
+  readonly path: Buffer;
+  /** Permissions, of which the owner's right to execute counts. */
+  readonly mode: number;
+  /** How many bytes follow, without what fills up the last block. */
+  readonly size: number;
+  /** What the member is, a character; `0` also for the NUL of old archives. */
+  readonly kind: string;
+  /** What a link leads to, not validated. */
+  readonly target: Buffer;
+  /** Whether it is a header as GNU tar had it before POSIX: it has more to say about sparse files. */
+  readonly isGnu: boolean;
+  /** The header itself. */
+  readonly block: Buffer;
+}
+
+/** Why a header, or what belongs to one, is none. */
+export class TarSyntaxError extends Error {
+  override readonly name = "TarSyntaxError";
+}
+
+/**
+ * Reads a header of any kind: of tar of the seventh edition of Unix, POSIX (ustar) or GNU.
+ *
+ * Format: POSIX.1-2024, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+ *
+ * @param block is copied
+ * @returns `undefined` for a block of zeros, which ends the archive
+ * @throws TarSyntaxError for what is no header
+ */
+export function parseHeader(block: Buffer): TarHeader | undefined {
+  const sums = checksums(block);
+  if (sums.unsigned === SUM_OF_SPACES && block.every((byte) => byte === 0)) return undefined;
+  const field = block.subarray(148, 156);
+  const sum = numberIn(field);
+  if (sum !== sums.unsigned && sum !== sums.signed) {
+    throw new TarSyntaxError(
+      `expected a header with the checksum ${sums.unsigned.toString(8)}, found ${quoteBytes(field)}`,
+    );
+  }
+  const copy = Buffer.from(block);
+  const magic = copy.toString("latin1", 257, 265);
+  const name = textAt(copy, 0, 100);
+  // Others keep something else in its place.
+  const prefix = magic.startsWith("ustar\0") ? textAt(copy, 345, 155) : Buffer.alloc(0);
+  const kind = copy[156] === 0 ? "0" : String.fromCharCode(copy[156]!);
+  return {
+    path: prefix.length > 0 ? Buffer.concat([prefix, SLASH, name]) : name,
+    mode: parseNumber(copy.subarray(100, 108), "mode"),
+    size: parseNumber(copy.subarray(124, 136), "size"),
+    kind,
+    target: textAt(copy, 157, 100),
+    isGnu: magic === "ustar  \0",
+    block: copy,
+  };
+}
+
+const SLASH = Buffer.from("/");
+
+/** The checksum is computed as if there were spaces where it stands. */
+const SUM_OF_SPACES = 8 * 0x20;
+
+/** Old writers added bytes as if they were signed. */
+function checksums(block: Buffer): { unsigned: number; signed: number } {
+  let unsigned = SUM_OF_SPACES;
+  let high = 0;
+  for (let i = 0; i < BLOCK_LENGTH; i++) {
+    if (i >= 148 && i < 156) continue;
+    const byte = block[i]!;
+    unsigned += byte;
+    high += byte >>> 7;
+  }
+  return { unsigned, signed: unsigned - 256 * high };
+}
+
+/** A string that ends with a NUL or its field. Shares the memory. */
+export function textAt(bytes: Buffer, start: number, length: number): Buffer {
+  const field = bytes.subarray(start, start + length);
+  const end = field.indexOf(0);
+  return end < 0 ? field : field.subarray(0, end);
+}
+
+/**
+ * A number of a header: octal digits, or, what they have no room for, in binary, big-endian behind a bit that is set.
+ *
+ * @throws TarSyntaxError for anything else, negative numbers, and those of more than 53 bits
+ */
+export function parseNumber(field: Buffer, what: string): number {
+  const number = numberIn(field);
+  if (number === undefined) throw wrongNumber(field, what);
+  return number;
+}
+
+function numberIn(field: Buffer): number | undefined {
+  if ((field[0]! & 0x80) !== 0) {
+    let value = field[0]! & 0x7f; // so that a negative number is too large
+    for (const byte of field.subarray(1)) value = value * 256 + byte;
+    return Number.isSafeInteger(value) ? value : undefined;
+  }
+  const text = textAt(field, 0, field.length).toString("latin1").trim();
+  if (!/^[0-7]*$/.test(text)) return undefined;
+  return text === "" ? 0 : Number.parseInt(text, 8);
+}
+
+function wrongNumber(field: Buffer, what: string): TarSyntaxError {
+  return new TarSyntaxError(`expected a number as ${what}, found ${quoteBytes(field)}`);
+}
+
+/**
+ * A number in decimal digits, as it stands behind a header.
+ *
+ * @throws TarSyntaxError for anything else, and for numbers of more than 53 bits
+ */
+export function parseDecimal(digits: Buffer, what: string): number {
+  const text = digits.toString("latin1");
+  const value = Number(text);
+  if (!/^[0-9]+$/.test(text) || !Number.isSafeInteger(value)) throw wrongNumber(digits, what);
+  return value;
+}

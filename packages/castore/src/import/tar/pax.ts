@@ -1,0 +1,35 @@
+import { quoteBytes } from "../../bytes.ts";
+import { parseDecimal, TarSyntaxError } from "./header.ts";
+
+/** What an extended header of POSIX says: a key and a value, in order. */
+export type PaxRecord = readonly [key: string, value: Buffer];
+
+const SPACE = 0x20;
+const NEWLINE = 0x0a;
+
+/**
+ * Reads the contents of an extended header. Values are bytes, whatever they are said to be encoded in.
+ *
+ * Format: POSIX.1-2024, pax, "pax Extended Header".
+ *
+ * @param bytes are shared with the values
+ * @throws TarSyntaxError for what is none
+ */
+export function parsePax(bytes: Buffer): PaxRecord[] {
+  const records: PaxRecord[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    // The decimal length of the record, a space, the key, "=", the value, a newline.
+    const space = bytes.indexOf(SPACE, at);
+    const length = parseDecimal(bytes.subarray(at, Math.max(space, at)), "length of a record");
+    const record = bytes.subarray(space + 1, at + length);
+    const equals = record.indexOf("=");
+    if (at + length > bytes.length || equals < 1 || record.at(-1) !== NEWLINE) {
+      throw new TarSyntaxError(
+        `expected a record of ${length} bytes, found ${quoteBytes(bytes.subarray(at))}`,
+      );
+    }
+    records.push([record.toString("latin1", 0, equals), record.subarray(equals + 1, -1)]);
+    at += length;
+  }
+  return records;
+}

@@ -1,0 +1,200 @@
+import type { ByteReader } from "../../byte-reader.ts";
+import {
+  BLOCK_LENGTH,
+  parseDecimal,
+  parseNumber,
+  type TarHeader,
+  TarSyntaxError,
+} from "./header.ts";
+import type { PaxRecord } from "./pax.ts";
+
+/** A part of a sparse file that is in the archive, in bytes. Between those there are zeros. */
+interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Which parts of a file are in the archive, and how long the file is. */
+export interface SparseMap {
+  readonly extents: readonly Extent[];
+  readonly size: number;
+}
+
+/** What an extended header says of a sparse file: these keys count by their last value. */
+export const SPARSE_KEYS: readonly string[] = [
+  "GNU.sparse.major",
+  "GNU.sparse.minor",
+  "GNU.sparse.name",
+  "GNU.sparse.size",
+  "GNU.sparse.realsize",
+  "GNU.sparse.map",
+];
+
+/** In how many parts a file may be, 16 MiB in memory or so. */
+const MAX_EXTENTS = 256 * 1024;
+
+/** Zeros to give out. */
+const ZEROS = new Uint8Array(64 * 1024);
+
+const NEWLINE = 0x0a;
+
+/**
+ * Reads the map of a file of the kind `S`: it stands in the header, and in blocks behind it.
+ *
+ * Format: GNU tar manual, "Storing Sparse Files", "Old GNU Format".
+ *
+ * @throws TarSyntaxError for what is no such map
+ */
+export async function readGnuMap(
+  { block, isGnu }: TarHeader,
+  bytes: ByteReader,
+): Promise<SparseMap> {
+  if (!isGnu) throw new TarSyntaxError("expected a sparse file as GNU tar has it, found another");
+  const extents = new Extents();
+  const size = parseNumber(block.subarray(483, 495), "size of a sparse file");
+  extents.addFields(block.subarray(386, 482));
+  for (let isExtended = block[482] !== 0; isExtended; ) {
+    const extension = await bytes.take(BLOCK_LENGTH);
+    extents.addFields(extension.subarray(0, 504));
+    isExtended = extension[504] !== 0;
+  }
+  return extents.map(size);
+}
+
+/**
+ * Reads the map of a file whose extended header says that it is sparse. It stands there (formats 0.0 and 0.1), or is
+ * what the contents begin with (1.0).
+ *
+ * Format: GNU tar manual, "Storing Sparse Files", "PAX Format, Versions 0.0 and 0.1", "Version 1.0".
+ *
+ * @param values the last value of each key
+ * @param records all of it, as the map may be in keys that occur again and again
+ * @returns `undefined` for a file that is not sparse
+ * @throws TarSyntaxError for what is no such map
+ */
+export async function readPaxMap(
+  values: ReadonlyMap<string, Buffer>,
+  records: readonly PaxRecord[],
+  bytes: ByteReader,
+): Promise<SparseMap | undefined> {
+  const [major, minor] = ["major", "minor"].map((key) => values.get(`GNU.sparse.${key}`));
+  const version = major && `${major}.${minor ?? 0}`;
+  if (version !== undefined && !["0.0", "0.1", "1.0"].includes(version)) {
+    throw new TarSyntaxError(`expected a sparse file of version 0.0, 0.1 or 1.0, found ${version}`);
+  }
+  const realSize = values.get("GNU.sparse.realsize") ?? values.get("GNU.sparse.size");
+  if (realSize === undefined) {
+    if (version === undefined) return undefined;
+    throw new TarSyntaxError("expected the size of a sparse file, found none");
+  }
+  const size = parseDecimal(realSize, "size of a sparse file");
+  const extents = new Extents();
+  if (version === "1.0") {
+    await readLeadingMap(bytes, extents);
+    return extents.map(size);
+  }
+  const map = values.get("GNU.sparse.map");
+  if (map !== undefined) {
+    extents.addDecimals(splitAtCommas(map));
+  } else {
+    const keys = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
+    extents.addDecimals(records.filter(([key]) => keys.includes(key)).map(([, value]) => value));
+  }
+  return extents.map(size);
+}
+
+/** Reads numbers, each on a line: how many extents there are, and their offsets and lengths. */
+async function readLeadingMap(bytes: ByteReader, extents: Extents): Promise<void> {
+  let block: Buffer = Buffer.alloc(0);
+  const next = async () => {
+    let end = block.indexOf(NEWLINE);
+    if (end < 0) {
+      block = Buffer.concat([block, await bytes.take(BLOCK_LENGTH)]); // a number may go on there
+      end = block.indexOf(NEWLINE);
+    }
+    const digits = block.subarray(0, Math.max(end, 0));
+    block = block.subarray(end + 1);
+    return parseDecimal(digits, "part of the map of a sparse file");
+  };
+  for (let missing = await next(); missing > 0; missing--) extents.add(await next(), await next());
+}
+
+/** The contents of a sparse file, in pieces that are lent. */
+export async function* expandSparse(
+  { extents, size }: SparseMap,
+  bytes: ByteReader,
+): AsyncGenerator<Uint8Array> {
+  let position = 0;
+  for (const { offset, length } of extents) {
+    yield* zeros(offset - position);
+    yield* bytes.contents(length);
+    position = offset + length;
+  }
+  yield* zeros(size - position);
+}
+
+function* zeros(length: number): Generator<Uint8Array> {
+  for (let missing = length; missing > 0; missing -= ZEROS.length) {
+    yield ZEROS.subarray(0, missing);
+  }
+}
+
+/** How many bytes of the file are in the archive. */
+export function storedSize({ extents }: SparseMap): number {
+  return extents.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** Extents that are being read. */
+class Extents {
+  readonly #extents: Extent[] = [];
+  #end = 0;
+
+  add(offset: number, length: number): void {
+    const end = offset + length;
+    if (offset < this.#end || !Number.isSafeInteger(end)) {
+      throw new TarSyntaxError(
+        `expected a part of a sparse file behind byte ${this.#end}, found ${length} bytes from ${offset} on`,
+      );
+    }
+    this.#end = end;
+    if (length === 0) return; // says where the file ends
+    if (this.#extents.length === MAX_EXTENTS) {
+      throw new TarSyntaxError(`expected a sparse file in at most ${MAX_EXTENTS} parts`);
+    }
+    this.#extents.push({ offset, length });
+  }
+
+  /** Adds those of a header, up to one that is left empty. */
+  addFields(fields: Buffer): void {
+    for (let at = 0; at < fields.length && fields[at] !== 0; at += 24) {
+      const [offset, length] = [fields.subarray(at, at + 12), fields.subarray(at + 12, at + 24)];
+      this.add(parseNumber(offset, "offset"), parseNumber(length, "length"));
+    }
+  }
+
+  addDecimals(numbers: readonly Buffer[]): void {
+    if (numbers.length % 2 !== 0) {
+      throw new TarSyntaxError("expected a length for each offset of a sparse file");
+    }
+    for (let i = 0; i < numbers.length; i += 2) {
+      this.add(parseDecimal(numbers[i]!, "offset"), parseDecimal(numbers[i + 1]!, "length"));
+    }
+  }
+
+  map(size: number): SparseMap {
+    if (this.#end > size) {
+      throw new TarSyntaxError(
+        `expected a sparse file of at least ${this.#end} bytes, found ${size}`,
+      );
+    }
+    return { extents: this.#extents, size };
+  }
+}
+
+function splitAtCommas(text: Buffer): Buffer[] {
+  if (text.length === 0) return [];
+  return text
+    .toString("latin1")
+    .split(",")
+    .map((number) => Buffer.from(number, "latin1"));
+}
