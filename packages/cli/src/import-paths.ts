@@ -1,47 +1,89 @@
-import { resolve } from "node:path";
-import { importPath, ReferenceCandidates } from "@tvix/store";
+import { basename, resolve } from "node:path";
+import type { ImportProgress } from "@tvix/castore";
+import { importArchive, importPath, type PathInfo, ReferenceCandidates } from "@tvix/store";
 import type { Ora } from "ora";
 import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
-import { openServices } from "./services.ts";
+import { openServices, type Services } from "./services.ts";
 
-/**
- * Imports paths one after the other, and prints the store path of each on stdout.
- *
- * @param options.references whether to scan for the store paths that are there, also those imported before
- */
+/** What is imported, besides paths, and how. */
+export interface ImportCommandOptions {
+  /** A tar archive instead of paths: the path of a file, or `-` for stdin. */
+  archive?: string;
+  /** Name of the archive in the store. Default: that of the file, without what tells that it is an archive. */
+  name?: string;
+  /** Whether to scan for the store paths that are there, also those imported before. */
+  references?: boolean;
+}
+
+/** What every import of a command is given. */
+interface CommonOptions {
+  signal: AbortSignal;
+  references?: ReferenceCandidates;
+  onProgress?: (progress: ImportProgress) => void;
+}
+
+/** Imports paths one after the other, or an archive, and prints the store path of each on stdout. */
 export async function importPaths(
   paths: readonly string[],
-  { references, ...addresses }: ServiceOptions & { references?: boolean },
+  { archive, name, references, ...addresses }: ServiceOptions & ImportCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
   await using services = await openServices(addresses, { signal });
   const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
   const candidates = references ? new ReferenceCandidates() : undefined;
+  const importOne = async (
+    what: string,
+    run: (options: CommonOptions) => Promise<PathInfo>,
+  ): Promise<void> => {
+    spinner?.start(what);
+    const { storePath } = await run({
+      signal,
+      ...(candidates && { references: candidates }),
+      ...(spinner && {
+        onProgress({ entries, bytes }) {
+          spinner.text = `${what}: ${entries} entries, ${(bytes / 1e6).toFixed(1)} MB`;
+        },
+      }),
+    });
+    candidates?.add(storePath.hashPart);
+    spinner?.stop();
+    process.stdout.write(`${storePath.toAbsolutePath()}\n`);
+  };
   try {
     if (candidates !== undefined) {
       for await (const { storePath } of services.pathInfoService.list({ signal })) {
         candidates.add(storePath.hashPart);
       }
     }
+    if (archive !== undefined) {
+      await importOne(archive, (options) => importTar(archive, name, services, options));
+    }
     for (const path of paths) {
-      spinner?.start(path);
-      const { storePath } = await importPath(resolve(path), services, {
-        signal,
-        ...(candidates && { references: candidates }),
-        ...(spinner && {
-          onProgress({ entries, bytes }) {
-            spinner.text = `${path}: ${entries} entries, ${(bytes / 1e6).toFixed(1)} MB`;
-          },
-        }),
-      });
-      candidates?.add(storePath.hashPart);
-      spinner?.stop();
-      process.stdout.write(`${storePath.toAbsolutePath()}\n`);
+      await importOne(path, (options) => importPath(resolve(path), services, options));
     }
   } finally {
     spinner?.stop();
   }
+}
+
+async function importTar(
+  archive: string,
+  name: string = nameOfArchive(archive),
+  services: Services,
+  options: CommonOptions,
+): Promise<PathInfo> {
+  if (archive !== "-") return await importArchive(archive, services, { ...options, name });
+  try {
+    return await importArchive(process.stdin, services, { ...options, name });
+  } finally {
+    process.stdin.destroy(); // which would keep the process, if nothing came to its end
+  }
+}
+
+/** The name of a file without what tells that it is an archive, such as `.tar.gz` or `.tgz`. */
+function nameOfArchive(path: string): string {
+  return basename(path).replace(/(.)\.(tar(\.[a-z0-9]+)?|t(gz|az|xz|zst|bz2?|b2))$/i, "$1");
 }
 
 /** Loads what draws the progress line, for which there has to be a terminal. */

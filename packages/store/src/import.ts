@@ -3,16 +3,21 @@ import {
   type AbortOptions,
   type BlobService,
   type DirectoryService,
+  type ImportArchiveOptions,
   type ImportOptions,
+  importArchive as importArchiveTree,
   importPath as importTree,
+  type Node,
 } from "@tvix/castore";
 import { StoreError } from "./errors.ts";
 import { ingestNar } from "./nar/ingest.ts";
+import type { CalculatedNar } from "./nar/nar-calculation-service.ts";
 import { NarHasher } from "./nar/nar-hasher.ts";
+import { renderNar } from "./nar/renderer.ts";
 import { NarWriter } from "./nar/writer.ts";
 import { buildCaPath } from "./nix/build-path.ts";
 import { encodeNixbase32 } from "./nix/nixbase32.ts";
-import type { ReferenceCandidates } from "./nix/reference-scanner.ts";
+import type { ReferenceCandidates, ReferenceScan } from "./nix/reference-scanner.ts";
 import { type StorePath, validateStorePathName } from "./nix/store-path.ts";
 import type { PathInfo } from "./pathinfo.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
@@ -45,17 +50,74 @@ export async function importPath(
 ): Promise<PathInfo> {
   const { name = basename(path), references: candidates, ...importOptions } = options;
   validateStorePathName(name);
-  const nar = new NarHasher();
-  const scan = candidates?.openScan();
-  const visitor = new NarWriter((bytes) => {
-    nar.update(bytes);
-    scan?.update(bytes);
-  });
+  const nar = new ImportedNar(candidates);
+  const visitor = new NarWriter((bytes) => nar.update(bytes));
   const node = await importTree(path, services, { ...importOptions, visitor });
   visitor.finish();
-  const { narSize, narSha256 } = nar.digest();
+  return await register(name, node, nar, services.pathInfoService, options);
+}
+
+/**
+ * Stores what is in a tar archive, as `importArchive` of @tvix/castore does, and registers it as {@link importPath}
+ * does with a folder. The archive is read once. What was stored of it is then read to hash its NAR, as archives are in
+ * another order.
+ *
+ * @param archive the archive, or the path of a file that it is in
+ * @param options.name its name in the store
+ * @param options.references as with {@link importPath}
+ * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
+ * @throws StoreError `invalid_argument` for a name that a store path cannot have; `not_found` if the
+ *   contents refer to a store path of which there is no PathInfo; whatever `importArchive` of
+ *   @tvix/castore and the services throw
+ */
+export async function importArchive(
+  archive: string | AsyncIterable<Uint8Array>,
+  services: {
+    blobService: BlobService;
+    directoryService: DirectoryService;
+    pathInfoService: PathInfoService;
+  },
+  options: ImportArchiveOptions & { name: string; references?: ReferenceCandidates },
+): Promise<PathInfo> {
+  const { name, references: candidates, ...importOptions } = options;
+  validateStorePathName(name);
+  const node = await importArchiveTree(archive, services, importOptions);
+  const nar = new ImportedNar(candidates);
+  for await (const bytes of renderNar(node, services, importOptions)) nar.update(bytes);
+  return await register(name, node, nar, services.pathInfoService, options);
+}
+
+/** Takes the NAR of what is imported: finds out size, hash and references. */
+class ImportedNar {
+  readonly #hasher = new NarHasher();
+  readonly #scan: ReferenceScan | undefined;
+
+  constructor(candidates: ReferenceCandidates | undefined) {
+    this.#scan = candidates?.openScan();
+  }
+
+  update(bytes: Uint8Array): void {
+    this.#hasher.update(bytes);
+    this.#scan?.update(bytes);
+  }
+
+  /** To be called once, after the last byte. The references are hash parts. */
+  finish(): CalculatedNar & { readonly references: readonly Uint8Array[] } {
+    return { ...this.#hasher.digest(), references: this.#scan?.found() ?? [] };
+  }
+}
+
+/** Registers contents that are durable under the store path that follows from them. */
+async function register(
+  name: string,
+  node: Node,
+  nar: ImportedNar,
+  pathInfoService: PathInfoService,
+  { signal }: AbortOptions,
+): Promise<PathInfo> {
+  const { narSize, narSha256, references: hashParts } = nar.finish();
   const ca = { kind: "nar", hash: { algorithm: "sha256", digest: narSha256 } } as const;
-  const references = await findStorePaths(scan?.found() ?? [], services.pathInfoService, options);
+  const references = await findStorePaths(hashParts, pathInfoService, { signal });
   const pathInfo: PathInfo = {
     storePath: buildCaPath(name, ca, {
       references: references.map((reference) => reference.toAbsolutePath()),
@@ -67,7 +129,7 @@ export async function importPath(
     signatures: [],
     ca,
   };
-  return await services.pathInfoService.put(pathInfo, { signal: options.signal });
+  return await pathInfoService.put(pathInfo, { signal });
 }
 
 /**

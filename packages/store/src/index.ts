@@ -1,7 +1,7 @@
 export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
 export { StoreError } from "./errors.ts";
-export { importNar, importPath } from "./import.ts";
+export { importArchive, importNar, importPath } from "./import.ts";
 export {
   type CachingNarCalculationOptions,
   CachingNarCalculationService,

@@ -42,7 +42,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
   const sum = numberIn(field);
   if (sum !== sums.unsigned && sum !== sums.signed) {
     throw new TarSyntaxError(
-      `expected a header with the checksum ${sums.unsigned.toString(8)}, found ${quoteBytes(field)}`,
+      `expected a tar header with the checksum ${sums.unsigned.toString(8)}, found ${quoteBytes(field)}`,
     );
   }
   const copy = Buffer.from(block);
