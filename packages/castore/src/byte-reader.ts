@@ -49,6 +49,11 @@ export class ByteReader implements AsyncDisposable {
     }
   }
 
+  /** Goes past so many bytes. Throws a refusal if there are fewer. */
+  async skip(length: number): Promise<void> {
+    if (length > 0) for await (const _ of this.contents(length));
+  }
+
   /** Whether the stream has ended. */
   async isAtEnd(): Promise<boolean> {
     while (this.#at === this.#data.length) {

@@ -1,7 +1,13 @@
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { collectBytes } from "./bytes.ts";
-import { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
+import {
+  COMPRESSIONS,
+  type Compression,
+  compressionOf,
+  decompress,
+  MAGIC_LENGTH,
+} from "./decompress.ts";
 
 const CONTENTS = Buffer.from("some text, again and again; ".repeat(40_000));
 
@@ -95,4 +101,31 @@ it.each(["bzip2", "gzip", "xz", "zstd"] as const)("reads several streams of %s",
   const twice = Buffer.concat([COMPRESSED[kind], COMPRESSED[kind]]);
   const found = await collectBytes(decompress(inPieces(twice), kind));
   expect(Buffer.compare(found, Buffer.concat([CONTENTS, CONTENTS]))).toBe(0);
+});
+
+describe("compressionOf", () => {
+  it.each(COMPRESSIONS.filter((name) => name !== "br"))("tells %s by its first bytes", (name) => {
+    expect(compressionOf(COMPRESSED[name].subarray(0, MAGIC_LENGTH))).toBe(name);
+  });
+
+  it("tells zstd that begins with a frame to be skipped", async () => {
+    const skipped = Buffer.from("502a4d180400000001020304", "hex");
+    const stream = Buffer.concat([skipped, COMPRESSED.zstd]);
+    expect(compressionOf(stream)).toBe("zstd");
+    const found = await collectBytes(decompress(inPieces(stream), "zstd"));
+    expect(Buffer.compare(found, CONTENTS)).toBe(0);
+  });
+
+  it.each([
+    ["nothing", ""],
+    ["text", "some text that goes on"],
+    ["a name like the magic of bzip2", "BZh9-is-a-name-of-a-file"],
+    ["a magic that breaks off", "\x1f"],
+  ])("tells nothing of %s", (_, text) => {
+    expect(compressionOf(Buffer.from(text))).toBeUndefined();
+  });
+
+  it("tells bzip2 of nothing", () => {
+    expect(compressionOf(Buffer.from("QlpoORdyRThQkAAAAAA=", "base64"))).toBe("bzip2");
+  });
 });

@@ -42,7 +42,8 @@ export class ArchiveTree {
   }
 
   addSymlink(path: Buffer, target: Buffer): void {
-    this.#place(path, { type: "symlink", target: symlinkTarget(new Uint8Array(target)) });
+    const owned = new Uint8Array(target);
+    this.#place(path, { type: "symlink", target: valid(path, () => symlinkTarget(owned)) });
   }
 
   /** What is at `target` now is at `path`, too. */
@@ -125,8 +126,18 @@ function namesOf(path: Buffer): string[] {
     .filter((name) => name !== "" && name !== ".");
   if (names.includes(".."))
     throw refusal(path, 'expected a path inside of the archive, found ".."');
-  for (const name of names) pathComponent(Buffer.from(name, "latin1"));
+  for (const name of names) valid(path, () => pathComponent(Buffer.from(name, "latin1")));
   return names;
+}
+
+/** Says of what is not valid where it is. */
+function valid<T>(path: Buffer, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof CastoreError)) throw error;
+    throw refusal(path, error.message);
+  }
 }
 
 function refusal(path: Buffer, reason: string): CastoreError {

@@ -141,14 +141,16 @@ async function* archiveEntries(
         tree.addFile(member.path, file);
         const contents = onProgress ? counted(member.contents) : member.contents;
         const node = await store.add({ ...member, contents });
-        const stored: Promise<void> = node()
-          .then((node) => {
+        const stored: Promise<void> = node().then(
+          (node) => {
             file.node = node;
-          })
-          .catch((reason) => {
+            storing.delete(stored);
+          },
+          (reason) => {
             failure ??= { reason };
-          })
-          .finally(() => storing.delete(stored));
+            storing.delete(stored);
+          },
+        );
         storing.add(stored);
       }
     }

@@ -3,6 +3,7 @@ import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { FileNode } from "../node.ts";
 import type { AbortOptions } from "../options.ts";
+import { SlabPool } from "../worker/slab-pool.ts";
 
 /** A file of up to this many bytes goes to the store together with others. */
 const SMALL_FILE = 128 * 1024;
@@ -26,6 +27,8 @@ export interface IncomingFile {
 /** Files that go to the store together. */
 interface Batch {
   readonly files: Uint8Array[];
+  /** What they are read to, one after the other. */
+  readonly slab: SharedArrayBuffer;
   bytes: number;
   readonly stored: PromiseWithResolvers<readonly B3Digest[]>;
 }
@@ -40,6 +43,7 @@ export class ContentsStore implements AsyncDisposable {
   readonly #blobService: BlobService;
   readonly #options: AbortOptions;
   readonly #inFlight = new Set<Promise<unknown>>();
+  readonly #slabs = new SlabPool(BATCH_BYTES, MAX_IN_FLIGHT);
   #batch: Batch | undefined;
 
   constructor(blobService: BlobService, options: AbortOptions = {}) {
@@ -65,8 +69,12 @@ export class ContentsStore implements AsyncDisposable {
     const batch = this.#batch;
     if (batch === undefined) return;
     this.#batch = undefined;
-    const storing = this.#blobService.putMany(batch.files, this.#options);
-    this.#track(storing.then(batch.stored.resolve, batch.stored.reject));
+    const { files, slab, stored } = batch;
+    const storing = this.#blobService.putMany(files, this.#options).then((digests) => {
+      this.#slabs.give(slab);
+      return digests;
+    });
+    this.#track(storing.then(stored.resolve, stored.reject));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -75,22 +83,27 @@ export class ContentsStore implements AsyncDisposable {
   }
 
   async #small({ size, contents }: IncomingFile): Promise<() => Promise<B3Digest>> {
-    const data = new Uint8Array(size);
+    if (this.#batch !== undefined && !hasRoom(this.#batch, size)) {
+      this.flush();
+      await this.#room();
+    }
+    this.#batch ??= this.#openBatch();
+    const { files, slab, bytes, stored } = this.#batch;
+    const data = new Uint8Array(slab, bytes, size);
     let at = 0;
     for await (const part of contents) {
       data.set(part, at);
       at += part.length;
     }
-    this.#batch ??= { files: [], bytes: 0, stored: Promise.withResolvers() };
-    const { files, stored } = this.#batch;
-    stored.promise.catch(() => undefined); // told to whoever awaits a digest
     const i = files.push(data) - 1;
     this.#batch.bytes += size;
-    if (this.#batch.bytes >= BATCH_BYTES || files.length === BATCH_FILES) {
-      this.flush();
-      await this.#room();
-    }
     return async () => (await stored.promise)[i]!;
+  }
+
+  #openBatch(): Batch {
+    const stored = Promise.withResolvers<readonly B3Digest[]>();
+    stored.promise.catch(() => undefined); // told to whoever awaits a digest
+    return { files: [], slab: this.#slabs.take(), bytes: 0, stored };
   }
 
   async #large({ contents }: IncomingFile): Promise<() => Promise<B3Digest>> {
@@ -119,4 +132,8 @@ export class ContentsStore implements AsyncDisposable {
       .finally(() => this.#inFlight.delete(settled));
     this.#inFlight.add(settled);
   }
+}
+
+function hasRoom({ files, bytes }: Batch, size: number): boolean {
+  return files.length < BATCH_FILES && bytes + size <= BATCH_BYTES;
 }

@@ -150,7 +150,7 @@ async function* readFile(bytes: NarBytes, executable: boolean): AsyncGenerator<N
   }
   const end = bytes.offset + Number(size);
   yield { type: "file", size: Number(size), executable, contents: bytes.contents(Number(size)) };
-  for await (const _ of bytes.contents(end - bytes.offset)); // what nobody has read
+  await bytes.skip(end - bytes.offset); // what nobody has read
   await bytes.padding(Number(size));
 }
 
