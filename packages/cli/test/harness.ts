@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { pipeline, type Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { openPathInfoService } from "@tvix/store";
 import type { ServiceAddresses } from "../src/addresses.ts";
 
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
@@ -21,10 +23,20 @@ export interface Outcome {
   readonly stderr: string;
 }
 
+/** How a command is started. */
+interface SpawnOptions {
+  env?: NodeJS.ProcessEnv;
+  cwd?: string;
+  /** What comes to it on stdin. Default: nothing. */
+  stdin?: Readable;
+  /** Sends it SIGINT when it is aborted. Default: never. */
+  interrupt?: AbortSignal;
+}
+
 /** Runs `tvix-store` to its end. */
 export async function tvixStore(
   args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string } = {},
+  options: SpawnOptions = {},
 ): Promise<Outcome> {
   const child = spawnCommand(args, options);
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
@@ -85,6 +97,14 @@ export function embeddedIn(folder: string): string[] {
   ];
 }
 
+/** How many PathInfos are in what is embedded in a folder. */
+export async function countPathInfos(folder: string): Promise<number> {
+  await using service = await openPathInfoService(`sqlite://${folder}/path-infos.sqlite`);
+  let count = 0;
+  for await (const _ of service.list()) count += 1;
+  return count;
+}
+
 /** The options that use a daemon for everything. */
 export function throughDaemon(address: string): string[] {
   return ["blob", "directory", "path-info"].map((name) => `--${name}-service-addr=${address}`);
@@ -104,13 +124,16 @@ export function addressesOf(options: readonly string[]): ServiceAddresses {
 
 function spawnCommand(
   args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv; cwd?: string },
+  { stdin, interrupt, ...options }: SpawnOptions,
 ): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], {
+  const child = spawn(process.execPath, [MAIN, ...args], {
     ...options,
     env: { ...process.env, ...options.env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [stdin ? "pipe" : "ignore", "pipe", "pipe"],
   });
+  if (stdin) pipeline(stdin, child.stdin!, () => {}); // a command may end before all was read
+  interrupt?.addEventListener("abort", () => child.kill("SIGINT"), { once: true });
+  return child;
 }
 
 function exited(child: ChildProcess): Promise<number | null> {
