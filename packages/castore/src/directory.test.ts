@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { B3Digest } from "./digest.ts";
 import { Directory, type DirectoryEntry } from "./directory.ts";
@@ -27,6 +28,28 @@ describe("Directory", () => {
     expect(directory.entries).toEqual([]);
     expect(directory.size).toBe(0n);
     expect(directory.get(pathComponent("a"))).toBeUndefined();
+  });
+
+  it("is the same for entries in any order, each name of which it finds", () => {
+    const name = fc
+      .uint8Array({ minLength: 1, maxLength: 4 })
+      .filter((bytes) => !bytes.some((byte) => byte === 0 || byte === 0x2f || byte === 0x2e));
+    const names = fc.uniqueArray(name, { selector: (bytes) => Buffer.from(bytes).toString("hex") });
+    const shuffled = names.chain((all) =>
+      fc.tuple(fc.constant(all), fc.shuffledSubarray(all, { minLength: all.length })),
+    );
+    fc.assert(
+      fc.property(shuffled, ([some, others]) => {
+        const directory = Directory.from(some.map(file));
+        expect(Directory.from(others.map(file))).toEqual(directory);
+        expect(directory.size).toBe(2n * BigInt(some.length));
+        for (const { name } of some.map(file)) expect(directory.get(name)).toBeDefined();
+        for (const [i, { name }] of directory.entries.entries()) {
+          if (i > 0) expect(Buffer.compare(directory.entries[i - 1]!.name, name)).toBe(-1);
+        }
+      }),
+      { seed: 1, numRuns: 300 },
+    );
   });
 
   it("sorts its entries by the bytes of their names, whatever they are", () => {

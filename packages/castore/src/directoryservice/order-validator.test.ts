@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { encodeDirectory } from "../convert.ts";
 import { Directory } from "../directory.ts";
@@ -97,6 +98,125 @@ describe("RootToLeavesValidator", () => {
         code: "invalid_argument",
         message: expect.stringContaining(reason),
       }),
+    );
+  });
+});
+
+describe("any order of the directories of any tree", () => {
+  const runs = { seed: 1, numRuns: 500 };
+
+  /** Directories, each of which refers to some before it by their positions. The last one is the root. */
+  interface Tree {
+    readonly directories: readonly Directory[];
+    readonly children: readonly (readonly number[])[];
+  }
+
+  function treeOf(picks: readonly (readonly number[])[]): Tree {
+    const directories: Directory[] = [];
+    const children: number[][] = [];
+    const add = (positions: readonly number[]) => {
+      const own = [...new Set(positions)];
+      const entries = own.map((at): [string, Directory] => [`d${at}`, directories[at]!]);
+      // Its own name makes each a directory of its own.
+      const marked = parentOf([`own ${directories.length}`, EMPTY], ...entries);
+      directories.push(marked);
+      children.push(own);
+    };
+    directories.push(EMPTY);
+    children.push([]);
+    for (const pick of picks) add([0, ...pick.map((value) => value % directories.length)]);
+    const referred = new Set(children.flat());
+    add([0, ...directories.keys().filter((at) => !referred.has(at))]);
+    return { directories, children };
+  }
+
+  const someTree = fc.array(fc.array(fc.nat(), { maxLength: 3 }), { maxLength: 4 }).map(treeOf);
+  const orderOf = ({ directories }: Tree) =>
+    fc.oneof(
+      fc.shuffledSubarray([...directories.keys()], { minLength: 1 }),
+      fc.shuffledSubarray([...directories.keys()], { minLength: directories.length }),
+      fc.array(fc.nat(directories.length - 1), { minLength: 1, maxLength: 8 }),
+    );
+  const someOrder = someTree.chain((tree) => fc.tuple(fc.constant(tree), orderOf(tree)));
+
+  function accepts(check: () => void): boolean {
+    try {
+      check();
+      return true;
+    } catch (error) {
+      expect(error).toMatchObject({ name: "CastoreError", code: "invalid_argument" });
+      return false;
+    }
+  }
+
+  function fromLeaves({ directories }: Tree, order: readonly number[]): boolean {
+    return accepts(() => {
+      const validator = new LeavesToRootValidator();
+      for (const at of order) validator.add(encodeDirectory(directories[at]!));
+      expect(validator.finish()).toEqual(digestOf(directories[order.at(-1)!]!));
+    });
+  }
+
+  function fromRoot({ directories }: Tree, order: readonly number[]): boolean {
+    return accepts(() => {
+      const validator = new RootToLeavesValidator(digestOf(directories[order[0]!]!));
+      for (const at of order) validator.add(encodeDirectory(directories[at]!));
+      validator.finish();
+    });
+  }
+
+  /** Everything below a directory, and itself. */
+  function closure({ children }: Tree, root: number): Set<number> {
+    const found = new Set([root]);
+    for (const at of found) for (const child of children[at]!) found.add(child);
+    return found;
+  }
+
+  it("is taken from the leaves if all that one refers to comes before it, and the root last", () => {
+    let taken = 0;
+    fc.assert(
+      fc.property(someOrder, ([tree, order]) => {
+        const below = closure(tree, order.at(-1)!);
+        const expected = order.every(
+          (at, i) =>
+            below.has(at) && tree.children[at]!.every((child) => order.slice(0, i).includes(child)),
+        );
+        expect(fromLeaves(tree, order)).toBe(expected);
+        if (expected) taken += 1;
+      }),
+      runs,
+    );
+    expect(taken).toBeGreaterThan(20);
+    expect(taken).toBeLessThan(runs.numRuns - 20);
+  });
+
+  it("is taken from the root if each comes once, after one that refers to it, and none is missing", () => {
+    let taken = 0;
+    fc.assert(
+      fc.property(someOrder, ([tree, order]) => {
+        const expected =
+          new Set(order).size === order.length &&
+          order.length === closure(tree, order[0]!).size &&
+          order.every(
+            (at, i) => i === 0 || order.slice(0, i).some((up) => tree.children[up]!.includes(at)),
+          );
+        expect(fromRoot(tree, order)).toBe(expected);
+        if (expected) taken += 1;
+      }),
+      runs,
+    );
+    expect(taken).toBeGreaterThan(20);
+    expect(taken).toBeLessThan(runs.numRuns - 20);
+  });
+
+  it("that is made from the leaves, is one from the root the other way round", () => {
+    fc.assert(
+      fc.property(someTree, (tree) => {
+        const order = [...tree.directories.keys()];
+        expect(fromLeaves(tree, order)).toBe(true);
+        expect(fromRoot(tree, order.toReversed())).toBe(true);
+      }),
+      runs,
     );
   });
 });

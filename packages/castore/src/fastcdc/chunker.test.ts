@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { concatBytes, equalBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
@@ -267,5 +268,116 @@ describe("Chunker", () => {
     });
     expect(digestsOf(chunks[0]!)).toEqual(digestsOf(chunksOf(data, average)));
     expect(digestsOf(chunks[1]!)).toEqual(digestsOf(chunksOf(reversed, average)));
+  });
+});
+
+describe("the chunks of any bytes", () => {
+  const average = 16 * KIB;
+  const runs = { seed: 1, numRuns: 60 };
+
+  /** Stretches of noise, of one byte, and of a pattern, as long as some chunks. */
+  const someStretches = fc.array(
+    fc.record({
+      kind: fc.constantFrom("noise", "fill", "pattern"),
+      seed: fc.nat(255),
+      size: fc.nat(3 * average),
+    }),
+    { maxLength: 6 },
+  );
+  // Not made by `map`: what is shown of a failure is then short.
+  type Stretches = typeof someStretches extends fc.Arbitrary<infer T> ? T : never;
+  function bytesOf(stretches: Stretches): Buffer {
+    const parts = stretches.map(({ kind, seed, size }) => {
+      if (kind === "fill") return Buffer.alloc(size, seed);
+      if (kind === "noise") return noise(`${seed}`, size);
+      return Buffer.alloc(size, noise(`${seed}`, 100 + seed));
+    });
+    return Buffer.concat(parts);
+  }
+
+  it("make up the bytes, and are as long as they may be", () => {
+    fc.assert(
+      fc.property(someStretches, (stretches) => {
+        const data = bytesOf(stretches);
+        const chunks = chunksOf(data, average);
+        expect(equalBytes(Buffer.concat(chunks), data)).toBe(true);
+        for (const { length } of chunks) expect(length).toBeLessThanOrEqual(2 * average);
+        for (const { length } of chunks.slice(0, -1)) {
+          expect(length).toBeGreaterThanOrEqual(average / 2);
+        }
+      }),
+      runs,
+    );
+  });
+
+  it("are the same however the bytes are divided", () => {
+    const lengths = fc.array(fc.integer({ min: 1, max: 3 * average }), {
+      minLength: 1,
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(someStretches, lengths, (stretches, lengths) => {
+        const data = bytesOf(stretches);
+        expect(sizesOf(data, average, lengths)).toEqual(sizesOf(data, average));
+      }),
+      runs,
+    );
+  });
+
+  it("are the same behind a cut without what comes before it", () => {
+    fc.assert(
+      fc.property(someStretches, fc.nat(), (stretches, choice) => {
+        const data = bytesOf(stretches);
+        const sizes = sizesOf(data, average);
+        const from = choice % (sizes.length + 1);
+        const start = sizes.slice(0, from).reduce((sum, size) => sum + size, 0);
+        expect(sizesOf(data.subarray(start), average)).toEqual(sizes.slice(from));
+      }),
+      runs,
+    );
+  });
+
+  it("are the same from where a cut is the same, whatever comes before", () => {
+    const cutsOf = (data: Uint8Array) => {
+      const cuts = [0];
+      for (const size of sizesOf(data, average)) cuts.push(cuts.at(-1)! + size);
+      return cuts;
+    };
+    let met = 0;
+    fc.assert(
+      fc.property(someStretches, someStretches, (before, stretches) => {
+        const [added, data] = [bytesOf(before), bytesOf(stretches)];
+        const cuts = cutsOf(data);
+        const shifted = cutsOf(Buffer.concat([added, data])).map((cut) => cut - added.length);
+        const first = shifted.find((cut) => cuts.includes(cut))!; // the end, if no other
+        if (first < data.length && added.length > 0) met += 1;
+        expect(shifted.filter((cut) => cut >= first)).toEqual(cuts.filter((cut) => cut >= first));
+      }),
+      runs,
+    );
+    expect(met).toBeGreaterThan(runs.numRuns / 4);
+  });
+
+  const averages = Array.from({ length: 9 }, (_, i) => 16 * KIB * 2 ** i);
+  it.each(averages)("are right at every bound of an average of %d", (average) => {
+    const bounds = [0, average / 2, average, average * 2, average * 2.5];
+    const fill = Buffer.alloc(average * 2.5 + 2);
+    const random = noise(`bounds ${average}`, fill.length);
+    // The first cut in noise is another bound. It is seen when a pair of bytes follows.
+    const [cut] = sizesOf(random, average);
+    for (const size of [...bounds, cut!].flatMap((at) => [at - 2, at - 1, at, at + 1, at + 2])) {
+      if (size < 0) continue;
+      const full = Math.floor(size / (2 * average));
+      const last = size % (2 * average);
+      const expected = [...Array(full).fill(2 * average), ...(last > 0 ? [last] : [])];
+      expect(sizesOf(fill.subarray(0, size), average)).toEqual(expected);
+      const chunks = chunksOf(random.subarray(0, size), average);
+      expect(equalBytes(Buffer.concat(chunks), random.subarray(0, size))).toBe(true);
+      if (size >= cut! + 2) expect(chunks[0]!.length).toBe(cut);
+      if (size < cut!) expect(chunks.length).toBeLessThanOrEqual(1);
+      expect(sizesOf(random.subarray(0, size), average, [average / 2 - 1, 1, 1])).toEqual(
+        chunks.map(({ length }) => length),
+      );
+    }
   });
 });
