@@ -138,7 +138,11 @@ describeWithTools(
         `,
       );
       const socket = join(folder.path, "sock");
-      const daemon = await startDaemon([`--listen-address=${socket}`, "--store-composition", file]);
+      await using daemon = await startDaemon([
+        `--listen-address=${socket}`,
+        "--store-composition",
+        file,
+      ]);
       const address = addressesOf(throughDaemon(`grpc+unix://${socket}`));
       {
         await using client = await openServices(address);
