@@ -5,8 +5,11 @@ import type * as tasks from "./tasks.ts";
 
 type Tasks = typeof tasks;
 
-/** Threads make little garbage that is short-lived: each would take 20 MB more for it than it needs. */
-const LIMITS = { maxYoungGenerationSizeMb: 4 };
+/**
+ * Threads hold some megabytes, as contents are in buffers outside of the heap, and make little garbage that is
+ * short-lived. Without limits, each would let 30 MB more of it lie about than it needs to.
+ */
+const LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 48 };
 
 let pool: Promise<Piscina> | undefined;
 
