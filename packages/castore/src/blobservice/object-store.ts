@@ -13,7 +13,7 @@ import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from 
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
 import { ChunkObjects, MAX_CHUNK_BYTES } from "./object-store/chunk-objects.ts";
-import { hasOneByOne, ownBlobs, readWhole } from "./one-by-one.ts";
+import { ownBlobs, readWhole } from "./one-by-one.ts";
 import { putBlob } from "./put-blob.ts";
 import { verifyBlob } from "./verify-blob.ts";
 
@@ -30,11 +30,14 @@ export interface ObjectStoreBlobOptions {
 }
 
 /** How many bytes of chunks are looked up, compressed and sent at the same time. */
-const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
+const BYTES_IN_FLIGHT = 8 * 1024 * 1024;
 
-/** How many requests one writer has under way, and how many one batch. */
+/** How many chunks one writer has under way, and how many blobs all batches together. */
 const UPLOADS = 16;
-const REQUESTS = 48;
+const BLOBS = 48;
+
+/** Of how many blobs that are absent it is kept in mind. */
+const KNOWN_ABSENT = 4096;
 
 /** The longest list of chunks: one and a half million of them, which is 400 GB in chunks of 256 KiB. */
 const MAX_LIST_BYTES = 64 * 1024 * 1024;
@@ -67,8 +70,14 @@ export class ObjectStoreBlobService implements BlobService {
   readonly #averageChunkSize: number;
   readonly #onCorrupt: (message: string) => void;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
+  readonly #limit = pLimit(BLOBS);
   /** What is wrong with blobs, by digest. */
   readonly #faults = new Map<string, Fault>();
+  /**
+   * Blobs that were absent when they were looked up, by digest. Most are put next, and need not be looked up again: if
+   * somebody else has put one meanwhile, it is replaced by the same.
+   */
+  readonly #absent = new Set<string>();
 
   /** @throws CastoreError `invalid_argument` for an average chunk size that is not offered */
   constructor(options: ObjectStoreBlobOptions) {
@@ -81,7 +90,11 @@ export class ObjectStoreBlobService implements BlobService {
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    return (await this.#hasBlob(digest, options)) || (await this.#chunks.has(digest, options));
+    if (await this.#hasBlob(digest, options)) return true;
+    if (await this.#chunks.has(digest, options)) return true;
+    if (this.#absent.size === KNOWN_ABSENT) this.#absent.clear();
+    this.#absent.add(digest.hex);
+    return false;
   }
 
   async chunks(
@@ -115,13 +128,13 @@ export class ObjectStoreBlobService implements BlobService {
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, { ...options, concurrency: REQUESTS });
+    return this.#limit.map(digests, (digest) => this.has(digest, options));
   }
 
   async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
     options?.signal?.throwIfAborted();
     const read = (blob: ChunkMeta) => this.#readOfSize(blob, options);
-    return ownBlobs(await pLimit(REQUESTS).map(blobs, read));
+    return ownBlobs(await this.#limit.map(blobs, read));
   }
 
   async putMany(
@@ -130,7 +143,6 @@ export class ObjectStoreBlobService implements BlobService {
   ): Promise<readonly B3Digest[]> {
     options.signal?.throwIfAborted();
     const unique = new Map<string, Promise<void>>();
-    const limit = pLimit(REQUESTS);
     let failed = false;
     const put = async (digest: B3Digest, data: Uint8Array) => {
       if (failed) return;
@@ -144,7 +156,7 @@ export class ObjectStoreBlobService implements BlobService {
     const digests = blobs.map((data) => {
       const digest = B3Digest.of(data);
       if (unique.has(digest.hex)) return digest;
-      unique.set(digest.hex, limit(put, digest, data));
+      unique.set(digest.hex, this.#limit(put, digest, data));
       return digest;
     });
     await Promise.allSettled(unique.values()); // until then the bytes are in use
@@ -204,7 +216,7 @@ export class ObjectStoreBlobService implements BlobService {
   async #putWhole(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
     if (data.length > this.#averageChunkSize / 2) {
       await putBlob(this, data, options);
-    } else if (!(await this.#hasBlob(digest, options))) {
+    } else if (await this.#isWanted(digest, options)) {
       if (data.length > 0) await this.#chunks.put(digest, data, options);
       await this.#sendBlob(digest, [], options);
     }
@@ -215,7 +227,12 @@ export class ObjectStoreBlobService implements BlobService {
     chunks: readonly ChunkMeta[],
     options: AbortOptions,
   ): Promise<void> {
-    if (!(await this.#hasBlob(digest, options))) await this.#sendBlob(digest, chunks, options);
+    if (await this.#isWanted(digest, options)) await this.#sendBlob(digest, chunks, options);
+  }
+
+  /** Whether a blob that is put has to be stored. */
+  async #isWanted(digest: B3Digest, options: AbortOptions): Promise<boolean> {
+    return this.#absent.delete(digest.hex) || !(await this.#hasBlob(digest, options));
   }
 
   async #sendBlob(

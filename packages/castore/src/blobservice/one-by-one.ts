@@ -5,33 +5,26 @@ import type { AbortOptions } from "../options.ts";
 import type { BlobService, ChunkMeta, LentBlobs } from "./blob-service.ts";
 import { putBlob } from "./put-blob.ts";
 
-/** How the blobs of a batch are dealt with one by one. */
-export interface OneByOneOptions extends AbortOptions {
-  /** How many blobs are looked up, read or stored at the same time. Default: 16. */
-  concurrency?: number;
-}
-
+/** How many blobs of a batch are looked up, read or stored at the same time. */
 const CONCURRENCY = 16;
 
 /** `hasMany` of a service to which a batch is of no advantage. */
 export function hasOneByOne(
   service: BlobService,
   digests: readonly B3Digest[],
-  options?: OneByOneOptions,
+  options?: AbortOptions,
 ): Promise<readonly boolean[]> {
-  return pLimit(options?.concurrency ?? CONCURRENCY).map(digests, (digest) =>
-    service.has(digest, options),
-  );
+  return pLimit(CONCURRENCY).map(digests, (digest) => service.has(digest, options));
 }
 
 /** `readMany` of a service to which a batch is of no advantage. */
 export async function readOneByOne(
   service: BlobService,
   blobs: readonly ChunkMeta[],
-  options?: OneByOneOptions,
+  options?: AbortOptions,
 ): Promise<LentBlobs> {
   const readBlob = (blob: ChunkMeta) => readWhole(service, blob, options);
-  return ownBlobs(await pLimit(options?.concurrency ?? CONCURRENCY).map(blobs, readBlob));
+  return ownBlobs(await pLimit(CONCURRENCY).map(blobs, readBlob));
 }
 
 /** Contents that nobody needs back. */

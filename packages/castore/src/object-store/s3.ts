@@ -95,6 +95,7 @@ export class S3ObjectStore implements ObjectStore {
       ...(forcePathStyle !== undefined && { forcePathStyle }),
       ...(profile && { profile }),
       maxAttempts: ATTEMPTS,
+      cacheMiddleware: true, // else it is put together for each request
       requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout },
       // Contents are named by their digests, which are checked when they are read.
       requestChecksumCalculation: "WHEN_REQUIRED",

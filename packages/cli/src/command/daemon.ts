@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import type { DaemonOptions } from "../serve.ts";
+import { useSmallHeap } from "../small-heap.ts";
 
 /** `tvix-store daemon` */
 export function daemonCommand(): Command {
@@ -21,6 +22,7 @@ export function daemonCommand(): Command {
         .default("info"),
     )
     .action(async (options: DaemonOptions) => {
+      useSmallHeap();
       const { serve } = await import("../serve.ts"); // no other command needs a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serve(options, interrupt));

@@ -1,5 +1,6 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress, zstdDecompress } from "node:zlib";
+import { limitFunction } from "p-limit";
 import { collectAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
@@ -13,8 +14,14 @@ export const MAX_CHUNK_BYTES: number = 8 * 1024 * 1024;
 /** Why there is no chunk. One that is `longer` than asked for may be whole nevertheless. */
 export type ChunkLoss = "missing" | "damaged" | "longer";
 
-const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
-const decompress = promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdDecompress);
+/** How many frames are written, and how many are read, at the same time. Each takes up to some megabytes. */
+const CODERS = { concurrency: 4 };
+
+const compress = limitFunction(promisify<Uint8Array, object, Buffer>(zstdCompress), CODERS);
+const decompress = limitFunction(
+  promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdDecompress),
+  CODERS,
+);
 
 /** How many times longer a chunk is than its frame, at a guess that costs little if it is wrong. */
 const USUAL_RATIO = 4;

@@ -1,0 +1,21 @@
+/**
+ * What V8 and the allocator are told when they start, and cannot be told later. Left alone, V8 lets garbage grow to
+ * several times of what is in use, and glibc keeps memory apart for each thread: a daemon would hold twice
+ * as much memory, and be no more than a tenth faster.
+ */
+const FLAGS = ["--max-semi-space-size=4", "--heap-growing-percent=30"];
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+
+/**
+ * Has this process begin anew with a heap that stays small, unless it did: same process id, same arguments, same
+ * files and environment. Options of V8 that were given stay in force, and `MALLOC_ARENA_MAX` where it is set.
+ */
+export function useSmallHeap(): void {
+  const { execArgv, execPath, argv, env } = process;
+  if (process.execve === undefined || FLAGS.every((flag) => execArgv.includes(flag))) return;
+  // What was given comes last, and the last one counts.
+  process.execve(execPath, [execPath, ...FLAGS, ...execArgv, ...argv.slice(1)], {
+    ...ENVIRONMENT,
+    ...env,
+  });
+}
