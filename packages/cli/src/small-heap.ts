@@ -4,7 +4,7 @@
  * as much memory, and be no more than a tenth faster.
  */
 const FLAGS = ["--max-semi-space-size=4", "--heap-growing-percent=30"];
-const ENVIRONMENT = { MALLOC_ARENA_MAX: "2" };
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "1" };
 
 /**
  * Has this process begin anew with a heap that stays small, unless it did: same process id, same arguments, same
