@@ -73,9 +73,9 @@ export class GroupCommit implements AsyncDisposable {
 
   /** Commits what was added, if anything was, since nothing is about to be added. */
   flush(): void {
-    if (this.#chunks.length + this.#blobs.length + this.#lost.length === 0) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    if (this.#chunks.length + this.#blobs.length + this.#lost.length === 0) return;
     this.#due = true;
     this.#running ??= this.#run();
   }

@@ -1,0 +1,48 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, it } from "vitest";
+import { B3Digest } from "../../digest.ts";
+import { PackBlobService } from "../pack.ts";
+import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
+import { GroupCommit } from "./group-commit.ts";
+
+/** Adds a chunk as it is, and resolves when it is durable. */
+function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
+  const { length: size } = data;
+  const bytes = Buffer.from(new SharedArrayBuffer(HEADER_LENGTH + size));
+  const digest = B3Digest.of(data);
+  writeHeader(bytes, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
+  bytes.set(data, HEADER_LENGTH);
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  commits.addChunks({
+    records: { bytes, length: bytes.length },
+    settle: (failure) => (failure ? reject(failure.error) : resolve()),
+  });
+  return promise;
+}
+
+it("commits a blob that comes alone, long after its chunk went with others", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "group-commit-"));
+  try {
+    await (await PackBlobService.open({ path: folder }))[Symbol.asyncDispose]();
+    const late = Buffer.from("late");
+    {
+      await using commits = new GroupCommit({ folder, maxPackSize: 1024 ** 2 });
+      const first = addChunk(commits, Buffer.from("first"));
+      commits.flush();
+      await Promise.all([first, addChunk(commits, late)]); // which began to wait, and went with it
+      await sleep(100);
+      const digest = B3Digest.of(late);
+      await new Promise<void>((resolve, reject) => {
+        const chunks = [{ digest, size: late.length }];
+        commits.addBlobs([{ digest, chunks, check: () => undefined, resolve, reject }]);
+      });
+    }
+    await using service = await PackBlobService.open({ path: folder });
+    expect(await service.has(B3Digest.of(late))).toBe(true);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
