@@ -76,6 +76,18 @@ describe("PackBlobService", () => {
     expect(statSync(packOf()).size).toBe(size + 52 + 100);
   });
 
+  it("takes more than is in flight at a time from buffers that are freed after each write", async () => {
+    const contents = noise(40_000_000);
+    await using service = await open();
+    await using writer = service.openWriter();
+    for (let at = 0; at < contents.length; at += 1_000_000) {
+      const lent = new Uint8Array(contents.subarray(at, at + 1_000_000));
+      await writer.write(lent);
+      lent.buffer.transfer(0);
+    }
+    expect((await writer.close()).equals(B3Digest.of(contents))).toBe(true);
+  });
+
   it("begins a new pack when one is full", async () => {
     await using service = await open({ maxPackSize: 300_000 });
     const blobs = [1, 2, 3, 4].map((seed) => noise(200_000, seed));

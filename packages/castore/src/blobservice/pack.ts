@@ -267,13 +267,14 @@ export class PackBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<PendingChunk> {
     const { hex } = digest;
+    const { length } = data; // of no use later: the bytes are only lent, and may be freed
     const found = this.#pending.get(hex);
     if (found !== undefined) return found;
-    await this.#budget.take(data.length, options);
+    await this.#budget.take(length, options);
     // Stored meanwhile by somebody else, it is stored twice at worst: the commit takes only one.
     const meanwhile = this.#pending.get(hex);
     if (meanwhile !== undefined) {
-      this.#budget.release(data.length);
+      this.#budget.release(length);
       return meanwhile;
     }
     const { promise: queued, resolve } = Promise.withResolvers<void>();
@@ -284,7 +285,7 @@ export class PackBlobService implements BlobService {
       settle: (failure) => {
         if (failure !== undefined) chunk.failure = failure;
         this.#pending.delete(hex);
-        this.#budget.release(data.length);
+        this.#budget.release(length);
       },
     });
     return chunk;
