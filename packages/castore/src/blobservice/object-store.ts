@@ -2,7 +2,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/proto/castore";
 import pLimit from "p-limit";
 import { ByteBudget } from "../byte-budget.ts";
-import { collectAtMost, copyBytes } from "../bytes.ts";
+import { collectAtMost, copyBytes, freeBuffer } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
@@ -195,6 +195,7 @@ export class ObjectStoreBlobService implements BlobService {
             failure ??= { error };
           })
           .finally(() => {
+            freeBuffer(copy);
             this.#budget.release(length);
             uploads.delete(upload);
           });
