@@ -1,6 +1,6 @@
 // The tree of BLAKE3 (https://github.com/BLAKE3-team/BLAKE3-specs), as far as hashing the whole of something does
 // not give it: the chaining values of groups of 16 chunks, and of two nodes together. The four rows of the state are
-// vectors, so that four columns, or four diagonals, are mixed at once.
+// vectors, so that four columns, or four diagonals, are mixed at once; of whole groups, four chunks are hashed at once.
 
 /** The bytes to hash. */
 export const INPUT: usize = 4096;
@@ -16,6 +16,13 @@ const CHUNK_SIZE: u32 = 1024;
 const GROUP_SIZE: u32 = 16384;
 const BLOCK_SIZE: u32 = 64;
 const VALUE_SIZE: u32 = 32;
+
+/** The initial value, as it stands in memory. */
+const INITIAL: usize = 64;
+store<u64>(INITIAL, 0xbb67ae856a09e667);
+store<u64>(INITIAL + 8, 0xa54ff53a3c6ef372);
+store<u64>(INITIAL + 16, 0x9b05688c510e527f);
+store<u64>(INITIAL + 24, 0x5be0cd191f83d9ab);
 
 const CHUNK_START: u32 = 1;
 const CHUNK_END: u32 = 2;
@@ -145,8 +152,100 @@ function chunk(value: usize, input: usize, length: u32, counter: u64): void {
   compress(value, input, counter, length, flags | CHUNK_END);
 }
 
-/** Puts the value of the parent of two nodes, which stand behind one another, in place of the first. */
-function parent(values: usize, flags: u32): void {
+/** Four states of sixteen words, and four blocks, that are mixed side by side: a vector has one word of each. */
+const STATES: usize = 3072;
+const BLOCKS: usize = 3328;
+
+/** A quarter of a round: mixes words of the state, by their positions, with two words of the block. */
+@inline
+function mix(a: usize, b: usize, c: usize, d: usize, x: usize, y: usize): void {
+  let va = v128.load(STATES + a * 16);
+  let vb = v128.load(STATES + b * 16);
+  let vc = v128.load(STATES + c * 16);
+  let vd = v128.load(STATES + d * 16);
+  va = i32x4.add(i32x4.add(va, vb), v128.load(BLOCKS + x * 16));
+  vd = rotate16(v128.xor(vd, va));
+  vc = i32x4.add(vc, vd);
+  vb = rotate(v128.xor(vb, vc), 12);
+  va = i32x4.add(i32x4.add(va, vb), v128.load(BLOCKS + y * 16));
+  vd = rotate8(v128.xor(vd, va));
+  vc = i32x4.add(vc, vd);
+  vb = rotate(v128.xor(vb, vc), 7);
+  v128.store(STATES + a * 16, va);
+  v128.store(STATES + b * 16, vb);
+  v128.store(STATES + c * 16, vc);
+  v128.store(STATES + d * 16, vd);
+}
+
+/** A round, with the words of the block in its order. */
+@inline
+function round(
+  m0: usize, m1: usize, m2: usize, m3: usize, m4: usize, m5: usize, m6: usize, m7: usize,
+  m8: usize, m9: usize, m10: usize, m11: usize, m12: usize, m13: usize, m14: usize, m15: usize,
+): void {
+  mix(0, 4, 8, 12, m0, m1);
+  mix(1, 5, 9, 13, m2, m3);
+  mix(2, 6, 10, 14, m4, m5);
+  mix(3, 7, 11, 15, m6, m7);
+  mix(0, 5, 10, 15, m8, m9);
+  mix(1, 6, 11, 12, m10, m11);
+  mix(2, 7, 8, 13, m12, m13);
+  mix(3, 4, 9, 14, m14, m15);
+}
+
+/** Puts the first words of four vectors together, the second ones, and so on. They are `step`, then `apart` apart. */
+@inline
+function transpose(from: usize, step: usize, to: usize, apart: usize): void {
+  const a = v128.load(from);
+  const b = v128.load(from + step);
+  const c = v128.load(from + 2 * step);
+  const d = v128.load(from + 3 * step);
+  const low = v128.shuffle<u32>(a, b, 0, 4, 1, 5);
+  const lowBehind = v128.shuffle<u32>(c, d, 0, 4, 1, 5);
+  const high = v128.shuffle<u32>(a, b, 2, 6, 3, 7);
+  const highBehind = v128.shuffle<u32>(c, d, 2, 6, 3, 7);
+  v128.store(to, v128.shuffle<u64>(low, lowBehind, 0, 2));
+  v128.store(to + apart, v128.shuffle<u64>(low, lowBehind, 1, 3));
+  v128.store(to + 2 * apart, v128.shuffle<u64>(high, highBehind, 0, 2));
+  v128.store(to + 3 * apart, v128.shuffle<u64>(high, highBehind, 1, 3));
+}
+
+/** The chaining values of four whole chunks, one behind the other at `value`. */
+function fourChunks(value: usize, input: usize, counter: u64): void {
+  for (let i: usize = 0; i < 8; i++) {
+    v128.store(STATES + i * 16, i32x4.splat(load<i32>(INITIAL + i * 4)));
+  }
+  const counterLow = i32x4.add(i32x4.splat(counter as u32), i32x4(0, 1, 2, 3));
+  const counterHigh = i32x4.splat((counter >> 32) as u32); // four chunks have it in common
+  for (let block: u32 = 0; block < CHUNK_SIZE; block += BLOCK_SIZE) {
+    const flags = (block === 0 ? CHUNK_START : 0) | (block + BLOCK_SIZE === CHUNK_SIZE ? CHUNK_END : 0);
+    for (let i: usize = 0; i < BLOCK_SIZE; i += 16) {
+      transpose(input + block + i, CHUNK_SIZE, BLOCKS + i * 4, 16);
+    }
+    for (let i: usize = 0; i < 4; i++) {
+      v128.store(STATES + 128 + i * 16, i32x4.splat(load<i32>(INITIAL + i * 4)));
+    }
+    v128.store(STATES + 192, counterLow);
+    v128.store(STATES + 208, counterHigh);
+    v128.store(STATES + 224, i32x4.splat(BLOCK_SIZE));
+    v128.store(STATES + 240, i32x4.splat(flags));
+    round(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    round(2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8);
+    round(3, 4, 10, 12, 13, 2, 7, 14, 6, 5, 9, 0, 11, 15, 8, 1);
+    round(10, 7, 12, 9, 14, 3, 13, 15, 4, 0, 11, 2, 5, 8, 1, 6);
+    round(12, 13, 9, 11, 15, 10, 14, 8, 7, 2, 5, 3, 0, 1, 6, 4);
+    round(9, 14, 11, 5, 8, 12, 15, 1, 13, 3, 0, 10, 2, 6, 4, 7);
+    round(11, 15, 5, 0, 1, 9, 8, 6, 14, 10, 2, 12, 3, 4, 7, 13);
+    for (let i: usize = 0; i < 128; i += 16) {
+      v128.store(STATES + i, v128.xor(v128.load(STATES + i), v128.load(STATES + i, 128)));
+    }
+  }
+  transpose(STATES, 16, value, VALUE_SIZE);
+  transpose(STATES + 64, 16, value + 16, VALUE_SIZE);
+}
+
+/** Puts the value of the parent of two nodes, one behind the other, at `value`, which may be one of theirs. */
+function parent(value: usize, values: usize, flags: u32): void {
   const block0 = v128.load(values);
   const block1 = v128.load(values, 16);
   const block2 = v128.load(values, 32);
@@ -155,8 +254,8 @@ function parent(values: usize, flags: u32): void {
   v128.store(SCRATCH, block1, 16);
   v128.store(SCRATCH, block2, 32);
   v128.store(SCRATCH, block3, 48);
-  begin(values);
-  compress(values, SCRATCH, 0, BLOCK_SIZE, PARENT | flags);
+  begin(value);
+  compress(value, SCRATCH, 0, BLOCK_SIZE, PARENT | flags);
 }
 
 /** Where a block of two values is put together. */
@@ -180,6 +279,17 @@ export function hashGroups(length: u32, counter: u64): void {
 }
 
 function hashGroup(input: usize, length: u32, counter: u64): void {
+  if (length === GROUP_SIZE) {
+    for (let at: u32 = 0; at < GROUP_SIZE; at += 4 * CHUNK_SIZE) {
+      fourChunks(STACK + at / CHUNK_SIZE * VALUE_SIZE, input + at, counter + at / CHUNK_SIZE);
+    }
+    for (let count: u32 = 8; count > 0; count >>= 1) {
+      for (let i: u32 = 0; i < count; i++) {
+        parent(STACK + i * VALUE_SIZE, STACK + 2 * i * VALUE_SIZE, 0);
+      }
+    }
+    return;
+  }
   let top: usize = STACK;
   let count: u32 = 0;
   for (let at: u32 = 0; at < length; at += CHUNK_SIZE) {
@@ -189,16 +299,16 @@ function hashGroup(input: usize, length: u32, counter: u64): void {
     if (at + CHUNK_SIZE >= length) break;
     for (let even = count; (even & 1) === 0; even >>= 1) {
       top -= VALUE_SIZE;
-      parent(top - VALUE_SIZE, 0);
+      parent(top - VALUE_SIZE, top - VALUE_SIZE, 0);
     }
   }
   while (top > STACK + VALUE_SIZE) {
     top -= VALUE_SIZE;
-    parent(top - VALUE_SIZE, 0);
+    parent(top - VALUE_SIZE, top - VALUE_SIZE, 0);
   }
 }
 
 /** Computes the value of the parent of the two nodes whose values were put in: of the root, the digest. */
 export function hashParent(isRoot: bool): void {
-  parent(VALUES, isRoot ? ROOT : 0);
+  parent(VALUES, VALUES, isRoot ? ROOT : 0);
 }
