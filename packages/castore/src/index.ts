@@ -34,12 +34,9 @@ export {
   equalBytes,
   quoteBytes,
 } from "./bytes.ts";
-export {
-  Composition,
-  type NamedServices,
-  type ServiceConfig,
-} from "./composition/composition.ts";
+export { Composition, type NamedServices } from "./composition/composition.ts";
 export { openAddress, openBlobService, openDirectoryService } from "./composition/from-addr.ts";
+export type { ServiceConfig } from "./composition/opener.ts";
 export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
   type Registries,
@@ -50,7 +47,11 @@ export {
   type ServiceType,
   serviceType,
 } from "./composition/registry.ts";
-export { parseServiceAddress, type ServiceAddress } from "./composition/service-address.ts";
+export {
+  parseServiceAddress,
+  type ServiceAddress,
+  withKeys,
+} from "./composition/service-address.ts";
 export {
   grpcType,
   keysOnly,

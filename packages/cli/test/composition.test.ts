@@ -1,7 +1,16 @@
 import { once } from "node:events";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { openBlobService, putBlob } from "@tvix/castore";
+import {
+  type B3Digest,
+  Directory,
+  type DirectoryService,
+  encodeDirectory,
+  openBlobService,
+  openDirectoryService,
+  pathComponent,
+  putBlob,
+} from "@tvix/castore";
 import { describeWithTools, seededBytes, startServer } from "@tvix/conformance";
 import { RenderingNarCalculationService, StorePath } from "@tvix/store";
 import { describe, expect, it } from "vitest";
@@ -17,6 +26,27 @@ function writeSomeFiles(folder: string): void {
     writeFileSync(join(folder, `${i % 20}/${i % 7}/${i}`), noise.subarray(i * 100, i * 100 + size));
   }
   writeFileSync(join(folder, "large"), noise);
+}
+
+/** What every call of a directory service gives. */
+async function useDirectories(service: DirectoryService): Promise<unknown> {
+  const leaf = Directory.from([]);
+  const { digest } = encodeDirectory(leaf);
+  const node = { type: "directory", digest, size: leaf.size } as const;
+  const root = Directory.from([{ name: pathComponent("inner"), node }]);
+  const read = (of: B3Digest) => Array.fromAsync(service.getRecursive(of));
+  const before = [await service.get(digest), await read(digest)];
+  await using refused = service.openPutter();
+  const refusal = await refused.put(root).then(
+    () => refused.close().catch(({ code }) => code),
+    ({ code }) => code,
+  );
+  await using putter = service.openPutter();
+  await putter.put(leaf);
+  await putter.put(root);
+  const stored = await putter.close();
+  expect(stored).toEqual(encodeDirectory(root).digest);
+  return { before, refusal, stored, after: [await service.get(digest), await read(stored)] };
 }
 
 describe("--store-composition", () => {
@@ -58,6 +88,44 @@ describe("--store-composition", () => {
       expect(await packs.has(digest)).toBe(true);
     },
   );
+
+  it("serves with a cache in a file what it serves with the same cache as an address", async () => {
+    using folder = temporaryFolder();
+    const file = join(folder.path, "stores.toml");
+    writeFileSync(
+      file,
+      `
+        blobservices.default.type = "memory"
+        pathinfoservices.default.type = "memory"
+        [directoryservices.memory1]
+        type = "memory"
+        [directoryservices.memory2]
+        type = "memory"
+        [directoryservices.default]
+        type = "cache"
+        near = "memory1"
+        far = "memory2"
+      `,
+    );
+    const cache = "cache://?near=memory://&far=memory://";
+    const outcomes: unknown[] = [];
+    for (const [name, args] of Object.entries({
+      address: [
+        `--directory-service-addr=${cache}`,
+        "--blob-service-addr=memory://",
+        "--path-info-service-addr=memory://",
+      ],
+      file: ["--store-composition", file],
+    })) {
+      const socket = join(folder.path, name);
+      await using daemon = await startDaemon([`--listen-address=${socket}`, ...args]);
+      await using client = await openDirectoryService(`grpc+unix://${socket}`);
+      outcomes.push(await useDirectories(client));
+      daemon.process.kill("SIGTERM");
+      expect(await daemon.exit).toBe(0);
+    }
+    expect(outcomes[0]).toEqual(outcomes[1]);
+  });
 
   it("refuses a file that does not exist, and what is wrong in one", async () => {
     using folder = temporaryFolder();

@@ -12,6 +12,7 @@ import {
   serviceType,
   sqliteType,
   tierType,
+  withKeys,
 } from "@tvix/castore";
 import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
@@ -68,16 +69,17 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       },
     }),
   },
-  elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },
+  elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };
 
-/** The keys that make trusted are separated by spaces, and a plus sign, which is in many of them, is no space here. */
-function binaryCacheConfig({ text, query }: ServiceAddress): Record<string, unknown> {
-  const [url, search = ""] = text.slice("nix+".length).split(/\?(.*)/s);
-  const { "trusted-public-keys": _, ...rest } = query;
-  const raw = /(?:^|&)trusted-public-keys=([^&]*)/.exec(search)?.[1] ?? "";
-  const keys = decodeURIComponent(raw).split(" ");
-  return { ...rest, base_url: url, public_keys: keys.filter((key) => key !== "") };
+/** The keys that make trusted stand in one value, with spaces between them. */
+function binaryCacheConfig(address: ServiceAddress): Record<string, unknown> {
+  const [url] = address.text.slice("nix+".length).split("?", 1);
+  const { "trusted-public-keys": keys = "", ...query } = address.query;
+  return withKeys(
+    { ...address, query },
+    { base_url: url, public_keys: keys.split(" ").filter((key) => key !== "") },
+  );
 }
 
 /** The types of all services of a store. */
@@ -93,8 +95,11 @@ export const STORE_REGISTRIES: Required<Registries> = {
  * - `memory://`
  * - `sqlite:///file`, or `sqlite://` for a temporary one in memory
  * - `grpc+http://host[:port]`, `grpc+https://host[:port]`, `grpc+unix:///socket`
- * - `nix+https://host[:port]/path`, a binary cache, with where contents go as keys `blob_service` and
- *   `directory_service`
+ * - `nix+http://host[:port]/path`, `nix+https://host[:port]/path`, a binary cache, with where contents go as keys
+ *   `blob_service` and `directory_service`, and optionally `trusted-public-keys` and `timeout_ms`
+ * - `cache://?near=ADDRESS&far=ADDRESS`, optionally with a `mode`
+ * - `lru://?capacity=COUNT`
+ * - `keyfile-signing://?inner=ADDRESS&keyfile=PATH`
  *
  * @throws CastoreError `invalid_argument` for any other address; whatever opening the service throws
  */

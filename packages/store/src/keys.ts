@@ -1,9 +1,10 @@
 /** The keys of the types of PathInfo services, as they stand in TOML or in the query of an address. */
+import { integerKey } from "@tvix/castore/keys";
 import { z } from "zod";
 
 /** `lru` */
 export const LRU_KEYS: z.ZodType<{ capacity: number }> = z.strictObject({
-  capacity: z.coerce.number().int().min(1),
+  capacity: integerKey({ min: 1 }),
 });
 
 /** `keyfile-signing` */
@@ -24,5 +25,5 @@ export const NIX_KEYS: z.ZodType<{
   blob_service: z.string().min(1).default("default"),
   directory_service: z.string().min(1).default("default"),
   public_keys: z.array(z.string()).default([]),
-  timeout_ms: z.coerce.number().int().min(1).max(600_000).optional(),
+  timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
 });

@@ -2,7 +2,7 @@ import { ByteBudget } from "../byte-budget.ts";
 import { concatBytes, copyBytes, freeBuffer } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
-import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
+import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
 import type { AbortOptions } from "../options.ts";
 import { errorOf } from "../worker/failure.ts";
 import { runTask, startThreads } from "../worker/pool.ts";
@@ -94,17 +94,11 @@ export class PackBlobService implements BlobService {
    *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it
    */
   static async open(options: PackOptions): Promise<PackBlobService> {
+    const { averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE } = options;
+    assertAverageChunkSize(averageChunkSize); // before anything is created
     startThreads().catch(() => undefined); // told to whoever needs them
     await rebuildLostIndex(options.path, options.onCorrupt ?? warn, options);
-    const index = await ChunkIndex.open(options.path, options);
-    try {
-      const service = new PackBlobService(options, index);
-      await service.openWriter()[Symbol.asyncDispose](); // refuses a wrong chunk size here and now
-      return service;
-    } catch (error) {
-      index[Symbol.dispose]();
-      throw error;
-    }
+    return new PackBlobService(options, await ChunkIndex.open(options.path, options));
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {

@@ -1,5 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { tmpdir } from "node:os";
+import { inspect } from "node:util";
+import { describe, expect, it, vi } from "vitest";
 import { z } from "zod";
+import { unlessAborted } from "../abort.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { putBlob } from "../blobservice/put-blob.ts";
@@ -10,21 +13,34 @@ import { type Registries, serviceType } from "./registry.ts";
 /** What happened to the services of the test's own type, in order. */
 class Log {
   readonly lines: string[] = [];
+  readonly #go = Promise.withResolvers<void>();
+
+  /** Lets the slow ones be opened. */
+  go(): void {
+    this.#go.resolve();
+  }
 
   /** The registries with a type of a third party: a service that is made of others. */
   registries(): Registries {
     const { lines } = this;
+    const { promise: go } = this.#go;
     const schema = z.strictObject({
       parts: z.string().default(""),
-      broken: z.coerce.boolean().default(false),
+      broken: z.boolean().default(false),
+      slow: z.string().optional(),
     });
     const pile = serviceType<BlobService, typeof schema>({
       schemes: ["pile"],
       config: ({ query }) => query,
       schema: async () => schema,
-      async open({ parts, broken }, { name, service }) {
+      async open({ parts, broken, slow }, { name, service, signal }) {
         for (const part of parts.split(" ").filter((part) => part !== "")) {
           await service("blobservices", part);
+        }
+        if (slow) {
+          lines.push(`wait for ${name}`);
+          await unlessAborted(go, signal);
+          lines.pop();
         }
         if (broken) throw new Error(`${name} is broken`);
         lines.push(`open ${name}`);
@@ -123,6 +139,18 @@ describe("a composition", () => {
     for (const { status } of await Promise.allSettled(all)) expect(status).toBe("rejected");
   });
 
+  it("says by which addresses a named service is made of itself", async () => {
+    await using composition = await new Log().parse(`
+      [blobservices.default]
+      type = "combined"
+      near = "memory://"
+      far = "combined://?near=default&far=memory://&mode=near-only"
+    `);
+    await expect(composition.service("blobservices")).rejects.toThrow(
+      "[blobservices.default] -> combined://?... -> [blobservices.default]",
+    );
+  });
+
   it("closes what was opened for a service that failed to open", async () => {
     const log = new Log();
     {
@@ -143,7 +171,7 @@ describe("a composition", () => {
     await using composition = await new Log().parse(`
       [blobservices.default]
       type = "pile"
-      parts = "pack:///x?avg_chunk_size=1000"
+      parts = "pack://${tmpdir()}/never-made?avg_chunk_size=1000"
     `);
     await expect(composition.service("blobservices")).rejects.toThrow(
       refused(/^Cannot open \[blobservices.default\]: .*power of two/),
@@ -158,6 +186,24 @@ describe("a composition", () => {
   });
 
   it.each([
+    "[blobservices.a]\ntype = 'memory'\nsecret = 'HUNTER2",
+    "[blobservices.a]\ntype = 'memory'\nsecret = HUNTER2",
+    "[blobservices.a]\ntype = 'memory'\nsecret = 'HUNTER2'\nsecret = 'HUNTER2'",
+    "[blobservices.a]\ntype = 'memory'\nsecret = 'HUNTER2'",
+    "[blobservices.a]\ntype = 5\nsecret = 'HUNTER2'",
+    "[blobservices.a]\ntype = 'memory'\nsecret.'HUNTER2",
+  ])("repeats nothing that may be secret of %j", async (text) => {
+    const error: unknown = await new Log().parse(text).catch((error: unknown) => error);
+    expect(error).toMatchObject({ code: "invalid_argument" });
+    expect(inspect(error)).not.toContain("HUNTER2");
+  });
+
+  it("says where a file is no TOML", async () => {
+    const parsed = new Log().parse("[blobservices.a]\ntype = 'memory'\ncolour = ");
+    await expect(parsed).rejects.toThrow(refused(/line 3, column \d+$/));
+  });
+
+  it.each([
     ["[blobservices", /composition: /],
     ["[blobservices.a]\ncolour = 1", "blobservices.a.type"],
     ["[storage.a]\ntype = 'memory'", /"storage".*expected blobservices, directoryservices/],
@@ -166,6 +212,10 @@ describe("a composition", () => {
     ["[blobservices.a]\ntype = 'memory'\ncolour = 1", /blobservices.a.*"colour"/],
     ["[blobservices.a]\ntype = 'pack'", /blobservices.a.*"path"/],
     ["[blobservices.a]\ntype = 'pack'\npath = '/x'\nzstd_level = 'fast'", /"zstd_level"/],
+    ["[blobservices.a]\ntype = 'pack'\npath = '/x'\nzstd_level = [3]", /"zstd_level".*1 to 22/],
+    ["[blobservices.a]\ntype = 'pack'\npath = '/x'\nzstd_level = 2.5", /"zstd_level"/],
+    ["[blobservices.a]\ntype = 'pack'\npath = '/x'\nmax_pack_size = true", /"max_pack_size"/],
+    ["[blobservices.a]\ntype = 'pack'\npath = '/x'\navg_chunk_size = ''", /"avg_chunk_size"/],
     ["[directoryservices.a]\ntype = 'sqlite'\npath = 'relative'", /"path"/],
   ])("refuses %j", async (text, reason) => {
     await expect(new Log().parse(text)).rejects.toThrow(refused(reason));
@@ -190,5 +240,50 @@ describe("a composition", () => {
       const opening = composition.service("blobservices", reference, { signal });
       await expect(opening).rejects.toBe(reason);
     }
+  });
+
+  it("lets one who waits for a service give up without the others", async () => {
+    const log = new Log();
+    await using composition = await log.parse(
+      "blobservices.default = { type = 'pile', slow = 'yes' }",
+    );
+    const [first, last] = [new AbortController(), new AbortController()];
+    const open = (signal?: AbortSignal) =>
+      composition.service("blobservices", "default", { signal });
+    const [given, awaited, late] = [open(first.signal), open(), open(last.signal)];
+    first.abort(new Error("not I"));
+    await expect(given).rejects.toThrow("not I");
+    last.abort(new Error("nor I"));
+    await expect(late).rejects.toThrow("nor I");
+    log.go();
+    expect(await awaited).toBe(await open());
+    expect(log.lines).toEqual(["open default"]);
+  });
+
+  it("gives up what is being opened when it is disposed of, and opens nothing any more", async () => {
+    const log = new Log();
+    const composition = await log.parse(`
+      [blobservices.default]
+      type = "pile"
+      parts = "part slow"
+      [blobservices.part]
+      type = "pile"
+      [blobservices.slow]
+      type = "pile"
+      slow = "yes"
+    `);
+    const opening = composition.service("blobservices");
+    await vi.waitFor(() => expect(log.lines).toEqual(["open part", "wait for slow"]));
+    const disposed = Promise.all([
+      composition[Symbol.asyncDispose](),
+      composition[Symbol.asyncDispose](),
+    ]);
+    await expect(opening).rejects.toThrow(refused(/composition has ended/));
+    await disposed;
+    for (const reference of ["part", "default", "memory://"]) {
+      const late = composition.service("blobservices", reference);
+      await expect(late).rejects.toThrow(refused(/composition has ended/));
+    }
+    expect(log.lines).toEqual(["open part", "wait for slow", "close part"]);
   });
 });

@@ -1,22 +1,9 @@
-import type { z } from "zod";
+import { unlessAborted } from "../abort.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
-import {
-  type Registries,
-  type ServiceContext,
-  type ServiceKind,
-  type ServiceKinds,
-  type ServiceRegistry,
-  type ServiceType,
-  typeOfAddress,
-  unknownType,
-} from "./registry.ts";
-import { addressError, parseServiceAddress, type ServiceAddress } from "./service-address.ts";
-
-/** How a service is described: by an address, or as a table of TOML with its type and keys. */
-export type ServiceConfig =
-  | string
-  | ({ readonly type: string } & Readonly<Record<string, unknown>>);
+import { addressOpener, type Opener, type ServiceConfig, tableOpener } from "./opener.ts";
+import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
+import { showUnparsed } from "./service-address.ts";
 
 /** The services that can be referred to by name. */
 export type NamedServices = {
@@ -26,12 +13,13 @@ export type NamedServices = {
 /** The names that stand for what a command works on. */
 const ENTRY_POINTS = ["default", "root"];
 
-/** A service that is known how to open. */
-interface Opener<T> {
-  readonly name: string;
-  /** Whether somebody chose the name, so that it helps to have it in errors. */
+/** A service that was asked for. */
+interface Wanted {
+  /** What it is told apart by: a named one is the same whoever asks, one by its address is nobody else's. */
+  readonly key: string;
+  /** What it is called in messages. */
+  readonly label: string;
   readonly named: boolean;
-  open(context: ServiceContext): Promise<T>;
 }
 
 /**
@@ -45,8 +33,11 @@ export class Composition implements AsyncDisposable {
   readonly #named: NamedServices;
   readonly #opened = new Map<string, Promise<unknown>>();
   /** Which services wait for which, by key. */
-  readonly #needs = new Map<string, Set<string>>();
+  readonly #needs = new Map<string, Set<Wanted>>();
   readonly #closing = new AsyncDisposableStack();
+  /** Gives up what is being opened when the composition is disposed of. */
+  readonly #abandon = new AbortController();
+  #closed: Promise<void> | undefined;
   #anonymous = 0;
 
   constructor(registries: Registries, named: NamedServices = {}) {
@@ -72,11 +63,12 @@ export class Composition implements AsyncDisposable {
   }
 
   /**
-   * Opens a service, or gives the one that is open.
+   * Opens a service, or gives the one that is open. Cancelling ends the waiting for it; it is opened nevertheless, as
+   * others may wait too.
    *
    * @param reference a name, or an address. Default: `default`, or `root` if there is no such name
-   * @throws CastoreError `invalid_argument` for an unknown name, type or key, or services that are made of
-   *   themselves; whatever opening throws
+   * @throws CastoreError `invalid_argument` for an unknown name, type or key, for services that are made of
+   *   themselves, and once the composition is disposed of; whatever opening throws
    */
   service<Kind extends ServiceKind>(
     kind: Kind,
@@ -86,9 +78,19 @@ export class Composition implements AsyncDisposable {
     return this.#service(kind, reference ?? this.#entryPoint(kind), undefined, options);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#abandon.abort(this.#disposedError());
     await Promise.allSettled(this.#opened.values());
     await this.#closing.disposeAsync();
+  }
+
+  #disposedError(): CastoreError {
+    return new CastoreError("invalid_argument", "Cannot open a service: the composition has ended");
   }
 
   #entryPoint(kind: ServiceKind): string {
@@ -103,64 +105,80 @@ export class Composition implements AsyncDisposable {
   async #service<Kind extends ServiceKind>(
     kind: Kind,
     reference: string,
-    parent: string | undefined,
+    parent: Wanted | undefined,
     options?: AbortOptions,
   ): Promise<ServiceKinds[Kind]> {
     options?.signal?.throwIfAborted();
-    const key = reference.includes("://")
-      ? `${kind}#${this.#anonymous++}`
-      : `[${kind}.${reference}]`;
-    if (parent !== undefined) this.#addNeed(parent, key);
-    let opened = this.#opened.get(key) as Promise<ServiceKinds[Kind]> | undefined;
+    if (this.#closed !== undefined) throw this.#disposedError();
+    const wanted = this.#wanted(kind, reference);
+    if (parent !== undefined) this.#addNeed(parent, wanted);
+    let opened = this.#opened.get(wanted.key) as Promise<ServiceKinds[Kind]> | undefined;
     if (opened === undefined) {
-      opened = this.#open(kind, reference, key, options);
-      this.#opened.set(key, opened);
+      opened = this.#open(kind, reference, wanted);
+      this.#opened.set(wanted.key, opened);
       // Whoever asks again may have better luck.
-      opened.catch(() => this.#opened.delete(key));
+      opened.catch(() => this.#opened.delete(wanted.key));
     }
-    return await opened;
+    return await unlessAborted(opened, options?.signal);
+  }
+
+  #wanted(kind: ServiceKind, reference: string): Wanted {
+    if (this.#isAddress(kind, reference)) {
+      const key = `${kind}#${this.#anonymous++}`;
+      return { key, label: showUnparsed(reference), named: false };
+    }
+    const label = `[${kind}.${reference}]`;
+    return { key: label, label, named: true };
+  }
+
+  #isAddress(kind: ServiceKind, reference: string): boolean {
+    if (reference.includes("://")) return true;
+    return this.#config(kind, reference) === undefined && /^[a-z][a-z0-9+.-]*:/.test(reference);
   }
 
   async #open<Kind extends ServiceKind>(
     kind: Kind,
     reference: string,
-    key: string,
-    options?: AbortOptions,
+    wanted: Wanted,
   ): Promise<ServiceKinds[Kind]> {
     const opener = await this.#opener(kind, reference);
+    const { signal } = this.#abandon;
     try {
       const service = await opener.open({
         name: opener.name,
-        signal: options?.signal,
-        service: (kind, reference) => this.#service(kind, reference, key, options),
+        signal,
+        service: (kind, reference) => this.#service(kind, reference, wanted, { signal }),
       });
-      const close = service[Symbol.asyncDispose].bind(service);
-      this.#closing.defer(close);
+      // What closes it may be replaced in the service that is handed out.
+      this.#closing.defer(service[Symbol.asyncDispose].bind(service));
       return service;
     } catch (error) {
       if (!opener.named || !(error instanceof CastoreError)) throw error;
-      const message = `Cannot open ${key}: ${error.message}`;
+      const message = `Cannot open ${wanted.label}: ${error.message}`;
       throw new CastoreError(error.code, message, { cause: error });
     } finally {
-      this.#needs.delete(key);
+      this.#needs.delete(wanted.key);
     }
   }
 
   /** @throws CastoreError `invalid_argument` if the one would wait for itself then */
-  #addNeed(key: string, needed: string): void {
-    const path = this.#pathOfNeeds(needed, key);
+  #addNeed(wanted: Wanted, needed: Wanted): void {
+    const path = this.#pathOfNeeds(needed, wanted.key);
     if (path !== undefined) {
-      const cycle = [key, ...path].join(" -> ");
+      // Only a named one can be referred to from within itself, so one of them is.
+      const first = path.findIndex(({ named }) => named);
+      const round = [...path.slice(first), ...path.slice(0, first), path[first]!];
+      const cycle = round.map(({ label }) => label).join(" -> ");
       throw new CastoreError("invalid_argument", `Cannot compose ${cycle}: this is a cycle`);
     }
-    const needs = this.#needs.get(key) ?? new Set();
-    this.#needs.set(key, needs.add(needed));
+    const needs = this.#needs.get(wanted.key) ?? new Set();
+    this.#needs.set(wanted.key, needs.add(needed));
   }
 
   /** The services over which one waits for another, both included; `undefined` if it does not. */
-  #pathOfNeeds(from: string, to: string): string[] | undefined {
-    if (from === to) return [to];
-    for (const next of this.#needs.get(from) ?? []) {
+  #pathOfNeeds(from: Wanted, to: string): Wanted[] | undefined {
+    if (from.key === to) return [from];
+    for (const next of this.#needs.get(from.key) ?? []) {
       const path = this.#pathOfNeeds(next, to);
       if (path !== undefined) return [from, ...path];
     }
@@ -176,64 +194,17 @@ export class Composition implements AsyncDisposable {
       const known = Object.keys(this.#registries).join(", ");
       throw new CastoreError("invalid_argument", `Cannot use "${kind}": expected ${known}`);
     }
-    if (reference.includes("://")) return await addressOpener(registry, reference);
+    if (this.#isAddress(kind, reference)) return await addressOpener(registry, reference);
     const config = this.#config(kind, reference);
+    const label = `[${kind}.${reference}]`;
     if (config === undefined) {
       const names = Object.keys(this.#named[kind] ?? {}).join(", ") || "none";
       throw new CastoreError(
         "invalid_argument",
-        `Cannot use [${kind}.${reference}]: there is no such ${registry.kind}, only ${names}`,
+        `Cannot use ${label}: there is no such ${registry.kind}, only ${names}`,
       );
     }
     if (typeof config === "string") return await addressOpener(registry, config);
-    return await tableOpener(registry, `[${kind}.${reference}]`, reference, config);
+    return await tableOpener(registry, label, reference, config);
   }
-}
-
-/** What opens the service of an address. */
-async function addressOpener<T>(registry: ServiceRegistry<T>, text: string): Promise<Opener<T>> {
-  const address = parseServiceAddress(text);
-  const [, type] = typeOfAddress(registry, address);
-  const config = await addressConfig(type, address);
-  return {
-    name: address.shown,
-    named: false,
-    open: async (context) => await type.open(config as never, context),
-  };
-}
-
-async function addressConfig<T>(type: ServiceType<T>, address: ServiceAddress): Promise<unknown> {
-  const config = type.config(address);
-  if (type.plain && Object.keys(address.query).length === 0) return config;
-  return validate(await type.schema(), config, (reason) => addressError(address.shown, reason));
-}
-
-/** What opens the service that a table describes. */
-async function tableOpener<T>(
-  registry: ServiceRegistry<T>,
-  key: string,
-  name: string,
-  { type: typeName, ...keys }: Exclude<ServiceConfig, string>,
-): Promise<Opener<T>> {
-  const refuse = (reason: string) =>
-    new CastoreError("invalid_argument", `Cannot use ${key}: ${reason}`);
-  if (!Object.hasOwn(registry.types, typeName)) {
-    throw refuse(unknownType(registry, "type", typeName, Object.keys(registry.types)));
-  }
-  const type = registry.types[typeName]!;
-  const config = validate(await type.schema(), keys, refuse);
-  return { name, named: true, open: async (context) => await type.open(config as never, context) };
-}
-
-/** Keys by a schema, which is strict: unknown keys are refused. */
-function validate(
-  schema: z.ZodType,
-  keys: unknown,
-  refuse: (reason: string) => CastoreError,
-): unknown {
-  const result = schema.safeParse(keys);
-  if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const key = issue?.path.join(".");
-  throw refuse(`${key ? `key "${key}": ` : ""}${issue?.message}`);
 }

@@ -1,29 +1,106 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { openBlobService, openDirectoryService } from "./from-addr.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "addresses-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const ANYWHERE = [
-  "memory://",
-  "grpc+unix:///path/to/somewhere",
-  "grpc+http://[::1]:12345",
-  "grpc+http://localhost",
-  "grpc+https://localhost",
+/** What tvix opens, or refuses, and of which kind of services that is. */
+const VALID: readonly (readonly [address: string, ...kinds: ("blobs" | "directories")[]])[] = [
+  ["memory://", "blobs", "directories"],
+  ["grpc+unix:///path/to/somewhere", "blobs", "directories"],
+  ["grpc+http://[::1]:12345", "blobs", "directories"],
+  ["grpc+http://localhost", "blobs", "directories"],
+  ["grpc+https://localhost", "blobs", "directories"],
+  ["objectstore+memory:///", "blobs", "directories"],
+  ["objectstore+file:///foo/bar", "blobs", "directories"],
+  ["objectstore+https://localhost:8080/some-path", "blobs", "directories"],
+  ["objectstore+s3://bucket/path", "blobs", "directories"],
+  ["objectstore+gs://bucket/path", "blobs", "directories"],
+  ["cache://?near=memory://&far=memory://", "directories"],
+  ["combined://?near=memory://&far=memory://", "blobs"],
+  ["sqlite://", "directories"],
 ];
+const INVALID = [
+  "http://foo.example/test",
+  "memory://foo",
+  "memory:///",
+  "memory:///foo",
+  "grpc+unix://host.example/path/to/somewhere",
+  "grpc+http://localhost/some-path",
+  "sqlite:///",
+  "sqlite://foo.example",
+  "sqlite://foo.example/path",
+];
+const KINDS = [
+  ["blobs", openBlobService],
+  ["directories", openDirectoryService],
+] as const;
+const TABLE = KINDS.flatMap(([kind, open]) => [
+  ...VALID.map(([address, ...kinds]) => ({ address, kind, open, valid: kinds.includes(kind) })),
+  ...INVALID.map((address) => ({ address, kind, open, valid: false })),
+]);
+
+describe("the addresses that tvix has", () => {
+  beforeAll(() => {
+    // Clients of clouds ask their surroundings for nothing.
+    vi.stubEnv("AWS_REGION", "eu-central-1");
+    vi.stubEnv("GOOGLE_CLOUD_PROJECT", "project");
+  });
+  afterAll(() => void vi.unstubAllEnvs());
+
+  it.each(TABLE)("make $address of $kind valid: $valid", async ({ address, open, valid }) => {
+    if (valid) {
+      await using service = await open(address);
+      expect(service).toBeDefined();
+    } else {
+      await expect(open(address)).rejects.toMatchObject({
+        name: "CastoreError",
+        code: "invalid_argument",
+      });
+    }
+  });
+});
+
+/** Every kind of halves, as they may stand in the query of another address without being encoded. */
+const HALVES = {
+  blobs: (folder: string) => [`pack://${folder}/packs`, `pack://${folder}/few?zstd_level=3`],
+  directories: (folder: string) => ["sqlite://", `sqlite://${folder}/half`],
+};
+const PLAIN_HALVES = (folder: string) => [
+  ...VALID.map(([address]) => address).filter((address) =>
+    /^(memory|grpc|objectstore)/.test(address),
+  ),
+  `objectstore+file://${folder}/a+b`,
+  "objectstore+s3://bucket/a+b?region=eu-central-1",
+  "objectstore+az://container/path?account_name=account",
+];
+
+describe.each([
+  ["combined", "blobs", openBlobService],
+  ["cache", "directories", openDirectoryService],
+] as const)(
+  "the halves of %s",
+  (scheme, kind, open: (address: string) => Promise<AsyncDisposable>) => {
+    it.each([...PLAIN_HALVES(folder), ...HALVES[kind](folder)])(
+      "may be %s, encoded or plain",
+      async (half) => {
+        for (const written of [half, encodeURIComponent(half)]) {
+          await using near = await open(`${scheme}://?near=${written}&far=memory://`);
+          await using far = await open(`${scheme}://?near=memory://&far=${written}`);
+          expect([near, far]).toEqual([expect.anything(), expect.anything()]);
+        }
+      },
+    );
+  },
+);
 
 describe.each([
   ["openBlobService", openBlobService],
   ["openDirectoryService", openDirectoryService],
 ])("%s", (_, open: (address: string) => Promise<AsyncDisposable>) => {
-  it.each(ANYWHERE)("opens %s", async (address) => {
-    await using service = await open(address);
-    expect(service).toBeDefined();
-  });
-
   it.each([
     ["http://foo.example/test", '"http"'],
     ["memory://foo", 'found "foo"'],
@@ -34,21 +111,24 @@ describe.each([
     ["grpc+unix://", "expected a path"],
     ["grpc+http://localhost/some-path", 'found "/some-path"'],
     ["grpc+http://", "expected a"],
-    ["sqlite:///", ""],
-    ["sqlite://foo.example", ""],
-    ["sqlite://foo.example/path", ""],
     ["sled:///path", "is not offered, use"],
+    ["redb:", '"redb" is not offered, use'],
+    ["redb:/x", '"redb" is not offered, use'],
+    ["redb:///x?key=hunter2", '"redb" is not offered, use'],
+    ["bigtable://instance", '"bigtable" is not offered, use'],
     ["memory:", "expected a URL"],
     ["", "expected a URL"],
     ["memory://#here", "fragment"],
     ["grpc+unix:///a?x=1&x=2", "twice"],
     ["grpc+unix:///%ff", "percent-encoded"],
     ["toString://", "expected a URL"],
-  ])("refuses %s", async (address, reason) => {
-    await expect(open(address)).rejects.toMatchObject({
+  ])("says why it refuses %s", async (address, reason) => {
+    const refusal = open(address);
+    await expect(refusal).rejects.toMatchObject({
       code: "invalid_argument",
       message: expect.stringContaining(reason),
     });
+    await expect(refusal).rejects.not.toThrow("hunter2");
   });
 
   it("does not repeat credentials", async () => {
@@ -72,18 +152,33 @@ describe("openBlobService", () => {
     ["pack:///x?zstd_level=23", "zstd_level"],
     ["pack:///x?colour=red", "colour"],
     [`pack://${folder}/y?avg_chunk_size=1000`, "power of two"],
+    [`pack://${folder}/y?max_pack_size=0`, "max_pack_size"],
+    [`pack://${folder}/y?max_pack_size=1e6`, "max_pack_size"],
+    [`pack://${folder}/y?zstd_level=`, "zstd_level"],
+    [`pack://${folder}/y?path=/other`, '"path"'],
     ["pack://host/x", 'found "host"'],
-  ])("refuses %s", async (address, reason) => {
+  ])("refuses %s, and creates nothing", async (address, reason) => {
     await expect(openBlobService(address)).rejects.toMatchObject({
       code: "invalid_argument",
       message: expect.stringContaining(reason),
     });
+    expect([existsSync("/x"), existsSync(join(folder, "y"))]).toEqual([false, false]);
   });
 });
 
 describe("openDirectoryService", () => {
-  it.each(["sqlite://", `sqlite://${folder}/directories`])("opens %s", async (address) => {
-    await using service = await openDirectoryService(address);
+  it("opens a database", async () => {
+    await using service = await openDirectoryService(`sqlite://${folder}/directories`);
     expect(service).toBeDefined();
   });
+
+  it.each([`sqlite://${folder}/z?path=/other`, "sqlite://?path=/a&path=/b"])(
+    "refuses %s",
+    async (address) => {
+      await expect(openDirectoryService(address)).rejects.toMatchObject({
+        code: "invalid_argument",
+        message: expect.stringContaining('"path"'),
+      });
+    },
+  );
 });

@@ -12,7 +12,12 @@ const REGISTRIES = { blobservices: BLOB_SERVICES, directoryservices: DIRECTORY_S
  *
  * - `memory://`
  * - `pack:///folder`, optionally with `zstd_level`, `avg_chunk_size` and `max_pack_size` (bytes)
+ * - `objectstore+memory:///`, `objectstore+file:///folder`, `objectstore+s3://bucket/prefix`,
+ *   `objectstore+gs://bucket/prefix`, `objectstore+az://container/prefix`, and to read only
+ *   `objectstore+http://host[:port]/path`, `objectstore+https://host[:port]/path`; optionally with `zstd_level`,
+ *   `avg_chunk_size` and the options of the object store
  * - `grpc+http://host[:port]`, `grpc+https://host[:port]`, `grpc+unix:///socket`
+ * - `combined://?near=ADDRESS&far=ADDRESS`, optionally with a `mode`
  *
  * @throws CastoreError `invalid_argument` for any other address; whatever opening the service throws
  */
@@ -25,7 +30,9 @@ export function openBlobService(address: string, options?: AbortOptions): Promis
  *
  * - `memory://`
  * - `sqlite:///file`, or `sqlite://` for a temporary one in memory
+ * - `objectstore+...://...`, as for blobs, optionally with the options of the object store
  * - `grpc+http://host[:port]`, `grpc+https://host[:port]`, `grpc+unix:///socket`
+ * - `cache://?near=ADDRESS&far=ADDRESS`, optionally with a `mode`
  *
  * @throws CastoreError `invalid_argument` for any other address; whatever opening the service throws
  */

@@ -4,9 +4,13 @@
  */
 import { z } from "zod";
 import { TIER_MODES, type TierMode } from "../tiers.ts";
+import { integerKey } from "./integer-key.ts";
+
+export { integerKey } from "./integer-key.ts";
 
 const reference = z.string().min(1);
 const absolutePath = z.string().startsWith("/");
+const zstdLevel = integerKey({ min: 1, max: 22 });
 
 /** `memory` */
 export const MEMORY_KEYS: z.ZodType<Record<string, never>> = z.strictObject({});
@@ -19,9 +23,9 @@ export const PACK_KEYS: z.ZodType<{
   max_pack_size?: number | undefined;
 }> = z.strictObject({
   path: absolutePath,
-  zstd_level: z.coerce.number().int().min(1).max(22).optional(),
-  avg_chunk_size: z.coerce.number().int().optional(),
-  max_pack_size: z.coerce.number().int().min(1).optional(),
+  zstd_level: zstdLevel.optional(),
+  avg_chunk_size: integerKey().optional(),
+  max_pack_size: integerKey({ min: 1 }).optional(),
 });
 
 const objectStore = {
@@ -37,8 +41,8 @@ export const OBJECT_STORE_BLOB_KEYS: z.ZodType<{
   zstd_level?: number | undefined;
 }> = z.strictObject({
   ...objectStore,
-  avg_chunk_size: z.coerce.number().int().optional(),
-  zstd_level: z.coerce.number().int().min(1).max(22).optional(),
+  avg_chunk_size: integerKey().optional(),
+  zstd_level: zstdLevel.optional(),
 });
 
 /** `objectstore` of directories */

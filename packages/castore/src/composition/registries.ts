@@ -8,7 +8,7 @@ import type { DirectoryService } from "../directoryservice/directory-service.ts"
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
-import { expectPath } from "./service-address.ts";
+import { expectPath, withKeys } from "./service-address.ts";
 import {
   grpcType,
   memoryType,
@@ -27,7 +27,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
     memory: memoryType(() => new MemoryBlobService()),
     pack: serviceType({
       plain: true,
-      config: (address) => ({ ...address.query, path: expectPath(address) }),
+      config: (address) => withKeys(address, { path: expectPath(address) }),
       schema: async () => (await import("./keys.ts")).PACK_KEYS,
       async open({ path, zstd_level, avg_chunk_size, max_pack_size }, { signal }) {
         return await PackBlobService.open({
@@ -63,7 +63,13 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
     }),
     combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
-  elsewhere: { redb: '"pack"', sled: '"pack"' },
+  elsewhere: {
+    redb: '"pack"',
+    sled: '"pack"',
+    simplefs: '"objectstore"',
+    bigtable: '"objectstore"',
+    cache: '"combined"',
+  },
 };
 
 /** The types of directory services. */
@@ -89,5 +95,10 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     }),
     cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
-  elsewhere: { redb: '"sqlite"', sled: '"sqlite"' },
+  elsewhere: {
+    redb: '"sqlite"',
+    sled: '"sqlite"',
+    bigtable: '"objectstore"',
+    combined: '"cache"',
+  },
 };

@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import type { AbortOptions } from "../options.ts";
-import { addressError, type ServiceAddress } from "./service-address.ts";
+import { addressError, type ServiceAddress, showUnparsed } from "./service-address.ts";
 
 /**
  * The kinds of services that are composed, by the table of a TOML file that names them. A package that has
@@ -87,6 +87,17 @@ export function typeOfAddress<T>(
   if (found !== undefined) return found;
   const schemes = entries.flatMap(([name, type]) => type.schemes ?? name);
   throw addressError(shown, unknownType(registry, "scheme", scheme, schemes));
+}
+
+/**
+ * Refuses an address of a type that other implementations have, whose syntax is of no account.
+ *
+ * @throws CastoreError `invalid_argument`, which says what to use instead
+ */
+export function refuseElsewhere(registry: ServiceRegistry<unknown>, text: string): void {
+  const [scheme = ""] = text.split(":", 1);
+  if (!Object.hasOwn(registry.elsewhere ?? {}, scheme)) return;
+  throw addressError(showUnparsed(text), unknownType(registry, "scheme", scheme, []));
 }
 
 /** What is wrong with a type, or a scheme, that is not in a registry. */

@@ -22,6 +22,9 @@ describe("parseServiceAddress", () => {
     ["pack:///who@where", "pack", "", "/who@where", {}],
     ["cache://?near=memory://", "cache", "", "", { near: "memory://" }],
     ["cache://?near=memory%3A%2F%2F", "cache", "", "", { near: "memory://" }],
+    ["cache://?near=grpc+http://h:1", "cache", "", "", { near: "grpc+http://h:1" }],
+    ["cache://?near=grpc%2Bhttp://h:1", "cache", "", "", { near: "grpc+http://h:1" }],
+    ["pack:///a?x=a=b+c%20d&&y", "pack", "", "/a", { x: "a=b+c d", y: "" }],
   ])("takes %s apart", (text, scheme, host, path, query) => {
     expect(parseServiceAddress(text)).toMatchObject({ text, scheme, host, path, query });
   });
@@ -44,7 +47,11 @@ describe("parseServiceAddress", () => {
     ["1://", "expected a URL"],
     ["grpc+http://localhost:99999", "expected a URL"],
     ["grpc+http://[::1", "expected a URL"],
-    ["memory://#x", 'found "#x"'],
+    ["memory://#x", "expected no fragment"],
+    ["memory://#", "expected no fragment"],
+    ["pack:///a?x=100%", "expected percent-encoded UTF-8 in its query"],
+    ["pack:///a?x=%ff", "expected percent-encoded UTF-8 in its query"],
+    ["pack:///a?%ff", "expected percent-encoded UTF-8 in its query"],
     ["pack:///a?x=1&y=2&x=1", 'key "x" stands twice'],
     ["pack:///a%ff", "expected percent-encoded UTF-8"],
     ["pack:///a%00b", "expected no NUL"],
@@ -63,7 +70,19 @@ describe("parseServiceAddress", () => {
     "GRPC+https://me:secret@localhost",
     "me:secret@localhost",
     "grpc+https://me:secret@localhost:99999/?x=@",
-  ])("refuses credentials without repeating them: %s", (text) => {
+    "grpc+https://me:a?secret@localhost:99999",
+    "grpc+https://me:a#secret@localhost:99999",
+    "grpc+https://localhost:99999/?x=@secret",
+    "grpc+https://localhost:99999?key=secret",
+    "grpc+https://localhost:99999#secret",
+    "Memory://?key=secret",
+    "memory:?key=secret",
+    "pack:///a?key=half#secret",
+    "pack:///a?key=secret&key=half",
+    "pack:///a%ff?key=secret",
+    "pack:///a?key=secret%",
+    "pack:///a#secret",
+  ])("refuses %s without repeating what may be secret", (text) => {
     expect(() => parseServiceAddress(text)).toThrow(
       expect.objectContaining({
         code: "invalid_argument",
@@ -96,6 +115,10 @@ describe("an address that is put together", () => {
   const name = text.filter((name) => name !== "." && name !== ".." && name.isWellFormed());
   const value = text.filter((value) => value.isWellFormed());
   const key = fc.stringMatching(/^[a-z][a-z_]{0,10}$/);
+  const queryOf = (query: Readonly<Record<string, string>>) =>
+    Object.entries(query)
+      .map(([key, value]) => `${key}=${encodeURIComponent(value)}`)
+      .join("&");
 
   it("is taken apart into what it was made of", () => {
     fc.assert(
@@ -104,7 +127,7 @@ describe("an address that is put together", () => {
         fc.dictionary(key, value, { maxKeys: 4 }),
         (names, query) => {
           const path = names.map((name) => `/${encodeURIComponent(name)}`).join("");
-          const keys = new URLSearchParams(query).toString();
+          const keys = queryOf(query);
           const address = parseServiceAddress(`pack://${path}${keys && `?${keys}`}`);
           expect(address.path).toBe(names.map((name) => `/${name}`).join(""));
           expect({ ...address.query }).toEqual({ ...query });
@@ -115,14 +138,32 @@ describe("an address that is put together", () => {
     );
   });
 
-  it("may stand in the query of another, with keys of its own", () => {
+  it("may stand in the query of another with keys of its own, encoded", () => {
     fc.assert(
       fc.property(fc.dictionary(key, value, { minKeys: 1, maxKeys: 4 }), (query) => {
-        const near = `pack:///a?${new URLSearchParams(query)}`;
-        const outer = new URLSearchParams({ near, far: "memory://" });
-        const { query: halves } = parseServiceAddress(`combined://?${outer}`);
+        const near = `pack:///a?${queryOf(query)}`;
+        const address = `combined://?${queryOf({ near, far: "memory://" })}`;
+        const { query: halves } = parseServiceAddress(address);
         expect({ ...halves }).toEqual({ near, far: "memory://" });
         expect({ ...parseServiceAddress(halves.near!).query }).toEqual({ ...query });
+      }),
+      { seed: 5 },
+    );
+  });
+
+  it("may stand in the query of another plain, as long as it has one key at most", () => {
+    const scheme = fc.stringMatching(/^[a-z][a-z0-9+.-]{0,12}$/);
+    const host = fc.constantFrom("", "localhost", "[::1]:12345", "bucket");
+    const path = fc.array(fc.stringMatching(/^[A-Za-z0-9+._~!$'()*,;:@-]+$/), { maxLength: 3 });
+    const keys = fc.option(fc.tuple(key, fc.stringMatching(/^[A-Za-z0-9+/:=.-]*$/)));
+    const plain = fc.tuple(scheme, host, path, keys).map(([scheme, host, path, pair]) => {
+      const query = pair === null ? "" : `?${pair.join("=")}`;
+      return `${scheme}://${host}${path.map((name) => `/${name}`).join("")}${query}`;
+    });
+    fc.assert(
+      fc.property(plain, plain, (near, far) => {
+        const { query } = parseServiceAddress(`cache://?near=${near}&far=${far}`);
+        expect({ ...query }).toEqual({ near, far });
       }),
       { seed: 5 },
     );

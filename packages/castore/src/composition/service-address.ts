@@ -4,7 +4,7 @@ import { CastoreError } from "../errors.ts";
 export interface ServiceAddress {
   /** As it was given. */
   readonly text: string;
-  /** The same for messages: without the query, where secrets may be. */
+  /** The same for messages: without the query, where secrets are. */
   readonly shown: string;
   /** What stands before the colon. */
   readonly scheme: string;
@@ -12,9 +12,11 @@ export interface ServiceAddress {
   readonly host: string;
   /** The path, percent-decoded; empty if there is none. */
   readonly path: string;
-  /** The query, each key once. */
+  /** The query, each key once, percent-decoded. A plus sign is one: it is in other addresses, and in keys. */
   readonly query: Readonly<Record<string, string>>;
 }
+
+const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//;
 
 /**
  * Takes a service address apart.
@@ -23,10 +25,11 @@ export interface ServiceAddress {
  *   repeats a key of the query
  */
 export function parseServiceAddress(text: string): ServiceAddress {
-  if (!/^[a-z][a-z0-9+.-]*:\/\//.test(text) || !URL.canParse(text)) {
-    const shown = text.replace(/^.*@/s, "...@"); // what stands before may be credentials
-    throw addressError(shown, 'expected a URL such as "memory://" or "grpc+http://localhost:8000"');
+  if (!SCHEME.test(text) || !URL.canParse(text)) {
+    const expected = 'expected a URL such as "memory://" or "grpc+http://localhost:8000"';
+    throw addressError(showUnparsed(text), expected);
   }
+  const shown = withoutQuery(text);
   const url = new URL(text);
   if (url.username !== "" || url.password !== "") {
     throw new CastoreError(
@@ -34,21 +37,69 @@ export function parseServiceAddress(text: string): ServiceAddress {
       `Cannot use the "${url.protocol}" address: expected no credentials in it`, // so not quoted
     );
   }
-  const shown = text.replace(/\?[^#]*/s, "?...");
-  if (url.hash !== "") throw addressError(shown, `expected no fragment, found "${url.hash}"`);
-  const query: Record<string, string> = {};
-  for (const [key, value] of url.searchParams) {
-    if (Object.hasOwn(query, key)) throw addressError(shown, `key "${key}" stands twice`);
-    query[key] = value;
+  if (text.includes("#")) {
+    throw addressError(shown, 'expected no fragment: in a value, "#" is written as %23');
   }
-  let path: string;
-  try {
-    path = decodeURIComponent(url.pathname);
-  } catch {
+  const query = parseQuery(url.search.slice(1), shown);
+  const path = decode(url.pathname);
+  if (path === undefined) {
     throw addressError(shown, `expected percent-encoded UTF-8, found path "${url.pathname}"`);
   }
   if (path.includes("\0")) throw addressError(shown, "expected no NUL in the path");
   return { text, shown, scheme: url.protocol.slice(0, -1), host: url.host, path, query };
+}
+
+/** What can be shown of an address that may be none. */
+export function showUnparsed(text: string): string {
+  // Around an "@" may be credentials, wherever it stands.
+  return text.includes("@") ? `${SCHEME.exec(text)?.[0] ?? ""}...` : withoutQuery(text);
+}
+
+function withoutQuery(text: string): string {
+  return text.replace(/[?#].*/s, "?..."); // what follows an unencoded "#" may be the rest of a secret
+}
+
+function parseQuery(search: string, shown: string): Record<string, string> {
+  const query: Record<string, string> = {};
+  for (const pair of search.split("&").filter((pair) => pair !== "")) {
+    const [, encodedKey, encodedValue] = /^([^=]*)=?(.*)$/s.exec(pair)!;
+    const [key, value] = [decode(encodedKey!), decode(encodedValue!)];
+    if (key === undefined || value === undefined) {
+      throw addressError(shown, "expected percent-encoded UTF-8 in its query");
+    }
+    if (Object.hasOwn(query, key)) throw addressError(shown, `key "${key}" stands twice`);
+    query[key] = value;
+  }
+  return query;
+}
+
+/** Undoes percent-encoding; `undefined` for what is none of UTF-8. */
+function decode(encoded: string): string | undefined {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The keys of an address: those of its query, and those that the rest of it stands for.
+ *
+ * @throws CastoreError `invalid_argument` for a key of the query that the rest stands for
+ */
+export function withKeys(
+  { shown, query }: ServiceAddress,
+  keys: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
+  for (const key of Object.keys(keys)) {
+    if (Object.hasOwn(query, key)) {
+      throw addressError(
+        shown,
+        `expected no key "${key}", for which stands what is before the query`,
+      );
+    }
+  }
+  return { ...query, ...keys };
 }
 
 /** Refuses an address that has a host. */

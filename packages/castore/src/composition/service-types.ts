@@ -9,6 +9,7 @@ import {
   expectPath,
   parseServiceAddress,
   type ServiceAddress,
+  withKeys,
 } from "./service-address.ts";
 
 /** The config of an address that is nothing but keys. */
@@ -36,7 +37,7 @@ export function sqliteType<T>(
     plain: true,
     config(address) {
       expectNoHost(address);
-      return address.path === "" ? address.query : { ...address.query, path: expectPath(address) };
+      return withKeys(address, address.path === "" ? {} : { path: expectPath(address) });
     },
     schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
     open: async ({ path = ":memory:" }, { signal }) => await open({ path, signal }),

@@ -20,16 +20,17 @@ export function parseComposition(text: string, kinds: readonly string[]): NamedS
     document = parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    throw refusal(error.message, error);
+    // What else it says, and has as its cause, quotes the file, in which secrets may be.
+    throw refusal(`expected TOML, found none at line ${error.line}, column ${error.column}`);
   }
   const result = tables.safeParse(document);
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const where = issue?.path.length ? `[${issue.path.join(".")}]: ` : "";
   const there = issue?.code === "unrecognized_keys" ? `, expected ${kinds.join(", ")}` : "";
-  throw refusal(`${where}${issue?.message}${there}`, result.error);
+  throw refusal(`${where}${issue?.message}${there}`);
 }
 
-function refusal(reason: string, cause: Error): CastoreError {
-  return new CastoreError("invalid_argument", `Cannot use store composition: ${reason}`, { cause });
+function refusal(reason: string): CastoreError {
+  return new CastoreError("invalid_argument", `Cannot use store composition: ${reason}`);
 }

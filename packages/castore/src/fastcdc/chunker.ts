@@ -26,6 +26,18 @@ const MASKS: readonly bigint[] = [
 ];
 const FIRST_MASK = 13;
 
+/** @throws CastoreError `invalid_argument` for an average size, in bytes, that is not offered */
+export function assertAverageChunkSize(size: number): void {
+  if (Number.isInteger(Math.log2(size)) && size >= SMALLEST_AVERAGE && size <= LARGEST_AVERAGE) {
+    return;
+  }
+  throw new CastoreError(
+    "invalid_argument",
+    `Cannot cut into chunks of ${size} bytes on average: expected a power of two from ` +
+      `${SMALLEST_AVERAGE} to ${LARGEST_AVERAGE}`,
+  );
+}
+
 /**
  * Cuts a stream of bytes into chunks by their content, so that equal stretches of different streams
  * give equal chunks. FastCDC, the variant of 2020 with normalisation level 1: a chunk has at least
@@ -56,18 +68,8 @@ export class Chunker {
    * @throws CastoreError `invalid_argument` for any other size
    */
   constructor(averageSize: number = DEFAULT_AVERAGE_CHUNK_SIZE) {
+    assertAverageChunkSize(averageSize);
     const bits = Math.log2(averageSize);
-    if (
-      !Number.isInteger(bits) ||
-      averageSize < SMALLEST_AVERAGE ||
-      averageSize > LARGEST_AVERAGE
-    ) {
-      throw new CastoreError(
-        "invalid_argument",
-        `Cannot cut into chunks of ${averageSize} bytes on average: expected a power of two from ` +
-          `${SMALLEST_AVERAGE} to ${LARGEST_AVERAGE}`,
-      );
-    }
     this.#minSize = averageSize / 2;
     this.#averageSize = averageSize;
     this.#maxSize = averageSize * 2;

@@ -1,15 +1,14 @@
 import { z } from "zod";
+import { integerKey } from "../composition/integer-key.ts";
 
 /** The options of stores that have none. */
 export const NO_OPTIONS: z.ZodType<Record<string, never>> = z.strictObject({});
 
 /** How long a server may leave a request alone, in milliseconds. */
-export const TIMEOUT_MS: z.ZodType<number | undefined> = z.coerce
-  .number()
-  .int()
-  .min(1)
-  .max(2 ** 31 - 1) // timers take no more
-  .optional();
+export const TIMEOUT_MS: z.ZodType<number | undefined> = integerKey({
+  min: 1,
+  max: 2 ** 31 - 1, // timers take no more
+}).optional();
 
 /** The options of a store over HTTP. */
 export const HTTP_OPTIONS: z.ZodType<{ timeout_ms?: number | undefined }> = z.strictObject({

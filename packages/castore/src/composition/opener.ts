@@ -1,0 +1,80 @@
+import type { z } from "zod";
+import { CastoreError } from "../errors.ts";
+import {
+  refuseElsewhere,
+  type ServiceContext,
+  type ServiceRegistry,
+  type ServiceType,
+  typeOfAddress,
+  unknownType,
+} from "./registry.ts";
+import { addressError, parseServiceAddress } from "./service-address.ts";
+
+/** How a service is described: by an address, or as a table of TOML with its type and keys. */
+export type ServiceConfig =
+  | string
+  | ({ readonly type: string } & Readonly<Record<string, unknown>>);
+
+/** A service that is known how to open. */
+export interface Opener<T> {
+  /** What the service is called: its name, or its address without the keys. */
+  readonly name: string;
+  /** Whether somebody chose the name, so that it helps to have it in errors. */
+  readonly named: boolean;
+  open(context: ServiceContext): Promise<T>;
+}
+
+/**
+ * What opens the service of an address.
+ *
+ * @throws CastoreError `invalid_argument` for an unknown type or key, or a wrong value
+ */
+export async function addressOpener<T>(
+  registry: ServiceRegistry<T>,
+  text: string,
+): Promise<Opener<T>> {
+  refuseElsewhere(registry, text);
+  const address = parseServiceAddress(text);
+  const { shown } = address;
+  const [, type] = typeOfAddress(registry, address);
+  const keys = type.config(address);
+  const isPlain = type.plain && Object.keys(address.query).length === 0;
+  const config = isPlain ? keys : await validate(type, keys, (why) => addressError(shown, why));
+  return { name: shown, named: false, open: (context) => type.open(config as never, context) };
+}
+
+/**
+ * What opens the service that a table describes.
+ *
+ * @param label the table, for messages
+ * @throws CastoreError `invalid_argument` for an unknown type or key, or a wrong value
+ */
+export async function tableOpener<T>(
+  registry: ServiceRegistry<T>,
+  label: string,
+  name: string,
+  { type: typeName, ...keys }: Exclude<ServiceConfig, string>,
+): Promise<Opener<T>> {
+  const refuse = (reason: string) =>
+    new CastoreError("invalid_argument", `Cannot use ${label}: ${reason}`);
+  if (!Object.hasOwn(registry.types, typeName)) {
+    throw refuse(unknownType(registry, "type", typeName, Object.keys(registry.types)));
+  }
+  const type = registry.types[typeName]!;
+  const config = await validate(type, keys, refuse);
+  return { name, named: true, open: (context) => type.open(config as never, context) };
+}
+
+/** Keys by their schema, which is strict: unknown keys are refused. */
+async function validate(
+  type: ServiceType<unknown>,
+  keys: unknown,
+  refuse: (reason: string) => CastoreError,
+): Promise<unknown> {
+  const schema: z.ZodType = await type.schema();
+  const result = schema.safeParse(keys);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const key = issue?.path.join(".");
+  throw refuse(`${key ? `key "${key}": ` : ""}${issue?.message}`);
+}
