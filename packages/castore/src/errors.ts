@@ -29,9 +29,24 @@ export class CastoreError extends Error {
   override readonly name: string = "CastoreError";
   /** The cause, as a literal. */
   readonly code: ErrorCode;
+  /**
+   * The name of the store that it came out of, which its message tells too. `undefined` for one that no
+   * composition has opened. Of stores that are made of others, it is the innermost.
+   */
+  store: string | undefined;
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+    this.store = undefined;
   }
+}
+
+/** Notes in an error which store it came out of, unless that is known. */
+export function nameStore(error: CastoreError, name: string): void {
+  if (error.store !== undefined) return;
+  error.store = name;
+  // Clients of servers tell the address, which is the name of a store that has no other.
+  const isTold = name.includes("://") && error.message.includes(name);
+  if (!isTold) error.message = `${name}: ${error.message}`;
 }

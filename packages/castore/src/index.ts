@@ -34,8 +34,18 @@ export {
   equalBytes,
   quoteBytes,
 } from "./bytes.ts";
-export { Composition, type NamedServices } from "./composition/composition.ts";
-export { openAddress, openBlobService, openDirectoryService } from "./composition/from-addr.ts";
+export {
+  Composition,
+  type CompositionOptions,
+  type NamedServices,
+  type StoreEvent,
+} from "./composition/composition.ts";
+export {
+  type OpenOptions,
+  openAddress,
+  openBlobService,
+  openDirectoryService,
+} from "./composition/from-addr.ts";
 export type { ServiceConfig } from "./composition/opener.ts";
 export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
@@ -125,4 +135,5 @@ export { type PathComponent, pathComponent } from "./path.ts";
 export { SharedFlight } from "./shared-flight.ts";
 export { SingleFlight } from "./single-flight.ts";
 export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";
+export { type Measure, StoreCall, StoreCalls } from "./tracing/store-calls.ts";
 export { instantiateWasm } from "./wasm.ts";

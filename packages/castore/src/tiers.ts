@@ -22,8 +22,6 @@ export interface TierOptions<T> {
   far: T;
   /** Default: `write-through`. */
   mode?: TierMode | undefined;
-  /** What it is called in warnings. Default: the name of its class. */
-  name?: string | undefined;
   /** Is told of failures of the near half, which fail nobody's call. Default: a process warning. */
   onWarning?: ((message: string) => void) | undefined;
 }
@@ -33,15 +31,13 @@ export class Tiers<T> {
   readonly near: T;
   readonly far: T;
   readonly mode: TierMode;
-  readonly #name: string;
   readonly #onWarning: (message: string) => void;
 
-  constructor(className: string, { near, far, mode, name, onWarning }: TierOptions<T>) {
+  constructor(className: string, { near, far, mode, onWarning }: TierOptions<T>) {
     this.near = near;
     this.far = far;
     this.mode = mode ?? "write-through";
-    this.#name = name ?? className;
-    this.#onWarning = onWarning ?? ((message) => process.emitWarning(message));
+    this.#onWarning = onWarning ?? ((message) => process.emitWarning(`${className}: ${message}`));
   }
 
   /**
@@ -66,7 +62,7 @@ export class Tiers<T> {
 
   warn(action: string, error: unknown): void {
     const { message } = error instanceof Error ? error : new Error(String(error));
-    this.#onWarning(`${this.#name}: cannot ${action} the near half: ${message}`);
+    this.#onWarning(`Cannot ${action} the near half: ${message}`);
   }
 }
 

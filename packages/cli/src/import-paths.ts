@@ -5,6 +5,8 @@ import type { Ora } from "ora";
 import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { openServices, type Services } from "./services.ts";
+import { startTracing, traceCommand } from "./tracing.ts";
+import type { TracingOptions } from "./tracing-option.ts";
 
 /** What is imported, besides paths, and how. */
 export interface ImportCommandOptions {
@@ -14,6 +16,14 @@ export interface ImportCommandOptions {
   name?: string;
   /** Whether to scan for the store paths that are there, also those imported before. */
   references?: boolean;
+}
+
+/** What is around the imports of a command. */
+interface Surroundings {
+  readonly interrupt: Interrupt;
+  readonly spinner: Ora | undefined;
+  /** Writes a line on stderr. */
+  readonly tell: (message: string) => void;
 }
 
 /** What every import of a command is given. */
@@ -26,11 +36,29 @@ interface CommonOptions {
 /** Imports paths one after the other, or an archive, and prints the store path of each on stdout. */
 export async function importPaths(
   paths: readonly string[],
-  { archive, name, references, ...addresses }: ServiceOptions & ImportCommandOptions,
-  { signal }: Interrupt,
+  options: ServiceOptions & TracingOptions & ImportCommandOptions,
+  interrupt: Interrupt,
 ): Promise<void> {
-  await using services = await openServices(addresses, { signal });
   const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
+  const tell = (message: string) => {
+    if (spinner?.isSpinning) spinner.clear(); // it draws itself again
+    process.stderr.write(`tvix-store: ${message}\n`);
+  };
+  await using _tracing = await startTracing(options, tell);
+  await traceCommand("tvix-store import", () =>
+    importAll(paths, options, { interrupt, spinner, tell }),
+  );
+}
+
+async function importAll(
+  paths: readonly string[],
+  { archive, name, references, ...addresses }: ServiceOptions & ImportCommandOptions,
+  { interrupt: { signal }, spinner, tell }: Surroundings,
+): Promise<void> {
+  await using services = await openServices(addresses, {
+    signal,
+    onEvent: ({ store, message }) => tell(`${store}: ${message}`),
+  });
   const candidates = references ? new ReferenceCandidates() : undefined;
   const importOne = async (
     what: string,

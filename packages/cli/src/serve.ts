@@ -8,9 +8,11 @@ import type { Interrupt } from "./interrupt.ts";
 import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
 import { openServices } from "./services.ts";
+import { startTracing } from "./tracing.ts";
+import type { TracingOptions } from "./tracing-option.ts";
 
 /** What a daemon is told. */
-export interface DaemonOptions extends ServiceOptions {
+export interface DaemonOptions extends ServiceOptions, TracingOptions {
   /** Where to listen, in the syntax of {@link parseListenAddress}. */
   listenAddress: string[];
   /** The least severe log lines to write, on stderr: a level of pino. */
@@ -21,7 +23,13 @@ export interface DaemonOptions extends ServiceOptions {
 export async function serve(options: DaemonOptions, interrupt: Interrupt): Promise<void> {
   // A line per call is much cheaper when lines are written together; what is left is written at the exit.
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: false }));
-  await using services = await openServices(options, { signal: interrupt.signal });
+  await using _tracing = await startTracing(options, (message) => logger.warn(message));
+  await using services = await openServices(options, {
+    signal: interrupt.signal,
+    onEvent({ type, kind, store, message }) {
+      logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
+    },
+  });
   await using server = await startServer({
     addresses: options.listenAddress,
     services: [

@@ -4,6 +4,7 @@ import {
   type BlobService,
   CastoreError,
   Composition,
+  type CompositionOptions,
   type DirectoryService,
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
@@ -16,13 +17,17 @@ export interface Services extends AsyncDisposable {
   readonly pathInfoService: PathInfoService;
 }
 
-/** Opens the three services; none stays open if one of them cannot be opened. */
+/**
+ * Opens the three services; none stays open if one of them cannot be opened.
+ *
+ * @param options.onEvent is told what stores tell of. Default: a process warning
+ */
 export async function openServices(
   services: ServiceOptions,
-  options?: AbortOptions,
+  options?: AbortOptions & CompositionOptions,
 ): Promise<Services> {
   await using stack = new AsyncDisposableStack();
-  const composition = stack.use(await compose(services));
+  const composition = stack.use(await compose(services, options));
   const blobService = await composition.service("blobservices", undefined, options);
   const directoryService = await composition.service("directoryservices", undefined, options);
   const pathInfoService = await composition.service("pathinfoservices", undefined, options);
@@ -35,15 +40,20 @@ export async function openServices(
   };
 }
 
-async function compose({ storeComposition, ...addresses }: ServiceOptions): Promise<Composition> {
+async function compose(
+  { storeComposition, ...addresses }: ServiceOptions,
+  options?: CompositionOptions,
+): Promise<Composition> {
   if (storeComposition !== undefined) {
-    return await Composition.parseToml(STORE_REGISTRIES, await readComposition(storeComposition));
+    const text = await readComposition(storeComposition);
+    return await Composition.parseToml(STORE_REGISTRIES, text, options);
   }
-  return new Composition(STORE_REGISTRIES, {
+  const named = {
     blobservices: { default: addresses.blobServiceAddr },
     directoryservices: { default: addresses.directoryServiceAddr },
     pathinfoservices: { default: addresses.pathInfoServiceAddr },
-  });
+  };
+  return new Composition(STORE_REGISTRIES, named, options);
 }
 
 async function readComposition(path: string): Promise<string> {

@@ -1,10 +1,10 @@
 import {
-  type AbortOptions,
   BLOB_SERVICES,
   DIRECTORY_SERVICES,
   grpcType,
   keysOnly,
   memoryType,
+  type OpenOptions,
   openAddress,
   type Registries,
   type ServiceAddress,
@@ -16,6 +16,7 @@ import {
 } from "@tvix/castore";
 import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
+import { FollowedPathInfoService } from "./pathinfoservice/followed.ts";
 import { LruPathInfoService } from "./pathinfoservice/lru.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
@@ -69,6 +70,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       },
     }),
   },
+  follow: (service, name) => new FollowedPathInfoService(service, name),
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };
 
@@ -105,7 +107,7 @@ export const STORE_REGISTRIES: Required<Registries> = {
  */
 export function openPathInfoService(
   address: string,
-  options?: AbortOptions,
+  options?: OpenOptions,
 ): Promise<PathInfoService> {
   return openAddress(STORE_REGISTRIES, "pathinfoservices", address, options);
 }

@@ -21,9 +21,17 @@ export const NIX_KEYS: z.ZodType<{
   public_keys: string[];
   timeout_ms?: number | undefined;
 }> = z.strictObject({
-  base_url: z.url({ protocol: /^https?$/ }),
+  base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
+    error: "expected no credentials, no query and no fragment", // it is in messages
+  }),
   blob_service: z.string().min(1).default("default"),
   directory_service: z.string().min(1).default("default"),
   public_keys: z.array(z.string()).default([]),
   timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
 });
+
+function isBare(text: string): boolean {
+  if (!URL.canParse(text)) return true; // which is refused already
+  const { username, password, search, hash } = new URL(text);
+  return [username, password, search, hash].every((part) => part === "");
+}

@@ -1,5 +1,5 @@
 import { unlessAborted } from "../abort.ts";
-import { CastoreError } from "../errors.ts";
+import { CastoreError, nameStore } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import { addressOpener, type Opener, type ServiceConfig, tableOpener } from "./opener.ts";
 import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
@@ -9,6 +9,27 @@ import { showUnparsed } from "./service-address.ts";
 export type NamedServices = {
   readonly [Kind in ServiceKind]?: Readonly<Record<string, ServiceConfig>>;
 };
+
+/** What a store tells of while it is used, and fails no call. */
+export interface StoreEvent {
+  /**
+   * - `corrupt`: stored bytes are damaged. They count as absent, and storing them again heals
+   * - `warning`: something failed that fails nobody's call, such as the near half of two
+   */
+  readonly type: "corrupt" | "warning";
+  /** What the store keeps. */
+  readonly kind: ServiceKind;
+  /** The name of the store, or its address without the keys. */
+  readonly store: string;
+  /** What happened, without the name of the store. */
+  readonly message: string;
+}
+
+/** Options of a {@link Composition}. */
+export interface CompositionOptions {
+  /** Is told what stores tell of. Default: a process warning. */
+  onEvent?: ((event: StoreEvent) => void) | undefined;
+}
 
 /** The names that stand for what a command works on. */
 const ENTRY_POINTS = ["default", "root"];
@@ -31,18 +52,24 @@ interface Wanted {
 export class Composition implements AsyncDisposable {
   readonly #registries: Registries;
   readonly #named: NamedServices;
+  readonly #onEvent: (event: StoreEvent) => void;
   readonly #opened = new Map<string, Promise<unknown>>();
   /** Which services wait for which, by key. */
   readonly #needs = new Map<string, Set<Wanted>>();
   readonly #closing = new AsyncDisposableStack();
-  /** Gives up what is being opened when the composition is disposed of. */
+  /** Gives up what is being opened when the composition is disposed of. From then on nothing is opened. */
   readonly #abandon = new AbortController();
   #closed: Promise<void> | undefined;
   #anonymous = 0;
 
-  constructor(registries: Registries, named: NamedServices = {}) {
+  constructor(
+    registries: Registries,
+    named: NamedServices = {},
+    { onEvent = emitWarning }: CompositionOptions = {},
+  ) {
     this.#registries = registries;
     this.#named = named;
+    this.#onEvent = onEvent;
   }
 
   /**
@@ -52,10 +79,14 @@ export class Composition implements AsyncDisposable {
    * @throws CastoreError `invalid_argument` for what is no TOML, and for a kind, a type, a key or a value that
    *   is not offered, naming it and what there is
    */
-  static async parseToml(registries: Registries, text: string): Promise<Composition> {
+  static async parseToml(
+    registries: Registries,
+    text: string,
+    options?: CompositionOptions,
+  ): Promise<Composition> {
     const { parseComposition } = await import("./toml.ts");
     const named = parseComposition(text, Object.keys(registries));
-    const composition = new Composition(registries, named);
+    const composition = new Composition(registries, named, options);
     for (const kind of Object.keys(named) as ServiceKind[]) {
       for (const name of Object.keys(named[kind] ?? {})) await composition.#opener(kind, name);
     }
@@ -84,13 +115,10 @@ export class Composition implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    this.#abandon.abort(this.#disposedError());
+    const message = "Cannot open a service: the composition has ended";
+    this.#abandon.abort(new CastoreError("invalid_argument", message));
     await Promise.allSettled(this.#opened.values());
     await this.#closing.disposeAsync();
-  }
-
-  #disposedError(): CastoreError {
-    return new CastoreError("invalid_argument", "Cannot open a service: the composition has ended");
   }
 
   #entryPoint(kind: ServiceKind): string {
@@ -109,7 +137,7 @@ export class Composition implements AsyncDisposable {
     options?: AbortOptions,
   ): Promise<ServiceKinds[Kind]> {
     options?.signal?.throwIfAborted();
-    if (this.#closed !== undefined) throw this.#disposedError();
+    this.#abandon.signal.throwIfAborted();
     const wanted = this.#wanted(kind, reference);
     if (parent !== undefined) this.#addNeed(parent, wanted);
     let opened = this.#opened.get(wanted.key) as Promise<ServiceKinds[Kind]> | undefined;
@@ -142,20 +170,30 @@ export class Composition implements AsyncDisposable {
     wanted: Wanted,
   ): Promise<ServiceKinds[Kind]> {
     const opener = await this.#opener(kind, reference);
+    const { name } = opener;
     const { signal } = this.#abandon;
     try {
-      const service = await opener.open({
-        name: opener.name,
+      const opened = await opener.open({
+        name,
         signal,
+        corrupt: (message) => this.#onEvent({ type: "corrupt", kind, store: name, message }),
+        warn: (message) => this.#onEvent({ type: "warning", kind, store: name, message }),
         service: (kind, reference) => this.#service(kind, reference, wanted, { signal }),
       });
+      const service = this.#registry(kind).follow(opened, name);
       // What closes it may be replaced in the service that is handed out.
       this.#closing.defer(service[Symbol.asyncDispose].bind(service));
       return service;
     } catch (error) {
-      if (!opener.named || !(error instanceof CastoreError)) throw error;
+      if (!(error instanceof CastoreError) || error === signal.reason) throw error;
+      if (!opener.named) {
+        nameStore(error, name);
+        throw error;
+      }
       const message = `Cannot open ${wanted.label}: ${error.message}`;
-      throw new CastoreError(error.code, message, { cause: error });
+      const failure = new CastoreError(error.code, message, { cause: error });
+      failure.store = error.store ?? name;
+      throw failure;
     } finally {
       this.#needs.delete(wanted.key);
     }
@@ -185,15 +223,18 @@ export class Composition implements AsyncDisposable {
     return undefined;
   }
 
+  #registry<Kind extends ServiceKind>(kind: Kind): ServiceRegistry<ServiceKinds[Kind]> {
+    const registry = this.#registries[kind] as ServiceRegistry<ServiceKinds[Kind]> | undefined;
+    if (registry !== undefined) return registry;
+    const known = Object.keys(this.#registries).join(", ");
+    throw new CastoreError("invalid_argument", `Cannot use "${kind}": expected ${known}`);
+  }
+
   async #opener<Kind extends ServiceKind>(
     kind: Kind,
     reference: string,
   ): Promise<Opener<ServiceKinds[Kind]>> {
-    const registry = this.#registries[kind] as ServiceRegistry<ServiceKinds[Kind]> | undefined;
-    if (registry === undefined) {
-      const known = Object.keys(this.#registries).join(", ");
-      throw new CastoreError("invalid_argument", `Cannot use "${kind}": expected ${known}`);
-    }
+    const registry = this.#registry(kind);
     if (this.#isAddress(kind, reference)) return await addressOpener(registry, reference);
     const config = this.#config(kind, reference);
     const label = `[${kind}.${reference}]`;
@@ -207,4 +248,8 @@ export class Composition implements AsyncDisposable {
     if (typeof config === "string") return await addressOpener(registry, config);
     return await tableOpener(registry, label, reference, config);
   }
+}
+
+function emitWarning({ store, message }: StoreEvent): void {
+  process.emitWarning(`${store}: ${message}`);
 }

@@ -1,11 +1,14 @@
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import type { AbortOptions } from "../options.ts";
-import { Composition } from "./composition.ts";
+import { Composition, type CompositionOptions } from "./composition.ts";
 import { BLOB_SERVICES, DIRECTORY_SERVICES } from "./registries.ts";
 import type { Registries, ServiceKind, ServiceKinds } from "./registry.ts";
 
 const REGISTRIES = { blobservices: BLOB_SERVICES, directoryservices: DIRECTORY_SERVICES };
+
+/** Options of what opens an address. */
+export interface OpenOptions extends AbortOptions, CompositionOptions {}
 
 /**
  * Opens a blob service by its address:
@@ -21,7 +24,7 @@ const REGISTRIES = { blobservices: BLOB_SERVICES, directoryservices: DIRECTORY_S
  *
  * @throws CastoreError `invalid_argument` for any other address; whatever opening the service throws
  */
-export function openBlobService(address: string, options?: AbortOptions): Promise<BlobService> {
+export function openBlobService(address: string, options?: OpenOptions): Promise<BlobService> {
   return openAddress(REGISTRIES, "blobservices", address, options);
 }
 
@@ -38,7 +41,7 @@ export function openBlobService(address: string, options?: AbortOptions): Promis
  */
 export function openDirectoryService(
   address: string,
-  options?: AbortOptions,
+  options?: OpenOptions,
 ): Promise<DirectoryService> {
   return openAddress(REGISTRIES, "directoryservices", address, options);
 }
@@ -52,10 +55,11 @@ export async function openAddress<Kind extends ServiceKind>(
   registries: Registries,
   kind: Kind,
   address: string,
-  options?: AbortOptions,
+  options?: OpenOptions,
 ): Promise<ServiceKinds[Kind]> {
   await using stack = new AsyncDisposableStack();
-  const composition = stack.use(new Composition(registries, { [kind]: { default: address } }));
+  const named = { [kind]: { default: address } };
+  const composition = stack.use(new Composition(registries, named, options));
   const service = await composition.service(kind, "default", options);
   stack.move();
   let closed: Promise<void> | undefined;

@@ -1,10 +1,12 @@
 /** The services of this package, by type. */
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { CombinedBlobService } from "../blobservice/combined.ts";
+import { FollowedBlobService } from "../blobservice/followed.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { PackBlobService } from "../blobservice/pack.ts";
 import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { FollowedDirectoryService } from "../directoryservice/followed.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
@@ -29,13 +31,14 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       plain: true,
       config: (address) => withKeys(address, { path: expectPath(address) }),
       schema: async () => (await import("./keys.ts")).PACK_KEYS,
-      async open({ path, zstd_level, avg_chunk_size, max_pack_size }, { signal }) {
+      async open({ path, zstd_level, avg_chunk_size, max_pack_size }, context) {
         return await PackBlobService.open({
           path,
           zstdLevel: zstd_level,
           averageChunkSize: avg_chunk_size,
           maxPackSize: max_pack_size,
-          signal,
+          onCorrupt: context.corrupt,
+          signal: context.signal,
         });
       },
     }),
@@ -47,7 +50,10 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       schemes: OBJECT_STORE_SCHEMES,
       config: (address) => objectStoreConfig(address, ["avg_chunk_size", "zstd_level"]),
       schema: async () => (await import("./keys.ts")).OBJECT_STORE_BLOB_KEYS,
-      async open({ object_store_url, object_store_options, avg_chunk_size, zstd_level }) {
+      async open(
+        { object_store_url, object_store_options, avg_chunk_size, zstd_level },
+        { corrupt },
+      ) {
         const { openObjectStore } = await import("../object-store/open.ts");
         const { ObjectStoreBlobService } = await import("../blobservice/object-store.ts");
         await using opened = new AsyncDisposableStack();
@@ -56,6 +62,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
           store,
           averageChunkSize: avg_chunk_size,
           zstdLevel: zstd_level,
+          onCorrupt: corrupt,
         });
         opened.move(); // to the service
         return service;
@@ -63,6 +70,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
     }),
     combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
+  follow: (service, name) => new FollowedBlobService(service, name),
   elsewhere: {
     redb: '"pack"',
     sled: '"pack"',
@@ -86,15 +94,16 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
       schemes: OBJECT_STORE_SCHEMES,
       config: (address) => objectStoreConfig(address, []),
       schema: async () => (await import("./keys.ts")).OBJECT_STORE_DIRECTORY_KEYS,
-      async open({ object_store_url, object_store_options }) {
+      async open({ object_store_url, object_store_options }, { corrupt }) {
         const { openObjectStore } = await import("../object-store/open.ts");
         const { ObjectStoreDirectoryService } = await import("../directoryservice/object-store.ts");
         const store = await openObjectStore(object_store_url, object_store_options);
-        return new ObjectStoreDirectoryService({ store });
+        return new ObjectStoreDirectoryService({ store, onCorrupt: corrupt });
       },
     }),
     cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
+  follow: (service, name) => new FollowedDirectoryService(service, name),
   elsewhere: {
     redb: '"sqlite"',
     sled: '"sqlite"',

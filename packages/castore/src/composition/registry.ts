@@ -21,6 +21,12 @@ export interface ServiceContext extends AbortOptions {
   /** What the service is called in messages: its name, or its address without the keys. */
   readonly name: string;
 
+  /** Takes what the service tells of damage that it meets. The name is added. */
+  readonly corrupt: (message: string) => void;
+
+  /** Takes what the service tells of troubles that fail nobody's call. The name is added. */
+  readonly warn: (message: string) => void;
+
   /**
    * A service that this one is made of, which stays open at least as long.
    *
@@ -63,6 +69,11 @@ export interface ServiceRegistry<T> {
   readonly kind: string;
   /** By the name that a TOML file calls them. */
   readonly types: Readonly<Record<string, ServiceType<T>>>;
+  /**
+   * Puts around a service what follows its calls, with {@link StoreCalls}, so that errors and spans have its name.
+   * Disposing of what it gives disposes of the service, once.
+   */
+  follow(service: T, name: string): T;
   /** Types that other implementations have, and what takes their place here. */
   readonly elsewhere?: Readonly<Record<string, string>>;
 }

@@ -29,10 +29,16 @@ export function memoryType<T>(create: () => T): ServiceType<T> {
   });
 }
 
+/** What a service in a SQLite database is opened with. */
+interface SqliteOptions extends AbortOptions {
+  /** The database file, or `":memory:"` for a temporary one. */
+  path: string;
+  /** Is told of damage that was met. */
+  onCorrupt: (message: string) => void;
+}
+
 /** `sqlite:///file`, or `sqlite://` for a temporary one in memory. */
-export function sqliteType<T>(
-  open: (options: AbortOptions & { path: string }) => Promise<T>,
-): ServiceType<T> {
+export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): ServiceType<T> {
   return serviceType({
     plain: true,
     config(address) {
@@ -40,7 +46,8 @@ export function sqliteType<T>(
       return withKeys(address, address.path === "" ? {} : { path: expectPath(address) });
     },
     schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
-    open: async ({ path = ":memory:" }, { signal }) => await open({ path, signal }),
+    open: ({ path = ":memory:" }, { signal, corrupt }) =>
+      open({ path, onCorrupt: corrupt, signal }),
   });
 }
 
@@ -105,12 +112,12 @@ export function tierType<Kind extends ServiceKind>(
   return serviceType({
     config: keysOnly,
     schema: async () => (await import("./keys.ts")).TIER_KEYS,
-    async open({ near, far, mode }, { name, service }) {
+    async open({ near, far, mode }, { service, warn }) {
       return create({
         near: await service(kind, near),
         far: await service(kind, far),
         mode,
-        name,
+        onWarning: warn,
       });
     },
   });

@@ -23,8 +23,12 @@ const REQUEST_HEADERS: OutgoingHttpHeaders = {
 export interface Channel extends AsyncDisposable {
   /** Where it leads, as it was given. */
   readonly address: string;
-  /** Begins a request of gRPC on a stream of the same connection. Rejects if there is none to be had. */
-  request(path: string): Promise<ClientHttp2Stream>;
+  /**
+   * Begins a request of gRPC on a stream of the same connection. Rejects if there is none to be had.
+   *
+   * @param headers what it has beside those of gRPC
+   */
+  request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream>;
 }
 
 /**
@@ -53,8 +57,9 @@ export function openChannel(address: string): Channel {
   const sessionManager = new Http2SessionManager(baseUrl, undefined, options);
   return {
     address,
-    async request(path) {
-      const stream = await sessionManager.request("POST", path, REQUEST_HEADERS, {});
+    async request(path, headers) {
+      const all = { ...REQUEST_HEADERS, ...headers };
+      const stream = await sessionManager.request("POST", path, all, {});
       widen(stream.session);
       return stream;
     },

@@ -12,6 +12,7 @@ import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
 import { dataFrameHeader, dataIn, frameMessage, parseMessage } from "../rpc/frames.ts";
 import { MessageReader } from "../rpc/message-reader.ts";
+import { RpcSpan } from "../tracing/rpc-span.ts";
 import { statusError } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
 
@@ -32,6 +33,7 @@ export class StreamCall<Method extends DescMethod> {
   readonly #stream: ClientHttp2Stream;
   readonly #reader: MessageReader;
   readonly #signal: AbortSignal | undefined;
+  readonly #span: RpcSpan | undefined;
   #kept = NOTHING;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
@@ -40,9 +42,15 @@ export class StreamCall<Method extends DescMethod> {
   /** Lets a sender go on that waits for room, or for its bytes to leave. */
   #wakeSender: (() => void) | undefined;
 
-  private constructor(method: Method, stream: ClientHttp2Stream, options: StreamCallOptions = {}) {
+  private constructor(
+    method: Method,
+    stream: ClientHttp2Stream,
+    span: RpcSpan | undefined,
+    options: StreamCallOptions = {},
+  ) {
     this.#method = method;
     this.#stream = stream;
+    this.#span = span;
     this.#signal = options.signal;
     this.#reader = new MessageReader(stream, {
       maxBytes: MAX_MESSAGE_BYTES,
@@ -73,14 +81,18 @@ export class StreamCall<Method extends DescMethod> {
     method: Method,
     options?: StreamCallOptions,
   ): Promise<StreamCall<Method>> {
-    const opening = channel.request(`/${method.parent.typeName}/${method.name}`);
+    const span = RpcSpan.client(method, channel.address);
+    const path = `/${method.parent.typeName}/${method.name}`;
+    const opening = channel.request(path, span?.headers());
     let stream: ClientHttp2Stream;
     try {
       stream = options?.signal ? await unlessAborted(opening, options.signal) : await opening;
     } catch (error) {
-      throw unavailable(error);
+      const failure = unavailable(error);
+      span?.end(failure);
+      throw failure;
     }
-    return new StreamCall(method, stream, options);
+    return new StreamCall(method, stream, span, options);
   }
 
   /** Makes a call that has one request and one response. */
@@ -177,7 +189,9 @@ export class StreamCall<Method extends DescMethod> {
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
     if (!this.#reader.isOver) {
       this.#cancelled = true;
-      this.#reader.fail(new ConnectError("the call was cancelled", Code.Canceled));
+      const reason = new ConnectError("the call was cancelled", Code.Canceled);
+      this.#span?.end(reason);
+      this.#reader.fail(reason);
     }
     this.#wakeSender?.();
   }
@@ -188,6 +202,7 @@ export class StreamCall<Method extends DescMethod> {
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (!this.#reader.isOver) this.#reader.fail(this.#cut());
     this.#wakeSender?.();
+    this.#span?.end(this.#failure()); // unless it has, with the response
   }
 
   #frame(message: MessageInitShape<Method["input"]>): Uint8Array {
@@ -246,11 +261,13 @@ export class StreamCall<Method extends DescMethod> {
       result = await this.#reader.next();
     } catch (error) {
       // Whatever is wrong with a response that failed or broke off, that it did says more.
-      if (!this.#cancelled && this.#isOver()) throw this.#failure() ?? error;
-      throw error;
+      const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
+      this.#span?.end(ConnectError.from(failure ?? error));
+      throw failure ?? error;
     }
     if (!result.done) return result.value;
     const failure = this.#failure();
+    this.#span?.end(failure);
     if (failure !== undefined) throw failure;
     return undefined;
   }

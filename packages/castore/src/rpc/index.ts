@@ -11,6 +11,7 @@ import { blobServiceHandler } from "./blob-service-handler.ts";
 import type { ServedService } from "./direct-methods.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
 
+export { RpcSpan } from "../tracing/rpc-span.ts";
 export { fromConnectError, toConnectError } from "./connect-error.ts";
 export { answerDirectly, type CallObserver, isDirect } from "./direct-exchange.ts";
 export { type DirectMethod, directMethods, type ServedService } from "./direct-methods.ts";

@@ -2,6 +2,7 @@ import { Command, Option } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import type { DaemonOptions } from "../serve.ts";
 import { useSmallHeap } from "../small-heap.ts";
+import { tracingOption } from "../tracing-option.ts";
 
 /** `tvix-store daemon` */
 export function daemonCommand(): Command {
@@ -28,5 +29,5 @@ export function daemonCommand(): Command {
       await run((interrupt) => serve(options, interrupt));
     });
   for (const option of serviceOptions(embeddedAddresses())) command.addOption(option);
-  return command;
+  return command.addOption(tracingOption());
 }

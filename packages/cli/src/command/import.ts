@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
+import { type TracingOptions, tracingOption } from "../tracing-option.ts";
 
 /** `tvix-store import PATH...` and `tvix-store import --archive FILE` */
 export function importCommand(): Command {
@@ -21,15 +22,17 @@ export function importCommand(): Command {
       "register to which store paths, of all that the PathInfo service has, the contents refer; " +
         "each PATH may refer to those before it",
     )
-    .action(async (paths: string[], options: ServiceOptions & ImportCommandOptions) => {
-      const wrong = wrongUse(paths, options);
-      if (wrong !== undefined) command.error(`error: ${wrong}`);
-      const { importPaths } = await import("../import-paths.ts"); // no other command needs it
-      const { run } = await import("../run.ts");
-      await run((interrupt) => importPaths(paths, options, interrupt));
-    });
+    .action(
+      async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
+        const wrong = wrongUse(paths, options);
+        if (wrong !== undefined) command.error(`error: ${wrong}`);
+        const { importPaths } = await import("../import-paths.ts"); // no other command needs it
+        const { run } = await import("../run.ts");
+        await run((interrupt) => importPaths(paths, options, interrupt));
+      },
+    );
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
-  return command;
+  return command.addOption(tracingOption());
 }
 
 /** What cannot be asked for together; `undefined` if all of it can. */

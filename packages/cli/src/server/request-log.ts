@@ -6,6 +6,7 @@ import {
   createContextKey,
   type Interceptor,
 } from "@connectrpc/connect";
+import type { RpcSpan } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
 
 /** What is known of a call when it begins. */
@@ -20,6 +21,8 @@ export interface CallStart {
   httpVersion: string;
   /** The client, as `host:port` or `unix`. */
   peer: string;
+  /** The span of the call, which ends with it, if there is one. */
+  span: RpcSpan | undefined;
 }
 
 /** Codes that say that the server failed, not the client. */
@@ -70,9 +73,9 @@ export class CallLog {
     else if (httpStatus >= 400) this.#wireCode = HTTP_CODES[httpStatus] ?? Code.Internal;
   }
 
-  /** Writes the line. To be called once. */
+  /** Writes the line, and ends the span. To be called once. */
   end(outcome: "complete" | "cut"): void {
-    const { method, path, peer, httpVersion } = this.#start;
+    const { method, path, peer, httpVersion, span } = this.#start;
     const code = this.#code(outcome);
     const fault = code !== undefined && FAULTS.has(code);
     const quiet = method !== undefined && CHATTER.test(method.parent.typeName);
@@ -87,15 +90,22 @@ export class CallLog {
         bytesIn: this.bytesIn,
         bytesOut: this.bytesOut,
         peer,
+        ...(span && { traceId: span.traceId }),
         ...this.#cause(fault),
       },
       "call",
     );
+    span?.end(this.#failure(code));
   }
 
   #code(outcome: "complete" | "cut"): Code | undefined {
     if (this.error !== undefined) return codeOf(this.error);
     return this.#wireCode ?? (outcome === "cut" ? Code.Canceled : undefined);
+  }
+
+  #failure(code: Code | undefined): ConnectError | undefined {
+    if (this.error !== undefined) return ConnectError.from(this.error, Code.Internal);
+    return code === undefined ? undefined : new ConnectError("", code);
   }
 
   /** The whole error where an operator has to act on it, else what the client was told. */

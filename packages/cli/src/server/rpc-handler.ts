@@ -8,12 +8,14 @@ import {
 } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionBrotli, compressionGzip } from "@connectrpc/connect-node";
+import { context } from "@opentelemetry/api";
 import { MAX_MESSAGE_BYTES } from "@tvix/castore";
 import {
   answerDirectly,
   cancelled,
   directMethods,
   isDirect,
+  RpcSpan,
   registerServices,
   type ServedService,
   stopSender,
@@ -55,14 +57,17 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
       const path = headers[":path"] ?? "";
       const method = direct.get(path);
       if (method === undefined || !isDirect(headers)) return false;
+      const described = handlers.get(path)?.method;
+      const span = described && RpcSpan.server(described, headers, peer);
       const log = new CallLog(logger, {
-        method: handlers.get(path)?.method,
+        method: described,
         path,
         contentType: headers["content-type"],
         httpVersion: "2.0",
         peer,
+        span,
       });
-      void answerDirectly(stream, method, log);
+      void inSpan(span, () => answerDirectly(stream, method, log));
       return true;
     },
 
@@ -70,18 +75,26 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
       const path = request.url?.split("?", 1)[0] ?? "";
       const handler = handlers.get(path);
       const contentType = request.headers["content-type"];
+      const peer = peerOf(request.socket);
+      const span = handler && RpcSpan.server(handler.method, request.headers, peer);
       const log = new CallLog(logger, {
         method: handler?.method,
         path,
         contentType,
         httpVersion: request.httpVersion,
-        peer: peerOf(request.socket),
+        peer,
+        span,
       });
       const exchange = new Exchange(request, response, log);
       if (handler === undefined) exchange.refuse(path, contentType);
-      else exchange.run(handler).catch((error: unknown) => exchange.fail(error));
+      else inSpan(span, () => exchange.run(handler).catch((error) => exchange.fail(error)));
     },
   };
+}
+
+/** Does what belongs to a span, if there is one. */
+function inSpan<T>(span: RpcSpan | undefined, action: () => T): T {
+  return span === undefined ? action() : context.with(span.context, action);
 }
 
 /** One request and its response. */

@@ -1,0 +1,118 @@
+import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http2";
+import type { DescMethod } from "@bufbuild/protobuf";
+import { Code, type ConnectError } from "@connectrpc/connect";
+import {
+  type Attributes,
+  type Context,
+  context,
+  isSpanContextValid,
+  propagation,
+  ROOT_CONTEXT,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
+
+const tracer = trace.getTracer("@tvix/castore");
+
+/** Codes that say that the server failed, not the client. */
+const SERVER_FAULTS: ReadonlySet<Code> = new Set([
+  Code.Unknown,
+  Code.DeadlineExceeded,
+  Code.Unimplemented,
+  Code.Internal,
+  Code.Unavailable,
+  Code.DataLoss,
+]);
+
+/** The span of a call of a gRPC method, on one of its sides. The attributes are those that OpenTelemetry has for RPC. */
+export class RpcSpan {
+  readonly #span: Span;
+  readonly #isFault: (code: Code) => boolean;
+  #ended = false;
+  /** The span with what stands around it. */
+  readonly context: Context;
+
+  private constructor(span: Span, around: Context, isFault: (code: Code) => boolean) {
+    this.#span = span;
+    this.#isFault = isFault;
+    this.context = trace.setSpan(around, span);
+  }
+
+  /**
+   * Begins the span of a call that this process makes; `undefined` if nobody takes spans.
+   *
+   * @param address where the server is, see `openChannel`
+   */
+  static client(method: DescMethod, address: string): RpcSpan | undefined {
+    const around = context.active();
+    const span = begin(method, SpanKind.CLIENT, around);
+    span?.setAttributes({ "rpc.system.name": "grpc", ...serverOf(address) });
+    return span && new RpcSpan(span, around, (code) => code !== Code.Canceled);
+  }
+
+  /**
+   * Begins the span of a call that this process answers, in the trace that the headers name; `undefined` if nobody
+   * takes spans.
+   *
+   * @param peer the client, as `host:port` or `unix`
+   */
+  static server(
+    method: DescMethod,
+    headers: IncomingHttpHeaders,
+    peer: string,
+  ): RpcSpan | undefined {
+    const around = propagation.extract(ROOT_CONTEXT, headers);
+    const span = begin(method, SpanKind.SERVER, around);
+    const isGrpc = headers["content-type"]?.startsWith("application/grpc") ?? false;
+    span?.setAttribute("rpc.system.name", isGrpc ? "grpc" : "connectrpc");
+    if (peer !== "unix") span?.setAttribute("network.peer.address", peer.replace(/:\d+$/, ""));
+    return span && new RpcSpan(span, around, (code) => SERVER_FAULTS.has(code));
+  }
+
+  get traceId(): string {
+    return this.#span.spanContext().traceId;
+  }
+
+  /** The headers that let a server go on with the trace. */
+  headers(): OutgoingHttpHeaders {
+    const headers: OutgoingHttpHeaders = {};
+    propagation.inject(this.context, headers);
+    return headers;
+  }
+
+  /** Ends the span, unless it has ended, by how the call has failed, if it did. */
+  end(failure: ConnectError | undefined): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    const status = failure === undefined ? "OK" : statusName(failure.code);
+    this.#span.setAttribute("rpc.status_code", status);
+    if (failure !== undefined && this.#isFault(failure.code)) {
+      this.#span.setAttribute("error.type", status);
+      this.#span.setStatus({ code: SpanStatusCode.ERROR, message: failure.rawMessage });
+    }
+    this.#span.end();
+  }
+}
+
+function begin(method: DescMethod, kind: SpanKind, around: Context): Span | undefined {
+  const name = `${method.parent.typeName}/${method.name}`;
+  const span = tracer.startSpan(name, { kind }, around);
+  if (!isSpanContextValid(span.spanContext())) return undefined;
+  return span.setAttribute("rpc.method", name);
+}
+
+function serverOf(address: string): Attributes {
+  const { protocol, hostname, port, pathname } = new URL(address.slice("grpc+".length));
+  if (protocol === "unix:") return { "server.address": decodeURIComponent(pathname) };
+  const usual = protocol === "https:" ? 443 : 80;
+  return { "server.address": hostname, "server.port": Number(port) || usual };
+}
+
+/** A code as gRPC writes it, such as `NOT_FOUND`. */
+function statusName(code: Code): string {
+  if (code === Code.Canceled) return "CANCELLED";
+  const name: string = Code[code] ?? "Unknown";
+  return name.replace(/(?!^)[A-Z]/g, "_$&").toUpperCase();
+}
