@@ -162,6 +162,46 @@ describe("spans", () => {
     expect(line?.traceId).toBe(call.traceId);
   });
 
+  it("are in the trace that a client of Connect names, with the code of a failure", async () => {
+    await using collector = await startCollector();
+    const daemon = await startDaemon(
+      ["--listen-address=localhost:0", ...throughDaemon("memory://")],
+      {
+        env: collector.env,
+      },
+    );
+    const traceId = "0af7651916cd43dd8448eb211c80319c";
+    const call = async (method: string, request: object) => {
+      const url = `http://${daemon.addresses[0]}/tvix.castore.v1.BlobService/${method}`;
+      return await fetch(url, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          traceparent: `00-${traceId}-b7ad6b7169203331-01`,
+        },
+        body: JSON.stringify(request),
+      });
+    };
+    const { bytes } = B3Digest.of(Buffer.from("absent"));
+    const digest = Buffer.from(bytes).toString("base64");
+    expect((await call("Stat", { digest })).status).toBe(404);
+    daemon.process.kill("SIGTERM");
+    expect(await daemon.exit).toBe(0);
+    const [server, store] = ["tvix.castore.v1.BlobService/Stat", "BlobService.has"].map((name) =>
+      collector.spans.find((span) => span.name === name),
+    );
+    expect(server).toMatchObject({
+      traceId,
+      parentSpanId: "b7ad6b7169203331",
+      attributes: {
+        "rpc.system.name": "connectrpc",
+        "rpc.status_code": "NOT_FOUND",
+        "network.peer.address": expect.stringMatching(/^(127\.0\.0\.1|::1)$/),
+      },
+    });
+    expect(store).toMatchObject({ traceId, parentSpanId: server!.spanId });
+  });
+
   it("have nothing in them that is secret, nor has the log, nor an error", async () => {
     using folder = temporaryFolder();
     await using collector = await startCollector();

@@ -67,7 +67,8 @@ export class RpcSpan {
     const span = begin(method, SpanKind.SERVER, around);
     const isGrpc = headers["content-type"]?.startsWith("application/grpc") ?? false;
     span?.setAttribute("rpc.system.name", isGrpc ? "grpc" : "connectrpc");
-    if (peer !== "unix") span?.setAttribute("network.peer.address", peer.replace(/:\d+$/, ""));
+    const [, host] = /^\[?(.*?)\]?:\d+$/.exec(peer) ?? [];
+    if (host !== undefined) span?.setAttribute("network.peer.address", host);
     return span && new RpcSpan(span, around, (code) => SERVER_FAULTS.has(code));
   }
 
@@ -107,7 +108,8 @@ function serverOf(address: string): Attributes {
   const { protocol, hostname, port, pathname } = new URL(address.slice("grpc+".length));
   if (protocol === "unix:") return { "server.address": decodeURIComponent(pathname) };
   const usual = protocol === "https:" ? 443 : 80;
-  return { "server.address": hostname, "server.port": Number(port) || usual };
+  const host = hostname.replace(/^\[(.*)\]$/, "$1");
+  return { "server.address": host, "server.port": Number(port) || usual };
 }
 
 /** A code as gRPC writes it, such as `NOT_FOUND`. */
