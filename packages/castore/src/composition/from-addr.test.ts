@@ -148,9 +148,9 @@ describe("openBlobService", () => {
   });
 
   it.each([
-    ["pack:///x?zstd_level=fast", "zstd_level"],
-    ["pack:///x?zstd_level=23", "zstd_level"],
-    ["pack:///x?colour=red", "colour"],
+    [`pack://${folder}/y?zstd_level=fast`, "zstd_level"],
+    [`pack://${folder}/y?zstd_level=23`, "zstd_level"],
+    [`pack://${folder}/y?colour=red`, "colour"],
     [`pack://${folder}/y?avg_chunk_size=1000`, "power of two"],
     [`pack://${folder}/y?max_pack_size=0`, "max_pack_size"],
     [`pack://${folder}/y?max_pack_size=1e6`, "max_pack_size"],
@@ -162,7 +162,7 @@ describe("openBlobService", () => {
       code: "invalid_argument",
       message: expect.stringContaining(reason),
     });
-    expect([existsSync("/x"), existsSync(join(folder, "y"))]).toEqual([false, false]);
+    expect(existsSync(join(folder, "y"))).toBe(false);
   });
 });
 
