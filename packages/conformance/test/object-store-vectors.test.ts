@@ -36,7 +36,7 @@ async function contentsOf(path: string): Promise<Map<string, string>> {
   await using store = await openObjectStore(`file://${path}`);
   const contents = new Map<string, string>();
   for await (const { key } of store.list("")) {
-    if (key.startsWith("dirs-inner/")) continue; // ours alone
+    if (/^(dirs-inner|lists)\//.test(key)) continue; // ours alone
     const stored = Buffer.from(await collectBytes((await store.get(key))!));
     const bytes = key.startsWith("blobs/") ? stored : zstdDecompressSync(stored);
     contents.set(key, bytes.toString("base64"));
@@ -66,6 +66,12 @@ it("reads whole what the reference wrote", async () => {
     const bytes = await collectBytes((await blobService.read(digest))!);
     expect(B3Digest.of(bytes).equals(digest)).toBe(true);
     expect(BigInt(bytes.length)).toBe(size);
+    const range = { offset: bytes.length >> 1, length: 10 };
+    const part = await collectBytes((await blobService.read(digest, range))!);
+    expect(Buffer.compare(part, bytes.subarray(range.offset, range.offset + 10))).toBe(0);
+    const chunks = (await blobService.chunks(digest))!;
+    const lengths = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
+    expect(lengths).toBe(chunks.length > 0 ? bytes.length : 0);
   }
 });
 

@@ -1,13 +1,7 @@
 import { zstdCompressSync } from "node:zlib";
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import {
-  type StatBlobResponse,
-  StatBlobResponse_ChunkMetaSchema,
-  StatBlobResponseSchema,
-} from "@tvix/proto/castore";
 import { describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
-import { collectBytes } from "../bytes.ts";
+import { dataLoss, open, readBack } from "../../test/object-store-blobs.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { objectKey } from "../object-store/digest-key.ts";
@@ -16,31 +10,6 @@ import { ObjectStoreBlobService } from "./object-store.ts";
 import { putBlob } from "./put-blob.ts";
 
 const LARGE = noise(2_000_000);
-
-function open() {
-  const store = new MemoryObjectStore();
-  const warnings: string[] = [];
-  const service = new ObjectStoreBlobService({ store, onCorrupt: (text) => warnings.push(text) });
-  return { store, service, warnings };
-}
-
-async function readBack(service: ObjectStoreBlobService, digest: B3Digest): Promise<Uint8Array> {
-  return await collectBytes((await service.read(digest))!);
-}
-
-/** Stores another list of chunks for a blob. */
-async function changeList(
-  store: MemoryObjectStore,
-  digest: B3Digest,
-  change: (list: StatBlobResponse) => unknown,
-): Promise<void> {
-  const key = objectKey("blobs", digest);
-  const list = fromBinary(StatBlobResponseSchema, await collectBytes((await store.get(key))!));
-  change(list);
-  await store.put(key, toBinary(StatBlobResponseSchema, list));
-}
-
-const dataLoss = expect.objectContaining({ name: "CastoreError", code: "data_loss" });
 
 describe("ObjectStoreBlobService", () => {
   it.each([
@@ -85,48 +54,71 @@ describe("ObjectStoreBlobService", () => {
     expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
   });
 
-  const wrongLists: readonly (readonly [string, (list: StatBlobResponse) => unknown])[] = [
-    ["lacks a chunk", (list) => list.chunks.splice(1, 1)],
-    ["lacks the last chunk", (list) => list.chunks.pop()],
-    ["has two chunks in another order", (list) => list.chunks.splice(1, 2, ...swapped(list))],
-    ["says that a chunk is longer", ({ chunks }) => setSize(chunks[1]!, chunks[1]!.size + 1n)],
-    ["says that a chunk is shorter", ({ chunks }) => setSize(chunks[1]!, chunks[1]!.size - 1n)],
-    ["names a chunk that does not exist", (list) => list.chunks[1]!.digest.fill(7)],
-    ["names an empty chunk", (list) => list.chunks.push(emptyChunk())],
-    ["has a chunk longer than any", ({ chunks }) => setSize(chunks[0]!, 1n << 40n)],
-  ];
-  const setSize = (chunk: { size: bigint }, size: bigint) => {
-    chunk.size = size;
-  };
-  const swapped = ({ chunks }: StatBlobResponse) => [chunks[2]!, chunks[1]!];
-  const emptyChunk = () =>
-    create(StatBlobResponse_ChunkMetaSchema, {
-      digest: B3Digest.of(new Uint8Array(0)).bytes,
-      size: 0n,
-    });
+  it.each([
+    ["a damaged chunk", (store: MemoryObjectStore, key: string) => store.put(key, LARGE)],
+    ["a chunk that is gone", (store: MemoryObjectStore, key: string) => store.delete(key)],
+  ])("has other processes heal %s that this one has met", async (_, damage) => {
+    const { store, service } = open();
+    const small = Buffer.from("contents");
+    const [single] = await service.putMany([small]);
+    const digest = await putBlob(service, LARGE);
+    const [, second] = (await service.chunks(digest))!;
+    for (const chunk of [single!, second!.digest]) await damage(store, objectKey("chunks", chunk));
+    await expect(service.read(single!)).rejects.toThrow(dataLoss);
+    await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
+    const { service: other } = open(store);
+    expect(await other.hasMany([single!, digest, second!.digest])).toEqual([false, false, false]);
+    await putBlob(open(store).service, LARGE);
+    await open(store).service.putMany([small]);
+    for (const process of [service, other, open(store).service]) {
+      expect(await process.hasMany([single!, digest, second!.digest])).toEqual([true, true, true]);
+      expect(Buffer.compare(await readBack(process, digest), LARGE)).toBe(0);
+      expect(Buffer.from(await readBack(process, single!)).toString()).toBe("contents");
+    }
+    expect(await Array.fromAsync(store.list("damaged/"))).toEqual([]);
+  });
 
-  it.each(wrongLists)(
-    "gives no blob whose list of chunks %s, and is healed by putting it again",
-    async (_, change) => {
-      const { store, service, warnings } = open();
-      const digest = await putBlob(service, LARGE);
-      await changeList(store, digest, change);
-      const found: Uint8Array[] = [];
-      const read = async () => {
-        for await (const data of (await service.read(digest)) ?? []) found.push(data.slice());
-        throw new CastoreError("data_loss", "it is absent"); // which will do too
-      };
-      await expect(read()).rejects.toThrow(dataLoss);
-      expect(Buffer.concat(found).length).toBeLessThan(LARGE.length);
-      expect(warnings.join()).toContain(digest.toString());
-      expect(await service.has(digest)).toBe(false);
-      using many = await service.readMany([{ digest, size: LARGE.length }]);
-      expect(many.contents).toEqual([undefined]);
-      await putBlob(service, LARGE);
-      expect(await service.has(digest)).toBe(true);
-      expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
-    },
-  );
+  it("has again what came back damaged for a while, once it is read", async () => {
+    const { store, service } = open();
+    const [single] = await service.putMany([Buffer.from("contents")]);
+    const digest = await putBlob(service, LARGE);
+    const get = store.get.bind(store);
+    store.get = async (key, options) => {
+      const isChunk = key.startsWith("chunks/");
+      return await get(key, isChunk ? { ...options, offset: 1 } : options);
+    };
+    await expect(service.read(single!)).rejects.toThrow(dataLoss);
+    await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
+    expect(await service.hasMany([single!, digest])).toEqual([false, false]);
+    store.get = get;
+    expect(Buffer.from(await readBack(service, single!)).toString()).toBe("contents");
+    expect(await service.chunks(digest)).toBeDefined();
+    expect(await open(store).service.hasMany([single!, digest])).toEqual([true, true]);
+    expect(await Array.fromAsync(store.list("damaged/"))).toEqual([]);
+  });
+
+  it("takes no blob for stored of which a chunk is found damaged while it is put", async () => {
+    const { store, service } = open();
+    const digest = await putBlob(service, LARGE);
+    const [first] = (await service.chunks(digest))!;
+    const longer = Buffer.concat([LARGE, Buffer.from("and more")]);
+    const lookedUp = Promise.withResolvers<void>();
+    const head = store.head.bind(store);
+    store.head = async (key, ...rest) => {
+      const found = await head(key, ...rest);
+      if (key === objectKey("chunks", first!.digest)) lookedUp.resolve();
+      return found;
+    };
+    await using writer = service.openWriter();
+    await writer.write(longer);
+    await lookedUp.promise;
+    await store.put(objectKey("chunks", first!.digest), Buffer.from("garbage"));
+    await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
+    await expect(writer.close()).rejects.toMatchObject({ code: "aborted" });
+    expect(await service.has(B3Digest.of(longer))).toBe(false);
+    await putBlob(service, longer);
+    expect(Buffer.compare(await readBack(service, B3Digest.of(longer)), longer)).toBe(0);
+  });
 
   it("sees that another process has put again what was damaged", async () => {
     const { store, service } = open();

@@ -11,7 +11,11 @@ import { blake3 } from "../hash/blake3.ts";
  */
 export async function* verifyBlob(
   stream: AsyncIterable<Uint8Array>,
-  expected: { digest: B3Digest; size: number; fail: (found: B3Digest) => CastoreError },
+  expected: {
+    digest: B3Digest;
+    size: number;
+    fail: (found: B3Digest) => CastoreError | Promise<CastoreError>;
+  },
 ): AsyncGenerator<Uint8Array> {
   const hasher = blake3.createHasher();
   let size = 0;
@@ -23,7 +27,7 @@ export async function* verifyBlob(
       if (size === expected.size) {
         isHashed = true;
         const found = B3Digest.fromBytes(hasher.digest());
-        if (!found.equals(expected.digest)) throw expected.fail(found);
+        if (!found.equals(expected.digest)) throw await expected.fail(found);
       }
       yield data;
     }

@@ -215,6 +215,32 @@ describe("ObjectStoreDirectoryService", () => {
     for (const directory of TREE) await expectWhole(service, directory);
   });
 
+  it.each<[string, (store: MemoryObjectStore) => Promise<unknown>]>([
+    ["a damaged directory", (store) => store.put(innerKey(A), whole)],
+    [
+      "a directory that is gone",
+      async (store) => {
+        await store.delete(treeKey(ROOT));
+        await store.delete(innerKey(A));
+      },
+    ],
+    ["a damaged tree", (store) => store.put(treeKey(ROOT), whole)],
+    ["a damaged root", (store) => store.put(innerKey(ROOT), whole)],
+  ])("has others heal %s that it has met", async (_, damage) => {
+    const { store, service } = open();
+    await put(service, TREE);
+    await damage(store);
+    const met = open(store).service;
+    for (const directory of TREE) await met.get(digestOf(directory));
+    for (const directory of TREE) await getAll(met, directory).catch(() => []);
+    await put(open(store).service, TREE);
+    for (const directory of TREE) await expectWhole(open(store).service, directory);
+    const never = open();
+    await put(never.service, TREE);
+    const objects = await Array.fromAsync(store.list(""));
+    expect(objects).toEqual(await Array.fromAsync(never.store.list("")));
+  });
+
   it("reads no more of an object than a directory can have", async () => {
     const { store, service } = open();
     let bytes = 0;

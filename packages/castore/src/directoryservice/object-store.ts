@@ -5,7 +5,8 @@ import { B3Digest } from "../digest.ts";
 import type { Directory } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
 import { MAX_MESSAGE_BYTES } from "../limits.ts";
-import { objectKey } from "../object-store/digest-key.ts";
+import { DamageMarks } from "../object-store/damage-marks.ts";
+import { digestOfKey, objectKey } from "../object-store/digest-key.ts";
 import type { ObjectStore } from "../object-store/object-store.ts";
 import type { AbortOptions } from "../options.ts";
 import { ClosureSpool, childrenOf } from "./closure-spool.ts";
@@ -22,6 +23,9 @@ export interface ObjectStoreDirectoryOptions {
   /** Is told of damaged objects that were met. Default: a process warning. */
   onCorrupt?: (message: string) => void;
 }
+
+/** The folder of directories by their own digests. */
+const INNER = "dirs-inner";
 
 /** How many requests are made at the same time for one tree. */
 const REQUESTS = 32;
@@ -50,17 +54,20 @@ interface Upload {
  * at every instant, and what is below a directory that was stored before is not looked at again. A tree of which
  * storing fails leaves such parts of it that are whole.
  *
+ * What is found damaged, or missing below a directory, is marked, and stored again with the next tree that it is in, by
+ * whatever process.
+ *
  * Below the root of a tree that tvix wrote, directories are only found through the root, until it is put again.
  */
 export class ObjectStoreDirectoryService implements DirectoryService {
   readonly #store: ObjectStore;
   readonly #onCorrupt: (message: string) => void;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
-  /** Keys of objects that were found damaged, or missing from a tree, and were not put since. */
-  readonly #lost = new Set<string>();
+  readonly #marks: DamageMarks;
 
   constructor({ store, onCorrupt }: ObjectStoreDirectoryOptions) {
     this.#store = store;
+    this.#marks = new DamageMarks(store);
     this.#onCorrupt = onCorrupt ?? ((message) => process.emitWarning(message));
   }
 
@@ -128,24 +135,28 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     if (rootUpload !== undefined) await this.#putInner(root, rootUpload, spool, options);
   }
 
-  /** The directories of a tree that are not stored yet, by digest. Everything below one that is, is too. */
+  /**
+   * The directories of a tree that are not stored yet, by digest. Everything below one that is, is too, except for what
+   * is marked.
+   */
   async #findAbsent(
     root: B3Digest,
     spool: ClosureSpool,
     options?: AbortOptions,
   ): Promise<Map<string, Upload>> {
     const absent = new Map<string, Upload>();
-    const met = new Set([root.hex]);
     const queue = [root];
+    for (const key of await this.#marks.keys(options)) {
+      const digest = digestOfKey(INNER, key);
+      if (digest && !digest.equals(root) && spool.get(digest)) queue.push(digest);
+    }
+    const met = new Set(queue.map(({ hex }) => hex));
     await drain(queue, async (digest) => {
-      const isStored = await this.#has(innerKey(digest), options);
-      if (isStored && this.#lost.size === 0) return; // what was lost may be anywhere below
+      if (await this.#has(innerKey(digest), options)) return;
       const directory = spool.get(digest)!;
       const children = childrenOf(directory);
-      if (!isStored) {
-        const { length } = encodeDirectory(directory).bytes;
-        absent.set(digest.hex, { digest, length, children, parents: [], waitsFor: 0 });
-      }
+      const { length } = encodeDirectory(directory).bytes;
+      absent.set(digest.hex, { digest, length, children, parents: [], waitsFor: 0 });
       for (const child of children) {
         if (met.has(child.hex)) continue;
         met.add(child.hex);
@@ -165,7 +176,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     try {
       const data = Buffer.concat([root.bytes, encodeDirectory(spool.get(digest)!).bytes]);
       await this.#store.put(innerKey(digest), data, options);
-      this.#lost.delete(innerKey(digest));
+      await this.#marks.clear(innerKey(digest), options);
     } finally {
       this.#budget.release(length);
     }
@@ -175,12 +186,12 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     await using upload = this.#store.openUpload(treeKey(root), options);
     for await (const data of encodeTree(spool.rootFirst(root))) await upload.write(data);
     await upload.close();
-    this.#lost.delete(treeKey(root));
+    await this.#marks.clear(treeKey(root), options);
   }
 
   async #has(key: string, options?: AbortOptions): Promise<boolean> {
-    options?.signal?.throwIfAborted();
-    return !this.#lost.has(key) && (await this.#store.head(key, options)) !== undefined;
+    if (await this.#marks.has(key, options)) return false;
+    return (await this.#store.head(key, options)) !== undefined;
   }
 
   /** The root of a tree; `undefined` if there is none of that digest. */
@@ -202,10 +213,12 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     try {
       if (bytes === undefined) throw new CastoreError("data_loss", "it is too long");
       const root = B3Digest.fromBytes(bytes.subarray(0, B3Digest.LENGTH));
-      return { root, directory: decodeDirectoryOf(digest, bytes.subarray(B3Digest.LENGTH)) };
+      const directory = decodeDirectoryOf(digest, bytes.subarray(B3Digest.LENGTH));
+      await this.#marks.clear(key, options);
+      return { root, directory };
     } catch (error) {
       if (!isWrongData(error)) throw error;
-      this.#lose(key, error);
+      await this.#lose(key, error, options);
       return undefined;
     }
   }
@@ -227,7 +240,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     }
     const get = async (digest: B3Digest) => {
       const found = spool.get(digest) ?? (await this.#getInner(digest, options))?.directory;
-      if (found === undefined) this.#lost.add(innerKey(digest));
+      if (found === undefined) await this.#marks.mark(innerKey(digest), options);
       return found;
     };
     yield* traverseDirectory(get, digest, options);
@@ -248,15 +261,16 @@ export class ObjectStoreDirectoryService implements DirectoryService {
       validator.finish();
     } catch (error) {
       if (!isWrongData(error)) throw error;
-      throw this.#lose(key, error);
+      throw await this.#lose(key, error, options);
     }
+    await this.#marks.clear(key, options);
   }
 
   /** Notes that an object cannot be read, so that it is put again with its tree. */
-  #lose(key: string, cause: Error): CastoreError {
+  async #lose(key: string, cause: Error, options?: AbortOptions): Promise<CastoreError> {
     const message = `Cannot read object "${key}" in ${this.#store.name}: ${cause.message}`;
     this.#onCorrupt(message);
-    this.#lost.add(key);
+    await this.#marks.mark(key, options);
     return new CastoreError("data_loss", message, { cause });
   }
 }
@@ -297,5 +311,5 @@ function treeKey(root: B3Digest): string {
 }
 
 function innerKey(digest: B3Digest): string {
-  return objectKey("dirs-inner", digest);
+  return objectKey(INNER, digest);
 }

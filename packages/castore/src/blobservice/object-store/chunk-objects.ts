@@ -4,6 +4,7 @@ import { limitFunction } from "p-limit";
 import { collectAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import type { DamageMarks } from "../../object-store/damage-marks.ts";
 import { objectKey } from "../../object-store/digest-key.ts";
 import type { ObjectStore } from "../../object-store/object-store.ts";
 import type { AbortOptions } from "../../options.ts";
@@ -26,47 +27,58 @@ const decompress = limitFunction(
 /** How many times longer a chunk is than its frame, at a guess that costs little if it is wrong. */
 const USUAL_RATIO = 4;
 
+/** What chunks and lists of chunks in an object store share. */
+export interface BlobObjects {
+  readonly store: ObjectStore;
+  readonly marks: DamageMarks;
+  /** Is told of each object that is lost. */
+  readonly onCorrupt: (message: string) => void;
+}
+
 /**
  * The chunks in an object store, each a frame of zstd at `chunks/b3/<4 hex>/<hex>`. One that was found lost is
- * looked at again whenever it is asked for: it may have been put again.
+ * marked: it counts as absent until it was put again, or read after all.
  */
 export class ChunkObjects {
   readonly #store: ObjectStore;
+  readonly #marks: DamageMarks;
   readonly #level: number;
   readonly #onCorrupt: (message: string) => void;
-  /** Digests of chunks that were found damaged, or missing from a blob. */
-  readonly #lost = new Set<string>();
 
-  /** @param options.onCorrupt is told of each chunk that is lost */
-  constructor(
-    store: ObjectStore,
-    options: { zstdLevel: number; onCorrupt: (message: string) => void },
-  ) {
+  constructor({ store, marks, onCorrupt }: BlobObjects, zstdLevel: number) {
     this.#store = store;
-    this.#level = options.zstdLevel;
-    this.#onCorrupt = options.onCorrupt;
+    this.#marks = marks;
+    this.#level = zstdLevel;
+    this.#onCorrupt = onCorrupt;
   }
 
-  /** Whether a chunk was found lost, and has not been put or read since. */
+  /** Whether a chunk is known to be lost, without asking the store. */
   isLost(digest: B3Digest): boolean {
-    return this.#lost.has(digest.hex);
+    return this.#marks.isKnown(chunkKey(digest));
+  }
+
+  /** Whether a chunk was found lost, by whatever process, and has not been put since. */
+  isMarked(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
+    return this.#marks.has(chunkKey(digest), options);
   }
 
   /** Notes that a chunk cannot be read, so that putting it again heals. Gives the error that says so. */
-  lose(digest: B3Digest, loss: ChunkLoss): CastoreError {
+  async lose(digest: B3Digest, loss: ChunkLoss, options?: AbortOptions): Promise<CastoreError> {
     const what = loss === "longer" ? "longer than expected" : loss;
-    const where = `object "${chunkKey(digest)}" in ${this.#store.name}`;
-    const message = `Cannot read chunk ${digest}: ${where} is ${what}`;
-    if (!this.#lost.has(digest.hex)) this.#onCorrupt(message);
-    this.#lost.add(digest.hex);
+    const key = chunkKey(digest);
+    const message = `Cannot read chunk ${digest}: object "${key}" in ${this.#store.name} is ${what}`;
+    if (!this.#marks.isKnown(key)) this.#onCorrupt(message);
+    await this.#marks.mark(key, options);
     return new CastoreError("data_loss", message);
   }
 
+  /** Notes that a blob is no chunk, so that none of its digest can be lost. */
+  async forget(digest: B3Digest, options?: AbortOptions): Promise<void> {
+    await this.#marks.clear(chunkKey(digest), options);
+  }
+
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    options?.signal?.throwIfAborted();
-    if (this.isLost(digest)) {
-      return (await this.get(digest, MAX_CHUNK_BYTES, options)) instanceof Uint8Array;
-    }
+    if (await this.isMarked(digest, options)) return false;
     return (await this.#store.head(chunkKey(digest), options)) !== undefined;
   }
 
@@ -90,7 +102,7 @@ export class ChunkObjects {
         chunkSize: outputSize(Math.min(maxSize, frame.length * USUAL_RATIO)),
       });
       if (!B3Digest.of(data).equals(digest)) return "damaged";
-      this.#lost.delete(digest.hex);
+      await this.#marks.clear(chunkKey(digest), options);
       return data;
     } catch (error) {
       // Whatever else is wrong with it, these are not the bytes that were put.
@@ -108,7 +120,7 @@ export class ChunkObjects {
       chunkSize: outputSize(data.length),
     });
     await this.#store.put(chunkKey(digest), frame, options);
-    this.#lost.delete(digest.hex);
+    await this.#marks.clear(chunkKey(digest), options);
   }
 
   /** Like {@link put}, but one that is there is neither compressed nor sent. */
