@@ -317,6 +317,18 @@ describe.each(Object.entries(CLOUDS))("%s", (_, cloud) => {
       expect(requests).toBe(4);
     });
 
+    it("makes a request four times at most, in whatever ways it goes wrong", async () => {
+      await using store = await openThrough();
+      const ways: readonly Fate[] = [{ status: 503 }, { bytes: 3 }, { status: 500 }];
+      fates = Array.from({ length: 100 }, (_, i) => ways[i % ways.length]);
+      await expectUnavailable(get(store, "k"), store);
+      expect(requests).toBe(4);
+      requests = 0;
+      fates = Array.from({ length: 100 }, () => ({ status: 503 }));
+      await expectUnavailable(CALLS.put!(store), store);
+      expect(requests).toBe(4);
+    });
+
     it("asks again for an answer that breaks off", async () => {
       await using store = await openThrough();
       fates = [{ bytes: 3 }, { bytes: 5 }];

@@ -3,26 +3,14 @@ import type {
   BlockBlobClient,
   ContainerClient,
   ContainerListBlobFlatSegmentResponse,
+  StoragePipelineOptions,
 } from "@azure/storage-blob";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { collectBytes } from "../bytes.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
-import {
-  ATTEMPTS,
-  loadSdk,
-  type ObjectPart,
-  PART_BYTES,
-  PARTS_IN_FLIGHT,
-  readAnswer,
-  readParts,
-  request,
-  retryBroken,
-  unlessPresent,
-  uploadThrough,
-  withTimeout,
-} from "./cloud.ts";
+import { loadSdk, PARTS_IN_FLIGHT, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
   GetObjectOptions,
@@ -34,6 +22,8 @@ import type {
 } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
 import { TIMEOUT_MS } from "./options.ts";
+import { type ObjectPart, PART_BYTES, readParts } from "./read-parts.ts";
+import { ATTEMPTS, request, retryRequest, withTimeout } from "./retry.ts";
 
 /** What the library of Azure is told beside its own configuration and credentials. */
 export const AZURE_OPTIONS: z.ZodType<{
@@ -49,7 +39,7 @@ export const AZURE_OPTIONS: z.ZodType<{
 /** How long a request may take, in milliseconds, unless the options say so. */
 const REQUEST_MS = 60_000;
 
-/** The pause before the third attempt at a request, which grows from there. The second is made at once. */
+/** The pause before the third attempt at a part of an upload, which grows from there. The second is made at once. */
 const RETRY_DELAY_MS = 1000;
 
 /**
@@ -59,11 +49,18 @@ const RETRY_DELAY_MS = 1000;
 export class AzureObjectStore implements ObjectStore {
   readonly name: string;
   readonly #container: ContainerClient;
+  /** The same container, as uploads use it: the library itself tries their parts again. */
+  readonly #uploads: ContainerClient;
   readonly #prefix: string;
   readonly #timeoutMs: number;
 
-  private constructor(container: ContainerClient, prefix: string, timeoutMs: number) {
+  private constructor(
+    { container, uploads }: { container: ContainerClient; uploads: ContainerClient },
+    prefix: string,
+    timeoutMs: number,
+  ) {
     this.#container = container;
+    this.#uploads = uploads;
     this.#prefix = prefix;
     this.#timeoutMs = timeoutMs;
     this.name = `az://${container.containerName}/${prefix}`;
@@ -85,12 +82,19 @@ export class AzureObjectStore implements ObjectStore {
       "@azure/storage-blob",
       () => import("@azure/storage-blob"),
     );
-    const retryOptions = { maxTries: ATTEMPTS, retryDelayInMs: RETRY_DELAY_MS };
-    const openContainer = (service: BlobServiceClient) =>
-      new AzureObjectStore(service.getContainerClient(container), prefix, timeout_ms);
+    const openContainer = (service: (options: StoragePipelineOptions) => BlobServiceClient) => {
+      const withRetries = (maxTries: number) => {
+        const retryOptions = { maxTries, retryDelayInMs: RETRY_DELAY_MS };
+        return service({ retryOptions }).getContainerClient(container);
+      };
+      const clients = { container: withRetries(1), uploads: withRetries(ATTEMPTS) };
+      return new AzureObjectStore(clients, prefix, timeout_ms);
+    };
     const connection = process.env.AZURE_STORAGE_CONNECTION_STRING;
     if (connection && account === undefined && endpoint === undefined) {
-      return openContainer(BlobServiceClient.fromConnectionString(connection, { retryOptions }));
+      return openContainer((options) =>
+        BlobServiceClient.fromConnectionString(connection, options),
+      );
     }
     const name = account ?? process.env.AZURE_STORAGE_ACCOUNT;
     if (name === undefined && endpoint === undefined) {
@@ -105,9 +109,8 @@ export class AzureObjectStore implements ObjectStore {
       () => import("@azure/identity"),
     );
     const url = endpoint ?? `https://${name}.blob.core.windows.net`;
-    return openContainer(
-      new BlobServiceClient(url, new DefaultAzureCredential(), { retryOptions }),
-    );
+    const credential = new DefaultAzureCredential();
+    return openContainer((options) => new BlobServiceClient(url, credential, options));
   }
 
   async get(
@@ -122,11 +125,11 @@ export class AzureObjectStore implements ObjectStore {
         try {
           const answer = await blob.download(from, to - from, {
             abortSignal,
-            maxRetryRequests: 0, // an answer that breaks off is asked for again as a whole
+            maxRetryRequests: 0, // it is asked for again as a whole
             ...(version && { conditions: { ifMatch: version } }),
           });
           const body = answer.readableStreamBody as AsyncIterable<Uint8Array>;
-          return { data: await readAnswer(() => collectBytes(body)), version: answer.etag };
+          return { data: await collectBytes(body), version: answer.etag };
         } catch (error) {
           const status = statusOf(error);
           if (status === 404 || status === 412) return undefined;
@@ -134,8 +137,7 @@ export class AzureObjectStore implements ObjectStore {
           throw error;
         }
       };
-      const get = () => withTimeout(this.#timeoutMs, read, options);
-      return this.#request("get", key, options, () => retryBroken(get, options));
+      return this.#request("get", key, options, () => this.#inTime(read, options));
     });
   }
 
@@ -164,7 +166,7 @@ export class AzureObjectStore implements ObjectStore {
   }
 
   openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
-    const blob = this.#blob(key);
+    const blob = this.#blob(key, this.#uploads);
     return uploadThrough(
       key,
       (body) => {
@@ -223,14 +225,14 @@ export class AzureObjectStore implements ObjectStore {
     return code === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
   }
 
-  /** The library does not end a request that nobody answers. */
+  /** Makes a request, also again where nobody answers, which the library would wait for. */
   #inTime<T>(run: (signal: AbortSignal) => Promise<T>, options?: AbortOptions): Promise<T> {
-    return retryBroken(() => withTimeout(this.#timeoutMs, run, options), options);
+    return retryRequest(() => withTimeout(this.#timeoutMs, run, options), statusOf, options);
   }
 
-  #blob(key: string): BlockBlobClient {
+  #blob(key: string, container: ContainerClient = this.#container): BlockBlobClient {
     assertObjectKey(key);
-    return this.#container.getBlockBlobClient(this.#prefix + key);
+    return container.getBlockBlobClient(this.#prefix + key);
   }
 
   #request<T>(

@@ -4,19 +4,7 @@ import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { collectBytes } from "../bytes.ts";
 import type { AbortOptions } from "../options.ts";
-import {
-  ATTEMPTS,
-  loadSdk,
-  type ObjectPart,
-  PART_BYTES,
-  readAnswer,
-  readParts,
-  request,
-  retryBroken,
-  unlessPresent,
-  uploadThrough,
-  withTimeout,
-} from "./cloud.ts";
+import { loadSdk, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
   GetObjectOptions,
@@ -28,6 +16,8 @@ import type {
 } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
 import { TIMEOUT_MS } from "./options.ts";
+import { type ObjectPart, PART_BYTES, readParts } from "./read-parts.ts";
+import { ATTEMPTS, request, retryRequest, withTimeout } from "./retry.ts";
 import { uploadEnded } from "./upload-ended.ts";
 
 /** What the library of Google Cloud is told beside its own configuration and credentials. */
@@ -105,7 +95,7 @@ export class GcsObjectStore implements ObjectStore {
     if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
     return await readParts(this.name + key, { start, end }, (from, to, version) => {
       const get = () => this.#getPart(key, from, to, version, options);
-      return this.#request("get", key, options, () => retryBroken(get, options));
+      return this.#request("get", key, options, () => retryRequest(get, statusOf, options));
     });
   }
 
@@ -213,8 +203,7 @@ export class GcsObjectStore implements ObjectStore {
         const status = statusOf(error);
         if (status === 404) return undefined;
         if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
-        if (status !== undefined && !RETRYABLE.has(status)) throw error;
-        return await readAnswer(() => Promise.reject(error));
+        throw error;
       }
     };
     return await withTimeout(this.#timeoutMs, read, options);
@@ -244,9 +233,6 @@ export class GcsObjectStore implements ObjectStore {
 function ifAbsent(options?: PutObjectOptions): object {
   return options?.ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {};
 }
-
-/** Answers that may be others the next time. */
-const RETRYABLE: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 
 /** The answer that says that there is an object. */
 const PRESENT = [412];

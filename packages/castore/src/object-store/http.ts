@@ -3,34 +3,19 @@ import type { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
-import { sliceStream } from "../slice-stream.ts";
-import { CONNECT_TIMEOUT_MS, guarded, request, retryUnavailable } from "./cloud.ts";
+import { ABSENT, HttpError, HttpParts } from "./http-parts.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type { GetObjectOptions, ObjectMeta, ObjectStore, ObjectUpload } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
 import type { HTTP_OPTIONS } from "./options.ts";
-
-/** Objects of up to this many bytes are got whole before they are handed out, so that a break is tried again. */
-const WHOLE_BYTES = 1024 * 1024;
+import { readParts } from "./read-parts.ts";
+import { CONNECT_TIMEOUT_MS, request, retryRequest } from "./retry.ts";
 
 /** How long a server may be silent, in milliseconds, unless the options say so. */
 const SILENCE_MS = 30_000;
 
 /** How often a server may send somewhere else. */
 const REDIRECTS = 3;
-
-/** Answers that say that there is no such object. */
-const ABSENT: ReadonlySet<number> = new Set([404, 410]);
-
-/** An answer other than what was hoped for. */
-class HttpError extends Error {
-  readonly status: number;
-
-  constructor(status: number) {
-    super(`the server answered ${status}`);
-    this.status = status;
-  }
-}
 
 /** Reads objects from a server of HTTP, such as one that serves a folder of files. Nothing can be changed. */
 export class HttpObjectStore implements ObjectStore {
@@ -58,26 +43,12 @@ export class HttpObjectStore implements ObjectStore {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
     if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
-    const isPart = start > 0 || end < Number.MAX_SAFE_INTEGER;
-    const headers: Record<string, string> = isPart ? { range: `bytes=${start}-${end - 1}` } : {};
-    const get = async () => {
-      const { statusCode, headers: answer, body } = await this.#send("GET", key, headers, options);
-      if (statusCode === 200 || statusCode === 206) {
-        const length = Number(answer["content-length"] ?? Number.POSITIVE_INFINITY);
-        const whole = isPart && statusCode === 200; // the server takes no ranges
-        if (length <= WHOLE_BYTES) {
-          const data = new Uint8Array(await body.arrayBuffer());
-          return onePiece(whole ? data.subarray(start, end) : data);
-        }
-        const guard = <T>(run: () => Promise<T>) => this.#request("get", key, options, run);
-        return guarded(whole ? sliceStream(body, start, end) : body, guard);
-      }
-      await body.dump();
-      if (ABSENT.has(statusCode)) return undefined;
-      if (statusCode === 416) return onePiece(new Uint8Array(0)); // it begins behind the end
-      throw new HttpError(statusCode);
-    };
-    return await retryUnavailable(() => this.#request("get", key, options, get), options);
+    const source = new HttpParts((headers) => this.#send("GET", key, headers, options));
+    const parts = await readParts(this.name + key, { start, end }, (from, to, version) => {
+      const get = () => source.get(from, to, version);
+      return this.#request("get", key, options, () => retryRequest(get, statusOf, options));
+    });
+    return parts && releasing(parts, source);
   }
 
   async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
@@ -90,7 +61,9 @@ export class HttpObjectStore implements ObjectStore {
       if (ABSENT.has(statusCode)) return undefined;
       throw new HttpError(statusCode);
     };
-    return await retryUnavailable(() => this.#request("look up", key, options, look), options);
+    return await this.#request("look up", key, options, () =>
+      retryRequest(look, statusOf, options),
+    );
   }
 
   async put(): Promise<boolean> {
@@ -141,6 +114,15 @@ export class HttpObjectStore implements ObjectStore {
   #unimplemented(action: string, reason = "it is only read"): CastoreError {
     return new CastoreError("unimplemented", `Cannot ${action} "${this.name}": ${reason}`);
   }
+}
+
+/** Gives parts, and lets go of what they come from. */
+async function* releasing(
+  parts: AsyncIterable<Uint8Array>,
+  source: HttpParts,
+): AsyncGenerator<Uint8Array> {
+  await using _ = source;
+  yield* parts;
 }
 
 function statusOf(error: unknown): number | undefined {

@@ -49,7 +49,7 @@ async function openHttp(address: ServiceAddress, options: unknown): Promise<Obje
   const known = await optionsOf(address, options, (await import("./options.ts")).HTTP_OPTIONS);
   const { HttpObjectStore } = await import("./http.ts");
   const { scheme, path } = address;
-  const folder = encodeURI(path.replace(/\/*$/, "/"));
+  const folder = path.replace(/\/*$/, "/").split("/").map(encodeURIComponent).join("/");
   return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`, known);
 }
 

@@ -3,20 +3,7 @@ import type { S3Client } from "@aws-sdk/client-s3";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import type { AbortOptions } from "../options.ts";
-import {
-  ATTEMPTS,
-  CONNECT_TIMEOUT_MS,
-  loadSdk,
-  type ObjectPart,
-  PART_BYTES,
-  PARTS_IN_FLIGHT,
-  readAnswer,
-  readParts,
-  request,
-  retryBroken,
-  unlessPresent,
-  uploadThrough,
-} from "./cloud.ts";
+import { loadSdk, PARTS_IN_FLIGHT, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
   GetObjectOptions,
@@ -28,6 +15,8 @@ import type {
 } from "./object-store.ts";
 import { onePiece } from "./one-piece.ts";
 import { TIMEOUT_MS } from "./options.ts";
+import { type ObjectPart, PART_BYTES, readParts } from "./read-parts.ts";
+import { ATTEMPTS, CONNECT_TIMEOUT_MS, request, retryRequest } from "./retry.ts";
 
 /** What the AWS SDK is told beside its own configuration and credentials. */
 export const S3_OPTIONS: z.ZodType<{
@@ -56,19 +45,22 @@ export class S3ObjectStore implements ObjectStore {
   readonly #sdk: Sdk;
   readonly #uploads: UploadSdk;
   readonly #client: S3Client;
+  /** The same client, except that it makes each request once: answers are read, and asked for again, as a whole. */
+  readonly #readingClient: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
 
   private constructor(
     sdk: Sdk,
     uploads: UploadSdk,
-    client: S3Client,
+    clients: { readonly client: S3Client; readonly readingClient: S3Client },
     bucket: string,
     prefix: string,
   ) {
     this.#sdk = sdk;
     this.#uploads = uploads;
-    this.#client = client;
+    this.#client = clients.client;
+    this.#readingClient = clients.readingClient;
     this.#bucket = bucket;
     this.#prefix = prefix;
     this.name = `s3://${bucket}/${prefix}`;
@@ -89,19 +81,22 @@ export class S3ObjectStore implements ObjectStore {
     const uploads = await loadSdk("@aws-sdk/lib-storage", () => import("@aws-sdk/lib-storage"));
     const { endpoint, region, force_path_style: forcePathStyle, profile } = options;
     const { timeout_ms: socketTimeout = SILENCE_MS } = options;
-    const client = new sdk.S3Client({
+    const settings = {
       ...(endpoint && { endpoint }),
       ...(region && { region }),
       ...(forcePathStyle !== undefined && { forcePathStyle }),
       ...(profile && { profile }),
-      maxAttempts: ATTEMPTS,
       cacheMiddleware: true, // else it is put together for each request
       requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout },
       // Contents are named by their digests, which are checked when they are read.
       requestChecksumCalculation: "WHEN_REQUIRED",
       responseChecksumValidation: "WHEN_REQUIRED",
-    });
-    return new S3ObjectStore(sdk, uploads, client, bucket, prefix);
+    } as const;
+    const client = new sdk.S3Client({ ...settings, maxAttempts: ATTEMPTS });
+    const { requestHandler, credentials, region: resolved } = client.config;
+    const shared = { requestHandler, credentials, region: resolved };
+    const readingClient = new sdk.S3Client({ ...settings, ...shared, maxAttempts: 1 });
+    return new S3ObjectStore(sdk, uploads, { client, readingClient }, bucket, prefix);
   }
 
   async get(
@@ -120,16 +115,15 @@ export class S3ObjectStore implements ObjectStore {
       });
       const get = async (): Promise<ObjectPart | undefined> => {
         try {
-          const answer = await this.#client.send(command, { abortSignal });
-          const data = await readAnswer(() => answer.Body!.transformToByteArray());
-          return { data, version: answer.ETag };
+          const answer = await this.#readingClient.send(command, { abortSignal });
+          return { data: await answer.Body!.transformToByteArray(), version: answer.ETag };
         } catch (error) {
           if (isNamed(error, "NoSuchKey") || statusOf(error) === 412) return undefined;
           if (statusOf(error) === 416) return { data: new Uint8Array(0) }; // it begins behind the end
           throw error;
         }
       };
-      return await this.#request("get", key, options, () => retryBroken(get, options));
+      return await this.#request("get", key, options, () => retryRequest(get, statusOf, options));
     });
   }
 
@@ -204,7 +198,7 @@ export class S3ObjectStore implements ObjectStore {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#client.destroy();
+    this.#client.destroy(); // and what the other one shares with it
   }
 
   /** Whether something was stored, which it is not where there was one and `ifAbsent` is set. */
@@ -251,9 +245,17 @@ export class S3ObjectStore implements ObjectStore {
   }
 }
 
+/** What the SDK says about an answer. */
+interface AnswerMetadata {
+  readonly httpStatusCode?: number;
+  /** Whether the SDK has found out by it how wrong our clock is. */
+  readonly clockSkewCorrected?: boolean;
+}
+
 function statusOf(error: unknown): number | undefined {
-  const { $metadata } = error as { $metadata?: { httpStatusCode?: number } };
+  const { $metadata } = error as { $metadata?: AnswerMetadata };
   if (isNamed(error, "CredentialsProviderError")) return 401;
+  if ($metadata?.clockSkewCorrected) return undefined; // it is another the next time
   return $metadata?.httpStatusCode;
 }
 
