@@ -6,6 +6,8 @@ import { seededBytes } from "./trees.ts";
 export interface ObjectStoreSuiteOptions {
   /** Gives two stores on one fresh, empty place. The suite disposes of the first before the second. */
   createPair: () => Promise<readonly [ObjectStore, ObjectStore]>;
+  /** Gives a store on a bucket that does not exist, and its name. Default: stores make what they need. */
+  createMissing?: () => Promise<readonly [ObjectStore, bucket: string]>;
 }
 
 /** Longer than a part of an upload of any store. */
@@ -36,7 +38,10 @@ async function keysOf(store: ObjectStore, ...args: Parameters<ObjectStore["list"
 const invalid = expect.objectContaining({ name: "CastoreError", code: "invalid_argument" });
 
 /** Tests that a store keeps the contract of `ObjectStore`. */
-export function objectStoreSuite(name: string, { createPair }: ObjectStoreSuiteOptions): void {
+export function objectStoreSuite(
+  name: string,
+  { createPair, createMissing }: ObjectStoreSuiteOptions,
+): void {
   describe(`${name} is an ObjectStore`, () => {
     let store: ObjectStore;
     let other: ObjectStore;
@@ -265,6 +270,33 @@ export function objectStoreSuite(name: string, { createPair }: ObjectStoreSuiteO
       await expect(upload.close()).rejects.toBe(reason);
       expect(await other.head("k")).toBeUndefined();
     });
+
+    it.runIf(createMissing)(
+      "says that there is no such bucket, whatever it is asked for",
+      async () => {
+        const [absent, bucket] = await createMissing!();
+        await using missing = absent;
+        const calls: readonly (() => Promise<unknown>)[] = [
+          () => missing.head("k"),
+          () => missing.get("k"),
+          () => missing.get("k", { offset: 1, length: 0 }),
+          () => keysOf(missing, ""),
+          () => missing.put("k", Buffer.from("x")),
+          () => missing.put("k", Buffer.from("x"), { ifAbsent: true }),
+          () => upload("k", Buffer.from("x"), false, missing),
+          () => upload("k", LARGE, false, missing),
+          () => missing.delete("k"),
+          () => missing.head("k"),
+        ];
+        for (const call of calls) {
+          await expect(call()).rejects.toMatchObject({
+            name: "CastoreError",
+            code: "invalid_argument",
+            message: expect.stringContaining(bucket),
+          });
+        }
+      },
+    );
 
     it("lets a reader end early", async () => {
       await store.put("k", LARGE);

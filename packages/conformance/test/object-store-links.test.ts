@@ -416,14 +416,6 @@ describeWithTools("S3", ["run-s3"], (launcher) => {
     expect(error.message).not.toContain("not-the-secret");
   });
 
-  it("says when there is no such bucket", async () => {
-    await using store = await CLOUDS.S3!.open("no-bucket", server.port, {});
-    const absent = { name: "CastoreError", code: "not_found" };
-    await expect(get(store, "k")).rejects.toMatchObject(absent);
-    await expect(store.put("k", Buffer.from("x"))).rejects.toMatchObject(absent);
-    await expect(keysOf(store)).rejects.toMatchObject(absent);
-  });
-
   it("does not take an object for stored that is not", async () => {
     mkdirSync(join(server.data, "conflict"));
     using front = await startFront(server.port, (method) =>

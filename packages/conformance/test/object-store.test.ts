@@ -27,6 +27,11 @@ for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
         const address = await newBucket();
         return [await openObjectStore(address), await openObjectStore(address)];
       },
+      async createMissing() {
+        const bucket = "no-such-bucket";
+        const address = (await newBucket()).replace(/bucket-\d+/, bucket);
+        return [await openObjectStore(address), bucket];
+      },
     });
   });
 }

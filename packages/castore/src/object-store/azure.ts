@@ -10,6 +10,7 @@ import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { collectBytes } from "../bytes.ts";
 import { CastoreError } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
+import { missingBucket } from "./bucket-check.ts";
 import { loadSdk, PARTS_IN_FLIGHT, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -132,7 +133,7 @@ export class AzureObjectStore implements ObjectStore {
           return { data: await collectBytes(body), version: answer.etag };
         } catch (error) {
           const status = statusOf(error);
-          if (status === 404 || status === 412) return undefined;
+          if (isAbsent(error) || status === 412) return undefined;
           if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
           throw error;
         }
@@ -149,7 +150,7 @@ export class AzureObjectStore implements ObjectStore {
         const found = await this.#inTime(look, options);
         return { key, size: found.contentLength ?? 0 };
       } catch (error) {
-        if (statusOf(error) === 404) return undefined;
+        if (isAbsent(error)) return undefined;
         throw error;
       }
     });
@@ -221,8 +222,7 @@ export class AzureObjectStore implements ObjectStore {
 
   /** Whether an upload failed because somebody else stored the object, which drops the blocks of all others. */
   async #isOvertaken(key: string, error: unknown, options?: AbortOptions): Promise<boolean> {
-    const { code } = error as { code?: string };
-    return code === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
+    return codeOf(error) === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
   }
 
   /** Makes a request, also again where nobody answers, which the library would wait for. */
@@ -241,7 +241,14 @@ export class AzureObjectStore implements ObjectStore {
     options: AbortOptions | undefined,
     run: () => Promise<T>,
   ): Promise<T> {
-    return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+    const checked = async () => {
+      try {
+        return await run();
+      } catch (error) {
+        throw codeOf(error) === NO_CONTAINER ? missingBucket(this.name, error) : error;
+      }
+    };
+    return request(checked, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
   }
 }
 
@@ -252,6 +259,19 @@ function ifAbsent(options?: PutObjectOptions): object {
 
 /** Answers that say that there is an object, or that somebody else stores one at the same time. */
 const PRESENT = [409, 412];
+
+/** What the service says of a container that does not exist, whatever is asked for. */
+const NO_CONTAINER = "ContainerNotFound";
+
+function isAbsent(error: unknown): boolean {
+  return statusOf(error) === 404 && codeOf(error) !== NO_CONTAINER;
+}
+
+/** What the service says is wrong, which is in the headers alone where an answer has no contents. */
+function codeOf(error: unknown): string | undefined {
+  const { code, details } = error as { code?: string; details?: { errorCode?: string } };
+  return code ?? details?.errorCode;
+}
 
 function statusOf(error: unknown): number | undefined {
   const { statusCode } = error as { statusCode?: number };

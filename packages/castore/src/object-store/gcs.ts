@@ -4,6 +4,7 @@ import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import { collectBytes } from "../bytes.ts";
 import type { AbortOptions } from "../options.ts";
+import { BucketCheck } from "./bucket-check.ts";
 import { loadSdk, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -42,6 +43,7 @@ export class GcsObjectStore implements ObjectStore {
   readonly #readingBucket: Bucket;
   readonly #prefix: string;
   readonly #timeoutMs: number;
+  readonly #check: BucketCheck;
 
   private constructor(bucket: Bucket, readingBucket: Bucket, prefix: string, timeoutMs: number) {
     this.#bucket = bucket;
@@ -49,6 +51,10 @@ export class GcsObjectStore implements ObjectStore {
     this.#prefix = prefix;
     this.#timeoutMs = timeoutMs;
     this.name = `gs://${bucket.name}/${prefix}`;
+    // Who may use objects may not always look at a bucket, but list it.
+    const query = { prefix, maxResults: 1, autoPaginate: false };
+    const look = (options?: AbortOptions) => this.#inTime(() => bucket.getFiles(query), options);
+    this.#check = new BucketCheck(this.name, look, statusOf);
   }
 
   /**
@@ -106,8 +112,9 @@ export class GcsObjectStore implements ObjectStore {
         const [{ size }] = await this.#inTime(() => file.getMetadata(), options);
         return { key, size: Number(size) };
       } catch (error) {
-        if (statusOf(error) === 404) return undefined;
-        throw error;
+        if (statusOf(error) !== 404) throw error;
+        await this.#check.assertExists(options);
+        return undefined;
       }
     });
   }
@@ -172,9 +179,14 @@ export class GcsObjectStore implements ObjectStore {
 
   async delete(key: string, options?: AbortOptions): Promise<void> {
     const file = this.#file(key);
-    await this.#request("delete", key, options, () =>
-      this.#inTime(() => file.delete({ ignoreNotFound: true }), options),
-    );
+    await this.#request("delete", key, options, async () => {
+      try {
+        await this.#inTime(() => file.delete(), options);
+      } catch (error) {
+        if (statusOf(error) !== 404) throw error;
+        await this.#check.assertExists(options);
+      }
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -201,7 +213,10 @@ export class GcsObjectStore implements ObjectStore {
         return { data, version };
       } catch (error) {
         const status = statusOf(error);
-        if (status === 404) return undefined;
+        if (status === 404) {
+          await this.#check.assertExists(options);
+          return undefined;
+        }
         if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
         throw error;
       }
@@ -225,7 +240,15 @@ export class GcsObjectStore implements ObjectStore {
     options: AbortOptions | undefined,
     run: () => Promise<T>,
   ): Promise<T> {
-    return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+    const checked = async () => {
+      try {
+        return await run();
+      } catch (error) {
+        if (statusOf(error) === 404) await this.#check.assertExists(options);
+        throw error;
+      }
+    };
+    return request(checked, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
   }
 }
 

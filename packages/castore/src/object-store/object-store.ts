@@ -37,7 +37,7 @@ export interface ObjectMeta {
  * what may succeed then. They verify nothing about contents.
  *
  * Every method rejects with `signal.reason` when cancelled, with CastoreError `invalid_argument` for a
- * key that is not valid, `unavailable` when the store cannot be reached or is busy,
+ * key that is not valid, or a bucket that does not exist, `unavailable` when the store cannot be reached or is busy,
  * `permission_denied` when it refuses access, `resource_exhausted` when it is full, `unimplemented`
  * for a method that changes something where the store can only be read.
  */

@@ -3,6 +3,7 @@ import type { S3Client } from "@aws-sdk/client-s3";
 import { z } from "zod";
 import { resolveRange } from "../blobservice/chunked-reader.ts";
 import type { AbortOptions } from "../options.ts";
+import { BucketCheck, missingBucket } from "./bucket-check.ts";
 import { loadSdk, PARTS_IN_FLIGHT, unlessPresent, uploadThrough } from "./cloud.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
@@ -49,6 +50,7 @@ export class S3ObjectStore implements ObjectStore {
   readonly #readingClient: S3Client;
   readonly #bucket: string;
   readonly #prefix: string;
+  readonly #check: BucketCheck;
 
   private constructor(
     sdk: Sdk,
@@ -64,6 +66,11 @@ export class S3ObjectStore implements ObjectStore {
     this.#bucket = bucket;
     this.#prefix = prefix;
     this.name = `s3://${bucket}/${prefix}`;
+    const look = (options?: AbortOptions) => {
+      const command = new sdk.HeadBucketCommand({ Bucket: bucket });
+      return this.#client.send(command, { abortSignal: options?.signal });
+    };
+    this.#check = new BucketCheck(this.name, look, statusOf);
   }
 
   /**
@@ -134,8 +141,9 @@ export class S3ObjectStore implements ObjectStore {
         const found = await this.#client.send(command, { abortSignal: options?.signal });
         return { key, size: found.ContentLength ?? 0 };
       } catch (error) {
-        if (isNamed(error, "NotFound", "NoSuchKey")) return undefined;
-        throw error;
+        if (!isNamed(error, "NotFound", "NoSuchKey")) throw error;
+        await this.#check.assertExists(options); // the answer has no contents that would tell
+        return undefined;
       }
     });
   }
@@ -241,7 +249,14 @@ export class S3ObjectStore implements ObjectStore {
     options: AbortOptions | undefined,
     run: () => Promise<T>,
   ): Promise<T> {
-    return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+    const checked = async () => {
+      try {
+        return await run();
+      } catch (error) {
+        throw isNamed(error, "NoSuchBucket") ? missingBucket(this.name, error) : error;
+      }
+    };
+    return request(checked, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
   }
 }
 
