@@ -4,9 +4,14 @@ export {
   blobServiceSuite,
 } from "./blob-service.ts";
 export { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "./directory-service.ts";
-export { type Faults, FaultyObjectStore } from "./faulty-object-store.ts";
+export type { Faults } from "./fault-plan.ts";
+export { FaultyBlobService } from "./faulty-blob-service.ts";
+export { FaultyDirectoryService } from "./faulty-directory-service.ts";
+export { FaultyObjectStore } from "./faulty-object-store.ts";
 export { type ObjectStoreSuiteOptions, objectStoreSuite } from "./object-store.ts";
 export { type PathInfoServiceSuiteOptions, pathInfoServiceSuite } from "./path-info-service.ts";
+export { RepeatingBlobService } from "./repeating-blob-service.ts";
+export { RepeatingDirectoryService } from "./repeating-directory-service.ts";
 export { describeWithTools, type RunningServer, startServer } from "./tools.ts";
 export {
   type FileContent,

@@ -15,9 +15,11 @@ import {
   ObjectStoreDirectoryService,
   pathComponent,
   putBlob,
+  type ReadOptions,
+  verifiedRange,
 } from "@tvix/castore";
-import { describe, expect, it } from "vitest";
-import { type Faults, FaultyObjectStore, seededBytes } from "../src/index.ts";
+import { beforeAll, describe, expect, it } from "vitest";
+import { type Faults, FaultyBlobService, FaultyObjectStore, seededBytes } from "../src/index.ts";
 
 const NOISE = seededBytes("faults", 3_000_000);
 const BLOBS = Array.from({ length: 12 }, (_, i) =>
@@ -31,7 +33,7 @@ const FAULTS: readonly (readonly [string, Faults])[] = [
   ["does all of that", { fail: 0.05, delay: 0.1, truncate: 0.1, corrupt: 0.1 }],
 ];
 
-const SEEDS = [1, 2, 3, 4, 5];
+const SEEDS = Array.from({ length: 12 }, (_, i) => i + 1);
 const quiet = { onCorrupt: () => undefined };
 
 /** What a call gives, or the error that the contract allows it to fail with. */
@@ -44,8 +46,12 @@ async function outcome<T>(call: () => Promise<T>): Promise<T | CastoreError> {
   }
 }
 
-async function read(service: BlobService, digest: B3Digest): Promise<Uint8Array | undefined> {
-  const stream = await service.read(digest);
+async function read(
+  service: BlobService,
+  digest: B3Digest,
+  range?: ReadOptions,
+): Promise<Uint8Array | undefined> {
+  const stream = await service.read(digest, range);
   return stream && (await collectBytes(stream));
 }
 
@@ -141,5 +147,97 @@ describe.each(FAULTS)("an object store that %s", (_, faults) => {
       expect(await readTree(service)).toEqual(expected);
       expect(encodeDirectory((await service.get(root))!).digest.hex).toBe(root.hex);
     }
+  });
+});
+
+/** Parts of a blob, and all of it. */
+const RANGES: readonly ReadOptions[] = [
+  { offset: 2_000_000, length: 1000 },
+  { length: 700_000 },
+  { offset: 2_999_999 },
+  { offset: 3_000_000 },
+  {},
+];
+
+function expectPart(found: Uint8Array, { offset = 0, length = NOISE.length }: ReadOptions): void {
+  expect(Buffer.compare(found, NOISE.subarray(offset, offset + length))).toBe(0);
+}
+
+describe("an object store in which lists of chunks are damaged", () => {
+  const damage: Faults = {
+    truncate: 0.2,
+    corrupt: 0.5,
+    spares: (key) => key.startsWith("chunks/"),
+  };
+  const stored = new MemoryObjectStore();
+  const far = new MemoryBlobService();
+  const digest = B3Digest.of(NOISE);
+
+  beforeAll(async () => {
+    await putBlob(new ObjectStoreBlobService({ store: stored }), NOISE);
+    await putBlob(far, NOISE);
+  });
+
+  /** Opens a store of its own with what is stored, but for the lists of digests if tvix has written it. */
+  async function open(seed: number, isOurs: boolean): Promise<ObjectStoreBlobService> {
+    const store = new MemoryObjectStore();
+    for await (const { key } of stored.list("")) {
+      if (!isOurs && key.startsWith("lists/")) continue;
+      await store.put(key, await collectBytes((await stored.get(key))!));
+    }
+    const faulty = new FaultyObjectStore(store, damage, seed);
+    return new ObjectStoreBlobService({ store: faulty, ...quiet });
+  }
+
+  it.each([true, false])(
+    "gives no other bytes, of a part or of the whole (lists with digests: %s)",
+    async (isOurs) => {
+      let whole = 0;
+      for (let seed = 1; seed <= 250; seed++) {
+        const service = await open(seed, isOurs);
+        const range = RANGES[seed % RANGES.length]!;
+        const found = await outcome(() => read(service, digest, range));
+        if (found instanceof CastoreError) expect(found.code).toBe("data_loss");
+        else if (found !== undefined) expectPart(found, range);
+        const chunks = await outcome(() => service.chunks(digest));
+        if (!Array.isArray(chunks)) continue;
+        whole += 1;
+        if (chunks.length === 0) continue; // it says that there are none, as of a single one
+        expect(chunks.reduce((sum, { size }) => sum + size, 0)).toBe(NOISE.length);
+      }
+      expect(whole).toBeGreaterThan(50);
+    },
+  );
+
+  it("gives no other bytes as the near half of another one, and fails no read", async () => {
+    for (let seed = 1; seed <= 250; seed++) {
+      const near = await open(seed, true);
+      await using service = new CombinedBlobService({ near, far, onWarning: () => undefined });
+      const range = RANGES[seed % RANGES.length]!;
+      expectPart((await read(service, digest, range))!, range);
+    }
+  });
+});
+
+describe("a blob service whose contents are others", () => {
+  it("gives no other bytes where every part is proven by the digest of the whole", async () => {
+    const backend = new MemoryBlobService();
+    const digest = await putBlob(backend, NOISE);
+    let right = 0;
+    for (let seed = 1; seed <= 100; seed++) {
+      const service = new FaultyBlobService(backend, { truncate: 0.02, corrupt: 0.02 }, seed);
+      const range = RANGES[seed % RANGES.length]!;
+      const found = await outcome(async () => {
+        return await collectBytes((await verifiedRange(service, digest, range))!);
+      });
+      if (found instanceof CastoreError) {
+        expect(found.code).toBe("data_loss");
+        continue;
+      }
+      expectPart(found, range);
+      right += 1;
+    }
+    expect(right).toBeGreaterThan(10);
+    expect(right).toBeLessThan(90);
   });
 });

@@ -20,7 +20,7 @@ const UNLISTED: ReadonlySet<ErrorCode> = new Set(["unimplemented", "permission_d
 /**
  * Which objects of a store were found damaged, or missing, and are to be put again: by whatever process, as each
  * has an empty object `damaged/<key>`. Nothing is deleted: somebody else may have put it again just now, and was told
- * that it is stored. A mark on an object that is whole costs no more than that it is put once again.
+ * that it is stored. A mark on an object that is whole costs no more than that it is read, or put, once again.
  *
  * What others marked is listed when it is first asked for, and again when what is known is half a minute old. Marks
  * that a store refuses, since it can only be read, are kept in memory.

@@ -1,0 +1,66 @@
+import {
+  type AbortOptions,
+  type B3Digest,
+  Directory,
+  type DirectoryPutter,
+  type DirectoryService,
+  pathComponent,
+  symlinkTarget,
+} from "@tvix/castore";
+import { FaultPlan, type Faults } from "./fault-plan.ts";
+import { faultyCollector } from "./faulty-collector.ts";
+
+/** An entry that some wrong directories have. */
+const WRONG = {
+  name: pathComponent("wrong"),
+  node: { type: "symlink", target: symlinkTarget("wrong") },
+} as const;
+
+/**
+ * A directory service between another one and whoever uses it, of which calls go wrong, the same ones for the same seed.
+ * Trees may be cut off, and directories others, without a word: no service may do so.
+ */
+export class FaultyDirectoryService implements DirectoryService {
+  readonly #service: DirectoryService;
+  readonly #plan: FaultPlan;
+
+  /** @param service is disposed of with it */
+  constructor(service: DirectoryService, faults: Faults, seed: number) {
+    this.#service = service;
+    this.#plan = new FaultPlan(faults, seed, service.constructor.name);
+  }
+
+  async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+    await this.#plan.call();
+    const found = await this.#service.get(digest, options);
+    return found && this.#damaged(found);
+  }
+
+  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+    await this.#plan.call();
+    for await (const directory of this.#service.getRecursive(digest, options)) {
+      await this.#plan.call();
+      options?.signal?.throwIfAborted();
+      if (this.#plan.truncates()) return;
+      yield this.#damaged(directory);
+    }
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    const putter = this.#service.openPutter(options);
+    const { add, ...rest } = faultyCollector(this.#plan, putter, (directory: Directory) =>
+      putter.put(directory),
+    );
+    return { put: add, ...rest };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#service[Symbol.asyncDispose]();
+  }
+
+  #damaged(directory: Directory): Directory {
+    if (!this.#plan.corrupts()) return directory;
+    const { entries } = directory;
+    return Directory.from(entries.length > 0 ? entries.slice(1) : [WRONG]);
+  }
+}
