@@ -42,7 +42,8 @@ export interface BlobService extends AsyncDisposable {
 
   /**
    * How a blob is cut: its chunks in order. Empty if it is not cut any further, in which case it is
-   * read by its own digest. `undefined` if there is no such blob.
+   * read by its own digest. `undefined` if there is no such blob. A list that turns out to be damaged is
+   * told as {@link BlobService.read} tells it.
    */
   chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined>;
 
@@ -51,8 +52,8 @@ export interface BlobService extends AsyncDisposable {
    * lent until the next one is asked for. `undefined` if there is no such blob. The result is iterated
    * once at most; ending early releases what it holds.
    *
-   * Iterating throws CastoreError `data_loss` where stored bytes do not match their digest: from then
-   * on the blob counts as absent, and putting it again heals it.
+   * Iterating, or reading itself, rejects with CastoreError `data_loss` where stored bytes do not match
+   * their digest: from then on the blob counts as absent, and putting it again heals it.
    */
   read(digest: B3Digest, options?: ReadOptions): Promise<AsyncIterable<Uint8Array> | undefined>;
 

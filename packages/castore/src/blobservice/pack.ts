@@ -1,20 +1,19 @@
 import { ByteBudget } from "../byte-budget.ts";
-import { concatBytes, copyBytes, freeBuffer } from "../bytes.ts";
+import { freeBuffer } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../fastcdc/chunker.ts";
 import type { AbortOptions } from "../options.ts";
-import { errorOf } from "../worker/failure.ts";
-import { runTask, startThreads } from "../worker/pool.ts";
+import type { Database } from "../sqlite/database.ts";
+import { startThreads } from "../worker/pool.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
-import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
 import { readWhole } from "./one-by-one.ts";
 import { ChunkEncoder } from "./pack/chunk-encoder.ts";
-import { ChunkIndex, type ChunkLocation } from "./pack/chunk-index.ts";
+import { ChunkIndex } from "./pack/chunk-index.ts";
 import { type BlobJob, GroupCommit } from "./pack/group-commit.ts";
-import { packPath } from "./pack/pack-files.ts";
-import { rebuildLostIndex } from "./pack/rebuild-index.ts";
+import { PackReader, type ReadBatch, type WantedChunk } from "./pack/pack-reader.ts";
+import { rebuildIndex } from "./pack/rebuild-index.ts";
 import { putBlob } from "./put-blob.ts";
 
 /** What {@link PackBlobService.open} is told. */
@@ -44,20 +43,6 @@ interface PendingChunk {
   failure?: { readonly error: unknown };
 }
 
-/** Chunks that were read together. */
-interface ReadBatch {
-  /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
-  readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
-  /** What they stand in. */
-  readonly bytes?: Uint8Array;
-}
-
-/** A chunk that is to be read. */
-interface WantedChunk {
-  readonly digest: B3Digest;
-  readonly location: ChunkLocation;
-}
-
 /**
  * Keeps blobs in append-only pack files with a SQLite index, on the local disk: chunks by FastCDC,
  * equal ones once, each a zstd frame of its own. The layout of a pack is in `pack/format.ts`, that of
@@ -70,6 +55,7 @@ export class PackBlobService implements BlobService {
   readonly #options: PackOptions;
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;
+  readonly #reader: PackReader;
   readonly #encoder: ChunkEncoder;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #pending = new Map<string, PendingChunk>();
@@ -81,24 +67,27 @@ export class PackBlobService implements BlobService {
     this.#options = options;
     this.#index = index;
     this.#commits = new GroupCommit({ folder: path, maxPackSize });
+    const { onCorrupt = warn } = options;
+    this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
     const average = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
     this.#encoder = new ChunkEncoder(this.#commits, { level: zstdLevel, maxSize: average * 2 });
     this.#uncutSize = average / 2;
   }
 
   /**
-   * Opens a folder of packs, or creates it. If its index is gone, that is made anew from the packs, all of
-   * which are read for it.
+   * Opens a folder of packs, or creates it. If its index is gone, empty or without a schema, that is made
+   * anew from the packs, all of which are read for it.
    *
    * @throws CastoreError `invalid_argument` for a chunk size that is not offered or an index of another
-   *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it
+   *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it,
+   *   `resource_exhausted` if there is no room for one
    */
   static async open(options: PackOptions): Promise<PackBlobService> {
-    const { averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE } = options;
+    const { path, averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE, onCorrupt = warn, signal } = options;
     assertAverageChunkSize(averageChunkSize); // before anything is created
     startThreads().catch(() => undefined); // told to whoever needs them
-    await rebuildLostIndex(options.path, options.onCorrupt ?? warn, options);
-    return new PackBlobService(options, await ChunkIndex.open(options.path, options));
+    const fill = (db: Database) => rebuildIndex(db, path, onCorrupt, { signal });
+    return new PackBlobService(options, await ChunkIndex.open(path, { fill, signal }));
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -112,7 +101,7 @@ export class PackBlobService implements BlobService {
   ): Promise<readonly ChunkMeta[] | undefined> {
     options?.signal?.throwIfAborted();
     if (this.#index.findChunk(digest) !== undefined) return [];
-    return this.#index.findBlob(digest);
+    return await this.#reader.chunksOf(digest, options);
   }
 
   async read(
@@ -120,11 +109,7 @@ export class PackBlobService implements BlobService {
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     options?.signal?.throwIfAborted();
-    const chunk = this.#index.findChunk(digest);
-    const chunks = chunk ? [{ digest, size: chunk.size }] : this.#index.findBlob(digest);
-    if (chunks === undefined) return undefined;
-    const readChunk = ({ digest }: ChunkMeta) => this.#readChunk(digest);
-    return readChunked(chunks, readChunk, { ...options, release: freeBuffer });
+    return await this.#reader.read(digest, options);
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -138,7 +123,7 @@ export class PackBlobService implements BlobService {
     let batch: WantedChunk[] = [];
     let bytes = 0;
     const readBatch = () => {
-      if (batch.length > 0) parts.push(this.#readChunks(batch));
+      if (batch.length > 0) parts.push(this.#reader.readChunks(batch));
       [batch, bytes] = [[], 0];
     };
     for (const { digest, size } of blobs) {
@@ -283,49 +268,6 @@ export class PackBlobService implements BlobService {
       },
     });
     return chunk;
-  }
-
-  /** The contents of a chunk that a blob uses, verified. */
-  async #readChunk(digest: B3Digest): Promise<Uint8Array> {
-    const location = this.#index.findChunk(digest);
-    if (location === undefined) throw await this.#lost(digest, "it is not in the index");
-    const [contents] = (await this.#readChunks([{ digest, location }])).contents;
-    if (contents instanceof CastoreError) throw contents;
-    return contents!;
-  }
-
-  /** Reads chunks. */
-  async #readChunks(chunks: readonly WantedChunk[]): Promise<ReadBatch> {
-    const locations = chunks.map(({ location }) => location);
-    const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
-    const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#options.path, pack)]));
-    const task = { locations, digests, paths };
-    const { contents: bytes, damaged, failure } = await runTask("readChunks", task);
-    if (failure !== undefined) throw errorOf(failure);
-    const errors = new Map<number, CastoreError>();
-    for (const [i, what] of damaged) {
-      const { digest, location } = chunks[i]!;
-      const where = `"${paths.get(location.pack)}" at ${location.offset}`;
-      errors.set(i, await this.#lost(digest, `${where} is ${what}`, location));
-    }
-    let at = 0;
-    const contents = locations.map(({ size }, i) => {
-      const data = bytes.subarray(at, at + size);
-      at += size;
-      return errors.get(i) ?? data;
-    });
-    return { contents, bytes };
-  }
-
-  /** Forgets a chunk that cannot be read any more, so that putting it again heals. */
-  async #lost(digest: B3Digest, reason: string, location?: ChunkLocation): Promise<CastoreError> {
-    const message = `Cannot read chunk ${digest}: ${reason}`;
-    const { onCorrupt = warn } = this.#options;
-    onCorrupt(message);
-    await this.#commits
-      .forgetChunk(digest, location)
-      .catch((error: Error) => onCorrupt(`Cannot forget chunk ${digest}: ${error.message}`));
-    return new CastoreError("data_loss", message);
   }
 }
 

@@ -1,9 +1,16 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { CastoreError } from "../errors.ts";
-import { beginWrite, openDatabase, rollback, sqliteError } from "./database.ts";
+import {
+  beginWrite,
+  closeDatabase,
+  type Database,
+  openDatabase,
+  rollback,
+  sqliteError,
+} from "./database.ts";
 
 let folder: string;
 let path: string;
@@ -92,6 +99,34 @@ describe("openDatabase", () => {
     const database = await openDatabase(path, FORMAT);
     expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
     database.close();
+  });
+
+  it("creates one anew where a file is empty, and fills it at once", async () => {
+    closeDatabase(await openDatabase(path, FORMAT));
+    truncateSync(path, 0);
+    let filled = 0;
+    const fill = async (database: Database) => {
+      filled += 1;
+      database.exec("INSERT INTO things VALUES (1)");
+    };
+    const opened = await Promise.all([1, 2, 3].map(() => openDatabase(path, FORMAT, { fill })));
+    for (const database of opened) {
+      expect(database.prepare("SELECT x FROM things").pluck().all()).toEqual([1]);
+      closeDatabase(database);
+    }
+    expect(filled).toBe(1);
+  });
+
+  it("creates nothing when it cannot be filled", async () => {
+    const reason = new Error("enough");
+    const fill = async (database: Database) => {
+      database.exec("INSERT INTO things VALUES (1)");
+      throw reason;
+    };
+    await expect(openDatabase(path, FORMAT, { fill })).rejects.toBe(reason);
+    const database = await openDatabase(path, FORMAT);
+    expect(database.prepare("SELECT count(*) FROM things").pluck().get()).toBe(0);
+    closeDatabase(database);
   });
 
   it("refuses a path below a file", async () => {

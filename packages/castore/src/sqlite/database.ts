@@ -1,9 +1,10 @@
-import { closeSync, fsyncSync, mkdirSync, openSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
 import { CastoreError, type ErrorCode } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
+import { syncFolder } from "../sync-folder.ts";
 import { systemError } from "../system-error.ts";
 
 /** A SQLite connection, synchronous. */
@@ -19,50 +20,92 @@ export interface DatabaseFormat {
   schema: string;
 }
 
+/** Options of {@link openDatabase}. */
+export interface OpenDatabaseOptions extends AbortOptions {
+  /**
+   * Fills a database that has no schema yet, in the transaction that creates it: others wait, and when it rejects,
+   * nothing is created. Default: it stays empty.
+   */
+  fill?: (db: Database) => Promise<void>;
+}
+
 /** How long a writer waits for another process to finish before it gives up. */
 const LOCK_TIMEOUT_MS = 30_000;
 const LOCK_POLL_MS = 5;
 
+/** Longest write-ahead log that is kept once it is of no more use, in bytes: a large transaction makes a longer one. */
+const LOG_BYTES = 64 * 1024 * 1024;
+
+const IN_MEMORY = ":memory:";
+
 /**
- * Opens a database, or creates it together with the folders above it. Commits are durable when they
- * return (write-ahead log, synchronous FULL), and several processes may use the same file.
+ * Opens a database, or creates it together with the folders above it. A file that is empty, or has no schema, is
+ * created anew. Commits are durable when they return (write-ahead log, synchronous FULL), and several processes may
+ * use the same file. To be closed with {@link closeDatabase}.
  *
  * @param path a file, or `":memory:"` for a temporary one
  * @throws CastoreError `invalid_argument` for a file of another kind or a newer version, `data_loss`
- *   for one that is damaged, `unavailable` while another process holds it
+ *   for one that is damaged, `unavailable` while another process holds it, `resource_exhausted` if there is no room
  */
 export async function openDatabase(
   path: string,
   format: DatabaseFormat,
-  options?: AbortOptions,
+  options?: OpenDatabaseOptions,
 ): Promise<Database> {
-  let db: Database | undefined;
   try {
-    if (path !== ":memory:") mkdirSync(dirname(path), { recursive: true });
-    db = new Sqlite(path, { timeout: 0 });
-    const opened = db;
-    await retryWhileBusy(() => initialize(opened, path, format), options);
-    if (path !== ":memory:") syncFolder(dirname(path));
+    if (path === IN_MEMORY) return await initialize(await connect(path, options), format, options);
+    mkdirSync(dirname(path), { recursive: true });
+    const connected = await connect(path, options);
+    const db = await initialize(connected, format, options);
     return db;
   } catch (error) {
-    db?.close();
     const action = `Cannot open database "${path}"`;
     throw systemError(sqliteError(error, action), action);
   }
 }
 
-function initialize(db: Database, path: string, format: DatabaseFormat): void {
-  db.pragma("journal_mode = WAL");
-  db.pragma("synchronous = FULL");
-  db.pragma("cache_size = -4096");
-  db.transaction(() => {
-    const version = db.pragma("user_version", { simple: true }) as number;
-    const applicationId = db.pragma("application_id", { simple: true }) as number;
-    const tables = db.prepare("SELECT count(*) FROM sqlite_schema").pluck().get() as number;
-    if (version === 0 && applicationId === 0 && tables === 0) {
+/** Closes a database. What was changed and not committed is undone. */
+export function closeDatabase(db: Database): void {
+  db.close();
+}
+
+/** Connects to a database and begins a write transaction, with which all files are there that SQLite needs. */
+async function connect(path: string, options?: AbortOptions): Promise<Database> {
+  const db = new Sqlite(path, { timeout: 0 });
+  try {
+    await retryWhileBusy(() => db.pragma("journal_mode = WAL"), options);
+    db.pragma("synchronous = FULL");
+    db.pragma("cache_size = -4096");
+    db.pragma(`journal_size_limit = ${LOG_BYTES}`);
+    await beginWrite(db, options);
+    if (path !== IN_MEMORY) syncFolder(dirname(path));
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+/** Checks what a database is, creates it if it has no schema, and ends the transaction. */
+async function initialize(
+  db: Database,
+  format: DatabaseFormat,
+  options?: OpenDatabaseOptions,
+): Promise<Database> {
+  try {
+    const number = (sql: string) => db.prepare(sql).pluck().get() as number;
+    const applicationId = number("PRAGMA application_id");
+    const version = number("PRAGMA user_version");
+    const isNew =
+      number("SELECT count(*) FROM sqlite_schema") === 0 &&
+      [0, format.applicationId].includes(applicationId) &&
+      [0, format.version].includes(version);
+    const { name: path } = db;
+    if (isNew) {
       db.exec(format.schema);
       db.pragma(`application_id = ${format.applicationId}`);
       db.pragma(`user_version = ${format.version}`);
+      await options?.fill?.(db);
     } else if (applicationId !== format.applicationId) {
       throw new CastoreError(
         "invalid_argument",
@@ -74,7 +117,12 @@ function initialize(db: Database, path: string, format: DatabaseFormat): void {
         `Cannot use database "${path}": expected schema version ${format.version}, found ${version}`,
       );
     }
-  }).immediate();
+    db.exec("COMMIT");
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
 }
 
 /**
@@ -134,14 +182,4 @@ export function sqliteError(error: unknown, action: string): unknown {
   if (!(error instanceof Sqlite.SqliteError)) return error;
   const code = CODES.find(([prefix]) => error.code.startsWith(prefix))?.[1] ?? "internal";
   return new CastoreError(code, `${action}: ${error.message} (${error.code})`, { cause: error });
-}
-
-/** Makes entries that were created in a folder durable. */
-export function syncFolder(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
 }

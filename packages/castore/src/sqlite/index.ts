@@ -1,2 +1,8 @@
-export { type Database, type DatabaseFormat, openDatabase } from "./database.ts";
+export {
+  closeDatabase,
+  type Database,
+  type DatabaseFormat,
+  type OpenDatabaseOptions,
+  openDatabase,
+} from "./database.ts";
 export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";

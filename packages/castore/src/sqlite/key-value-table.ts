@@ -3,6 +3,7 @@ import type { Statement } from "better-sqlite3";
 import type { AbortOptions } from "../options.ts";
 import {
   beginWrite,
+  closeDatabase,
   type Database,
   openDatabase,
   rollback,
@@ -95,7 +96,7 @@ export class KeyValueTable implements AsyncDisposable {
       const reader = path === ":memory:" ? writer : await openDatabase(path, format, options);
       return new KeyValueTable(options, reader, writer);
     } catch (error) {
-      writer.close();
+      closeDatabase(writer);
       throw error;
     }
   }
@@ -125,8 +126,8 @@ export class KeyValueTable implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writing;
-    this.#reader.close();
-    this.#writer.close();
+    closeDatabase(this.#reader);
+    closeDatabase(this.#writer);
   }
 
   async #enqueue(

@@ -1,15 +1,17 @@
 import { join } from "node:path";
 import type { B3Digest } from "../../digest.ts";
-import type { AbortOptions } from "../../options.ts";
+import { CastoreError } from "../../errors.ts";
 import {
+  closeDatabase,
   type Database,
   type DatabaseFormat,
+  type OpenDatabaseOptions,
   openDatabase,
   sqliteError,
   waitForLocks,
 } from "../../sqlite/database.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import { type Codec, decodeChunkList } from "./format.ts";
+import { type Codec, decodeChunkList, MAX_CHUNK_BYTES } from "./format.ts";
 
 /** Where a chunk is, and how it is stored. Sizes and offsets in bytes. */
 export interface ChunkLocation {
@@ -66,17 +68,15 @@ export type ChunkState = "live" | "unused" | "absent";
 
 /** Looks up, in the SQLite database, where chunks are and what blobs are made of. */
 export class ChunkIndex implements Disposable {
-  readonly #path: string;
   readonly #db: Database;
   readonly #state;
   readonly #chunk;
   readonly #blob;
   readonly #hasBlob;
 
-  private constructor(path: string, db: Database) {
-    this.#path = path;
+  /** @param db a connection to an index */
+  constructor(db: Database) {
     this.#db = db;
-    waitForLocks(db);
     this.#state = db
       .prepare<[Uint8Array], 0 | 1>("SELECT live FROM chunks WHERE digest = ?")
       .pluck();
@@ -96,9 +96,10 @@ export class ChunkIndex implements Disposable {
    *
    * @throws CastoreError as `openDatabase`
    */
-  static async open(folder: string, options?: AbortOptions): Promise<ChunkIndex> {
-    const path = indexPath(folder);
-    return new ChunkIndex(path, await openDatabase(path, INDEX_FORMAT, options));
+  static async open(folder: string, options?: OpenDatabaseOptions): Promise<ChunkIndex> {
+    const db = await openDatabase(indexPath(folder), INDEX_FORMAT, options);
+    waitForLocks(db);
+    return new ChunkIndex(db);
   }
 
   stateOf(digest: B3Digest): ChunkState {
@@ -107,11 +108,22 @@ export class ChunkIndex implements Disposable {
     return live === 1 ? "live" : "unused";
   }
 
-  /** Where a chunk is that some blob uses; `undefined` if there is none of that digest. */
+  /**
+   * Where a chunk is that some blob uses; `undefined` if there is none of that digest.
+   *
+   * @throws CastoreError `data_loss` if the index is damaged
+   */
   findChunk(digest: B3Digest): ChunkLocation | undefined {
     const row = this.#try(() => this.#chunk.get(digest.bytes));
     if (row === undefined) return undefined;
     const [pack, offset, storedSize, size, codec] = row;
+    const isPossible = row.every((number) => Number.isSafeInteger(number) && number >= 0);
+    if (!isPossible || storedSize > MAX_CHUNK_BYTES || size > MAX_CHUNK_BYTES) {
+      throw new CastoreError(
+        "data_loss",
+        `Cannot use database "${this.#db.name}": the row of chunk ${digest} is damaged`,
+      );
+    }
     return { pack, offset, storedSize, size, codec };
   }
 
@@ -127,14 +139,14 @@ export class ChunkIndex implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#db.close();
+    closeDatabase(this.#db);
   }
 
   #try<T>(query: () => T): T {
     try {
       return query();
     } catch (error) {
-      throw sqliteError(error, `Cannot read from database "${this.#path}"`);
+      throw sqliteError(error, `Cannot read from database "${this.#db.name}"`);
     }
   }
 }

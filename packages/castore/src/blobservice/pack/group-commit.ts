@@ -6,11 +6,10 @@ import { CastoreError } from "../../errors.ts";
 import { errorOf } from "../../worker/failure.ts";
 import { openPool } from "../../worker/pool.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import type { ChunkLocation } from "./chunk-index.ts";
 import type * as thread from "./commit-thread.ts";
 import type { Records } from "./compress-records.ts";
 import { blobRecord } from "./format.ts";
-import type { CommitGroup } from "./pack-writer.ts";
+import type { CommitGroup, Lost } from "./pack-writer.ts";
 
 /** Chunks that wait to be stored. */
 export interface ChunksJob {
@@ -29,10 +28,9 @@ export interface BlobJob {
   readonly reject: (error: unknown) => void;
 }
 
-/** A chunk that waits to be forgotten. */
+/** Something that waits to be forgotten. */
 interface LostJob {
-  readonly digest: B3Digest;
-  readonly location: ChunkLocation | undefined;
+  readonly lost: Lost;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -85,10 +83,10 @@ export class GroupCommit implements AsyncDisposable {
     if (this.#timer === undefined) this.flush(); // else they go with the chunks
   }
 
-  /** Forgets a chunk that cannot be read any more, and resolves when that is durable. */
-  forgetChunk(digest: B3Digest, location: ChunkLocation | undefined): Promise<void> {
+  /** Forgets what cannot be read any more, and resolves when that is durable. */
+  forget(lost: Lost): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#lost.push({ digest, location, resolve, reject });
+      this.#lost.push({ lost, resolve, reject });
       this.flush();
     });
   }
@@ -121,10 +119,7 @@ export class GroupCommit implements AsyncDisposable {
     const group: CommitGroup = {
       chunks: chunks.map(({ records }) => records),
       blobs: blobRecords(blobs),
-      lost: lost.map(({ digest, location }) => ({
-        digest: copyBytes(digest.bytes),
-        location,
-      })),
+      lost: lost.map(({ lost }) => lost),
     };
     try {
       const { failure, incomplete } = await this.#send(group);

@@ -1,6 +1,8 @@
 import type { B3Digest } from "../../digest.ts";
+import { CastoreError } from "../../errors.ts";
 import {
   beginWrite,
+  closeDatabase,
   type Database,
   openDatabase,
   rollback,
@@ -19,12 +21,11 @@ export interface OpenPack {
 
 /** Changes what `ChunkIndex` reads. */
 export class IndexWriter implements Disposable {
-  readonly #path: string;
   readonly #db: Database;
   readonly #statements;
 
-  private constructor(path: string, db: Database) {
-    this.#path = path;
+  /** @param db a connection to an index */
+  constructor(db: Database) {
     this.#db = db;
     this.#statements = {
       isKnown: db.prepare<[Uint8Array], 1>("SELECT 1 FROM chunks WHERE digest = ?").pluck(),
@@ -49,16 +50,26 @@ export class IndexWriter implements Disposable {
         `DELETE FROM chunks WHERE digest = ? AND pack = ? AND "offset" = ?`,
       ),
       removeUsers: db.prepare<[Uint8Array]>("DELETE FROM blobs WHERE instr(chunks, ?) > 0"),
+      removeBlob: db.prepare<[Uint8Array, Uint8Array]>(
+        "DELETE FROM blobs WHERE digest = ? AND chunks = ?",
+      ),
     };
   }
 
   /**
-   * Opens an index, or creates it.
+   * Opens an index that is there.
    *
-   * @throws CastoreError as `openDatabase`
+   * @throws CastoreError as `openDatabase`; `unavailable` if there is none
    */
   static async open(path: string): Promise<IndexWriter> {
-    return new IndexWriter(path, await openDatabase(path, INDEX_FORMAT));
+    const fill = async () => {
+      // A new one would not know what is stored already, and nobody would make it anew from the packs.
+      throw new CastoreError(
+        "unavailable",
+        `Cannot write to index "${path}": it was removed while the store is open, open the store again`,
+      );
+    };
+    return new IndexWriter(await openDatabase(path, INDEX_FORMAT, { fill }));
   }
 
   /**
@@ -75,7 +86,7 @@ export class IndexWriter implements Disposable {
     } catch (error) {
       if (this.#db.inTransaction) undo();
       rollback(this.#db);
-      throw sqliteError(error, `Cannot write to database "${this.#path}"`);
+      throw sqliteError(error, `Cannot write to database "${this.#db.name}"`);
     }
   }
 
@@ -130,7 +141,12 @@ export class IndexWriter implements Disposable {
     if (!this.isKnown(digest)) this.#statements.removeUsers.run(digest.bytes);
   }
 
+  /** Forgets a blob, unless it has another list of chunks by now. */
+  forgetBlob(digest: B3Digest, list: Uint8Array): void {
+    this.#statements.removeBlob.run(digest.bytes, list);
+  }
+
   [Symbol.dispose](): void {
-    this.#db.close();
+    closeDatabase(this.#db);
   }
 }

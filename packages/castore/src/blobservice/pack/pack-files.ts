@@ -5,12 +5,13 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  rmSync,
   truncateSync,
   writeSync,
   writevSync,
 } from "node:fs";
 import { join } from "node:path";
-import { syncFolder } from "../../sqlite/database.ts";
+import { syncFolder } from "../../sync-folder.ts";
 import { systemError } from "../../system-error.ts";
 
 /** How many buffers are given to the system at once. */
@@ -47,39 +48,54 @@ export function makePackFolder(folder: string): void {
   }
 }
 
+/** What is written to one pack in one commit. */
+export interface PackWrite {
+  readonly pack: number;
+  /** Whether the pack is begun with it. */
+  readonly isNew: boolean;
+  /** Where the first part goes. */
+  readonly from: number;
+  /** Parts, one after the other. */
+  readonly parts: readonly Uint8Array[];
+}
+
 /**
- * Writes parts one after the other into a pack, from `offset` on, and makes them durable.
+ * Writes to a pack and makes it durable. When that fails, nothing of it stays.
  *
- * @throws CastoreError `resource_exhausted` if there is no room, `unavailable` and the like
+ * @throws CastoreError `resource_exhausted` if there is no room, `invalid_argument` if a pack that is new is there
+ *   already, `unavailable` and the like
  */
-export function writePack(
-  folder: string,
-  pack: number,
-  offset: number,
-  parts: readonly Uint8Array[],
-): void {
+export function writePack(folder: string, write: PackWrite): void {
+  const { pack, isNew, from, parts } = write;
   const path = packPath(folder, pack);
   try {
-    const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT, 0o644);
+    // Whatever is there was stored by somebody, even if the index does not know of it.
+    const exclusive = isNew ? constants.O_EXCL : 0;
+    const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | exclusive, 0o644);
     try {
-      let position = offset;
+      let position = from;
       for (let i = 0; i < parts.length; i += MAX_BUFFERS) {
         position += writeAll(fd, parts.slice(i, i + MAX_BUFFERS), position);
       }
       fdatasyncSync(fd);
+    } catch (error) {
+      takeBack(folder, write);
+      throw error;
     } finally {
       closeSync(fd);
     }
-    if (offset === 0) syncFolder(packFolder(folder)); // it is new
+    if (isNew) syncFolder(packFolder(folder));
   } catch (error) {
     throw systemError(error, `Cannot write pack "${path}"`);
   }
 }
 
-/** Cuts a pack off at a length, if that can be done. */
-export function truncatePack(folder: string, pack: number, length: number): void {
+/** Takes back what was written to a pack, if that can be done: it is of no account, but it takes room. */
+export function takeBack(folder: string, { pack, isNew, from }: PackWrite): void {
+  const path = packPath(folder, pack);
   try {
-    truncateSync(packPath(folder, pack), length);
+    if (isNew) rmSync(path);
+    else truncateSync(path, from);
   } catch {
     // It would only have saved room.
   }

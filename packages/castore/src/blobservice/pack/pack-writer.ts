@@ -5,7 +5,14 @@ import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import type { Records } from "./compress-records.ts";
 import { decodeChunkList, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
-import { makePackFolder, truncatePack, writePack } from "./pack-files.ts";
+import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
+
+/** What cannot be read any more. */
+export type Lost =
+  /** A chunk, and where it should have been; that is `undefined` if it is not in the index. */
+  | { readonly chunk: Uint8Array; readonly location: ChunkLocation | undefined }
+  /** A blob, and the list of chunks that is wrong, as `encodeChunkList` gives it. */
+  | { readonly blob: Uint8Array; readonly list: Uint8Array };
 
 /** What is committed together. */
 export interface CommitGroup {
@@ -16,8 +23,8 @@ export interface CommitGroup {
    * this group.
    */
   readonly blobs: Records;
-  /** Chunks that could not be read, and where they should have been. */
-  readonly lost: readonly { digest: Uint8Array; location: ChunkLocation | undefined }[];
+  /** What is to be forgotten. */
+  readonly lost: readonly Lost[];
 }
 
 /** A blob that was not committed. */
@@ -71,21 +78,18 @@ export class PackWriter implements Disposable {
    */
   async commit({ chunks, blobs, lost }: CommitGroup): Promise<readonly IncompleteBlob[]> {
     const incomplete: IncompleteBlob[] = [];
-    const begun: PackWrite[] = [];
-    // What is behind the committed length is of no account, but it takes room, which may be what lacks.
+    const written: PackWrite[] = [];
     const undo = () => {
-      for (const { pack, from } of begun) truncatePack(this.#folder, pack, from);
+      for (const write of written) takeBack(this.#folder, write);
     };
     await this.#index.change(() => {
-      for (const { digest, location } of lost) {
-        this.#index.forgetChunk(B3Digest.fromBytes(digest), location);
-      }
+      for (const what of lost) this.#forget(what);
       const fresh = this.#freshChunks(chunks);
       const complete = this.#completeBlobs(blobs, fresh, incomplete);
       const used = new Set<string>();
       for (const { chunks } of complete) for (const { digest } of chunks) used.add(digest.hex);
 
-      const layout = new PackLayout(this.#index.openPack(), this.#maxPackSize);
+      const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
       const located = [...fresh].map(([hex, { header, bytes }]) => {
         const { pack, offset } = layout.add(bytes);
         const { digest, storedSize, size, codec } = header;
@@ -96,8 +100,8 @@ export class PackWriter implements Disposable {
         if (chunks.length > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
       }
       for (const write of layout.writes) {
-        begun.push(write);
-        writePack(this.#folder, write.pack, write.from, write.parts);
+        writePack(this.#folder, write);
+        written.push(write);
       }
       for (const { digest, location, live } of located) {
         this.#index.addChunk(digest, location, live);
@@ -115,6 +119,11 @@ export class PackWriter implements Disposable {
 
   [Symbol.dispose](): void {
     this.#index[Symbol.dispose]();
+  }
+
+  #forget(lost: Lost): void {
+    if ("blob" in lost) this.#index.forgetBlob(B3Digest.fromBytes(lost.blob), lost.list);
+    else this.#index.forgetChunk(B3Digest.fromBytes(lost.chunk), lost.location);
   }
 
   /** The chunks that are not stored yet, by digest in hexadecimal. */
@@ -158,22 +167,21 @@ function* eachRecord({ bytes, length }: Records): Generator<PlacedRecord> {
   }
 }
 
-/** What is written to one pack in one commit. */
-interface PackWrite {
-  readonly pack: number;
-  /** Where the first part goes. */
-  readonly from: number;
+/** What is to be written to one pack, and how long it is then. */
+interface PlannedWrite extends PackWrite {
   size: number;
   readonly parts: Uint8Array[];
 }
 
-/** Finds a place for records behind what is committed. */
+/** Finds a place for records behind what is committed. To be used while nobody else writes to the store. */
 class PackLayout {
-  readonly writes: PackWrite[] = [];
-  readonly #maxPackSize: number;
+  readonly writes: PlannedWrite[] = [];
+  readonly #folder: string;
   readonly #open: OpenPack | undefined;
+  readonly #maxPackSize: number;
 
-  constructor(open: OpenPack | undefined, maxPackSize: number) {
+  constructor(folder: string, open: OpenPack | undefined, maxPackSize: number) {
+    this.#folder = folder;
     this.#open = open;
     this.#maxPackSize = maxPackSize;
   }
@@ -182,9 +190,11 @@ class PackLayout {
     let write = this.writes.at(-1);
     const open = write ?? this.#open;
     if (open === undefined || (open.size > 0 && open.size + record.length > this.#maxPackSize)) {
-      write = this.#begin((open?.pack ?? 0) + 1, 0);
+      // Packs that the index does not know may be there, as it may have been lost, or a process killed.
+      const last = Math.max(open?.pack ?? 0, listPacks(this.#folder).at(-1) ?? 0);
+      write = this.#begin({ pack: last + 1, size: 0 }, true);
     } else {
-      write ??= this.#begin(open.pack, open.size);
+      write ??= this.#begin(open, false);
     }
     const offset = write.size;
     append(write.parts, record);
@@ -192,8 +202,8 @@ class PackLayout {
     return { pack: write.pack, offset };
   }
 
-  #begin(pack: number, from: number): PackWrite {
-    const write: PackWrite = { pack, from, size: from, parts: [] };
+  #begin({ pack, size }: OpenPack, isNew: boolean): PlannedWrite {
+    const write: PlannedWrite = { pack, isNew, from: size, size, parts: [] };
     this.writes.push(write);
     return write;
   }

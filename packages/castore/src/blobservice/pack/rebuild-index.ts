@@ -1,40 +1,31 @@
-import { randomUUID } from "node:crypto";
-import { existsSync } from "node:fs";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { type FileHandle, open } from "node:fs/promises";
+import { copyBytes, freeBuffer } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
+import { CastoreError } from "../../errors.ts";
 import type { AbortOptions } from "../../options.ts";
-import {
-  beginWrite,
-  type DatabaseFormat,
-  openDatabase,
-  syncFolder,
-} from "../../sqlite/database.ts";
-import { indexPath } from "./chunk-index.ts";
+import type { Database } from "../../sqlite/database.ts";
+import type { ChunkMeta } from "../blob-service.ts";
+import { verifyBlob } from "../verify-blob.ts";
+import { ChunkIndex } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
 import {
   decodeChunkList,
   HEADER_LENGTH,
   isHeader,
   MAGIC,
+  MAX_CHUNK_BYTES,
   type RecordHeader,
   readHeader,
 } from "./format.ts";
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
+import { readLocated, type WantedChunk } from "./pack-reader.ts";
 
-/** How much of a pack is read at a time, and how much is committed together, in bytes. */
+/** How much of a pack is read at a time, in bytes. */
 const WINDOW_BYTES = 8 * 1024 * 1024;
 
-/** Chunks are never longer: twice the largest average that is offered. */
-const MAX_CHUNK_BYTES = 8 * 1024 * 1024;
-
-/** "TvxR": what processes that would make the same index wait for. */
-const LOCK: DatabaseFormat = {
-  applicationId: 0x54767852,
-  version: 1,
-  schema: "CREATE TABLE lock (id INTEGER PRIMARY KEY)",
-};
+/** How much of a blob is hashed at a time, in bytes, unless one chunk is longer. */
+const HASH_BYTES = 4 * 1024 * 1024;
 
 /** A record, and where it stands in its pack. */
 interface FoundRecord {
@@ -44,95 +35,96 @@ interface FoundRecord {
 }
 
 /**
- * Makes the index anew from the packs of a store whose index is gone; does nothing if it is there, or there are no
- * packs. Every chunk is verified; what is damaged is left out, and so are blobs that need it. Chunks of blobs that
- * were never finished can be read afterwards.
+ * Fills an index that has no records from the packs of the store, if there are any: it is lost then. Every chunk is
+ * verified, and every blob: what is damaged is left out, and so are blobs that need it. Chunks of blobs that were
+ * never finished can be read afterwards.
  *
+ * @param db a connection to the index, in the transaction that creates it
  * @param onLoss is told what is done, and what is left out
- * @throws CastoreError `unavailable` while another process does the same for longer than 30 seconds
  */
-export async function rebuildLostIndex(
+export async function rebuildIndex(
+  db: Database,
   folder: string,
   onLoss: (message: string) => void,
   options?: AbortOptions,
 ): Promise<void> {
-  const path = indexPath(folder);
-  if (existsSync(path) || listPacks(folder).length === 0) return;
-  const lockPath = join(folder, "rebuild.sqlite");
-  const lock = await openDatabase(lockPath, LOCK, options);
-  try {
-    await beginWrite(lock, options);
-    if (existsSync(path)) return; // another process was first
-    onLoss(`The index of "${folder}" is gone: a new one is made from the packs`);
-    // The log of the index that is gone must not be taken for that of the new one.
-    for (const suffix of ["-wal", "-shm"]) await rm(path + suffix, { force: true });
-    const temporary = join(folder, `${randomUUID()}.sqlite`);
-    try {
-      await indexPacks(folder, temporary, onLoss, options);
-      await rename(temporary, path);
-      syncFolder(folder);
-    } finally {
-      await rm(temporary, { force: true });
-    }
-  } finally {
-    lock.close();
-    await rm(lockPath, { force: true });
-  }
-}
-
-async function indexPacks(
-  folder: string,
-  indexFile: string,
-  onLoss: (message: string) => void,
-  options?: AbortOptions,
-): Promise<void> {
-  using index = await IndexWriter.open(indexFile);
-  for (const pack of listPacks(folder)) {
+  const packs = listPacks(folder);
+  if (packs.length === 0) return;
+  onLoss(`The index of "${folder}" is gone: a new one is made from the packs`);
+  const [known, index] = [new ChunkIndex(db), new IndexWriter(db)];
+  for (const pack of packs) {
     const path = packPath(folder, pack);
     await using file = await open(path);
-    let batch: FoundRecord[] = [];
-    let bytes = 0;
-    let end = 0;
-    const commit = async () => {
-      const records = batch;
-      [batch, bytes] = [[], 0];
-      const size = end;
-      await index.change(
-        () => {
-          for (const record of records) addRecord(index, pack, record, (what) => onLoss(what));
-          index.setPack({ pack, size });
-        },
-        () => undefined,
-      );
-    };
+    let size = 0;
     for await (const record of recordsOf(file, (at) => onLoss(`"${path}" is damaged at ${at}`))) {
       options?.signal?.throwIfAborted();
-      batch.push(record);
-      bytes += record.payload.length;
-      end = record.at + HEADER_LENGTH + record.payload.length;
-      if (bytes >= WINDOW_BYTES) await commit();
+      const { at, header, payload } = record;
+      const { digest, codec, storedSize } = header;
+      const offset = at + HEADER_LENGTH;
+      size = offset + storedSize;
+      if (header.kind === "chunk") {
+        const location = { pack, offset, storedSize, size: header.size, codec };
+        if (!index.isKnown(digest)) index.addChunk(digest, location, true);
+      } else if (!index.hasBlob(digest)) {
+        const chunks = decodeChunkList(copyBytes(payload)); // the window moves on
+        const fault = await faultOf(digest, chunks, contentsOf(chunks, folder, known, options));
+        if (fault === undefined) index.addBlob(digest, chunks);
+        else onLoss(`Blob ${digest} is left out: ${fault}`);
+      }
     }
-    await commit();
+    index.setPack({ pack, size });
   }
 }
 
-function addRecord(
-  index: IndexWriter,
-  pack: number,
-  { at, header, payload }: FoundRecord,
-  onLoss: (message: string) => void,
-): void {
-  const { digest, codec, storedSize, size } = header;
-  if (header.kind === "chunk") {
-    if (index.isKnown(digest)) return;
-    const offset = at + HEADER_LENGTH;
-    index.addChunk(digest, { pack, offset, storedSize, size, codec }, true);
-    return;
+/** What is wrong with a blob; `undefined` if nothing is. */
+async function faultOf(
+  digest: B3Digest,
+  chunks: readonly ChunkMeta[],
+  contents: AsyncIterable<Uint8Array>,
+): Promise<string | undefined> {
+  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
+  const fail = (found: B3Digest) => dataLoss(`its chunks make up ${found}`);
+  try {
+    for await (const data of verifyBlob(contents, { digest, size, fail })) freeBuffer(data);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof CastoreError) || error.code !== "data_loss") throw error;
+    return error.message;
   }
-  const chunks = decodeChunkList(payload);
-  const missing = chunks.find(({ digest }) => !index.isKnown(digest));
-  if (missing === undefined) index.addBlob(digest, chunks);
-  else onLoss(`Blob ${digest} is left out: chunk ${missing.digest} is lost`);
+}
+
+/**
+ * The contents of chunks, one after the other.
+ *
+ * @throws CastoreError `data_loss`, from iterating, for one that is not there, or of another length than listed
+ */
+async function* contentsOf(
+  chunks: readonly ChunkMeta[],
+  folder: string,
+  index: ChunkIndex,
+  options?: AbortOptions,
+): AsyncGenerator<Uint8Array> {
+  for (let next = 0; next < chunks.length; ) {
+    options?.signal?.throwIfAborted();
+    const batch: WantedChunk[] = [];
+    for (let bytes = 0; bytes < HASH_BYTES && next < chunks.length; next++) {
+      const { digest, size } = chunks[next]!;
+      const location = index.findChunk(digest);
+      if (location === undefined) throw dataLoss(`chunk ${digest} is lost`);
+      if (location.size !== size) {
+        throw dataLoss(`chunk ${digest} has ${location.size} bytes, listed are ${size}`);
+      }
+      batch.push({ digest, location });
+      bytes += size;
+    }
+    const { bytes, damaged } = await readLocated(folder, batch);
+    for (const [i, what] of damaged) throw dataLoss(`chunk ${batch[i]!.digest} is ${what}`);
+    yield bytes;
+  }
+}
+
+function dataLoss(message: string): CastoreError {
+  return new CastoreError("data_loss", message);
 }
 
 /** The records of a pack that are whole. What is between them is told. */

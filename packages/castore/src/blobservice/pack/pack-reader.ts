@@ -1,0 +1,168 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { concatBytes, copyBytes, freeBuffer } from "../../bytes.ts";
+import type { B3Digest } from "../../digest.ts";
+import { CastoreError } from "../../errors.ts";
+import type { AbortOptions } from "../../options.ts";
+import { errorOf } from "../../worker/failure.ts";
+import { runTask } from "../../worker/pool.ts";
+import type { ChunkMeta, ReadOptions } from "../blob-service.ts";
+import { readChunked } from "../chunked-reader.ts";
+import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
+import { encodeChunkList } from "./format.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import { packPath } from "./pack-files.ts";
+import type { Lost } from "./pack-writer.ts";
+
+/** Of how many blobs it is remembered that their lists were checked. */
+const MAX_CHECKED = 4096;
+
+/** After how many chunks of a list other events get their turn. */
+const CHECKS_PER_TURN = 1000;
+
+/** A chunk that is to be read. */
+export interface WantedChunk {
+  readonly digest: B3Digest;
+  readonly location: ChunkLocation;
+}
+
+/** Chunks that were read together. */
+export interface ReadBatch {
+  /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
+  readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
+  /** What they stand in. */
+  readonly bytes?: Uint8Array;
+}
+
+/** Reads chunks and lists of them, and forgets what is damaged, so that putting it again heals. */
+export class PackReader {
+  readonly #folder: string;
+  readonly #index: ChunkIndex;
+  readonly #commits: GroupCommit;
+  readonly #onCorrupt: (message: string) => void;
+  /** Blobs whose chunks have the lengths that are listed, by digest in hexadecimal. */
+  readonly #checked = new Set<string>();
+
+  /**
+   * @param options.folder the folder of the store
+   * @param options.commits forgets what is damaged
+   * @param options.onCorrupt is told of it
+   */
+  constructor(options: {
+    folder: string;
+    index: ChunkIndex;
+    commits: GroupCommit;
+    onCorrupt: (message: string) => void;
+  }) {
+    this.#folder = options.folder;
+    this.#index = options.index;
+    this.#commits = options.commits;
+    this.#onCorrupt = options.onCorrupt;
+  }
+
+  /**
+   * The chunks of a blob that has two or more; `undefined` if there is none of that digest.
+   *
+   * @throws CastoreError `data_loss` if one is absent or has another length than listed
+   */
+  async chunksOf(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    const chunks = this.#index.findBlob(digest);
+    if (chunks === undefined || this.#checked.has(digest.hex)) return chunks;
+    for (const [i, chunk] of chunks.entries()) {
+      const location = this.#index.findChunk(chunk.digest);
+      if (location?.size !== chunk.size) {
+        throw await this.#loseBlob(digest, chunks, chunk, location);
+      }
+      if (i % CHECKS_PER_TURN === CHECKS_PER_TURN - 1) await yieldToEvents();
+      options?.signal?.throwIfAborted();
+    }
+    if (this.#checked.size === MAX_CHECKED) this.#checked.clear();
+    this.#checked.add(digest.hex);
+    return chunks;
+  }
+
+  /** Reads a blob, or a chunk of a blob, as `BlobService.read` says. */
+  async read(
+    digest: B3Digest,
+    options?: ReadOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    // Where a part begins depends on the lengths of all chunks before it, which are not read.
+    const isPart = (options?.offset ?? 0) > 0;
+    const whole = this.#index.findChunk(digest);
+    const chunks = whole
+      ? [{ digest, size: whole.size }]
+      : await (isPart ? this.chunksOf(digest, options) : this.#index.findBlob(digest));
+    if (chunks === undefined) return undefined;
+    const fetch = async (chunk: ChunkMeta) => {
+      const location = this.#index.findChunk(chunk.digest);
+      if (location?.size !== chunk.size) {
+        throw await this.#loseBlob(digest, chunks, chunk, location);
+      }
+      const [contents] = (await this.readChunks([{ digest: chunk.digest, location }])).contents;
+      if (contents instanceof CastoreError) throw contents;
+      return contents!;
+    };
+    return readChunked(chunks, fetch, { ...options, release: freeBuffer });
+  }
+
+  /** Reads chunks together. */
+  async readChunks(chunks: readonly WantedChunk[]): Promise<ReadBatch> {
+    const { bytes, damaged } = await readLocated(this.#folder, chunks);
+    const errors = new Map<number, CastoreError>();
+    for (const [i, what] of damaged) {
+      const { digest, location } = chunks[i]!;
+      const where = `"${packPath(this.#folder, location.pack)}" at ${location.offset}`;
+      errors.set(i, await this.#loseChunk(digest, `${where} is ${what}`, location));
+    }
+    let at = 0;
+    const contents = chunks.map(({ location }, i) => {
+      const data = bytes.subarray(at, at + location.size);
+      at += location.size;
+      return errors.get(i) ?? data;
+    });
+    return { contents, bytes };
+  }
+
+  /** @param location where the chunk is that is not what the list of the blob says, if it is anywhere */
+  #loseBlob(
+    digest: B3Digest,
+    chunks: readonly ChunkMeta[],
+    chunk: ChunkMeta,
+    location: ChunkLocation | undefined,
+  ): Promise<CastoreError> {
+    if (location === undefined) return this.#loseChunk(chunk.digest, "it is not in the index");
+    const lost = { blob: copyBytes(digest.bytes), list: encodeChunkList(chunks) };
+    const reason = `chunk ${chunk.digest} has ${location.size} bytes, listed are ${chunk.size}`;
+    return this.#lose(lost, `blob ${digest}`, reason);
+  }
+
+  #loseChunk(digest: B3Digest, reason: string, location?: ChunkLocation): Promise<CastoreError> {
+    return this.#lose({ chunk: copyBytes(digest.bytes), location }, `chunk ${digest}`, reason);
+  }
+
+  /** Forgets what cannot be read any more, and tells of it. */
+  async #lose(lost: Lost, what: string, reason: string): Promise<CastoreError> {
+    const message = `Cannot read ${what}: ${reason}`;
+    this.#onCorrupt(message);
+    await this.#commits
+      .forget(lost)
+      .catch((error: Error) => this.#onCorrupt(`Cannot forget ${what}: ${error.message}`));
+    return new CastoreError("data_loss", message);
+  }
+}
+
+/** Has a thread read and verify chunks: their contents, one after the other, and what is wrong with which. */
+export async function readLocated(
+  folder: string,
+  chunks: readonly WantedChunk[],
+): Promise<{ bytes: Uint8Array; damaged: ReadonlyMap<number, "missing" | "damaged"> }> {
+  const locations = chunks.map(({ location }) => location);
+  const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
+  const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
+  const task = { locations, digests, paths };
+  const { contents: bytes, damaged, failure } = await runTask("readChunks", task);
+  if (failure !== undefined) throw errorOf(failure);
+  return { bytes, damaged };
+}
