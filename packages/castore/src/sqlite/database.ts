@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
@@ -117,7 +117,7 @@ async function initialize(
         `Cannot use database "${path}": expected schema version ${format.version}, found ${version}`,
       );
     }
-    db.exec("COMMIT");
+    commit(db);
     return db;
   } catch (error) {
     db.close();
@@ -141,6 +141,26 @@ export function waitForLocks(db: Database): void {
  */
 export async function beginWrite(db: Database, options?: AbortOptions): Promise<void> {
   await retryWhileBusy(() => db.exec("BEGIN IMMEDIATE"), options);
+}
+
+/**
+ * Ends a write transaction: its changes are durable when it returns.
+ *
+ * Now and then SQLite moves the log into the database after that, and begins it anew with the next commit, whenever
+ * that is. If it were damaged until then, its beginning would hide what has been moved, of which parts may be much
+ * older. So it is begun anew at once.
+ */
+export function commit(db: Database): void {
+  db.exec("COMMIT");
+  if (db.memory) return;
+  try {
+    if (statSync(db.name).mtimeMs < statSync(`${db.name}-wal`).mtimeMs) return;
+    db.exec("BEGIN IMMEDIATE");
+    db.pragma(`user_version = ${db.pragma("user_version", { simple: true })}`); // as good as any other page
+    db.exec("COMMIT");
+  } catch {
+    rollback(db); // whoever is next begins it anew
+  }
 }
 
 /** Ends a write transaction without effect. For error paths: never throws. */

@@ -4,6 +4,7 @@ import type { AbortOptions } from "../options.ts";
 import {
   beginWrite,
   closeDatabase,
+  commit,
   type Database,
   openDatabase,
   rollback,
@@ -181,7 +182,7 @@ export class KeyValueTable implements AsyncDisposable {
           if (turn) await yieldToEvents();
         }
       }
-      this.#writer.exec("COMMIT");
+      commit(this.#writer);
     } catch (error) {
       rollback(this.#writer);
       return { error: sqliteError(error, `Cannot write to database "${this.#path}"`) };

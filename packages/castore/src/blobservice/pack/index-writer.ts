@@ -3,6 +3,7 @@ import { CastoreError } from "../../errors.ts";
 import {
   beginWrite,
   closeDatabase,
+  commit,
   type Database,
   openDatabase,
   rollback,
@@ -82,7 +83,7 @@ export class IndexWriter implements Disposable {
     try {
       await beginWrite(this.#db);
       body();
-      this.#db.exec("COMMIT");
+      commit(this.#db);
     } catch (error) {
       if (this.#db.inTransaction) undo();
       rollback(this.#db);
