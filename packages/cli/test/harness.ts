@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { pipeline, type Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
-import { openPathInfoService } from "@tvix/store";
+import { openPathInfoService, RenderingNarCalculationService } from "@tvix/store";
 import type { ServiceAddresses } from "../src/addresses.ts";
+import { openServices } from "../src/services.ts";
 
 const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 
@@ -103,6 +104,26 @@ export async function countPathInfos(folder: string): Promise<number> {
   let count = 0;
   for await (const _ of service.list()) count += 1;
   return count;
+}
+
+/**
+ * Reads everything that is registered with some services, and gives the store paths.
+ *
+ * @param options as {@link embeddedIn} or {@link throughDaemon} gave them
+ * @throws Error for contents that are not what is registered
+ */
+export async function readEverything(options: readonly string[]): Promise<string[]> {
+  await using services = await openServices(addressesOf(options));
+  const nars = new RenderingNarCalculationService(services);
+  const found: string[] = [];
+  for await (const { storePath, node, narSha256 } of services.pathInfoService.list()) {
+    const nar = await nars.calculateNar(node);
+    if (!Buffer.from(nar.narSha256).equals(narSha256)) {
+      throw new Error(`expected ${storePath} to be what is registered, found something else`);
+    }
+    found.push(storePath.toAbsolutePath());
+  }
+  return found;
 }
 
 /** The options that use a daemon for everything. */

@@ -3,10 +3,9 @@ import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
-import { RenderingNarCalculationService, StorePath } from "@tvix/store";
+import { StorePath } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { openServices } from "../src/services.ts";
-import { addressesOf, embeddedIn, temporaryFolder, tvixStore } from "./harness.ts";
+import { embeddedIn, readEverything, temporaryFolder, tvixStore } from "./harness.ts";
 import { canMount } from "./small-disk.ts";
 
 const title = `a power loss${canMount ? "" : " (missing: permission to mount a disk)"}`;
@@ -47,19 +46,6 @@ describe.skipIf(!canMount)(title, () => {
       return tree;
     }
 
-    /** Reads everything that is registered, and gives the store paths. */
-    async function readEverything(): Promise<string[]> {
-      await using services = await openServices(addressesOf(embeddedIn(join(disk, "store"))));
-      const nars = new RenderingNarCalculationService(services);
-      const found: string[] = [];
-      for await (const { storePath, node, narSha256 } of services.pathInfoService.list()) {
-        const nar = await nars.calculateNar(node);
-        expect(Buffer.from(nar.narSha256).equals(narSha256)).toBe(true);
-        found.push(storePath.toAbsolutePath());
-      }
-      return found;
-    }
-
     it("takes nothing of an import that was reported, and leaves nothing in pieces", async () => {
       const services = embeddedIn(join(disk, "store"));
       const reported: string[] = [];
@@ -73,7 +59,7 @@ describe.skipIf(!canMount)(title, () => {
         if (status === 0) reported.push(StorePath.parseAbsolute(stdout.trim()).toAbsolutePath());
         unmount();
         mount();
-        expect(await readEverything()).toEqual(expect.arrayContaining(reported));
+        expect(await readEverything(services)).toEqual(expect.arrayContaining(reported));
       }
       expect(reported.length).toBeGreaterThanOrEqual(2);
     });

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmdirSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmdirSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -7,6 +7,22 @@ import { join } from "node:path";
 export function mountSmallDisk(path: string, megabytes: number): void {
   const options = { stdio: "pipe" } as const;
   execFileSync("mount", ["-t", "tmpfs", "-o", `size=${megabytes}m`, "tmpfs", path], options);
+}
+
+/** Takes all room that a disk has left; gives the file that takes it. */
+export function fillDisk(path: string): string {
+  const file = join(path, "ballast");
+  const fd = openSync(file, "a");
+  // Of what does not fit, some file systems write nothing: the last bytes are taken in small pieces.
+  for (const length of [2 ** 20, 2 ** 14, 2 ** 9]) {
+    try {
+      for (const piece = Buffer.alloc(length, 1); ; ) writeSync(fd, piece);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+    }
+  }
+  closeSync(fd);
+  return file;
 }
 
 export function unmount(path: string): void {

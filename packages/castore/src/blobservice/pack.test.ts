@@ -396,5 +396,22 @@ describe.skipIf(!canMount)(
       }
       expect(readdirSync(join(store.path, "packs"))).toEqual(packs);
     });
+
+    it("is no hindrance to opening a store that was closed, and to reading", async () => {
+      const digest = await (async () => {
+        await using service = await store.open();
+        return await putBlob(service, noise(100_000));
+      })();
+      const ballast = fillDisk(store.path);
+      for (let i = 0; i < 3; i++) {
+        await using service = await store.open();
+        expect(equalBytes(await readBack(service, digest), noise(100_000))).toBe(true);
+        const storing = putBlob(service, noise(10_000, 2));
+        await expect(storing).rejects.toMatchObject({ code: "resource_exhausted" });
+      }
+      rmSync(ballast);
+      await using service = await store.open();
+      expect(await service.has(await putBlob(service, noise(10_000, 2)))).toBe(true);
+    });
   },
 );

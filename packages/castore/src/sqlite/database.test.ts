@@ -1,7 +1,9 @@
 import {
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
+  readdirSync,
   rmSync,
   statSync,
   truncateSync,
@@ -12,6 +14,7 @@ import { basename, dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cutOff, flipBits } from "../../test/damage.ts";
 import { noise } from "../../test/noise.ts";
+import { canMount, fillDisk, mountSmallDisk, unmount } from "../../test/small-disk.ts";
 import { CastoreError } from "../errors.ts";
 import {
   beginWrite,
@@ -254,3 +257,85 @@ describe("sqliteError", () => {
     },
   );
 });
+
+describe.skipIf(!canMount)(
+  `a full disk${canMount ? "" : " (missing: permission to mount one)"}`,
+  () => {
+    const disk = () => join(folder, "disk");
+    const count = (database: Database) =>
+      database.prepare("SELECT count(*) FROM things").pluck().get();
+
+    /** Makes a disk with a database that is closed. */
+    async function create(options?: { files: number }): Promise<void> {
+      mkdirSync(disk());
+      mountSmallDisk(disk(), 2, options);
+      path = join(disk(), "some.sqlite");
+      const database = await openDatabase(path, FORMAT);
+      database.exec("INSERT INTO things VALUES (1)");
+      closeDatabase(database);
+    }
+
+    /** Takes all files that a disk can have. */
+    function takeFiles(): void {
+      for (let i = 0; ; i++) {
+        try {
+          writeFileSync(join(disk(), `${i}`), "");
+        } catch (error) {
+          expect((error as NodeJS.ErrnoException).code).toBe("ENOSPC");
+          return;
+        }
+      }
+    }
+
+    afterEach(() => unmount(disk()));
+
+    it.each([
+      ["no room", undefined, () => fillDisk(disk())],
+      ["no room for a file", { files: 20 }, takeFiles],
+    ])("with %s lets a database be opened and read that was closed", async (_, options, fill) => {
+      await create(options);
+      for (let i = 0; i < 3; i++) {
+        fill(); // whatever was left when it was closed
+        const first = await openDatabase(path, FORMAT);
+        const second = await openDatabase(path, FORMAT);
+        expect([count(first), count(second)]).toEqual([1, 1]);
+        for (const database of [first, second]) closeDatabase(database);
+      }
+    });
+
+    it("is told by writers, who leave nothing", async () => {
+      await create();
+      fillDisk(disk());
+      const database = await openDatabase(path, FORMAT);
+      const large = thrownBy(() => database.exec("INSERT INTO things VALUES (zeroblob(1000000))"));
+      expect(sqliteError(large, "Cannot write")).toMatchObject({ code: "resource_exhausted" });
+      expect(count(database)).toBe(1);
+      closeDatabase(database);
+    });
+
+    it.each([
+      ["no room", undefined, () => fillDisk(disk())],
+      ["no room for a file", { files: 20 }, takeFiles],
+    ])(
+      "with %s is told where none was kept, and all is well once there is",
+      async (_, options, fill) => {
+        await create(options);
+        const others = readdirSync(disk()).filter((name) => name !== "some.sqlite");
+        for (const name of others) rmSync(join(disk(), name));
+        fill();
+        await expect(openDatabase(path, FORMAT)).rejects.toMatchObject({
+          code: "resource_exhausted",
+          message: expect.stringContaining(path),
+        });
+        for (const name of readdirSync(disk())) {
+          if (!name.startsWith("some.sqlite")) rmSync(join(disk(), name));
+        }
+        const database = await openDatabase(path, FORMAT);
+        expect(count(database)).toBe(1);
+        closeDatabase(database);
+        const kept = readdirSync(disk()).filter((name) => name.includes("reserve"));
+        expect(kept.map((name) => statSync(join(disk(), name)).size)).toEqual([2 ** 18, 2 ** 18]);
+      },
+    );
+  },
+);

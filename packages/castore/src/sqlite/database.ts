@@ -6,6 +6,7 @@ import { CastoreError, type ErrorCode } from "../errors.ts";
 import type { AbortOptions } from "../options.ts";
 import { syncFolder } from "../sync-folder.ts";
 import { systemError } from "../system-error.ts";
+import { keepRoom, openInReserve } from "./reserve.ts";
 
 /** A SQLite connection, synchronous. */
 export type Database = Sqlite.Database;
@@ -41,7 +42,7 @@ const IN_MEMORY = ":memory:";
 /**
  * Opens a database, or creates it together with the folders above it. A file that is empty, or has no schema, is
  * created anew. Commits are durable when they return (write-ahead log, synchronous FULL), and several processes may
- * use the same file. To be closed with {@link closeDatabase}.
+ * use the same file. It is opened on a full disk, too, and to be closed with {@link closeDatabase}.
  *
  * @param path a file, or `":memory:"` for a temporary one
  * @throws CastoreError `invalid_argument` for a file of another kind or a newer version, `data_loss`
@@ -55,8 +56,9 @@ export async function openDatabase(
   try {
     if (path === IN_MEMORY) return await initialize(await connect(path, options), format, options);
     mkdirSync(dirname(path), { recursive: true });
-    const connected = await connect(path, options);
+    const connected = await openInReserve(path, () => connect(path, options));
     const db = await initialize(connected, format, options);
+    keepRoom(path);
     return db;
   } catch (error) {
     const action = `Cannot open database "${path}"`;
@@ -66,7 +68,9 @@ export async function openDatabase(
 
 /** Closes a database. What was changed and not committed is undone. */
 export function closeDatabase(db: Database): void {
+  const { name, memory } = db;
   db.close();
+  if (!memory) keepRoom(name);
 }
 
 /** Connects to a database and begins a write transaction, with which all files are there that SQLite needs. */
@@ -189,6 +193,7 @@ const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
   ["SQLITE_BUSY", "unavailable"],
   ["SQLITE_LOCKED", "unavailable"],
   ["SQLITE_FULL", "resource_exhausted"],
+  ["SQLITE_IOERR_SHMSIZE", "resource_exhausted"], // no room for the index of the write-ahead log
   ["SQLITE_CORRUPT", "data_loss"],
   ["SQLITE_NOTADB", "data_loss"],
   ["SQLITE_CANTOPEN", "unavailable"],
