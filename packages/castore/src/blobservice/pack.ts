@@ -122,8 +122,12 @@ export class PackBlobService implements BlobService {
     const parts: Promise<ReadBatch>[] = [];
     let batch: WantedChunk[] = [];
     let bytes = 0;
+    const add = (part: Promise<ReadBatch>) => {
+      part.catch(() => undefined); // awaited below, unless the index fails before
+      parts.push(part);
+    };
     const readBatch = () => {
-      if (batch.length > 0) parts.push(this.#reader.readChunks(batch));
+      if (batch.length > 0) add(this.#reader.readChunks(batch));
       [batch, bytes] = [[], 0];
     };
     for (const { digest, size } of blobs) {
@@ -135,7 +139,7 @@ export class PackBlobService implements BlobService {
       } else {
         readBatch();
         const whole = location ? undefined : readWhole(this, { digest, size }, options);
-        parts.push(Promise.resolve(whole).then((contents) => ({ contents: [contents] })));
+        add(Promise.resolve(whole).then((contents) => ({ contents: [contents] })));
       }
     }
     readBatch();

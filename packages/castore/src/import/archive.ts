@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs";
-import { unlessAborted } from "../abort.ts";
+import { untilAborted } from "../abort.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { compressionOf, decompress, MAGIC_LENGTH } from "../decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
@@ -44,7 +44,7 @@ export async function importArchive(
 ): Promise<Node> {
   const { signal } = options;
   signal?.throwIfAborted();
-  const stream = abortable(typeof archive === "string" ? readArchive(archive) : archive, signal);
+  const stream = untilAborted(typeof archive === "string" ? readArchive(archive) : archive, signal);
   const entries = archiveEntries(uncompressed(stream, signal), services.blobService, options);
   return await ingestEntries(services.directoryService, entries, { signal });
 }
@@ -58,28 +58,6 @@ async function* readArchive(path: string): AsyncGenerator<Uint8Array> {
     yield* createReadStream(path, { highWaterMark: READ_SIZE });
   } catch (error) {
     throw noSuchFile(error, at) ?? fileError(error, at, "read");
-  }
-}
-
-/** The stream, for as long as it is not cancelled: what it waits for may never come. */
-async function* abortable(
-  stream: AsyncIterable<Uint8Array>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Uint8Array> {
-  const iterator = stream[Symbol.asyncIterator]();
-  let isWaiting = false;
-  try {
-    for (;;) {
-      isWaiting = true;
-      const { done, value } = await unlessAborted(iterator.next(), signal);
-      isWaiting = false;
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    const ended = iterator.return?.();
-    if (!isWaiting) await ended;
-    else ended?.catch(() => undefined); // it ends when something comes, and nobody listens
   }
 }
 
