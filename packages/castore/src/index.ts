@@ -133,7 +133,6 @@ export { openObjectStore } from "./object-store/open.ts";
 export type { AbortOptions } from "./options.ts";
 export { type PathComponent, pathComponent } from "./path.ts";
 export { SharedFlight } from "./shared-flight.ts";
-export { SingleFlight } from "./single-flight.ts";
 export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";
 export { type Measure, StoreCall, StoreCalls } from "./tracing/store-calls.ts";
 export { instantiateWasm } from "./wasm.ts";

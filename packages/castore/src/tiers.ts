@@ -1,5 +1,6 @@
-import type { B3Digest } from "./digest.ts";
+import { CastoreError } from "./errors.ts";
 import type { AbortOptions } from "./options.ts";
+import { Patience, settledWithin } from "./patience.ts";
 
 /**
  * Where what is put into a service with two halves goes. What is read always comes from the near half, or
@@ -24,111 +25,156 @@ export interface TierOptions<T> {
   mode?: TierMode | undefined;
   /** Is told of failures of the near half, which fail nobody's call. Default: a process warning. */
   onWarning?: ((message: string) => void) | undefined;
+  /**
+   * How long the near half may take, in milliseconds, to answer, or to give the next piece of what is read. One that
+   * takes longer is left alone for as long again, and all is read from the far half. Default: 5,000.
+   */
+  nearReadTimeoutMs?: number | undefined;
+  /**
+   * How long the near half may take, in milliseconds, for one step of storing, such as the end of a blob. What takes
+   * longer is not kept there, and nothing is for as long again. Default: 30,000.
+   */
+  nearWriteTimeoutMs?: number | undefined;
 }
 
+/** How long what goes on in the background may take to end by itself when it is all disposed of, in milliseconds. */
+const GRACE_MS = 500;
+
+/** How long what is not wanted any more is waited for, in milliseconds. */
+const RELEASE_MS = 250;
+
+/** A use of the near half: what cancels it has to be passed on. */
+type NearUse<T, R> = (near: T, options: { signal: AbortSignal }) => Promise<R>;
+
 /** What is common to services of two halves. */
-export class Tiers<T> {
+export class Tiers<T> implements AsyncDisposable {
   readonly near: T;
   readonly far: T;
   readonly mode: TierMode;
+  /** What reading from the near half may take. */
+  readonly reading: Patience;
+  /** What storing in the near half may take. */
+  readonly writing: Patience;
   readonly #onWarning: (message: string) => void;
+  readonly #closing = new AbortController();
+  readonly #background = new Set<Promise<unknown>>();
 
-  constructor(className: string, { near, far, mode, onWarning }: TierOptions<T>) {
+  constructor(className: string, options: TierOptions<T>) {
+    const { near, far, mode, onWarning } = options;
     this.near = near;
     this.far = far;
     this.mode = mode ?? "write-through";
+    this.reading = new Patience(options.nearReadTimeoutMs ?? 5_000);
+    this.writing = new Patience(options.nearWriteTimeoutMs ?? 30_000);
     this.#onWarning = onWarning ?? ((message) => process.emitWarning(`${className}: ${message}`));
   }
 
+  /** Cancels what nobody waits for, once the service is disposed of. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
   /**
-   * Asks the near half. One that fails has nothing.
+   * Asks the near half. One that fails, or is silent, has nothing.
    *
    * @param action what is attempted, for the warning: "read blob ... from"
    * @throws `signal.reason` when cancelled
    */
-  async tryNear<R>(
+  tryNear<R>(action: string, ask: NearUse<T, R>, options?: AbortOptions): Promise<R | undefined> {
+    return this.#try(this.reading, action, ask, options);
+  }
+
+  /**
+   * Stores something in the near half.
+   *
+   * @returns whether it is there
+   * @throws `signal.reason` when cancelled
+   */
+  async storeNear(
     action: string,
-    ask: (near: T) => Promise<R>,
+    store: NearUse<T, unknown>,
+    options?: AbortOptions,
+  ): Promise<boolean> {
+    const done: NearUse<T, true> = async (near, options) => {
+      await store(near, options);
+      return true;
+    };
+    return (await this.#try(this.writing, action, done, options)) ?? false;
+  }
+
+  /**
+   * Opens a stream of the near half, whose items are waited for as {@link tryNear} does, but which fails where the near
+   * half does.
+   *
+   * @returns `undefined` if there is none, or the near half does not answer
+   * @throws `signal.reason` when cancelled
+   */
+  async openNear<R>(
+    action: string,
+    open: NearUse<T, AsyncIterable<R> | undefined>,
+    options?: AbortOptions,
+  ): Promise<AsyncIterable<R> | undefined> {
+    const use = this.reading.begin(options?.signal);
+    if (use === undefined) return undefined;
+    try {
+      const stream = await use.step(() => open(this.near, { signal: use.signal }));
+      if (stream !== undefined) return use.each(stream);
+    } catch (error) {
+      options?.signal?.throwIfAborted();
+      this.warn(action, error);
+    }
+    use[Symbol.dispose]();
+    return undefined;
+  }
+
+  /** Tells of a failure of the near half. */
+  warn(action: string, error: unknown): void {
+    const { message } = error instanceof Error ? error : new Error(String(error));
+    this.#onWarning(`Cannot ${action} the near half: ${message}`);
+  }
+
+  /** Has something go on that nobody waits for, but for disposing. Whether it fails does not matter any more. */
+  inBackground(task: Promise<unknown>): void {
+    const over = task
+      .catch(() => undefined) // whoever has to know was told
+      .finally(() => this.#background.delete(over));
+    this.#background.add(over);
+  }
+
+  /** Disposes of something of a half, which may not answer: it is waited for a short time only. */
+  async release(unwanted: AsyncDisposable): Promise<void> {
+    const released = (async () => await unwanted[Symbol.asyncDispose]())();
+    this.inBackground(released);
+    await settledWithin(released, RELEASE_MS);
+  }
+
+  /**
+   * Waits a short time for what goes on in the background, as what was read last should be kept too; then gives it up,
+   * which a half that does not heed it is not waited for.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await settledWithin(this.#settled(), GRACE_MS);
+    this.#closing.abort(new CastoreError("aborted", "Cannot go on: the service is disposed of"));
+    await settledWithin(this.#settled(), RELEASE_MS);
+  }
+
+  async #settled(): Promise<void> {
+    while (this.#background.size > 0) await Promise.all(this.#background);
+  }
+
+  async #try<R>(
+    patience: Patience,
+    action: string,
+    ask: NearUse<T, R>,
     options?: AbortOptions,
   ): Promise<R | undefined> {
+    using use = patience.begin(options?.signal);
     try {
-      return await ask(this.near);
+      return await use?.step(() => ask(this.near, { signal: use.signal }));
     } catch (error) {
       options?.signal?.throwIfAborted();
       this.warn(action, error);
       return undefined;
     }
-  }
-
-  warn(action: string, error: unknown): void {
-    const { message } = error instanceof Error ? error : new Error(String(error));
-    this.#onWarning(`Cannot ${action} the near half: ${message}`);
-  }
-}
-
-/** What writes to the near half along with the far one: from its first failure on, to no effect. */
-class NearWriter<W extends AsyncDisposable> implements AsyncDisposable {
-  readonly #tiers: Tiers<unknown>;
-  readonly #signal: AbortSignal | undefined;
-  #writer: W | undefined;
-
-  /** @param options.signal cancels the writer, which is no failure of it */
-  constructor(tiers: Tiers<unknown>, open: () => W, options?: AbortOptions) {
-    this.#tiers = tiers;
-    this.#signal = options?.signal;
-    try {
-      this.#writer = open();
-    } catch (error) {
-      tiers.warn("write to", error);
-    }
-  }
-
-  /** Never rejects. */
-  async try(use: (writer: W) => Promise<unknown>): Promise<void> {
-    const writer = this.#writer;
-    if (writer === undefined) return;
-    try {
-      await use(writer);
-    } catch (error) {
-      this.#writer = undefined;
-      if (!this.#signal?.aborted) this.#tiers.warn("write to", error);
-      await Promise.allSettled([writer[Symbol.asyncDispose]()]); // what failed was told
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.try(async (writer) => await writer[Symbol.asyncDispose]());
-  }
-}
-
-/** What ends with a digest, once all of it is durable. */
-interface Closing extends AsyncDisposable {
-  close(): Promise<B3Digest>;
-}
-
-/** Writes to both halves. The near one has what was put only if the far one does: else nobody would put it again. */
-export abstract class WriteThrough<W extends Closing> implements Closing {
-  protected readonly far: W;
-  protected readonly near: NearWriter<W>;
-  #closed: Promise<B3Digest> | undefined;
-
-  constructor(tiers: Tiers<unknown>, far: W, openNear: () => W, options?: AbortOptions) {
-    this.far = far;
-    this.near = new NearWriter(tiers, openNear, options);
-  }
-
-  close(): Promise<B3Digest> {
-    this.#closed ??= this.#finish();
-    return this.#closed;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.far[Symbol.asyncDispose](), this.near[Symbol.asyncDispose]()]);
-  }
-
-  async #finish(): Promise<B3Digest> {
-    const digest = await this.far.close();
-    await this.near.try((near) => near.close());
-    return digest;
   }
 }

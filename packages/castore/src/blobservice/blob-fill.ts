@@ -1,153 +1,223 @@
-import { copyBytes } from "../bytes.ts";
+import { unlessAborted } from "../abort.ts";
+import { copyBytes, freeBuffer } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
-import type { BlobService, BlobWriter } from "./blob-service.ts";
-import { readSharing } from "./read-sharing.ts";
+import type { AbortOptions } from "../options.ts";
+import { SharedSource } from "../shared-source.ts";
+import type { Tiers } from "../tiers.ts";
+import { NearWriter } from "../write-through.ts";
+import type { BlobService } from "./blob-service.ts";
+import { PieceWindow, type WindowSpace } from "./piece-window.ts";
+import { type NearReads, readSharing } from "./read-sharing.ts";
 
-/** How many bytes are kept for readers, behind what was copied last. */
-const WINDOW_BYTES = 4 * 1024 * 1024;
-
-/** Some bytes of the blob, and where they begin. */
-interface Piece {
-  readonly start: number;
-  readonly data: Uint8Array;
+/** What a {@link BlobFill} needs. */
+export interface BlobFillOptions {
+  readonly digest: B3Digest;
+  readonly tiers: Tiers<BlobService>;
+  /** What may already have chunks of the blob. */
+  readonly near: NearReads;
+  readonly space: WindowSpace;
+  /** Is told when nobody reads any more along with a copy that has more to read of the far blob. */
+  readonly onIdle: (fill: BlobFill) => void;
 }
 
-/** `copied`: all of it was read, but the writer has not ended yet. */
-type FillState = "copying" | "copied" | "stored" | "failed";
-
 /**
- * Copies one blob from one service to another, once for all who read it meanwhile. Of a blob in chunks, those that
- * the other has are not read again. It goes on at its own pace
- * whatever they do: who keeps up reads along, who falls behind, or stops, holds up nobody.
+ * Reads one blob of the far half, once for all who read it meanwhile, one of whom is the copy to the near half. Of a
+ * blob in chunks, those that the near half has are not read again. Whoever is first goes on reading, and waits for
+ * none of the others: what was read last is held for them, and who falls behind further reads the rest by itself, the
+ * copy from the far half, readers from the near one when the copy is done.
  */
 export class BlobFill {
-  readonly #digest: B3Digest;
-  readonly #far: BlobService;
-  readonly #near: BlobService;
-  readonly #onFailure: (error: unknown) => void;
+  readonly #options: BlobFillOptions;
+  readonly #given = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #window: Piece[] = [];
-  #windowBytes = 0;
-  #copied = 0;
-  #state: FillState = "copying";
-  #wake = Promise.withResolvers<void>();
+  #source: SharedSource<Uint8Array> | undefined;
+  /** What has come from the source last. */
+  readonly #window: PieceWindow;
+  /** Up to where the near half has been given it. */
+  #copiedTo = 0;
+  /** `alone`: it has fallen behind, and does without the source. `read`: it needs no more of the far blob. */
+  #copying: "along" | "alone" | "read" | "over" = "along";
+  #isStored = false;
+  readonly #readers = new Set<{ at: number }>();
   /** Resolves when it has begun, with whether there is such a blob; rejects if that cannot be told. */
   readonly found: Promise<boolean>;
-  /** Resolves when it is over. */
+  /** Resolves when nothing is copied any more. */
   readonly over: Promise<void>;
 
-  /**
-   * @param onFailure is told why the blob is not in `near` afterwards, or cannot be read there
-   * @param signal ends it
-   */
-  constructor(
-    digest: B3Digest,
-    services: { far: BlobService; near: BlobService },
-    onFailure: (error: unknown) => void,
-    signal: AbortSignal,
-  ) {
-    this.#digest = digest;
-    this.#far = services.far;
-    this.#near = services.near;
-    this.#onFailure = onFailure;
-    this.#signal = signal;
-    const opened = readSharing(digest, services, { signal });
-    this.found = opened.then((stream) => stream !== undefined);
-    this.over = opened.then(
-      (stream) => (stream === undefined ? undefined : this.#run(stream)),
+  constructor(options: BlobFillOptions) {
+    const { digest, near, space, tiers } = options;
+    this.#options = options;
+    this.#window = new PieceWindow(space);
+    this.#signal = AbortSignal.any([this.#given.signal, tiers.closing]);
+    const opening = readSharing(digest, { near, far: tiers.far }, { signal: this.#signal });
+    this.found = unlessAborted(opening, this.#signal).then((stream) => {
+      if (stream !== undefined) this.#source = this.#share(stream);
+      return stream !== undefined;
+    });
+    this.over = this.found.then(
+      (isFound) => (isFound ? this.#run() : undefined),
       () => undefined, // told to whoever awaits `found`
     );
   }
 
-  /**
-   * Reads the blob from one position up to, but without, another: along with the copy, or, when that is
-   * further, or failed, from one of the services. The pieces belong to whoever iterates.
-   */
-  async *read(start: number, end: number): AsyncGenerator<Uint8Array> {
-    let at = start;
-    while (at < end) {
-      const piece = this.#window.find(({ start, data }) => at < start + data.length);
-      if (piece !== undefined && piece.start <= at) {
-        const data = copyBytes(piece.data.subarray(at - piece.start, end - piece.start));
-        at += data.length;
-        yield data;
-      } else if (this.#state === "stored" || this.#state === "failed") {
-        if (this.#state === "stored" && at >= this.#copied) return;
-        yield* this.#rest(at, end);
-        return;
-      } else if (this.#state === "copied" && at >= this.#copied) {
-        return;
-      } else {
-        await this.#wake.promise;
-      }
-    }
+  /** Whether nobody reads along with a copy that has more to read of the far blob. */
+  get isIdle(): boolean {
+    if (this.#readers.size > 0) return false;
+    if (this.#copying !== "along") return this.#copying === "alone";
+    return this.#source?.state === "reading" || this.#copiedTo < this.#window.start;
   }
 
-  /** Reads what is left of the blob from the service that has it. The near one may have lost it by now. */
-  async *#rest(offset: number, end: number): AsyncGenerator<Uint8Array> {
-    this.#signal.throwIfAborted();
+  /** Ends the copy, of which nobody is told. */
+  giveUp(): void {
+    this.#given.abort(new CastoreError("aborted", "Cannot go on: there is no room for the copy"));
+  }
+
+  /**
+   * Reads the blob from one position up to, but without, another. Pieces are lent until the next one is asked for,
+   * and belong to whoever iterates until then.
+   */
+  async *read(start: number, end: number, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    const reader = { at: start };
+    this.#readers.add(reader);
+    try {
+      while (reader.at < end) {
+        await unlessAborted(this.#reach(reader.at), options?.signal);
+        const piece = this.#window.at(reader.at);
+        if (piece === undefined) break;
+        const from = reader.at - piece.start;
+        const data = copyBytes(piece.data.subarray(from, end - piece.start));
+        reader.at += data.length;
+        yield data;
+        freeBuffer(data);
+      }
+    } finally {
+      this.#readers.delete(reader);
+      this.#closeUnused();
+      if (this.isIdle) this.#options.onIdle(this);
+    }
+    const { at } = reader;
+    if (at < end && !this.#isEnd(at)) yield* this.#rest(at, end, options);
+  }
+
+  /** Whether the blob is known to end at a position. */
+  #isEnd(position: number): boolean {
+    return this.#source?.state === "ended" && position >= this.#window.end;
+  }
+
+  /** Reads what is left of the blob from the half that has it. The near one may have lost it by now. */
+  async *#rest(offset: number, end: number, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    const { digest, tiers } = this.#options;
+    tiers.closing.throwIfAborted();
+    const action = `read blob ${digest} from`;
     let at = offset;
-    if (this.#state === "stored") {
+    if (this.#isStored) {
+      const length = end - at;
+      const open = (near: BlobService, options: AbortOptions) =>
+        near.read(digest, { ...options, offset, length });
+      const stream = await tiers.openNear(action, open, options);
       try {
-        const stream = await this.#near.read(this.#digest, { offset, length: end - offset });
         for await (const data of stream ?? []) {
           at += data.length;
           yield data;
         }
         if (stream !== undefined) return;
       } catch (error) {
-        this.#onFailure(error);
+        options?.signal?.throwIfAborted();
+        tiers.warn(action, error);
       }
     }
-    const rest = await this.#far.read(this.#digest, { offset: at, length: end - at });
-    if (rest === undefined) {
-      throw new CastoreError("data_loss", `Cannot read blob ${this.#digest}: it is gone`);
-    }
-    yield* rest;
+    yield* await this.#readFar(at, end, options);
   }
 
-  async #run(stream: AsyncIterable<Uint8Array>): Promise<void> {
-    let writer: BlobWriter | undefined;
+  async #readFar(
+    offset: number,
+    end: number,
+    options?: AbortOptions,
+  ): Promise<AsyncIterable<Uint8Array>> {
+    const { digest, tiers } = this.#options;
+    const rest = await tiers.far.read(digest, { ...options, offset, length: end - offset });
+    if (rest !== undefined) return rest;
+    throw new CastoreError("data_loss", `Cannot read blob ${digest}: it is gone`);
+  }
+
+  async #run(): Promise<void> {
+    const { digest, tiers } = this.#options;
+    const action = `keep blob ${digest} in`;
     try {
-      writer = this.#near.openWriter({ signal: this.#signal });
-      const hasher = new BlobHasher();
-      for await (const lent of stream) {
-        const data = copyBytes(lent);
-        hasher.update(data);
-        this.#keep(data);
-        await writer.write(data);
-      }
-      const found = hasher.digest();
-      if (!found.equals(this.#digest)) {
-        throw new CastoreError("data_loss", `Cannot copy blob ${this.#digest}: found ${found}`);
-      }
-      this.#become("copied");
-      await writer.close();
-      this.#become("stored");
+      await this.#copy(action);
     } catch (error) {
-      this.#become("failed");
-      this.#onFailure(error);
+      if (!this.#signal.aborted) tiers.warn(action, error);
     } finally {
-      await Promise.allSettled([writer?.[Symbol.asyncDispose]()]); // what failed was told
+      this.#copying = "over";
+      this.#closeUnused();
     }
   }
 
-  #keep(data: Uint8Array): void {
-    if (data.length === 0) return;
-    this.#window.push({ start: this.#copied, data });
-    this.#copied += data.length;
-    this.#windowBytes += data.length;
-    while (this.#windowBytes > WINDOW_BYTES && this.#window.length > 1) {
-      this.#windowBytes -= this.#window.shift()!.data.length;
+  async #copy(action: string): Promise<void> {
+    const { digest, tiers } = this.#options;
+    const signal = this.#signal;
+    const open = (near: BlobService, options: AbortOptions) => near.openWriter(options);
+    await using writer = new NearWriter(tiers, action, open, { signal });
+    const hasher = new BlobHasher();
+    let isWritten = true;
+    let found: B3Digest;
+    try {
+      for await (const data of this.#all()) {
+        hasher.update(data);
+        isWritten = await writer.try((writer) => writer.write(data));
+        if (!isWritten) break;
+      }
+    } finally {
+      found = hasher.digest();
     }
-    this.#become("copying");
+    if (!isWritten) return;
+    this.#copying = "read";
+    if (!found.equals(digest)) {
+      throw new CastoreError("data_loss", `Cannot copy blob ${digest}: found ${found}`);
+    }
+    this.#isStored = await writer.try((writer) => writer.close());
   }
 
-  #become(state: FillState): void {
-    this.#state = state;
-    this.#wake.resolve();
-    this.#wake = Promise.withResolvers();
+  /** All of the blob for the copy: by itself from the far half, from where it has fallen behind on. */
+  async *#all(): AsyncGenerator<Uint8Array> {
+    for (;;) {
+      await this.#reach(this.#copiedTo);
+      const piece = this.#window.at(this.#copiedTo);
+      if (piece === undefined) break;
+      this.#window.lend(piece);
+      this.#copiedTo = piece.end;
+      yield piece.data;
+      this.#window.giveBack();
+    }
+    if (this.#source?.state === "failed") throw this.#source.failure;
+    if (this.#isEnd(this.#copiedTo)) return;
+    this.#copying = "alone";
+    this.#closeUnused();
+    yield* await this.#readFar(this.#copiedTo, Number.MAX_SAFE_INTEGER, { signal: this.#signal });
+  }
+
+  #share(stream: AsyncIterable<Uint8Array>): SharedSource<Uint8Array> {
+    const onItem = (data: Uint8Array) => this.#window.add(data, this.#isPassed);
+    return new SharedSource(stream, { onItem, signal: this.#signal });
+  }
+
+  /** Has the source read beyond a position, if it has not been; whoever waits for that, waits for nothing else. */
+  async #reach(position: number): Promise<void> {
+    await this.#source?.readWhile(() => position >= this.#window.end);
+  }
+
+  readonly #isPassed = (end: number): boolean => {
+    if (this.#copying === "along" && this.#copiedTo < end) return false;
+    return [...this.#readers].every(({ at }) => at >= end);
+  };
+
+  /** Closes the source, if neither the copy nor a reader needs what is of it any more. */
+  #closeUnused(): void {
+    const isNeeded = this.#copying === "along" || this.#copying === "read";
+    if (isNeeded || this.#readers.size > 0) return;
+    if (this.#source !== undefined) this.#options.tiers.inBackground(this.#source.close());
+    this.#window.clear();
   }
 }

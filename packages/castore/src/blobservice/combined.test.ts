@@ -4,12 +4,14 @@ import { noise } from "../../test/noise.ts";
 import { collectBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import type { Outboard } from "../hash/outboard.ts";
 import { MemoryObjectStore } from "../object-store/memory.ts";
 import type { BlobService, ReadOptions } from "./blob-service.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";
 import { ObjectStoreBlobService } from "./object-store.ts";
 import { putBlob } from "./put-blob.ts";
+import { type OutboardSource, outboardOf, verifiedRange } from "./verified-range.ts";
 
 const LARGE = noise(12_000_000);
 
@@ -50,6 +52,15 @@ async function* breaking(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
   for await (const data of stream) {
     if (count++ === 3) throw new CastoreError("data_loss", "the disk is damaged");
     yield data;
+  }
+}
+
+/** Has some outboards. */
+class OutboardBlobService extends MemoryBlobService implements OutboardSource {
+  readonly outboards = new Map<string, Outboard>();
+
+  async outboard({ hex }: B3Digest) {
+    return this.outboards.get(hex);
   }
 }
 
@@ -192,6 +203,34 @@ describe("CombinedBlobService", () => {
     await expect(service.putMany([Buffer.from("x")])).rejects.toThrow("the disk is gone");
     expect(() => service.openWriter()).toThrow("the disk is full");
     expect(await near.has(B3Digest.of(Buffer.from("x")))).toBe(false);
+  });
+
+  it("gives the outboard that either half has, the near one first, without reading the blob", async () => {
+    const [near, far] = [new OutboardBlobService(), new OutboardBlobService()];
+    const digest = await putBlob(far, LARGE);
+    const outboard = (await outboardOf(far, digest))!;
+    const service = new CombinedBlobService({ near, far });
+    far.outboards.set(digest.hex, outboard);
+    expect(await service.outboard(digest)).toBe(outboard);
+    const range = { offset: 5_000_000, length: 10 };
+    const found = Buffer.from(await collectBytes((await verifiedRange(service, digest, range))!));
+    expect(found.equals(LARGE.subarray(5_000_000, 5_000_010))).toBe(true);
+    expect(await near.has(digest)).toBe(false);
+    near.outboards.set(digest.hex, outboard);
+    far.outboard = () => Promise.reject(new CastoreError("unavailable", "the server is gone"));
+    expect(await service.outboard(digest)).toBe(outboard);
+  });
+
+  it("makes the outboard of what the near half has when the far one fails", async () => {
+    const [near, far] = [new MemoryBlobService(), new OutboardBlobService()];
+    const gone = () => Promise.reject(new CastoreError("unavailable", "the server is gone"));
+    [far.outboard, far.read] = [gone, gone];
+    const service = new CombinedBlobService({ near, far, onWarning: () => undefined });
+    const digest = await putBlob(near, LARGE);
+    const found = await collectBytes((await verifiedRange(service, digest, { length: 10 }))!);
+    expect(Buffer.compare(found, LARGE.subarray(0, 10))).toBe(0);
+    const absent = B3Digest.of(Buffer.from("absent"));
+    await expect(service.outboard(absent)).rejects.toThrow("the server is gone");
   });
 
   it("gives up what it keeps when it is disposed of", async () => {

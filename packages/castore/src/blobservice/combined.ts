@@ -1,37 +1,53 @@
 import { unlessAborted } from "../abort.ts";
-import { concatBytes, copyBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
+import { freeBuffer } from "../bytes.ts";
+import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import type { Outboard } from "../hash/outboard.ts";
 import type { AbortOptions } from "../options.ts";
-import { SingleFlight } from "../single-flight.ts";
-import { type TierOptions, Tiers, WriteThrough } from "../tiers.ts";
-import { BlobFill } from "./blob-fill.ts";
+import { type TierOptions, Tiers } from "../tiers.ts";
+import { WriteThrough } from "../write-through.ts";
+import { BlobFills } from "./blob-fills.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";
+import { MAX_CHUNK_BYTES } from "./read-sharing.ts";
+import { SharedBatches } from "./shared-batches.ts";
+import type { OutboardSource } from "./verified-range.ts";
+
+/** How many bytes of chunks and small blobs are on their way into the near half at the same time. */
+const KEEP_BYTES = 16 * 1024 * 1024;
 
 /**
  * Blobs in two halves: a near one, such as a disk, and a far one, such as a bucket.
  *
  * What only the far half has is kept in the near one when it is read: a blob that is read whole, once however
- * many read it at the same time; of a blob that is read in part, the chunks that the part lies in. Readers are
- * not held up by that, nor by one another, and it goes on when they stop. A near half that fails is warned of and
- * fails no read.
+ * many read it at the same time; of a blob that is read in part, the chunks that the part lies in; what `readMany`
+ * gives. No reader waits for that, nor for another one. A copy goes on when its readers stop, at its own pace, and
+ * reads the rest of the blob by itself where that is slower than theirs.
  *
- * Disposing of it waits for nothing but the end of what is being kept, which is given up; the halves stay
- * open.
+ * How much is copied at the same time is bounded: 64 blobs, of which 4 that nobody reads along with, with 16 MiB in
+ * memory, and 16 MiB of chunks and small blobs. What is read beyond that comes from the far half all the same, and is
+ * kept when it is read again.
+ *
+ * A near half that fails is warned of and fails no read. Nor does one that is silent, see
+ * {@link TierOptions.nearReadTimeoutMs}.
+ *
+ * Disposing of it gives up what is not kept within half a second; the halves stay open.
  */
-export class CombinedBlobService implements BlobService {
+export class CombinedBlobService implements BlobService, OutboardSource {
   readonly #tiers: Tiers<BlobService>;
-  readonly #fills = new Map<string, BlobFill>();
-  readonly #chunks = new SingleFlight<Uint8Array>();
-  readonly #batches = new SingleFlight<LentBlobs>();
-  /** What is on its way into the near half. */
-  readonly #storing = new Set<Promise<unknown>>();
-  readonly #closing = new AbortController();
+  readonly #fills: BlobFills;
+  readonly #batches: SharedBatches;
+  #keptBytes = 0;
 
   constructor(options: TierOptions<BlobService>) {
-    this.#tiers = new Tiers("CombinedBlobService", options);
+    const tiers = new Tiers("CombinedBlobService", options);
+    this.#tiers = tiers;
+    this.#fills = new BlobFills(tiers, {
+      read: (digest, options) => this.#openNear(digest, options),
+      hasMany: async (digests, options) => (await this.#hasNear(digests, options)) ?? [],
+    });
+    this.#batches = new SharedBatches(options.far, (blobs) => this.#keep(blobs), tiers.closing);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -47,7 +63,7 @@ export class CombinedBlobService implements BlobService {
     const { far } = this.#tiers;
     const near = await this.#tiers.tryNear(
       `look up blob ${digest} in`,
-      (near) => near.chunks(digest, options),
+      (near, options) => near.chunks(digest, options),
       options,
     );
     return near ?? (await far.chunks(digest, options));
@@ -59,22 +75,14 @@ export class CombinedBlobService implements BlobService {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
     options.signal?.throwIfAborted();
-    const near = await this.#tiers.tryNear(
-      `read blob ${digest} from`,
-      (near) => near.read(digest, options),
-      options,
-    );
+    const near = await this.#openNear(digest, options);
     if (near !== undefined) return this.#withFallback(near, digest, start, end, options);
     return await this.#readFar(digest, start, end, options);
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     options?.signal?.throwIfAborted();
-    const near = await this.#tiers.tryNear(
-      "look up blobs in",
-      (near) => near.hasMany(digests, options),
-      options,
-    );
+    const near = await this.#hasNear(digests, options);
     const missing = digests.filter((_, i) => !near?.[i]);
     const far = missing.length > 0 ? await this.#tiers.far.hasMany(missing, options) : [];
     let next = 0;
@@ -86,14 +94,17 @@ export class CombinedBlobService implements BlobService {
     using stack = new DisposableStack();
     const near = await this.#tiers.tryNear(
       "read blobs from",
-      (near) => near.readMany(blobs, options),
+      (near, options) => near.readMany(blobs, options),
       options,
     );
     if (near !== undefined) stack.use(near);
     const missing = blobs.filter((_, i) => near?.contents[i] === undefined);
-    const far = missing.length > 0 ? await this.#readManyFar(missing, options) : undefined;
+    const far = missing.length > 0 ? await this.#batches.read(missing, options) : [];
+    stack.defer(() => {
+      for (const data of far) if (data !== undefined) freeBuffer(data);
+    });
     let next = 0;
-    const contents = blobs.map((_, i) => near?.contents[i] ?? far![next++]);
+    const contents = blobs.map((_, i) => near?.contents[i] ?? far[next++]);
     const lent = stack.move();
     return { contents, [Symbol.dispose]: () => lent.dispose() };
   }
@@ -106,7 +117,8 @@ export class CombinedBlobService implements BlobService {
     if (mode === "near-only") return await near.putMany(blobs, options);
     if (mode === "far-only") return await far.putMany(blobs, options);
     const digests = await far.putMany(blobs, options);
-    await this.#tiers.tryNear("put blobs into", (near) => near.putMany(blobs, options), options);
+    const store = (near: BlobService, options: AbortOptions) => near.putMany(blobs, options);
+    await this.#tiers.storeNear("put blobs into", store, options);
     return digests;
   }
 
@@ -114,16 +126,47 @@ export class CombinedBlobService implements BlobService {
     const { near, far, mode } = this.#tiers;
     if (mode === "near-only") return near.openWriter(options);
     if (mode === "far-only") return far.openWriter(options);
-    const openNear = () => near.openWriter(options);
-    return new WriteThroughBlob(this.#tiers, far.openWriter(options), openNear, options);
+    const open = (half: BlobService, options?: AbortOptions) => half.openWriter(options);
+    return new WriteThroughBlob(this.#tiers, open, options);
+  }
+
+  /** That of the near half, if it has one; else that of the far one, whose failure counts only where it is needed. */
+  async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
+    options?.signal?.throwIfAborted();
+    const near = await this.#tiers.tryNear(
+      `get the outboard of blob ${digest} from`,
+      (near, options) => outboardIn(near, digest, options),
+      options,
+    );
+    if (near !== undefined) return near;
+    try {
+      return await outboardIn(this.#tiers.far, digest, options);
+    } catch (error) {
+      const [isNear] = (await this.#hasNear([digest], options)) ?? [];
+      if (isNear) return undefined; // it can be made there
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closing.abort(new CastoreError("aborted", "Cannot go on: the service is disposed of"));
-    await Promise.all([...this.#fills.values()].map(({ over }) => over));
-    await this.#chunks.settled();
-    await this.#batches.settled();
-    await Promise.allSettled(this.#storing);
+    await this.#tiers[Symbol.asyncDispose]();
+  }
+
+  #hasNear(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly boolean[] | undefined> {
+    const ask = (near: BlobService, options: AbortOptions) => near.hasMany(digests, options);
+    return this.#tiers.tryNear("look up blobs in", ask, options);
+  }
+
+  #openNear(
+    digest: B3Digest,
+    options?: ReadOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const open = (near: BlobService, { signal }: AbortOptions) =>
+      near.read(digest, { ...options, signal });
+    return this.#tiers.openNear(`read blob ${digest} from`, open, options);
   }
 
   async #readFar(
@@ -136,27 +179,15 @@ export class CombinedBlobService implements BlobService {
     if (start > 0 || end < Number.MAX_SAFE_INTEGER) {
       const chunks = await far.chunks(digest, options);
       if (chunks === undefined) return undefined;
-      const fetch = async (chunk: ChunkMeta, options?: AbortOptions) =>
-        copyBytes(await unlessAborted(this.#fetchChunk(chunk), options?.signal));
-      if (chunks.length > 0) return readChunked(chunks, fetch, options);
+      if (chunks.some(({ size }) => size > MAX_CHUNK_BYTES)) return await far.read(digest, options);
+      if (chunks.length > 0) {
+        return readChunked(chunks, this.#readChunk, { ...options, release: freeBuffer });
+      }
     }
-    const fill = this.#fill(digest);
+    const fill = this.#fills.of(digest);
+    if (fill === undefined) return await far.read(digest, options);
     if (!(await unlessAborted(fill.found, options.signal))) return undefined;
-    return untilAborted(fill.read(start, end), options.signal);
-  }
-
-  /** Copies a blob to the near half, if that is not going on. */
-  #fill(digest: B3Digest): BlobFill {
-    const { hex } = digest;
-    let fill = this.#fills.get(hex);
-    if (fill === undefined) {
-      const onFailure = (error: unknown) => this.#tiers.warn(`keep blob ${digest} in`, error);
-      fill = new BlobFill(digest, this.#tiers, onFailure, this.#closing.signal);
-      this.#fills.set(hex, fill);
-      void fill.over.finally(() => this.#fills.delete(hex));
-      fill.found.catch(() => undefined); // awaited by who asked first
-    }
-    return fill;
+    return fill.read(start, end, options);
   }
 
   /** Whatever fails to come from the near half comes from the far one. */
@@ -185,76 +216,49 @@ export class CombinedBlobService implements BlobService {
     yield* rest;
   }
 
-  /** A chunk of a blob of the far half, from either. Several callers get the same, which they are to copy. */
-  #fetchChunk(chunk: ChunkMeta): Promise<Uint8Array> {
+  /** A chunk of a blob of the far half, from either. */
+  readonly #readChunk = async (chunk: ChunkMeta, options?: AbortOptions): Promise<Uint8Array> => {
     const { digest } = chunk;
-    const options = { signal: this.#closing.signal };
-    return this.#chunks.run(digest.hex, async () => {
-      const near = await this.#tiers.tryNear(`read chunk ${digest} from`, (near) =>
-        readWhole(near, chunk, options),
-      );
-      if (near !== undefined) return near;
-      const far = await readWhole(this.#tiers.far, chunk, options);
-      if (far === undefined) {
-        throw new CastoreError("data_loss", `Cannot read chunk ${digest}: it is damaged or gone`);
-      }
-      await this.#keep([far]);
-      return far;
-    });
-  }
+    const near = await this.#tiers.tryNear(
+      `read chunk ${digest} from`,
+      (near, options) => readWhole(near, chunk, options),
+      options,
+    );
+    if (near !== undefined) return near;
+    const [far] = await this.#batches.read([chunk], options);
+    if (far !== undefined) return far;
+    throw new CastoreError("data_loss", `Cannot read chunk ${digest}: it is damaged or gone`);
+  };
 
-  /** Reads what the near half does not have, once for all who ask for the same at the same time. */
-  async #readManyFar(
-    blobs: readonly ChunkMeta[],
-    options?: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]> {
-    const key = B3Digest.of(concatBytes(blobs.map(({ digest }) => digest.bytes))).hex;
-    const batch = this.#batches.run(key, async () => {
-      const { signal } = this.#closing;
-      using lent = await this.#tiers.far.readMany(blobs, { signal });
-      const contents = lent.contents.map((data) => data && copyBytes(data));
-      await this.#keep(contents.filter((data) => data !== undefined));
-      return { contents, [Symbol.dispose]: () => undefined };
+  /** Stores what was read in the near half; `undefined` if there is no room for that now. */
+  #keep(blobs: readonly Uint8Array[]): Promise<boolean> | undefined {
+    const bytes = blobs.reduce((sum, { length }) => sum + length, 0);
+    const isFull = this.#keptBytes > 0 && this.#keptBytes + bytes > KEEP_BYTES;
+    if (isFull || this.#tiers.writing.isSilent) return undefined;
+    this.#keptBytes += bytes;
+    const { closing } = this.#tiers;
+    const store = (near: BlobService, options: AbortOptions) => near.putMany(blobs, options);
+    const kept = this.#tiers.storeNear("keep blobs in", store, { signal: closing }).finally(() => {
+      this.#keptBytes -= bytes;
     });
-    const { contents } = await unlessAborted(batch, options?.signal);
-    return contents.map((data) => data && copyBytes(data)); // others get, and store, the same
-  }
-
-  /** Stores what was read in the near half. Resolves at once, unless that has enough to do already. */
-  async #keep(blobs: readonly Uint8Array[]): Promise<void> {
-    const options = { signal: this.#closing.signal };
-    const stored = this.#tiers
-      .tryNear("keep blobs in", (near) => near.putMany(blobs, options), options)
-      .catch(() => undefined) // given up
-      .finally(() => this.#storing.delete(stored));
-    this.#storing.add(stored);
-    if (this.#storing.size > MAX_STORING) await Promise.race(this.#storing);
+    this.#tiers.inBackground(kept);
+    return kept;
   }
 }
 
-/** How many batches are on their way into the near half before readers wait for one of them. */
-const MAX_STORING = 4;
-
 /** Writes to both halves. */
-class WriteThroughBlob extends WriteThrough<BlobWriter> implements BlobWriter {
+class WriteThroughBlob extends WriteThrough<BlobService, BlobWriter> implements BlobWriter {
   async write(data: Uint8Array): Promise<void> {
     await this.far.write(data);
     await this.near.try((near) => near.write(data));
   }
 }
 
-async function* untilAborted(
-  stream: AsyncIterable<Uint8Array>,
-  signal?: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const iterator = stream[Symbol.asyncIterator]();
-  try {
-    for (;;) {
-      const { done, value } = await unlessAborted(iterator.next(), signal);
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    void iterator.return?.(); // takes effect when what is awaited has come
-  }
+/** The outboard that a service has of a blob, without making it. */
+async function outboardIn(
+  service: BlobService | (BlobService & OutboardSource),
+  digest: B3Digest,
+  options?: AbortOptions,
+): Promise<Outboard | undefined> {
+  return "outboard" in service ? await service.outboard(digest, options) : undefined;
 }

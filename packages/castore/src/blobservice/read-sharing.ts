@@ -7,7 +7,10 @@ import { readWhole } from "./one-by-one.ts";
 import { verifyBlob } from "./verify-blob.ts";
 
 /** A blob with a longer chunk than this is read in one piece, so that no list makes us hold too much. */
-const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
+export const MAX_CHUNK_BYTES: number = 16 * 1024 * 1024;
+
+/** What is asked of the service that is cheaper to read. */
+export type NearReads = Pick<BlobService, "hasMany" | "read">;
 
 /**
  * Reads a whole blob from one service, but for such chunks of it that another one, which is cheaper to read,
@@ -20,7 +23,7 @@ const MAX_CHUNK_BYTES = 16 * 1024 * 1024;
  */
 export async function readSharing(
   digest: B3Digest,
-  { near, far }: { near: BlobService; far: BlobService },
+  { near, far }: { near: NearReads; far: BlobService },
   options?: AbortOptions,
 ): Promise<AsyncIterable<Uint8Array> | undefined> {
   const chunks = await far.chunks(digest, options);
@@ -45,7 +48,7 @@ export async function readSharing(
 /** The digests, in hexadecimal, of those chunks that a service has. */
 async function sharedChunks(
   chunks: readonly ChunkMeta[],
-  near: BlobService,
+  near: NearReads,
   options?: AbortOptions,
 ): Promise<ReadonlySet<string>> {
   const digests = chunks.map(({ digest }) => digest);

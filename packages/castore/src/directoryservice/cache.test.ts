@@ -62,7 +62,7 @@ describe("CacheDirectoryService", () => {
     await put(far);
     await using service = new CacheDirectoryService({ near, far });
     expect(await count(service, ROOT)).toBe(TREE.length);
-    expect(await count(near, ROOT)).toBe(TREE.length);
+    await vi.waitFor(async () => expect(await count(near, ROOT)).toBe(TREE.length));
     expect(await count(service, ROOT)).toBe(TREE.length);
     expect(far.trees).toHaveLength(1);
   });
@@ -70,7 +70,9 @@ describe("CacheDirectoryService", () => {
   it("keeps nothing of a tree that is not read to its end, or is damaged", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     await put(far);
-    await using service = new CacheDirectoryService({ near, far, onWarning: () => undefined });
+    const warnings: string[] = [];
+    const onWarning = (message: string) => void warnings.push(message);
+    await using service = new CacheDirectoryService({ near, far, onWarning });
     for await (const _ of service.getRecursive(ROOT)) break;
     expect(await near.get(ROOT)).toBeUndefined();
     const read = far.getRecursive.bind(far);
@@ -83,7 +85,8 @@ describe("CacheDirectoryService", () => {
     };
     await expect(count(service, ROOT)).rejects.toThrow("it is damaged");
     await service.get(ROOT);
-    await vi.waitFor(async () => expect(await near.get(ROOT)).toBeUndefined());
+    await vi.waitFor(() => expect(warnings.join()).toContain("it is damaged"));
+    expect(await near.get(ROOT)).toBeUndefined();
   });
 
   it("takes from the far half what the near one cannot give to its end, each directory once", async () => {

@@ -2,11 +2,11 @@ import { concatBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { type Blake3Hasher, blake3 } from "./blake3.ts";
 
-/** Up to this many bytes are hashed by one call in the end. */
-const SMALL_BYTES = 64 * 1024;
-
 /** Computes the digest of a blob that comes in pieces. A small one costs much less than with a hasher. */
 export class BlobHasher {
+  /** Up to this many bytes are held, to be hashed by one call in the end. */
+  static readonly MAX_HELD_BYTES: number = 64 * 1024;
+
   #held: Uint8Array[] = [];
   #heldBytes = 0;
   #hasher: Blake3Hasher | undefined;
@@ -16,7 +16,7 @@ export class BlobHasher {
     if (this.#hasher === undefined) {
       this.#heldBytes += data.length;
       this.#held.push(data);
-      if (this.#heldBytes <= SMALL_BYTES) return;
+      if (this.#heldBytes <= BlobHasher.MAX_HELD_BYTES) return;
       this.#hasher = blake3.createHasher();
       for (const part of this.#held) this.#hasher.update(part);
       this.#held = [];

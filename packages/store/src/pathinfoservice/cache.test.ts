@@ -1,5 +1,5 @@
 import { type AbortOptions, B3Digest } from "@tvix/castore";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { StoreError } from "../errors.ts";
 import { StorePath } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
@@ -41,6 +41,13 @@ class BrokenPathInfoService extends MemoryPathInfoService {
   }
 }
 
+const never = (): Promise<never> => new Promise(() => undefined);
+
+/** Longer than any test. */
+const AN_HOUR = 3_600_000;
+
+const eventually = (check: () => unknown) => vi.waitFor(check, { timeout: 30_000 });
+
 describe("CachePathInfoService", () => {
   it("keeps what only the far half has, and asks for it once for all who do at the same time", async () => {
     const [near, far] = [new MemoryPathInfoService(), new CountingPathInfoService()];
@@ -50,7 +57,7 @@ describe("CachePathInfoService", () => {
     const found = await Promise.all(Array.from({ length: 10 }, () => service.get(hashOf(one))));
     expect(found).toEqual(Array.from({ length: 10 }, () => one));
     expect(far.asked).toBe(1);
-    expect(await near.get(hashOf(one))).toEqual(one);
+    await eventually(async () => expect(await near.get(hashOf(one))).toEqual(one));
     await service.get(hashOf(one));
     expect(far.asked).toBe(1);
   });
@@ -84,7 +91,9 @@ describe("CachePathInfoService", () => {
       [5, "near"],
       [6, "far"],
     ]);
-    expect(await near.get(hashOf(pathInfo(6)))).toBeDefined();
+    await eventually(async () => {
+      for (const first of [2, 6]) expect(await near.get(hashOf(pathInfo(first)))).toBeDefined();
+    });
   });
 
   it("does as before when the near half fails, and warns", async () => {
@@ -105,4 +114,72 @@ describe("CachePathInfoService", () => {
     await expect(service.get(hashOf(pathInfo(1)))).rejects.toThrow("the disk is gone");
     expect(await near.get(hashOf(pathInfo(1)))).toBeUndefined();
   });
+
+  it("keeps a long listing that is read faster than it can be kept", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+    for (let first = 0; first < 250; first++) await far.put(pathInfo(first));
+    let putting = 0;
+    let most = 0;
+    const put = near.put.bind(near);
+    near.put = async (pathInfo, options) => {
+      most = Math.max(most, ++putting);
+      await new Promise((resolve) => setImmediate(resolve));
+      putting -= 1;
+      return await put(pathInfo, options);
+    };
+    await using service = new CachePathInfoService({ near, far });
+    expect(await Array.fromAsync(service.list())).toHaveLength(250);
+    await eventually(async () => {
+      expect(await Array.fromAsync(near.list())).toHaveLength(250);
+    });
+    expect(most).toBeLessThanOrEqual(64);
+  });
+
+  it("does not keep what was asked for in place of what was put since", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+    await far.put(pathInfo(1, "old"));
+    const put = near.put.bind(near);
+    near.put = async (pathInfo, options) => {
+      if (pathInfo.storePath.name === "old") await new Promise((resolve) => setTimeout(resolve, 5));
+      return await put(pathInfo, options);
+    };
+    await using service = new CachePathInfoService({ near, far });
+    expect(await service.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1, "old"));
+    await service.put(pathInfo(1, "new"));
+    expect(await near.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1, "new"));
+  });
+
+  it("lets nobody who reads wait for a near half that takes nothing, nor its own end", async () => {
+    const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+    for (const first of [1, 2, 3]) await far.put(pathInfo(first));
+    near.put = never;
+    const timeouts = { nearReadTimeoutMs: AN_HOUR, nearWriteTimeoutMs: AN_HOUR };
+    const service = new CachePathInfoService({ near, far, ...timeouts });
+    expect(await service.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1));
+    expect(await service.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1));
+    expect(await Array.fromAsync(service.list())).toHaveLength(3);
+    await service[Symbol.asyncDispose]();
+  });
+
+  it.each(["get", "list", "put"] as const)(
+    "goes on without a near half whose %s never comes back, and warns",
+    async (stuck) => {
+      const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
+      await far.put(pathInfo(1));
+      if (stuck === "list") near.list = waiting;
+      else near[stuck] = never;
+      const warnings: string[] = [];
+      const onWarning = (message: string) => void warnings.push(message);
+      const timeouts = { nearReadTimeoutMs: 50, nearWriteTimeoutMs: 50 };
+      await using service = new CachePathInfoService({ near, far, onWarning, ...timeouts });
+      expect(await service.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1));
+      await service.put(pathInfo(2));
+      expect(await Array.fromAsync(service.list())).toEqual([pathInfo(1), pathInfo(2)]);
+      await eventually(() => expect(warnings.join()).toContain("no answer for 50 ms"));
+    },
+  );
 });
+
+async function* waiting(): AsyncGenerator<never> {
+  yield await never();
+}
