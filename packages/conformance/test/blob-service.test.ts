@@ -67,11 +67,12 @@ for (const [name, options] of Object.entries(backends)) {
   }
 }
 
-blobServiceSuite("GrpcBlobService over an object store", {
-  create: async () =>
-    await overGrpc(...served(await openBlobService("objectstore+memory:///")), "streams"),
-  capabilities: { ...capabilities, keepsChunks: true },
-});
+for (const name of Object.keys(backends).filter((name) => name.startsWith("ObjectStore"))) {
+  blobServiceSuite(`GrpcBlobService over ${name}`, {
+    create: async () => await overGrpc(...served(await backends[name]!.create()), "streams"),
+    capabilities: { ...capabilities, keepsChunks: true },
+  });
+}
 
 blobServiceSuite("GrpcBlobService over a server that takes no batches", {
   create: () =>
@@ -103,14 +104,29 @@ for (const mode of modes) {
   });
 }
 
+/** Packs in a folder before something else, which is disposed of with them. */
+async function packsBefore(far: BlobService): Promise<BlobService> {
+  const folder = temporaryFolder();
+  const near = await openBlobService(`pack://${folder.path}/near`);
+  return disposingOf(new CombinedBlobService({ near, far }), near, far, folder);
+}
+
 blobServiceSuite("CombinedBlobService of packs and a gRPC server", {
-  async create() {
-    const folder = temporaryFolder();
-    const near = await openBlobService(`pack://${folder.path}/near`);
-    const far = await overGrpc(...served(new MemoryBlobService()), "streams");
-    return disposingOf(new CombinedBlobService({ near, far }), near, far, folder);
-  },
+  create: async () => packsBefore(await overGrpc(...served(new MemoryBlobService()), "streams")),
   capabilities,
+});
+
+blobServiceSuite("CombinedBlobService of packs and an object store", {
+  create: async () => packsBefore(await openBlobService("objectstore+memory:///")),
+  capabilities: { ...capabilities, keepsChunks: true },
+});
+
+blobServiceSuite("GrpcBlobService over a CombinedBlobService of packs and an object store", {
+  async create() {
+    const combined = await packsBefore(await openBlobService("objectstore+memory:///"));
+    return await overGrpc(...served(combined), "streams");
+  },
+  capabilities: { ...capabilities, keepsChunks: true },
 });
 
 for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
@@ -120,6 +136,18 @@ for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
       async createPair() {
         const address = `objectstore+${await newBucket()}`;
         return [await openBlobService(address), await openBlobService(address)];
+      },
+      capabilities: { ...capabilities, keepsChunks: true },
+    });
+    if (cloud !== "S3") return; // how clouds differ, what is before them does not see
+    blobServiceSuite(`CombinedBlobService of packs and ${cloud}`, {
+      create: async () => packsBefore(await openBlobService(`objectstore+${await newBucket()}`)),
+      capabilities: { ...capabilities, keepsChunks: true },
+    });
+    blobServiceSuite(`GrpcBlobService over ${cloud}`, {
+      async create() {
+        const backend = await openBlobService(`objectstore+${await newBucket()}`);
+        return await overGrpc(...served(backend), "streams");
       },
       capabilities: { ...capabilities, keepsChunks: true },
     });

@@ -63,10 +63,11 @@ for (const [name, options] of Object.entries(backends)) {
   }
 }
 
-directoryServiceSuite("GrpcDirectoryService over an object store", {
-  create: async () =>
-    await overGrpc(...served(await openDirectoryService("objectstore+memory:///")), "streams"),
-});
+for (const name of Object.keys(backends).filter((name) => name.startsWith("ObjectStore"))) {
+  directoryServiceSuite(`GrpcDirectoryService over ${name}`, {
+    create: async () => await overGrpc(...served(await backends[name]!.create()), "streams"),
+  });
+}
 
 const modes = ["write-through", "near-only", "far-only"] as const;
 for (const mode of modes) {
@@ -75,11 +76,25 @@ for (const mode of modes) {
   });
 }
 
+/** SQLite before something else, which is disposed of with it. */
+async function sqliteBefore(far: DirectoryService): Promise<DirectoryService> {
+  const near = await openDirectoryService("sqlite://");
+  return disposingOf(new CacheDirectoryService({ near, far }), near, far);
+}
+
 directoryServiceSuite("CacheDirectoryService of SQLite and a gRPC server", {
+  create: async () =>
+    sqliteBefore(await overGrpc(...served(await openDirectoryService("memory://")), "streams")),
+});
+
+directoryServiceSuite("CacheDirectoryService of SQLite and an object store", {
+  create: async () => sqliteBefore(await openDirectoryService("objectstore+memory:///")),
+});
+
+directoryServiceSuite("GrpcDirectoryService over a CacheDirectoryService", {
   async create() {
-    const near = await openDirectoryService("sqlite://");
-    const far = await overGrpc(...served(await openDirectoryService("memory://")), "streams");
-    return disposingOf(new CacheDirectoryService({ near, far }), near, far);
+    const cache = await sqliteBefore(await openDirectoryService("objectstore+memory:///"));
+    return await overGrpc(...served(cache), "streams");
   },
 });
 
@@ -90,6 +105,17 @@ for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
       async createPair() {
         const address = `objectstore+${await newBucket()}`;
         return [await openDirectoryService(address), await openDirectoryService(address)];
+      },
+    });
+    if (cloud !== "S3") return; // how clouds differ, what is before them does not see
+    directoryServiceSuite(`CacheDirectoryService of SQLite and ${cloud}`, {
+      create: async () =>
+        sqliteBefore(await openDirectoryService(`objectstore+${await newBucket()}`)),
+    });
+    directoryServiceSuite(`GrpcDirectoryService over ${cloud}`, {
+      async create() {
+        const backend = await openDirectoryService(`objectstore+${await newBucket()}`);
+        return await overGrpc(...served(backend), "streams");
       },
     });
   });

@@ -65,6 +65,13 @@ pathInfoServiceSuite("CachePathInfoService of the last in memory and a gRPC serv
   },
 });
 
+pathInfoServiceSuite("GrpcPathInfoService over a CachePathInfoService", {
+  async create() {
+    const cache = await openPathInfoService("cache://?near=memory://&far=sqlite://");
+    return await overGrpc(...served(cache), "streams");
+  },
+});
+
 pathInfoServiceSuite("LruPathInfoService that has room", {
   create: () => openPathInfoService("lru://?capacity=10000"),
 });
