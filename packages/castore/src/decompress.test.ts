@@ -49,6 +49,19 @@ describe.each(COMPRESSIONS)("decompress %s", (compression) => {
     expect(Buffer.compare(await read(compressed), CONTENTS)).toBe(0);
   });
 
+  it("reads pieces that are only lent until the next one is asked for", async () => {
+    const lent = async function* () {
+      const buffer = new Uint8Array(10);
+      for await (const piece of inPieces(compressed, buffer.length)) {
+        buffer.set(piece);
+        yield buffer.subarray(0, piece.length);
+        buffer.fill(0xff);
+      }
+    };
+    const found = await collectBytes(decompress(lent(), compression));
+    expect(Buffer.compare(found, CONTENTS)).toBe(0);
+  });
+
   it("refuses what is empty, broken off anywhere, or something else", async () => {
     await expect(read(new Uint8Array(0))).rejects.toThrow(dataLoss());
     await expect(read(Buffer.from("something else"))).rejects.toThrow(dataLoss());
@@ -108,12 +121,15 @@ describe("compressionOf", () => {
     expect(compressionOf(COMPRESSED[name].subarray(0, MAGIC_LENGTH))).toBe(name);
   });
 
-  it("tells zstd that begins with a frame to be skipped", async () => {
-    const skipped = Buffer.from("502a4d180400000001020304", "hex");
-    const stream = Buffer.concat([skipped, COMPRESSED.zstd]);
-    expect(compressionOf(stream)).toBe("zstd");
-    const found = await collectBytes(decompress(inPieces(stream), "zstd"));
-    expect(Buffer.compare(found, CONTENTS)).toBe(0);
+  it("tells zstd that begins with a frame to be skipped, of any kind", async () => {
+    for (let kind = 0; kind < 16; kind++) {
+      const skipped = Buffer.from("502a4d180400000001020304", "hex");
+      skipped[0]! += kind;
+      const stream = Buffer.concat([skipped, COMPRESSED.zstd, skipped, COMPRESSED.zstd]);
+      expect(compressionOf(stream.subarray(0, MAGIC_LENGTH))).toBe("zstd");
+      const found = await collectBytes(decompress(inPieces(stream), "zstd"));
+      expect(Buffer.compare(found, Buffer.concat([CONTENTS, CONTENTS]))).toBe(0);
+    }
   });
 
   it.each([

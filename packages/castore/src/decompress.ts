@@ -1,10 +1,5 @@
-import { pipeline } from "node:stream/promises";
-import {
-  createBrotliDecompress,
-  createGunzip,
-  createZstdDecompress,
-  type ZstdDecompress,
-} from "node:zlib";
+import type { Duplex } from "node:stream";
+import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
 import { copyBytes } from "./bytes.ts";
 import { CastoreError } from "./errors.ts";
 import type { AbortOptions } from "./options.ts";
@@ -12,23 +7,24 @@ import type { AbortOptions } from "./options.ts";
 /** A format that {@link decompress} can read. */
 export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
 
-/** Decodes a stream. Libraries are loaded when they are needed. */
-type Decoder = (source: Source) => Promise<AsyncIterable<Uint8Array>>;
-type Source = () => AsyncGenerator<Uint8Array>;
+/** Decodes a stream, whose pieces are lent. Libraries are loaded when they are needed. */
+type Decoder = (source: AsyncGenerator<Uint8Array>) => AsyncGenerator<Uint8Array>;
 
 const DECODERS: Readonly<Record<Compression, Decoder>> = {
-  br: async (source) => through(source, createBrotliDecompress()),
-  bzip2: async (source) => bunzip2(source),
-  gzip: async (source) => through(source, createGunzip()),
-  xz: async (source) => {
-    const { default: xz } = await import("xz-decompress");
-    return new xz.XzReadableStream(ReadableStream.from(source()));
-  },
-  zstd: async (source) => zstdFrames(source()),
+  br: (source) => through(source, createBrotliDecompress()),
+  bzip2: bunzip2,
+  gzip: (source) => through(source, createGunzip()),
+  xz: unxz,
+  zstd: unzstd,
 };
 
 /** Every {@link Compression}. */
 export const COMPRESSIONS: readonly Compression[] = Object.keys(DECODERS) as Compression[];
+
+/** A frame of zstd that is to be skipped begins with one of 16 magics. */
+const ZSTD_SKIPPABLE = Array.from({ length: 16 }, (_, i) =>
+  Buffer.from([0x50 + i, 0x2a, 0x4d, 0x18]),
+);
 
 /** What streams of a format begin with. Those of brotli begin with anything. */
 const MAGICS: readonly (readonly [Exclude<Compression, "br">, Buffer])[] = [
@@ -36,7 +32,7 @@ const MAGICS: readonly (readonly [Exclude<Compression, "br">, Buffer])[] = [
   ["gzip", Buffer.from([0x1f, 0x8b, 0x08])],
   ["xz", Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00])],
   ["zstd", Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
-  ["zstd", Buffer.from([0x50, 0x2a, 0x4d, 0x18])], // of pzstd
+  ...ZSTD_SKIPPABLE.map((magic) => ["zstd", magic] as const), // which pzstd writes first
 ];
 
 /** How many bytes of a stream {@link compressionOf} looks at. */
@@ -57,7 +53,8 @@ const BZIP2_NEXT = ["314159265359", "177245385090"];
 
 /**
  * Decompresses a stream, which may consist of several compressed ones after one another, as far as it is
- * read. The pieces belong to whoever iterates. Ending early releases what it holds.
+ * read. Its pieces may be lent until the next one is asked for; those that come out belong to whoever iterates. Ending
+ * early releases what it holds.
  *
  * Iterating throws CastoreError `data_loss` for what is not in that format or breaks off; whatever the
  * stream throws; `signal.reason` when cancelled.
@@ -72,7 +69,7 @@ export async function* decompress(
   signal?.throwIfAborted();
   let failure: { readonly error: unknown } | undefined;
   let bytes = 0;
-  const source = async function* () {
+  const source = (async function* () {
     try {
       for await (const data of stream) {
         signal?.throwIfAborted();
@@ -85,28 +82,44 @@ export async function* decompress(
       failure = { error };
       throw error;
     }
-  };
+  })();
   try {
-    yield* await DECODERS[compression](source);
+    yield* DECODERS[compression](source);
   } catch (error) {
     if (failure !== undefined) throw failure.error;
     const { message } = error as Error;
     throw new CastoreError("data_loss", `${action}: ${message}`, { cause: error });
+  } finally {
+    await source.return(undefined);
   }
 }
 
 async function* through(
-  source: Source,
-  decoder: NodeJS.ReadWriteStream,
+  source: AsyncGenerator<Uint8Array>,
+  decoder: Duplex,
 ): AsyncGenerator<Uint8Array> {
-  const fed = pipeline(source, decoder);
-  fed.catch(() => undefined); // the decoder fails with it
+  const feed = async () => {
+    // Piece by piece: a pipeline would ask for more as long as there is room.
+    for await (const data of source) await write(decoder, data);
+    decoder.end();
+  };
+  const fed = feed();
+  fed.catch((error) => decoder.destroy(error));
   yield* decoder as AsyncIterable<Uint8Array>;
   await fed;
 }
 
+/** The decoder has a thread of its own, which is some pieces ahead. */
+async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const { xz } = await import("@napi-rs/lzma");
+  const owned = async function* () {
+    for await (const data of source) yield copyBytes(data);
+  };
+  yield* xz.decompressStream(ReadableStream.from(owned()));
+}
+
 /** The decoder is a stream of the first kind, which gives what it has while it is written to, and cannot be awaited. */
-async function* bunzip2(source: Source): AsyncGenerator<Uint8Array> {
+async function* bunzip2(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { default: unbzip2 } = await import("unbzip2-stream");
   const ready: Uint8Array[] = [];
   let failure: { readonly error: unknown } | undefined;
@@ -119,7 +132,7 @@ async function* bunzip2(source: Source): AsyncGenerator<Uint8Array> {
     if (failure !== undefined) throw failure.error;
     return ready.splice(0);
   };
-  for await (const data of source()) {
+  for await (const data of source) {
     decoder.write(copyBytes(data)); // it keeps it until a block is complete
     yield* take();
   }
@@ -131,24 +144,20 @@ async function* bunzip2(source: Source): AsyncGenerator<Uint8Array> {
  * Decodes frames that follow one another. A decoder of Node.js ends with a frame behind which it was given
  * more, and leaves that to another one.
  */
-async function* zstdFrames(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
+async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   let rest: Uint8Array | undefined;
-  try {
-    do {
-      const decoder = createZstdDecompress();
-      const fed = feed(decoder, rest, source);
-      fed.catch((error) => decoder.destroy(error));
-      yield* decoder;
-      rest = await fed;
-    } while (rest !== undefined);
-  } finally {
-    await source.return(undefined);
-  }
+  do {
+    const decoder = createZstdDecompress();
+    const fed = feedFrame(decoder, rest, source);
+    fed.catch((error) => decoder.destroy(error));
+    yield* decoder;
+    rest = await fed;
+  } while (rest !== undefined);
 }
 
 /** Gives a decoder what it takes; resolves with what it has left over, `undefined` after the last. */
-async function feed(
-  decoder: ZstdDecompress,
+async function feedFrame(
+  decoder: ReturnType<typeof createZstdDecompress>,
   first: Uint8Array | undefined,
   source: AsyncIterator<Uint8Array>,
 ): Promise<Uint8Array | undefined> {
@@ -162,7 +171,7 @@ async function feed(
   return undefined;
 }
 
-function write(decoder: ZstdDecompress, data: Uint8Array): Promise<void> {
+function write(decoder: Duplex, data: Uint8Array): Promise<void> {
   return new Promise((resolve, reject) => {
     decoder.write(data, (error) => (error ? reject(error) : resolve()));
   });
