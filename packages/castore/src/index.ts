@@ -107,7 +107,7 @@ export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.t
 export { CastoreError, type ErrorCode } from "./errors.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";
-export { ContentsStore, type IncomingFile } from "./import/contents-store.ts";
+export { ContentsStore, type IncomingFile, type StoreOutcome } from "./import/contents-store.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";

@@ -112,25 +112,91 @@ describeWithTools("importArchive of what GNU tar writes", ["tar"], (tar) => {
   });
 });
 
+/** Programs that compress, and ways for them to do so. */
+const COMPRESSORS: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  gzip: [[]],
+  xz: [
+    [],
+    ["--check=none"],
+    ["--check=crc32"],
+    ["--check=sha256"],
+    ["--block-size=65536", "--threads=2"],
+    ["--x86", "--lzma2"],
+    ["--arm", "--lzma2"],
+    ["--powerpc", "--lzma2"],
+    ["--delta=dist=4", "--x86", "--lzma2=dict=1MiB"],
+  ],
+  zstd: [[], ["--long=27"], ["--no-check", "-19"]],
+  pzstd: [["-p2"]],
+  bzip2: [[]],
+};
+
 describe("importArchive of what is compressed", () => {
-  for (const [program, option] of [
-    ["gzip", "-z"],
-    ["xz", "-J"],
-    ["zstd", "--zstd"],
-    ["bzip2", "-j"],
-  ] as const) {
-    describeWithTools(`by ${program}`, ["tar", program], (tar) => {
-      it("is the source, and nothing when it breaks off", async () => {
+  for (const [program, ways] of Object.entries(COMPRESSORS)) {
+    describeWithTools(`by ${program}`, ["tar", program], (tar, compressor) => {
+      const written = async (): Promise<Buffer> => {
         await writeFile(join(source, "file"), seededBytes("file", 500_000));
         await writeFile(join(source, "text"), "text ".repeat(100_000));
-        const at = join(folder, "archive");
-        execFileSync(tar, ["-C", source, option, "-cf", at, "."]);
-        await expectSource(at);
-        truncateSync(at, 400_000);
-        await expect(importArchive(at, services)).rejects.toMatchObject({ code: "data_loss" });
+        return execFileSync(tar, ["-C", source, "-c", "."], { maxBuffer: 1e8 });
+      };
+      const compressed = (input: Uint8Array, options: readonly string[] = []): Buffer =>
+        execFileSync(compressor, ["-c", ...options], { input, maxBuffer: 1e8, stdio: "pipe" });
+
+      it.each(ways.map((options) => [options.join(" ") || "as usual", options] as const))(
+        "is the source (%s)",
+        async (_, options) => {
+          writeFileSync(join(folder, "archive"), compressed(await written(), options));
+          await expectSource(join(folder, "archive"));
+        },
+      );
+
+      it("is the source in several parts, and nothing when it breaks off", async () => {
+        const archive = await written();
+        const parts = [archive.subarray(0, 200_001), archive.subarray(200_001)];
+        const whole = Buffer.concat(parts.map((part) => compressed(part)));
+        writeFileSync(join(folder, "archive"), whole);
+        await expectSource(join(folder, "archive"));
+        truncateSync(join(folder, "archive"), 400_000);
+        const broken = importArchive(join(folder, "archive"), services);
+        await expect(broken).rejects.toMatchObject({ code: "data_loss" });
       });
     });
   }
+
+  describeWithTools("by xz, with zeros between and behind the parts", ["tar", "xz"], (tar, xz) => {
+    it("is the source", async () => {
+      await writeFile(join(source, "file"), seededBytes("file", 300_000));
+      const archive = execFileSync(tar, ["-C", source, "-c", "."]);
+      const [first, second] = [archive.subarray(0, 9999), archive.subarray(9999)].map((input) =>
+        execFileSync(xz, ["-c"], { input }),
+      );
+      const padded = Buffer.concat([first!, Buffer.alloc(4), second!, Buffer.alloc(8)]);
+      writeFileSync(join(folder, "archive"), padded);
+      await expectSource(join(folder, "archive"));
+    });
+  });
+});
+
+describeWithTools("importArchive of what libarchive writes", ["bsdtar"], (bsdtar) => {
+  it.each(["v7", "ustar", "pax", "gnutar"])("is the source in the format %s", async (format) => {
+    await mkdir(join(source, "folder/empty"), { recursive: true });
+    await writeFile(join(source, "folder/file"), seededBytes("file", 200_000));
+    await writeFile(join(source, "name that is long enough".repeat(3)), "contents");
+    await symlink("folder/file", join(source, "link"));
+    await link(join(source, "folder/file"), join(source, "hard"));
+    await writeFile(join(source, "tool"), "#!/bin/sh\n");
+    await chmod(join(source, "tool"), 0o755);
+    if (format === "pax") {
+      await writeFile(Buffer.from(`${source}/\xff\xfe`, "latin1"), "a name that is not UTF-8");
+      const sparse = await open(join(source, "sparse"), "w");
+      await sparse.write(seededBytes("sparse", 5000), 0, 5000, 1_000_000);
+      await sparse.truncate(3_000_000);
+      await sparse.close();
+    }
+    const at = join(folder, "archive");
+    execFileSync(bsdtar, ["-C", source, `--format=${format}`, "-cf", at, "."], { stdio: "pipe" });
+    await expectSource(at);
+  });
 });
 
 describeWithTools("importArchive of what Python writes", ["python3"], (python) => {

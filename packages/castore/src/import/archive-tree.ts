@@ -1,18 +1,16 @@
+import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
-import { type FileNode, type SymlinkNode, symlinkTarget } from "../node.ts";
+import { type Node, symlinkTarget } from "../node.ts";
 import { type PathComponent, pathComponent } from "../path.ts";
 import { showFilePath } from "./file-error.ts";
+import { FileTable } from "./file-table.ts";
 import type { IngestEntry } from "./ingest-entries.ts";
-
-/** A file in an archive. Hard links to one another are one. */
-export interface ArchiveFile {
-  /** Its node, once its contents are durable. */
-  node?: FileNode;
-}
 
 /** A folder: what is in it by name, one character a byte. */
 type Folder = Map<string, Item>;
-type Item = Folder | ArchiveFile | SymlinkNode;
+
+/** A folder, the number of a file, which hard links to one another share, or the target of a symlink, as names are. */
+type Item = Folder | number | string;
 
 const SLASH = 0x2f;
 
@@ -28,6 +26,7 @@ const SLASH = 0x2f;
  */
 export class ArchiveTree {
   readonly #root: Folder = new Map();
+  readonly #files = new FileTable();
 
   addDirectory(path: Buffer): void {
     const names = namesOf(path);
@@ -37,13 +36,16 @@ export class ArchiveTree {
     if (!(parent.get(name) instanceof Map)) parent.set(name, new Map());
   }
 
-  addFile(path: Buffer, file: ArchiveFile): void {
-    this.#place(path, file);
+  /** @returns what gives the digest of the file, to be called once its contents are durable */
+  addFile(path: Buffer, file: { size: number; executable: boolean }): (digest: B3Digest) => void {
+    const number = this.#files.add(file);
+    this.#place(path, number);
+    return (digest) => this.#files.setDigest(number, digest);
   }
 
   addSymlink(path: Buffer, target: Buffer): void {
-    const owned = new Uint8Array(target);
-    this.#place(path, { type: "symlink", target: valid(path, () => symlinkTarget(owned)) });
+    valid(path, () => symlinkTarget(target));
+    this.#place(path, target.toString("latin1"));
   }
 
   /** What is at `target` now is at `path`, too. */
@@ -72,14 +74,19 @@ export class ArchiveTree {
         continue;
       }
       const [name, item] = value;
-      path.push(pathComponent(new Uint8Array(Buffer.from(name, "latin1"))));
+      path.push(pathComponent(bytesOf(name)));
       if (item instanceof Map) {
         open.push({ folder: item, items: item.entries() });
         continue;
       }
-      yield { path: [...path], node: "type" in item ? item : item.node! };
+      yield { path: [...path], node: this.#node(item) };
       path.pop();
     }
+  }
+
+  #node(item: number | string): Node {
+    if (typeof item === "number") return this.#files.node(item);
+    return { type: "symlink", target: symlinkTarget(bytesOf(item)) };
   }
 
   #place(path: Buffer, item: Item): void {
@@ -106,7 +113,7 @@ export class ArchiveTree {
         item = new Map();
         folder.set(name, item);
       } else if (!(item instanceof Map)) {
-        const what = "type" in item ? "symlink" : "file";
+        const what = typeof item === "string" ? "symlink" : "file";
         const shown = showFilePath(Buffer.from(name, "latin1"));
         throw refusal(path, `expected a folder above it, found the ${what} ${shown}`);
       }
@@ -120,14 +127,24 @@ export class ArchiveTree {
 function namesOf(path: Buffer): string[] {
   if (path[0] === SLASH)
     throw refusal(path, "expected a path inside of the archive, found an absolute one");
-  const names = path
-    .toString("latin1")
-    .split("/")
-    .filter((name) => name !== "" && name !== ".");
-  if (names.includes(".."))
-    throw refusal(path, 'expected a path inside of the archive, found ".."');
-  for (const name of names) valid(path, () => pathComponent(Buffer.from(name, "latin1")));
+  const names: string[] = [];
+  for (let at = 0; at < path.length; ) {
+    const slash = path.indexOf(SLASH, at);
+    const end = slash < 0 ? path.length : slash;
+    // Cut from the bytes: a part of a string keeps all of it in memory.
+    const name = path.toString("latin1", at, end);
+    if (name === "..") throw refusal(path, 'expected a path inside of the archive, found ".."');
+    if (name !== "" && name !== ".") {
+      valid(path, () => pathComponent(path.subarray(at, end)));
+      names.push(name);
+    }
+    at = end + 1;
+  }
   return names;
+}
+
+function bytesOf(text: string): Uint8Array {
+  return new Uint8Array(Buffer.from(text, "latin1"));
 }
 
 /** Says of what is not valid where it is. */

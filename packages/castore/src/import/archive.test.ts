@@ -432,9 +432,17 @@ describe("importArchive of sparse files", () => {
         file("a", "1"),
       ),
     ],
-    ["the kind of another tar", tar(file("a", "1", { kind: "S" }))],
   ])("refuses %s", async (_, archive) => {
     await refused(archive, "data_loss", "");
+  });
+
+  it.each([
+    ["star", tar(file("a", "1", { kind: "S" })), "another format than that of GNU tar"],
+    ["star, POSIX", tar(pax([["SCHILY.realsize", "9"]]), file("a", "1")), "SCHILY.realsize"],
+    ["Solaris", tar(pax([["SUN.holesdata", " 0 8 "]]), file("a", "1")), "SUN.holesdata"],
+  ])("refuses those of %s by path", async (_, archive, reason) => {
+    await refused(archive, "invalid_argument", reason);
+    await refused(archive, "invalid_argument", '"a"');
   });
 });
 

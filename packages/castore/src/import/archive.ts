@@ -1,11 +1,11 @@
-import { createReadStream } from "node:fs";
+import { open } from "node:fs/promises";
 import { untilAborted } from "../abort.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { compressionOf, decompress, MAGIC_LENGTH } from "../decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import type { Node } from "../node.ts";
 import type { AbortOptions } from "../options.ts";
-import { type ArchiveFile, ArchiveTree } from "./archive-tree.ts";
+import { ArchiveTree } from "./archive-tree.ts";
 import { ContentsStore } from "./contents-store.ts";
 import { fileError, noSuchFile } from "./file-error.ts";
 import type { ImportProgress } from "./fs.ts";
@@ -52,10 +52,18 @@ export async function importArchive(
 /** Bytes per read of a file. */
 const READ_SIZE = 256 * 1024;
 
+/** The contents of a file, in pieces that are lent until the next one is asked for. */
 async function* readArchive(path: string): AsyncGenerator<Uint8Array> {
   const at = Buffer.from(path);
   try {
-    yield* createReadStream(path, { highWaterMark: READ_SIZE });
+    await using file = await open(path);
+    // One buffer again and again: new ones pile up faster than the collector of garbage takes them away.
+    const buffer = new Uint8Array(READ_SIZE);
+    for (;;) {
+      const { bytesRead } = await file.read(buffer);
+      if (bytesRead === 0) return;
+      yield buffer.subarray(0, bytesRead);
+    }
   } catch (error) {
     throw noSuchFile(error, at) ?? fileError(error, at, "read");
   }
@@ -91,9 +99,6 @@ async function* archiveEntries(
 ): AsyncGenerator<IngestEntry> {
   const tree = new ArchiveTree();
   await using store = new ContentsStore(blobService, { signal });
-  /** The files whose contents are not durable yet. */
-  const storing = new Set<Promise<void>>();
-  let failure: { readonly reason: unknown } | undefined;
   let [entries, bytes] = [0, 0];
   const counted = async function* (contents: AsyncIterable<Uint8Array>) {
     for await (const data of contents) {
@@ -103,7 +108,6 @@ async function* archiveEntries(
     }
   };
   for await (const member of readTar(stream)) {
-    if (failure !== undefined) throw failure.reason;
     switch (member.type) {
       case "directory":
         tree.addDirectory(member.path);
@@ -115,28 +119,14 @@ async function* archiveEntries(
         tree.addHardLink(member.path, member.target);
         break;
       case "file": {
-        const file: ArchiveFile = {};
-        tree.addFile(member.path, file);
+        const resolve = tree.addFile(member.path, member);
         const contents = onProgress ? counted(member.contents) : member.contents;
-        const node = await store.add({ ...member, contents });
-        const stored: Promise<void> = node().then(
-          (node) => {
-            file.node = node;
-            storing.delete(stored);
-          },
-          (reason) => {
-            failure ??= { reason };
-            storing.delete(stored);
-          },
-        );
-        storing.add(stored);
+        await store.add({ size: member.size, contents }, { resolve, reject: () => undefined });
       }
     }
     entries += 1;
     onProgress?.({ entries, bytes });
   }
-  store.flush();
-  await Promise.all(storing);
-  if (failure !== undefined) throw failure.reason;
+  await store.finish();
   yield* tree.takeEntries();
 }

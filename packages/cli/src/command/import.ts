@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
+import { useSmallHeap } from "../small-heap.ts";
 import { type TracingOptions, tracingOption } from "../tracing-option.ts";
 
 /** `tvix-store import PATH...` and `tvix-store import --archive FILE` */
@@ -26,6 +27,8 @@ export function importCommand(): Command {
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
+        // What is read of an archive goes through this thread, and would leave hundreds of megabytes of garbage.
+        if (options.archive !== undefined) useSmallHeap();
         const { importPaths } = await import("../import-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));

@@ -94,14 +94,23 @@ class Ingestion {
           break;
         case "file": {
           const contents = this.#watchedContents(event.contents, path.length === 0);
-          const node = (await files.add({ ...event, contents }))();
-          node.catch(() => undefined); // told to whoever takes the entry
-          yield { path: [...path], node };
+          const { size, executable } = event;
+          const node = Promise.withResolvers<Node>();
+          node.promise.catch(() => undefined); // told to whoever takes the entry
+          await files.add(
+            { size, contents },
+            {
+              resolve: (digest) =>
+                node.resolve({ type: "file", digest, size: BigInt(size), executable }),
+              reject: node.reject,
+            },
+          );
+          yield { path: [...path], node: node.promise };
           ended();
         }
       }
     }
-    files.flush();
+    await files.finish();
     this.#check();
   }
 

@@ -63,9 +63,11 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
 }
 
 const SLASH = Buffer.from("/");
+const SPACE = 0x20;
+const ZERO = 0x30;
 
 /** The checksum is computed as if there were spaces where it stands. */
-const SUM_OF_SPACES = 8 * 0x20;
+const SUM_OF_SPACES = 8 * SPACE;
 
 /** Old writers added bytes as if they were signed. */
 function checksums(block: Buffer): { unsigned: number; signed: number } {
@@ -104,9 +106,17 @@ function numberIn(field: Buffer): number | undefined {
     for (const byte of field.subarray(1)) value = value * 256 + byte;
     return Number.isSafeInteger(value) ? value : undefined;
   }
-  const text = textAt(field, 0, field.length).toString("latin1").trim();
-  if (!/^[0-7]*$/.test(text)) return undefined;
-  return text === "" ? 0 : Number.parseInt(text, 8);
+  let at = 0;
+  let value = 0;
+  while (field[at] === SPACE) at++;
+  for (; isOctalDigit(field[at]); at++) value = value * 8 + field[at]! - ZERO;
+  while (field[at] === SPACE) at++;
+  const isWhole = at >= field.length || field[at] === 0;
+  return isWhole && Number.isSafeInteger(value) ? value : undefined;
+}
+
+function isOctalDigit(byte: number | undefined): boolean {
+  return byte !== undefined && byte >= ZERO && byte < ZERO + 8;
 }
 
 function wrongNumber(field: Buffer, what: string): TarSyntaxError {

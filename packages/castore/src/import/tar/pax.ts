@@ -15,8 +15,7 @@ const NEWLINE = 0x0a;
  * @param bytes are shared with the values
  * @throws TarSyntaxError for what is none
  */
-export function parsePax(bytes: Buffer): PaxRecord[] {
-  const records: PaxRecord[] = [];
+export function* parsePax(bytes: Buffer): Generator<PaxRecord> {
   for (let at = 0; at < bytes.length; ) {
     // The decimal length of the record, a space, the key, "=", the value, a newline.
     const space = bytes.indexOf(SPACE, at);
@@ -28,8 +27,7 @@ export function parsePax(bytes: Buffer): PaxRecord[] {
         `expected a record of ${length} bytes, found ${quoteBytes(bytes.subarray(at))}`,
       );
     }
-    records.push([record.toString("latin1", 0, equals), record.subarray(equals + 1, -1)]);
+    yield [record.toString("latin1", 0, equals), record.subarray(equals + 1, -1)];
     at += length;
   }
-  return records;
 }

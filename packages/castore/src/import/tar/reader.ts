@@ -13,6 +13,7 @@ import {
 } from "./header.ts";
 import { type PaxRecord, parsePax } from "./pax.ts";
 import {
+  EXTENT_KEYS,
   expandSparse,
   readGnuMap,
   readPaxMap,
@@ -40,8 +41,17 @@ const SPECIAL: Readonly<Record<string, string>> = {
   M: "a part of a file that begins in another archive",
 };
 
-/** The keys of POSIX that are looked at. */
-const KEYS: ReadonlySet<string> = new Set(["path", "linkpath", "size", ...SPARSE_KEYS]);
+/** What star and the tar of Solaris say of a file whose holes they have left out. */
+const FOREIGN_SPARSE_KEYS: readonly string[] = ["SCHILY.realsize", "SUN.holesdata"];
+
+/** The keys of extended headers that count by their last value. */
+const KEYS: ReadonlySet<string> = new Set([
+  "path",
+  "linkpath",
+  "size",
+  ...SPARSE_KEYS,
+  ...FOREIGN_SPARSE_KEYS,
+]);
 
 /** What an archive says, in its order. */
 export type TarMember = {
@@ -53,7 +63,7 @@ export type TarMember = {
   /** What is at the path `target` is at `path`, too. */
   | { readonly type: "hardlink"; readonly target: Buffer }
   /** What is not read of the contents is skipped when the next member is asked for. */
-  | ({ readonly type: "file" } & IncomingFile)
+  | ({ readonly type: "file"; readonly executable: boolean } & IncomingFile)
 );
 
 /**
@@ -76,68 +86,104 @@ export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
   );
   const global = new Map<string, Buffer>();
   for (;;) {
-    const start = bytes.offset;
-    try {
-      const head = await readHead(bytes, global);
-      if (head === undefined) break;
-      yield* readMember(head, bytes);
-    } catch (error) {
-      if (!(error instanceof TarSyntaxError)) throw error;
-      throw bytes.refusal(error.message, start);
-    }
+    const found = await readMember(bytes, global);
+    if (found === undefined) break;
+    yield found.member;
+    await bytes.skip(found.end - bytes.offset); // what nobody has read
+    await bytes.take(paddingLength(found.end - found.start));
   }
   await bytes.skipRest(); // a compressed one is checked to its end
+}
+
+/** A member, and from where up to where its contents stand, without what fills up the last block. */
+interface FoundMember {
+  readonly member: TarMember;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Reads to where the contents of the next member begin. `undefined` at the end of the archive. */
+async function readMember(
+  bytes: ByteReader,
+  global: Map<string, Buffer>,
+): Promise<FoundMember | undefined> {
+  const offset = bytes.offset;
+  try {
+    const head = await readHead(bytes, global);
+    return head && (await memberOf(head, bytes));
+  } catch (error) {
+    if (!(error instanceof TarSyntaxError)) throw error;
+    throw bytes.refusal(error.message, offset);
+  }
 }
 
 /** Everything that stands before the contents of a member. */
 interface MemberHead {
   readonly header: TarHeader;
-  /** What overrules the header, by key of POSIX. */
+  /** What overrules the header, by key of an extended header. */
   readonly values: ReadonlyMap<string, Buffer>;
-  /** What was said for this member alone. */
-  readonly records: readonly PaxRecord[];
+  /** The values of the keys of a sparse file that occur again and again, in order. */
+  readonly extents: readonly Buffer[];
 }
 
-/** Reads to where the contents of the next member begin. `undefined` at the end of the archive. */
+/** Reads everything that stands before the contents of the next member. `undefined` at the end of the archive. */
 async function readHead(
   bytes: ByteReader,
   global: Map<string, Buffer>,
 ): Promise<MemberHead | undefined> {
-  let records: PaxRecord[] = [];
-  const names = new Map<string, Buffer>();
+  let names: Map<string, Buffer> | undefined;
+  let extended: ExtendedHeader | undefined;
   for (;;) {
     const header = parseHeader(await bytes.take(BLOCK_LENGTH));
     if (header === undefined) {
-      if (records.length === 0 && names.size === 0) return undefined;
+      if (names === undefined && extended === undefined) return undefined;
       throw new TarSyntaxError("expected a member behind what is said about it, found the end");
     }
     switch (header.kind) {
       case "g":
-        setAll(global, parsePax(await readExtension(header, bytes)));
+        overrule(global, parseExtended(await readExtension(header, bytes)).values);
         continue;
       case "x":
       case "X": // of Solaris
-        records = parsePax(await readExtension(header, bytes));
+        extended = parseExtended(await readExtension(header, bytes));
         continue;
       case "L":
       case "K": {
         const name = await readExtension(header, bytes);
+        names ??= new Map();
         names.set(header.kind === "L" ? "path" : "linkpath", textAt(name, 0, name.length));
         continue;
       }
       case "V": // the name of the archive
         continue;
     }
+    if (names === undefined && extended === undefined) {
+      return { header, values: global, extents: [] };
+    }
     const values = new Map(global);
-    setAll(values, [...names, ...records]);
-    return { header, values, records };
+    overrule(values, names ?? []);
+    overrule(values, extended?.values ?? []);
+    return { header, values, extents: extended?.extents ?? [] };
   }
 }
 
-/** Sets the values that are looked at; an empty one is none. */
-function setAll(values: Map<string, Buffer>, records: Iterable<PaxRecord>): void {
-  for (const [key, value] of records) {
-    if (!KEYS.has(key)) continue;
+/** What is looked at of an extended header. */
+type ExtendedHeader = Pick<MemberHead, "values" | "extents">;
+
+/** Takes no more of an extended header than what is looked at: it may have a million records. */
+function parseExtended(bytes: Buffer): ExtendedHeader {
+  const values = new Map<string, Buffer>();
+  const extents: Buffer[] = [];
+  for (const [key, value] of parsePax(bytes)) {
+    if (EXTENT_KEYS.includes(key)) extents.push(value);
+    else if (KEYS.has(key)) values.set(key, value);
+  }
+  return { values, extents };
+}
+
+/** Sets values; an empty one is none. */
+function overrule(values: Map<string, Buffer>, by: Iterable<PaxRecord>): void {
+  for (const [key, value] of by) {
     if (value.length > 0) values.set(key, value);
     else values.delete(key);
   }
@@ -158,52 +204,49 @@ function paddingLength(size: number): number {
   return (BLOCK_LENGTH - (size % BLOCK_LENGTH)) % BLOCK_LENGTH;
 }
 
-async function* readMember(
-  { header, values, records }: MemberHead,
+/** What a head, and perhaps what its contents begin with, tell of a member. */
+async function memberOf(
+  { header, values, extents }: MemberHead,
   bytes: ByteReader,
-): AsyncGenerator<TarMember> {
+): Promise<FoundMember> {
   const path = values.get("GNU.sparse.name") ?? values.get("path") ?? header.path;
   if (path.length > MAX_PATH) {
     throw new TarSyntaxError(`expected a path of at most ${MAX_PATH} bytes, found ${path.length}`);
   }
   const target = values.get("linkpath") ?? header.target;
-  switch (header.kind) {
-    case "1":
-      yield { type: "hardlink", path, target };
-      return;
-    case "2":
-      yield { type: "symlink", path, target };
-      return;
-    case "5":
-      yield { type: "directory", path };
-      return;
-  }
-  const special = SPECIAL[header.kind];
+  const [kind, start] = [header.kind, bytes.offset];
+  // Whatever size they state, nothing stands behind them.
+  if (kind === "1") return { member: { type: "hardlink", path, target }, start, end: start };
+  if (kind === "2") return { member: { type: "symlink", path, target }, start, end: start };
+  if (kind === "5") return { member: { type: "directory", path }, start, end: start };
+  const special = SPECIAL[kind];
   if (special !== undefined) throw refusal(path, special);
   const sizeValue = values.get("size");
   const size = sizeValue === undefined ? header.size : parseDecimal(sizeValue, "size");
-  let map = header.kind === "S" ? await readGnuMap(header, bytes) : undefined;
-  const end = bytes.offset + size;
-  switch (header.kind) {
+  switch (kind) {
     case "D": // what was in the folder: whoever restores a backup removes what is not
-      yield { type: "directory", path };
-      break;
-    case "0":
+      return { member: { type: "directory", path }, start, end: start + size };
     case "7": // to be in one piece on its disk
-    case "S":
+    case "0": {
+      const end = start + size;
       // Before there were kinds, this was how a folder was told.
-      if (path.at(-1) === SLASH) {
-        yield { type: "directory", path };
-        break;
-      }
-      map ??= await readPaxMap(values, records, bytes);
-      yield fileOf(path, header, map, end, bytes);
-      break;
+      if (path.at(-1) === SLASH) return { member: { type: "directory", path }, start, end };
+      const foreign = FOREIGN_SPARSE_KEYS.find((key) => values.has(key));
+      if (foreign !== undefined) throw refusal(path, `a sparse file as ${foreign} describes it`);
+      const map = await readPaxMap(values, extents, bytes);
+      return { member: fileOf(path, header, map, end, bytes), start, end };
+    }
+    case "S": {
+      if (!header.isGnu)
+        throw refusal(path, "a sparse file in another format than that of GNU tar");
+      const map = await readGnuMap(header, bytes);
+      const start = bytes.offset; // the map is not part of the contents
+      const end = start + size;
+      return { member: fileOf(path, header, map, end, bytes), start, end };
+    }
     default:
-      throw refusal(path, `a member of kind ${quoteBytes(Buffer.from(header.kind, "latin1"))}`);
+      throw refusal(path, `a member of kind ${quoteBytes(Buffer.from(kind, "latin1"))}`);
   }
-  await bytes.skip(end - bytes.offset); // what nobody has read
-  await bytes.take(paddingLength(size));
 }
 
 function fileOf(

@@ -6,7 +6,6 @@ import {
   type TarHeader,
   TarSyntaxError,
 } from "./header.ts";
-import type { PaxRecord } from "./pax.ts";
 
 /** A part of a sparse file that is in the archive, in bytes. Between those there are zeros. */
 interface Extent {
@@ -30,12 +29,16 @@ export const SPARSE_KEYS: readonly string[] = [
   "GNU.sparse.map",
 ];
 
+/** These say where each part is that is in the archive, in format 0.0, and occur for each again. */
+export const EXTENT_KEYS: readonly string[] = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
+
 /** In how many parts a file may be, 16 MiB in memory or so. */
 const MAX_EXTENTS = 256 * 1024;
 
 /** Zeros to give out. */
 const ZEROS = new Uint8Array(64 * 1024);
 
+const COMMA = 0x2c;
 const NEWLINE = 0x0a;
 
 /**
@@ -45,11 +48,7 @@ const NEWLINE = 0x0a;
  *
  * @throws TarSyntaxError for what is no such map
  */
-export async function readGnuMap(
-  { block, isGnu }: TarHeader,
-  bytes: ByteReader,
-): Promise<SparseMap> {
-  if (!isGnu) throw new TarSyntaxError("expected a sparse file as GNU tar has it, found another");
+export async function readGnuMap({ block }: TarHeader, bytes: ByteReader): Promise<SparseMap> {
   const extents = new Extents();
   const size = parseNumber(block.subarray(483, 495), "size of a sparse file");
   extents.addFields(block.subarray(386, 482));
@@ -68,17 +67,17 @@ export async function readGnuMap(
  * Format: GNU tar manual, "Storing Sparse Files", "PAX Format, Versions 0.0 and 0.1", "Version 1.0".
  *
  * @param values the last value of each key
- * @param records all of it, as the map may be in keys that occur again and again
+ * @param offsetsAndLengths the values of {@link EXTENT_KEYS} in order
  * @returns `undefined` for a file that is not sparse
  * @throws TarSyntaxError for what is no such map
  */
 export async function readPaxMap(
   values: ReadonlyMap<string, Buffer>,
-  records: readonly PaxRecord[],
+  offsetsAndLengths: readonly Buffer[],
   bytes: ByteReader,
 ): Promise<SparseMap | undefined> {
-  const [major, minor] = ["major", "minor"].map((key) => values.get(`GNU.sparse.${key}`));
-  const version = major && `${major}.${minor ?? 0}`;
+  const major = values.get("GNU.sparse.major");
+  const version = major && `${major}.${values.get("GNU.sparse.minor") ?? 0}`;
   if (version !== undefined && !["0.0", "0.1", "1.0"].includes(version)) {
     throw new TarSyntaxError(`expected a sparse file of version 0.0, 0.1 or 1.0, found ${version}`);
   }
@@ -94,12 +93,7 @@ export async function readPaxMap(
     return extents.map(size);
   }
   const map = values.get("GNU.sparse.map");
-  if (map !== undefined) {
-    extents.addDecimals(splitAtCommas(map));
-  } else {
-    const keys = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
-    extents.addDecimals(records.filter(([key]) => keys.includes(key)).map(([, value]) => value));
-  }
+  extents.addDecimals(map === undefined ? offsetsAndLengths : splitAtCommas(map));
   return extents.map(size);
 }
 
@@ -172,13 +166,19 @@ class Extents {
     }
   }
 
-  addDecimals(numbers: readonly Buffer[]): void {
-    if (numbers.length % 2 !== 0) {
-      throw new TarSyntaxError("expected a length for each offset of a sparse file");
+  /** Adds extents, each an offset and a length. */
+  addDecimals(numbers: Iterable<Buffer>): void {
+    let offset: number | undefined;
+    for (const digits of numbers) {
+      if (offset === undefined) {
+        offset = parseDecimal(digits, "offset");
+      } else {
+        this.add(offset, parseDecimal(digits, "length"));
+        offset = undefined;
+      }
     }
-    for (let i = 0; i < numbers.length; i += 2) {
-      this.add(parseDecimal(numbers[i]!, "offset"), parseDecimal(numbers[i + 1]!, "length"));
-    }
+    if (offset === undefined) return;
+    throw new TarSyntaxError("expected a length for each offset of a sparse file");
   }
 
   map(size: number): SparseMap {
@@ -191,10 +191,11 @@ class Extents {
   }
 }
 
-function splitAtCommas(text: Buffer): Buffer[] {
-  if (text.length === 0) return [];
-  return text
-    .toString("latin1")
-    .split(",")
-    .map((number) => Buffer.from(number, "latin1"));
+function* splitAtCommas(text: Buffer): Generator<Buffer> {
+  for (let at = 0; at < text.length; ) {
+    const comma = text.indexOf(COMMA, at);
+    const end = comma < 0 ? text.length : comma;
+    yield text.subarray(at, end);
+    at = end + 1;
+  }
 }
