@@ -6,7 +6,7 @@ import { ClosureSpool } from "./directoryservice/closure-spool.ts";
 import type { DirectoryService } from "./directoryservice/directory-service.ts";
 import { walkClosure } from "./directoryservice/walk-closure.ts";
 import { CastoreError } from "./errors.ts";
-import type { DirectoryNode, Node } from "./node.ts";
+import type { Node } from "./node.ts";
 
 /** Where a tree is, or is copied to. */
 export interface ClosureServices {
@@ -29,8 +29,8 @@ export interface CopyProgress {
 /** Options of {@link copyClosure}. */
 export interface CopyClosureOptions extends CopyBlobOptions {
   /**
-   * Looks for every blob also where the target has the tree, and makes up for those that it lost. Default: false, a
-   * tree that the target has is taken to be whole.
+   * Looks for every blob and every directory also where the target has the tree, and makes up for those that it lost.
+   * Default: false, a tree that the target has is taken to be whole.
    */
   repair?: boolean | undefined;
   /** Is told running totals. Default: nobody. */
@@ -39,6 +39,9 @@ export interface CopyClosureOptions extends CopyBlobOptions {
 
 /** How many blobs are looked up together. */
 const BLOBS_PER_LOOKUP = 1024;
+
+/** How many directories are looked up at the same time. */
+const DIRECTORIES_PER_LOOKUP = 32;
 
 /** A blob of up to this many bytes is copied together with others. */
 const SMALL_BLOB = 128 * 1024;
@@ -97,7 +100,8 @@ class ClosureCopy implements AsyncDisposable {
     // When one fails, the iteration ends, and the others with it.
     for (let i = 0; i < CONCURRENCY; i++) this.#workers.push(this.#copyBatches(batches));
     await Promise.all(this.#workers);
-    if (isDirectory && !isThere) await this.#putDirectories(root);
+    if (isThere) await this.#repairDirectories(root.digest);
+    else if (isDirectory) await this.#putTree(root.digest);
     return this.#progress;
   }
 
@@ -188,10 +192,53 @@ class ClosureCopy implements AsyncDisposable {
     this.#advance({ copiedBlobs: 1, copiedBytes: size });
   }
 
-  async #putDirectories({ digest }: DirectoryNode): Promise<void> {
+  async #putTree(root: B3Digest): Promise<void> {
     await using putter = this.#to.directoryService.openPutter({ signal: this.#signal });
-    for (const directory of this.#spool.leavesFirst(digest)) await putter.put(directory);
+    for (const directory of this.#spool.leavesFirst(root)) await putter.put(directory);
     await putter.close();
+  }
+
+  /**
+   * Puts what the target lost of a tree whose root it has: of each directory that is missing everything below, as a
+   * tree of its own. What is below a directory that is there is not looked at by every service when a tree is put.
+   */
+  async #repairDirectories(root: B3Digest): Promise<void> {
+    const isWhole = await this.#canWalk(root);
+    let batch: B3Digest[] = [];
+    for (const directory of this.#spool.rootFirst(root)) {
+      batch.push(encodeDirectory(directory).digest);
+      if (batch.length < DIRECTORIES_PER_LOOKUP) continue;
+      await this.#repairMissing(batch);
+      batch = [];
+    }
+    await this.#repairMissing(batch);
+    if (!isWhole) await this.#putTree(root);
+  }
+
+  /** Whether the target gives a tree as a whole, which it may keep beside its directories. */
+  async #canWalk(root: B3Digest): Promise<boolean> {
+    const node = { type: "directory", digest: root, size: 0n } as const;
+    try {
+      const walk = walkClosure(this.#to.directoryService, node, { signal: this.#signal });
+      for await (const _ of walk);
+      return true;
+    } catch (error) {
+      const isLost = error instanceof CastoreError && error.code === "data_loss";
+      if (!isLost) throw error;
+      return false;
+    }
+  }
+
+  async #repairMissing(digests: readonly B3Digest[]): Promise<void> {
+    const isMissing = async (digest: B3Digest) => {
+      const options = { signal: this.#signal };
+      return (await this.#to.directoryService.get(digest, options)) === undefined;
+    };
+    const missing = await Promise.all(digests.map(isMissing));
+    for (const [i, digest] of digests.entries()) {
+      // It may have been put meanwhile, below another.
+      if (missing[i] && (await isMissing(digest))) await this.#putTree(digest);
+    }
   }
 
   #advance(step: Partial<CopyProgress>): void {

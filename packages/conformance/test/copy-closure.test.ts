@@ -4,16 +4,21 @@ import {
   type ChunkMeta,
   type ClosureServices,
   type CopyProgress,
+  collectBytes,
   copyBlob,
   copyClosure,
+  Directory,
   type DirectoryNode,
   encodeDirectory,
   importPath,
   MemoryBlobService,
   MemoryDirectoryService,
+  MemoryObjectStore,
   type Node,
+  ObjectStoreDirectoryService,
   openBlobService,
   openDirectoryService,
+  pathComponent,
   putBlob,
   type ReadOptions,
   walkClosure,
@@ -129,6 +134,25 @@ class LossyBlobService extends MemoryBlobService {
 
   #isLost(digest: B3Digest): boolean {
     return this.lost?.digest.equals(digest) === true;
+  }
+}
+
+/** Loses directories that it has. */
+class LossyDirectoryService extends MemoryDirectoryService {
+  readonly lost = new Set<string>();
+
+  override async get(digest: B3Digest) {
+    return this.lost.has(digest.hex) ? undefined : await super.get(digest);
+  }
+
+  override openPutter(...args: Parameters<MemoryDirectoryService["openPutter"]>) {
+    const putter = super.openPutter(...args);
+    const put = putter.put.bind(putter);
+    putter.put = async (directory) => {
+      await put(directory);
+      this.lost.delete(encodeDirectory(directory).digest.hex);
+    };
+    return putter;
   }
 }
 
@@ -252,6 +276,71 @@ describe("copyClosure", () => {
     expect(await lost.blobService.has(B3Digest.of(LARGE))).toBe(false);
     await copyClosure(from, lost, root, { repair: true });
     expect(await closureOf(lost, root)).toEqual(await closureOf(from, root));
+  });
+
+  it("makes up for directories that the target lost, wherever", async () => {
+    const leaf = encodeDirectory(Directory.from([]));
+    const chain = [leaf];
+    for (let i = 0; i < 5; i++) {
+      const { digest, directory } = chain.at(-1)!;
+      const node = { type: "directory", digest, size: directory.size } as const;
+      chain.push(encodeDirectory(Directory.from([{ name: pathComponent("below"), node }])));
+    }
+    const { digest, directory } = chain.at(-1)!;
+    const root: Node = { type: "directory", digest, size: directory.size };
+    await using from = await inMemory();
+    await using putter = from.directoryService.openPutter();
+    for (const { directory } of chain) await putter.put(directory);
+    await putter.close();
+
+    const lossy = new LossyDirectoryService();
+    const store = new MemoryObjectStore();
+    const bucket = new ObjectStoreDirectoryService({ store, onCorrupt: () => undefined });
+    const loseOfBucket = async (digest: B3Digest) =>
+      await store.delete(`dirs-inner/b3/${digest.hex.slice(0, 4)}/${digest.hex}`);
+    for (const [directoryService, lose] of [
+      [lossy, async ({ hex }: B3Digest) => lossy.lost.add(hex)],
+      [bucket, loseOfBucket],
+    ] as const) {
+      const to = { blobService: new MemoryBlobService(), directoryService };
+      await copyClosure(from, to, root);
+      for (const i of [0, 2, 3]) await lose(chain[i]!.digest);
+      await copyClosure(from, to, root, { repair: true });
+      for (const { digest } of chain) {
+        const found = await directoryService.get(digest);
+        expect(encodeDirectory(found!).digest.hex).toBe(digest.hex);
+      }
+      expect(await Array.fromAsync(directoryService.getRecursive(digest))).toHaveLength(6);
+    }
+  });
+
+  it("makes up for a tree that the target has damaged", async () => {
+    const store = new MemoryObjectStore();
+    const directoryService = new ObjectStoreDirectoryService({
+      store,
+      onCorrupt: () => undefined,
+    });
+    await using from = await inMemory();
+    const to = { blobService: new MemoryBlobService(), directoryService };
+    const root = (await put(from)) as DirectoryNode;
+    await copyClosure(from, to, root);
+    const key = `dirs/b3/${root.digest.hex.slice(0, 4)}/${root.digest.hex}`;
+    await store.put(key, (await collectBytes((await store.get(key))!)).subarray(0, -9));
+    await copyClosure(from, to, root, { repair: true });
+    expect(await closureOf(to, root)).toEqual(await closureOf(from, root));
+  });
+
+  it("copies the blobs of a tree with the chunks that the target has", async () => {
+    await using from = await behindServer();
+    await using to = await onDisk();
+    const digest = await putBlob(from.blobService, CHANGED);
+    await putBlob(to.blobService, LARGE);
+    const { service, read } = watched(from.blobService);
+    const file: Node = { type: "file", digest, size: 5_000_000n, executable: false };
+    await copyClosure({ ...from, blobService: service }, to, file, { reuseChunks: true });
+    expect(await closureOf(to, file)).toEqual({ directories: [], blobs: [digest.hex] });
+    expect(read).not.toContain(digest.hex);
+    expect(read.length).toBeLessThan(5);
   });
 
   it.each([

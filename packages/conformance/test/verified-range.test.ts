@@ -13,7 +13,7 @@ import {
   verifiedRange,
 } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
-import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import { BlobService as BlobServiceDescriptor, type StatBlobRequest } from "@tvix/proto/castore";
 import { describe, expect, it } from "vitest";
 import { seededBytes } from "../src/index.ts";
 import { overGrpc } from "./grpc-over.ts";
@@ -59,14 +59,25 @@ class LyingBlobService extends MemoryBlobService {
   }
 }
 
-/** @param sendsOutboards whether the server knows of outboards, as not all do */
-async function serve(blobService: MemoryBlobService, { sendsOutboards = true } = {}) {
+interface ServeOptions {
+  /** Whether the server knows of outboards, as not all do. Default: it does. */
+  sendsOutboards?: boolean;
+  /** Is told of each request for what the server knows of a blob. */
+  onStat?: (request: StatBlobRequest) => void;
+}
+
+async function serve(
+  blobService: MemoryBlobService,
+  { sendsOutboards = true, onStat }: ServeOptions = {},
+) {
   const directoryService = new MemoryDirectoryService();
   const services = castoreServices({ blobService, directoryService }).map((served) => {
-    if (served.service !== BlobServiceDescriptor || sendsOutboards) return served;
+    if (served.service !== BlobServiceDescriptor) return served;
     const implementation = served.implementation as ServiceImpl<typeof BlobServiceDescriptor>;
     const stat: typeof implementation.stat = async (request, context) => {
-      return { ...(await implementation.stat(request, context)), bao: new Uint8Array(0) };
+      onStat?.(request);
+      const answer = await implementation.stat(request, context);
+      return sendsOutboards ? answer : { ...answer, bao: new Uint8Array(0) };
     };
     return { ...served, implementation: { ...implementation, stat } } as unknown as ServedService;
   });
@@ -117,6 +128,25 @@ describe("verifiedRange over gRPC", () => {
         await expect(outcome).rejects.toMatchObject(dataLoss);
       }
     }
+  });
+
+  it("asks for an outboard once, for whatever parts and readers", async () => {
+    const service = await LyingBlobService.create();
+    service.chunksOfOther = [];
+    let asked = 0;
+    await using client = await serve(service, { onStat: ({ sendBao }) => (asked += +sendBao) });
+    const ranges = [0, 1_000_000, 2_999_990].map((offset) => ({ offset, length: 10 }));
+    for (const round of [ranges, ranges.toReversed()]) {
+      await Promise.all(
+        round.map(async (range) => {
+          const { reading, parts } = await readVerified(client, range);
+          await reading;
+          const expected = CONTENTS.subarray(range.offset, range.offset + 10);
+          expect(Buffer.concat(parts).equals(expected)).toBe(true);
+        }),
+      );
+    }
+    expect(asked).toBe(1);
   });
 
   it("makes the outboard itself where a server sends none", async () => {

@@ -3,6 +3,7 @@ import { freeBuffer } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Outboard } from "../hash/outboard.ts";
+import { MAX_CHUNK_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
 import { type TierOptions, Tiers } from "../tiers.ts";
 import { WriteThrough } from "../write-through.ts";
@@ -10,7 +11,6 @@ import { BlobFills } from "./blob-fills.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";
-import { MAX_CHUNK_BYTES } from "./read-sharing.ts";
 import { SharedBatches } from "./shared-batches.ts";
 import type { OutboardSource } from "./verified-range.ts";
 

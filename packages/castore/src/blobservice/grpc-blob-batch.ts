@@ -4,6 +4,7 @@ import pLimit from "p-limit";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { received } from "../grpc/received.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
@@ -47,6 +48,7 @@ export class GrpcBlobBatch {
       async (batch) => {
         const request = { digests: batch.map(({ bytes }) => bytes) };
         const { present } = await this.#call("look up blobs", METHODS.has, request, options);
+        this.#expectAnswers(batch, present);
         return present;
       },
     );
@@ -65,11 +67,12 @@ export class GrpcBlobBatch {
           blobs: batch.map(({ digest, size }) => ({ digest: digest.bytes, size: BigInt(size) })),
         };
         const response = await this.#call("read blobs", METHODS.read, request, options);
+        this.#expectAnswers(batch, response.blobs);
         return response.blobs.map(({ present, contents }, i) => {
           if (!present) return undefined;
-          const { digest } = batch[i] ?? {};
+          const { digest, size } = batch[i]!;
           const found = B3Digest.of(contents);
-          if (digest?.equals(found)) return contents;
+          if (digest.equals(found)) return contents.length === size ? contents : undefined;
           throw this.#wrong(`read blob ${digest}`, `what was sent has digest ${found}`);
         });
       },
@@ -91,11 +94,12 @@ export class GrpcBlobBatch {
       async (batch) => {
         const request = { contents: batch.map(({ data }) => data) };
         const { digests } = await this.#call("put blobs", METHODS.put, request, options);
-        batch.forEach(({ digest }, i) => {
-          const found = B3Digest.fromBytes(digests[i] ?? new Uint8Array(B3Digest.LENGTH));
-          if (digest.equals(found)) return;
-          throw this.#wrong(`put blob ${digest}`, `the server stored ${found}`);
-        });
+        this.#expectAnswers(batch, digests);
+        for (const [i, { digest }] of batch.entries()) {
+          const action = this.#cannot(`put blob ${digest}`);
+          const found = received(action, () => B3Digest.fromBytes(digests[i]!));
+          if (!digest.equals(found)) throw this.#wrong(`put blob ${digest}`, `${found} was stored`);
+        }
         return digests;
       },
     );
@@ -122,14 +126,7 @@ export class GrpcBlobBatch {
       batch.bytes += size;
     }
     try {
-      const results = await pLimit(CONCURRENCY).map(batches, async ({ items }) => {
-        const results = await run(items);
-        if (results.length === items.length) return results;
-        throw this.#wrong(
-          "use a batch",
-          `expected ${items.length} answers, found ${results.length}`,
-        );
-      });
+      const results = await pLimit(CONCURRENCY).map(batches, ({ items }) => run(items));
       return results.flat();
     } catch (error) {
       if (!(error instanceof CastoreError) || error.code !== "unimplemented") throw error;
@@ -149,11 +146,21 @@ export class GrpcBlobBatch {
     try {
       return await StreamCall.unary(this.#channel, method, request, options);
     } catch (error) {
-      throw fromConnectError(error, `Cannot ${action} at ${this.#channel.address}`, signal);
+      throw fromConnectError(error, this.#cannot(action), signal);
     }
   }
 
+  #expectAnswers(asked: readonly unknown[], answers: readonly unknown[]): void {
+    if (answers.length === asked.length) return;
+    const reason = `expected ${asked.length} answers, found ${answers.length}`;
+    throw this.#wrong("use a batch", reason);
+  }
+
   #wrong(action: string, reason: string): CastoreError {
-    return new CastoreError("data_loss", `Cannot ${action} at ${this.#channel.address}: ${reason}`);
+    return new CastoreError("data_loss", `${this.#cannot(action)}: ${reason}`);
+  }
+
+  #cannot(action: string): string {
+    return `Cannot ${action} at ${this.#channel.address}`;
   }
 }

@@ -3,6 +3,7 @@ import { copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { received } from "../grpc/received.ts";
 import { Upload } from "../grpc/upload.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
 import type { AbortOptions } from "../options.ts";
@@ -16,7 +17,7 @@ const KEPT_BYTES = 64 * 1024;
 
 /** Sends one blob, and checks that the server stored just that. */
 export class GrpcBlobWriter implements BlobWriter {
-  readonly #address: string;
+  readonly #action: string;
   readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
   readonly #hasher = new BlobHasher();
   #kept: Uint8Array[] = [];
@@ -25,10 +26,9 @@ export class GrpcBlobWriter implements BlobWriter {
   #closed: Promise<B3Digest> | undefined;
 
   constructor(channel: Channel, options?: AbortOptions) {
-    const { address } = channel;
-    this.#address = address;
+    this.#action = `Cannot put a blob at ${channel.address}`;
     const { put } = BlobServiceDescriptor.method;
-    this.#upload = new Upload(channel, put, `Cannot put a blob at ${address}`, options);
+    this.#upload = new Upload(channel, put, this.#action, options);
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -77,11 +77,8 @@ export class GrpcBlobWriter implements BlobWriter {
     const { digest } = await (this.#keptBytes > 0
       ? this.#upload.finishWithData(this.#kept)
       : this.#upload.finish());
-    const stored = B3Digest.fromBytes(digest);
+    const stored = received(this.#action, () => B3Digest.fromBytes(digest));
     if (stored.equals(sent)) return sent;
-    throw new CastoreError(
-      "data_loss",
-      `Cannot put blob ${sent} at ${this.#address}: the server stored ${stored}`,
-    );
+    throw new CastoreError("data_loss", `${this.#action}: sent was ${sent}, stored is ${stored}`);
   }
 }

@@ -1,10 +1,12 @@
 import { BlobService as BlobServiceDescriptor, type StatBlobResponse } from "@tvix/proto/castore";
-import { collectBytes } from "../bytes.ts";
+import { collectBytes, copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { received } from "../grpc/received.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
 import { Outboard } from "../hash/outboard.ts";
+import { MAX_CHUNK_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
 import { fromConnectError } from "../rpc/connect-error.ts";
 import { sliceStream } from "../slice-stream.ts";
@@ -12,9 +14,13 @@ import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from 
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
-import { Download } from "./grpc-download.ts";
+import { type DataCall, Download, type DownloadOptions } from "./grpc-download.ts";
 import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "./one-by-one.ts";
+import { OutboardCache } from "./outboard-cache.ts";
 import type { OutboardSource } from "./verified-range.ts";
+
+/** How many bytes of outboards are remembered: those of 4 GB of blobs. */
+const OUTBOARD_BYTES = 16 * 1024 * 1024;
 
 const METHODS = BlobServiceDescriptor.method;
 
@@ -24,11 +30,20 @@ const METHODS = BlobServiceDescriptor.method;
  * fails at its end if it does not match. A part of a blob is verified by the chunks that the server
  * lists, which `verifiedRange` need not believe.
  *
+ * A whole blob is read by one call, which is faster than one for each chunk. Where it breaks off, those chunks are read
+ * that are missing, or, of a blob that the server does not cut, all of it again: up to four times in a row without
+ * getting on. What a server sends against the contract is `data_loss`, or `internal` if it is nothing at all.
+ *
  * Disposes of its channel.
  */
 export class GrpcBlobService implements BlobService, OutboardSource {
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
+  readonly #outboards = new OutboardCache(async (digest, options) => {
+    const found = await this.#stat(digest, { sendBao: true }, options);
+    if (found === undefined || found.bao.length === 0) return undefined;
+    return Outboard.parse(digest.copy(), copyBytes(found.bao)); // they are kept
+  }, OUTBOARD_BYTES);
 
   constructor(channel: Channel) {
     this.#channel = channel;
@@ -44,15 +59,12 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     options?: AbortOptions,
   ): Promise<readonly ChunkMeta[] | undefined> {
     const found = await this.#stat(digest, { sendChunks: true }, options);
-    return found?.chunks.map(({ digest, size }) => ({
-      digest: B3Digest.fromBytes(digest),
-      size: chunkSize(size),
-    }));
+    const action = this.#cannot(`look up blob ${digest}`);
+    return found && received(action, () => chunksOf(digest, found));
   }
 
   async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
-    const found = await this.#stat(digest, { sendBao: true }, options);
-    return found && found.bao.length > 0 ? Outboard.parse(digest, found.bao) : undefined;
+    return await this.#outboards.get(digest, options);
   }
 
   async read(
@@ -65,7 +77,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     if (isPart) {
       const chunks = await this.chunks(digest, options);
       if (chunks === undefined) return undefined;
-      if (chunks.length > 0) return readChunked(chunks, this.#readChunk, options);
+      if (chunks.length > 0) return this.#readChunks(chunks, "always", options);
     }
     const download = await this.#download(digest, options);
     const contents = download?.contents();
@@ -123,31 +135,53 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     }
   }
 
-  readonly #readChunk = async (
-    { digest }: ChunkMeta,
-    options?: AbortOptions,
-  ): Promise<Uint8Array> => {
-    const download = await this.#download(digest, options);
+  #readChunks(
+    chunks: readonly ChunkMeta[],
+    resume: DownloadOptions["resume"],
+    options?: ReadOptions,
+  ): AsyncIterable<Uint8Array> {
+    const read = (chunk: ChunkMeta, options?: AbortOptions) =>
+      this.#readChunk(chunk, { ...options, resume });
+    return readChunked(chunks, read, options);
+  }
+
+  async #readChunk(
+    { digest, size }: ChunkMeta,
+    options: Pick<DownloadOptions, "resume" | "signal">,
+  ): Promise<Uint8Array> {
+    const download = await this.#download(digest, { ...options, size });
     if (download !== undefined) return await collectBytes(download.contents());
     throw new CastoreError(
       "data_loss",
       `${this.#cannot(`read chunk ${digest}`)}: the server lists it, but does not have it`,
     );
-  };
+  }
 
   /** Begins to read a blob, or a chunk, by one call; `undefined` if the server does not have it. */
-  async #download(digest: B3Digest, options?: AbortOptions): Promise<Download | undefined> {
+  async #download(
+    digest: B3Digest,
+    options: Pick<DownloadOptions, "size" | "resume" | "signal"> = {},
+  ): Promise<Download | undefined> {
     const action = this.#cannot(`read blob ${digest}`);
-    const download = new Download(
-      digest,
-      () => {
-        const request = { digest: digest.bytes };
-        return StreamCall.dataStream(this.#channel, METHODS.read, request, options);
-      },
-      action,
-      options?.signal,
-    );
+    const { size, resume, signal } = options;
+    const start = (offset: number) => this.#start(digest, offset, { signal });
+    const download = new Download(digest, { start, action, size, resume, signal });
     return (await download.begin()) ? download : undefined;
+  }
+
+  /** Begins a call that gives a blob, or what comes behind so many bytes of it. */
+  async #start(digest: B3Digest, offset: number, options: AbortOptions): Promise<DataCall> {
+    // Nobody but a list of chunks can tell where to go on. Without one, the beginning is passed by.
+    const chunks = offset > 0 ? await this.chunks(digest, options) : [];
+    if (chunks === undefined) {
+      throw new CastoreError("not_found", `${this.#cannot(`read blob ${digest}`)}: it is gone`);
+    }
+    if (chunks.length > 0) {
+      return callOf(this.#readChunks(chunks, "never", { ...options, offset }));
+    }
+    const request = { digest: digest.bytes };
+    const call = await StreamCall.dataStream(this.#channel, METHODS.read, request, options);
+    return offset > 0 ? passingBy(call, offset) : call;
   }
 
   #cannot(action: string): string {
@@ -155,7 +189,49 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   }
 }
 
-function chunkSize(size: bigint): number {
-  if (size <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(size);
-  throw new CastoreError("data_loss", `Cannot use a chunk of ${size} bytes`);
+/** The chunks that a server lists. A message has no room for so many that their sizes are no safe integer any more. */
+function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkMeta[] {
+  const list = chunks.map(({ digest, size }) => {
+    if (size < 1n || size > BigInt(MAX_CHUNK_BYTES)) {
+      const expected = `expected chunks of 1 to ${MAX_CHUNK_BYTES} bytes`;
+      throw new CastoreError("data_loss", `${expected}, found one of ${size}`);
+    }
+    return { digest: B3Digest.fromBytes(digest), size: Number(size) };
+  });
+  if (list.length !== 1 || list[0]!.digest.equals(digest)) return list;
+  throw new CastoreError(
+    "data_loss",
+    `expected the blob as its only chunk, found ${list[0]!.digest}`,
+  );
+}
+
+/** A stream whose pieces are lent, as a call. */
+function callOf(stream: AsyncIterable<Uint8Array>): DataCall {
+  const iterator = stream[Symbol.asyncIterator]();
+  return {
+    async nextData() {
+      const { done, value } = await iterator.next();
+      return done ? undefined : copyBytes(value);
+    },
+    cancel: () => void iterator.return?.(),
+  };
+}
+
+/** A call without the first bytes of it. */
+function passingBy(call: DataCall, bytes: number): DataCall {
+  let missing = bytes;
+  return {
+    async nextData() {
+      for (;;) {
+        const data = await call.nextData();
+        if (data === undefined || data.length > missing) {
+          const rest = data?.subarray(missing);
+          missing = 0;
+          return rest;
+        }
+        missing -= data.length;
+      }
+    },
+    cancel: () => call.cancel(),
+  };
 }

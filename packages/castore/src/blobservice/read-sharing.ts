@@ -1,13 +1,11 @@
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
+import { MAX_CHUNK_BYTES } from "../limits.ts";
 import type { AbortOptions } from "../options.ts";
 import type { BlobService, ChunkMeta } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";
 import { verifyBlob } from "./verify-blob.ts";
-
-/** A blob with a longer chunk than this is read in one piece, so that no list makes us hold too much. */
-export const MAX_CHUNK_BYTES: number = 16 * 1024 * 1024;
 
 /** What is asked of the service that is cheaper to read. */
 export type NearReads = Pick<BlobService, "hasMany" | "read">;

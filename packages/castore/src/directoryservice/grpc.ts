@@ -4,6 +4,7 @@ import { B3Digest } from "../digest.ts";
 import type { Directory } from "../directory.ts";
 import { CastoreError } from "../errors.ts";
 import type { Channel } from "../grpc/channel.ts";
+import { received } from "../grpc/received.ts";
 import { StreamCall } from "../grpc/stream-call.ts";
 import { Upload } from "../grpc/upload.ts";
 import type { AbortOptions } from "../options.ts";
@@ -24,7 +25,13 @@ export class GrpcDirectoryService implements DirectoryService {
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     let found: Directory | undefined;
-    for await (const directory of this.#read(digest, false, options)) found ??= directory;
+    for await (const directory of this.#read(digest, false, options)) {
+      if (found !== undefined) {
+        const reason = "expected one directory, found more";
+        throw new CastoreError("data_loss", `${this.#cannotGet(digest)}: ${reason}`);
+      }
+      found = directory;
+    }
     return found;
   }
 
@@ -34,12 +41,8 @@ export class GrpcDirectoryService implements DirectoryService {
 
   openPutter(options?: AbortOptions): DirectoryPutter {
     const { address } = this.#channel;
-    const upload = new Upload(
-      this.#channel,
-      METHODS.put,
-      `Cannot put directories at ${address}`,
-      options,
-    );
+    const action = `Cannot put directories at ${address}`;
+    const upload = new Upload(this.#channel, METHODS.put, action, options);
     let root: B3Digest | undefined;
     return new StagedTree(
       {
@@ -49,7 +52,7 @@ export class GrpcDirectoryService implements DirectoryService {
         },
         async commit() {
           const { rootDigest } = await upload.finish();
-          const stored = B3Digest.fromBytes(rootDigest);
+          const stored = received(action, () => B3Digest.fromBytes(rootDigest));
           if (root !== undefined && !stored.equals(root)) {
             throw new CastoreError(
               "data_loss",
@@ -74,18 +77,18 @@ export class GrpcDirectoryService implements DirectoryService {
   ): AsyncGenerator<Directory> {
     const signal = options?.signal;
     signal?.throwIfAborted();
-    const action = `Cannot get directory ${digest} at ${this.#channel.address}`;
+    const action = this.#cannotGet(digest);
     const validator = new RootToLeavesValidator(digest);
     try {
       const byWhat = { case: "digest", value: digest.bytes } as const;
       const request = { byWhat, recursive };
       const messages = StreamCall.serverStream(this.#channel, METHODS.get, request, options);
       for await (const message of messages) {
-        const directory = verified(() => {
+        const directory = received(action, () => {
           const directory = directoryFromProto(message);
           validator.add(encodeDirectory(directory));
           return directory;
-        }, action);
+        });
         yield directory;
       }
     } catch (error) {
@@ -93,16 +96,10 @@ export class GrpcDirectoryService implements DirectoryService {
       if (failure instanceof CastoreError && failure.code === "not_found") return;
       throw failure;
     }
-    if (recursive) verified(() => validator.finish(), action);
+    if (recursive) received(action, () => validator.finish());
   }
-}
 
-/** What a server got wrong is not the fault of whoever asked. */
-function verified<T>(check: () => T, action: string): T {
-  try {
-    return check();
-  } catch (cause) {
-    if (!(cause instanceof CastoreError)) throw cause;
-    throw new CastoreError("data_loss", `${action}: ${cause.message}`, { cause });
+  #cannotGet(digest: B3Digest): string {
+    return `Cannot get directory ${digest} at ${this.#channel.address}`;
   }
 }

@@ -77,6 +77,8 @@ describe("a response", () => {
 
   it.each([
     ["a compressed message", [Buffer.from("0100000001ff", "hex")], "internal"],
+    ["a message that is none", [framed(CONTENTS).fill(0xff, 5)], "internal"],
+    ["the beginning of a message", [framed(CONTENTS).subarray(0, 9)], "internal"],
     ["a message that is too long", [Buffer.from("00ffffffff0a", "hex")], "resource_exhausted"],
     ["other contents", [framed(Buffer.from("other"))], "data_loss"],
     ["nothing", [], "data_loss"],
@@ -139,7 +141,7 @@ describe("a response", () => {
     for (const body of [[], [digest, digest]]) {
       await using fixture = await start((stream) => respond(stream, body));
       await expect(putBlob(fixture.blobService, CONTENTS)).rejects.toMatchObject({
-        code: "unimplemented",
+        code: "internal",
       });
     }
   });

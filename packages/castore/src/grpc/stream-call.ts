@@ -211,7 +211,11 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   #parse(message: Uint8Array): MessageShape<Method["output"]> {
-    return parseMessage(this.#method.output, message) as MessageShape<Method["output"]>;
+    try {
+      return parseMessage(this.#method.output, message) as MessageShape<Method["output"]>;
+    } catch (error) {
+      throw unreadable(error);
+    }
   }
 
   /** Sends all but the last byte. */
@@ -243,10 +247,10 @@ export class StreamCall<Method extends DescMethod> {
     try {
       const message = await this.#next();
       if (message === undefined) {
-        throw new ConnectError("the server sent no message", Code.Unimplemented);
+        throw new ConnectError("the server sent no message", Code.Internal);
       }
       if ((await this.#next()) !== undefined) {
-        throw new ConnectError("the server sent more than one message", Code.Unimplemented);
+        throw new ConnectError("the server sent more than one message", Code.Internal);
       }
       return this.#parse(message);
     } finally {
@@ -262,8 +266,9 @@ export class StreamCall<Method extends DescMethod> {
     } catch (error) {
       // Whatever is wrong with a response that failed or broke off, that it did says more.
       const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
-      this.#span?.end(ConnectError.from(failure ?? error));
-      throw failure ?? error;
+      const reason = failure ?? unreadable(error);
+      this.#span?.end(ConnectError.from(reason));
+      throw reason;
     }
     if (!result.done) return result.value;
     const failure = this.#failure();
@@ -321,6 +326,12 @@ function unlessAborted(
     opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
     if (signal.aborted) onAbort();
   });
+}
+
+/** What cannot be read of a request is the fault of the client. Of a response, it is that of the server. */
+function unreadable(error: unknown): unknown {
+  if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) return error;
+  return new ConnectError(error.rawMessage, Code.Internal, undefined, undefined, error);
 }
 
 /** The error for a call that failed because the connection or the stream did. */

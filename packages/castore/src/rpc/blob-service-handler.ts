@@ -6,14 +6,26 @@ import {
   type BlobService as BlobServiceDescriptor,
   StatBlobResponse_ChunkMetaSchema,
 } from "@tvix/proto/castore";
+import pLimit from "p-limit";
 import type { BlobService } from "../blobservice/blob-service.ts";
+import { OutboardCache } from "../blobservice/outboard-cache.ts";
+import { outboardOf } from "../blobservice/verified-range.ts";
 import { freeUnshared } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
+import { MAX_MESSAGE_BYTES } from "../limits.ts";
 import { toConnectError } from "./connect-error.ts";
-import { OutboardCache } from "./outboard-cache.ts";
 
 /** How many bytes of a blob go into one message. */
 const MESSAGE_BYTES = 1024 * 1024;
+
+/** How many bytes of outboards are remembered: those of 8 GB of blobs. */
+const OUTBOARD_BYTES = 32 * 1024 * 1024;
+
+/** How many of them are made at the same time, for each of which a blob is read and hashed. */
+const MADE_AT_ONCE = 2;
+
+/** The longest outboard that fits in a response, with its tag and length, in bytes. */
+const MAX_OUTBOARD_BYTES = MAX_MESSAGE_BYTES - 16;
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -21,7 +33,12 @@ const NO_BYTES = new Uint8Array(0);
 export function blobServiceHandler(
   blobService: BlobService,
 ): ServiceImpl<typeof BlobServiceDescriptor> {
-  const outboards = new OutboardCache(blobService);
+  const limit = pLimit(MADE_AT_ONCE);
+  const outboards = new OutboardCache(
+    (digest, options) =>
+      limit(() => outboardOf(blobService, digest, { ...options, maxBytes: MAX_OUTBOARD_BYTES })),
+    OUTBOARD_BYTES,
+  );
   return {
     async stat(request, { signal }) {
       try {

@@ -14,6 +14,9 @@ const LENGTH_BYTES = 4;
 /** More than this waits for its reader only until the stream has noticed, in bytes. */
 const WAITING_BYTES = 512 * 1024;
 
+/** What a piece takes beyond its bytes: small ones would fill the memory, and empty ones count for nothing. */
+const PIECE_BYTES = 128;
+
 /**
  * How many bytes of data are given at a time. HTTP/2 brings them in frames of 16 KiB, for each of which a
  * promise costs more than a copy, and of which BLAKE3 is hashed at a third of its speed.
@@ -168,14 +171,14 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     const parts = this.#waiting.splice(0, count);
     if (parts.length === 0) return undefined;
     const value = concatBytes(parts);
-    this.#waitingBytes -= value.length;
+    this.#waitingBytes -= value.length + parts.length * PIECE_BYTES;
     if (this.#paused && this.#waitingBytes <= WAITING_BYTES / 2) this.#resume();
     return value;
   }
 
   #give(value: Uint8Array): void {
     this.#waiting.push(value);
-    this.#waitingBytes += value.length;
+    this.#waitingBytes += value.length + PIECE_BYTES;
     if (this.#reader === undefined) return;
     if (this.#dataOf === undefined || this.#waitingBytes >= GATHERED_BYTES) this.#answer();
     else this.#gathering ??= setImmediate(() => this.#answer());

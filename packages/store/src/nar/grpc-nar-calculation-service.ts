@@ -2,7 +2,11 @@ import { type AbortOptions, type Node, nodeToProto } from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
 import { fromConnectError } from "@tvix/castore/rpc";
 import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
+import { StoreError } from "../errors.ts";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
+
+/** Length of a SHA-256 digest in bytes. */
+const SHA256_LENGTH = 32;
 
 /** Has a gRPC server compute NARs of what it stores. The channel stays its owner's. */
 export class GrpcNarCalculationService implements NarCalculationService {
@@ -15,18 +19,18 @@ export class GrpcNarCalculationService implements NarCalculationService {
   async calculateNar(root: Node, options?: AbortOptions): Promise<CalculatedNar> {
     const signal = options?.signal;
     signal?.throwIfAborted();
+    const action = `Cannot calculate a NAR at ${this.#channel.address}`;
+    let calculated: CalculatedNar;
     try {
       const { calculateNAR } = PathInfoServiceDescriptor.method;
       const request = nodeToProto(undefined, root);
-      const { narSize, narSha256 } = await StreamCall.unary(
-        this.#channel,
-        calculateNAR,
-        request,
-        options,
-      );
-      return { narSize, narSha256 };
+      calculated = await StreamCall.unary(this.#channel, calculateNAR, request, options);
     } catch (error) {
-      throw fromConnectError(error, `Cannot calculate a NAR at ${this.#channel.address}`, signal);
+      throw fromConnectError(error, action, signal);
     }
+    const { narSize, narSha256 } = calculated;
+    if (narSha256.length === SHA256_LENGTH) return { narSize, narSha256 };
+    const lengths = `expected ${SHA256_LENGTH} bytes as SHA-256, found ${narSha256.length}`;
+    throw new StoreError("data_loss", `${action}: ${lengths}`);
   }
 }

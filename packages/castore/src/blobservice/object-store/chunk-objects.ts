@@ -4,13 +4,11 @@ import { limitFunction } from "p-limit";
 import { collectAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import type { DamageMarks } from "../../object-store/damage-marks.ts";
 import { objectKey } from "../../object-store/digest-key.ts";
 import type { ObjectStore } from "../../object-store/object-store.ts";
 import type { AbortOptions } from "../../options.ts";
-
-/** Chunks are never longer, whoever cut them: twice the largest average that is offered. In bytes. */
-export const MAX_CHUNK_BYTES: number = 8 * 1024 * 1024;
 
 /** Why there is no chunk. One that is `longer` than asked for may be whole nevertheless. */
 export type ChunkLoss = "missing" | "damaged" | "longer";

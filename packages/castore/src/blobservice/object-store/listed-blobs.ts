@@ -5,13 +5,14 @@ import pLimit from "p-limit";
 import { collectAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import { objectKey } from "../../object-store/digest-key.ts";
 import type { AbortOptions } from "../../options.ts";
 import { SharedFlight } from "../../shared-flight.ts";
 import type { ChunkMeta, ReadOptions } from "../blob-service.ts";
 import { readChunked, resolveRange } from "../chunked-reader.ts";
 import { verifyBlob } from "../verify-blob.ts";
-import { type BlobObjects, type ChunkObjects, MAX_CHUNK_BYTES } from "./chunk-objects.ts";
+import type { BlobObjects, ChunkObjects } from "./chunk-objects.ts";
 
 /** The longest list of chunks: one and a half million of them, which is 400 GB in chunks of 256 KiB. */
 const MAX_LIST_BYTES = 64 * 1024 * 1024;

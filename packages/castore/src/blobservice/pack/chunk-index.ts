@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import {
   closeDatabase,
   type Database,
@@ -11,7 +12,7 @@ import {
   waitForLocks,
 } from "../../sqlite/database.ts";
 import type { ChunkMeta } from "../blob-service.ts";
-import { type Codec, decodeChunkList, MAX_CHUNK_BYTES } from "./format.ts";
+import { type Codec, decodeChunkList } from "./format.ts";
 
 /** Where a chunk is, and how it is stored. Sizes and offsets in bytes. */
 export interface ChunkLocation {

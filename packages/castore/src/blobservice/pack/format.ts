@@ -26,9 +26,6 @@ export type Codec = (typeof CODEC)[keyof typeof CODEC];
 /** Length of the header of a record in bytes. */
 export const HEADER_LENGTH = 52;
 
-/** Chunks are never longer: twice the largest average that is offered. */
-export const MAX_CHUNK_BYTES: number = 8 * 1024 * 1024;
-
 const CHUNK_ENTRY_LENGTH = B3Digest.LENGTH + 4;
 
 /** What the header of a record says. Sizes in bytes. */

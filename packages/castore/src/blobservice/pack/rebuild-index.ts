@@ -2,6 +2,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { copyBytes, freeBuffer } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
+import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import type { AbortOptions } from "../../options.ts";
 import type { Database } from "../../sqlite/database.ts";
 import type { ChunkMeta } from "../blob-service.ts";
@@ -13,7 +14,6 @@ import {
   HEADER_LENGTH,
   isHeader,
   MAGIC,
-  MAX_CHUNK_BYTES,
   type RecordHeader,
   readHeader,
 } from "./format.ts";

@@ -1,0 +1,369 @@
+import {
+  B3Digest,
+  type BlobService,
+  collectBytes,
+  copyBlob,
+  Directory,
+  directoryToProto,
+  encodeDirectory,
+  MemoryBlobService,
+  MemoryDirectoryService,
+  openBlobService,
+  openDirectoryService,
+  pathComponent,
+  putBlob,
+  symlinkTarget,
+} from "@tvix/castore";
+import { openChannel } from "@tvix/castore/grpc";
+import { castoreServices, type ServedService } from "@tvix/castore/rpc";
+import {
+  BlobBatchService,
+  BlobService as BlobServiceDescriptor,
+  DirectoryService as DirectoryServiceDescriptor,
+} from "@tvix/proto/castore";
+import {
+  openPathInfoService,
+  type PathInfo,
+  pathInfoToProto,
+  RenderingNarCalculationService,
+  StorePath,
+} from "@tvix/store";
+import { GrpcNarCalculationService } from "@tvix/store/grpc";
+import { storeServices } from "@tvix/store/rpc";
+import { describe, expect, it } from "vitest";
+import { seededBytes } from "../src/index.ts";
+import { cutLink } from "./cut-link.ts";
+import { serve } from "./grpc-over.ts";
+
+const CONTENTS = seededBytes("contents", 20_000_000);
+const DIGEST = B3Digest.of(CONTENTS);
+const NONE = new Uint8Array(0);
+const dataLoss = { name: "CastoreError", code: "data_loss" };
+
+type Answers = Readonly<Record<string, unknown>>;
+
+/** Services of which some methods answer as they should not. */
+function hostile(
+  answers: { blobs?: Answers; batches?: Answers; directories?: Answers },
+  blobService: BlobService = new MemoryBlobService(),
+): readonly ServedService[] {
+  const changed = new Map<unknown, Answers | undefined>([
+    [BlobServiceDescriptor, answers.blobs],
+    [BlobBatchService, answers.batches],
+    [DirectoryServiceDescriptor, answers.directories],
+  ]);
+  const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
+  return services.map((served) => {
+    const implementation = { ...served.implementation, ...changed.get(served.service) };
+    return { ...served, implementation } as unknown as ServedService;
+  });
+}
+
+/** A client of blobs of a server that answers as it should not. */
+async function blobsOf(...args: Parameters<typeof hostile>) {
+  const server = await serve(hostile(...args), "streams");
+  const client = await openBlobService(server.address);
+  const dispose = client[Symbol.asyncDispose].bind(client);
+  return Object.assign(client, {
+    async [Symbol.asyncDispose]() {
+      await dispose();
+      await server[Symbol.asyncDispose]();
+    },
+  });
+}
+
+async function directoriesOf(directories: Answers) {
+  const server = await serve(hostile({ directories }), "streams");
+  const client = await openDirectoryService(server.address);
+  const dispose = client[Symbol.asyncDispose].bind(client);
+  return Object.assign(client, {
+    async [Symbol.asyncDispose]() {
+      await dispose();
+      await server[Symbol.asyncDispose]();
+    },
+  });
+}
+
+const listing = (...chunks: readonly (readonly [digest: Uint8Array, size: bigint])[]) => ({
+  stat: async () => ({ chunks: chunks.map(([digest, size]) => ({ digest, size })), bao: NONE }),
+});
+
+describe("a list of chunks of a server", () => {
+  const other = B3Digest.of(Buffer.from("other")).bytes;
+  it.each([
+    ["with a digest of 5 bytes", [[new Uint8Array(5), 3n]]],
+    [
+      "with an empty chunk",
+      [
+        [DIGEST.bytes, 3n],
+        [other, 0n],
+      ],
+    ],
+    [
+      "with a chunk of more than 8 MiB",
+      [
+        [other, 8n * 1024n ** 2n + 1n],
+        [other, 1n],
+      ],
+    ],
+    [
+      "with a chunk of 2^64-1 bytes",
+      [
+        [other, 2n ** 64n - 1n],
+        [other, 1n],
+      ],
+    ],
+    ["with a chunk that is not the whole blob alone", [[other, 3n]]],
+  ] as const)("%s is refused", async (_, chunks) => {
+    await using client = await blobsOf({ blobs: listing(...chunks) });
+    await expect(client.chunks(DIGEST)).rejects.toMatchObject(dataLoss);
+    await expect(client.read(DIGEST, { offset: 1 })).rejects.toMatchObject(dataLoss);
+  });
+});
+
+describe("a chunk of a server", () => {
+  it("that is longer than listed is read no further", async () => {
+    let sent = 0;
+    await using client = await blobsOf({
+      blobs: {
+        ...listing([new Uint8Array(32), 3n], [new Uint8Array(32).fill(1), 3n]),
+        async *read() {
+          for (let i = 0; i < 600; i++) {
+            sent += 1_000_000;
+            yield { data: new Uint8Array(1_000_000) };
+          }
+        },
+      },
+    });
+    const contents = (await client.read(DIGEST, { offset: 1, length: 2 }))!;
+    await expect(collectBytes(contents)).rejects.toMatchObject(dataLoss);
+    expect(sent).toBeLessThan(50_000_000);
+  });
+
+  it.each([
+    ["shorter than listed", CONTENTS.subarray(0, 1000), 1001n],
+    ["another", CONTENTS.subarray(1, 1001), 1000n],
+  ])("that is %s is refused", async (_, data, size) => {
+    const { bytes } = B3Digest.of(CONTENTS.subarray(0, 1000));
+    await using client = await blobsOf({
+      blobs: {
+        ...listing([bytes, size], [new Uint8Array(32), 3n]),
+        async *read() {
+          yield { data };
+        },
+      },
+    });
+    const contents = (await client.read(DIGEST, { offset: 1, length: 2 }))!;
+    await expect(collectBytes(contents)).rejects.toMatchObject(dataLoss);
+  });
+});
+
+describe("what a server says that it has stored", () => {
+  it.each([
+    ["no digest", new Uint8Array(7)],
+    ["of something else", new Uint8Array(32)],
+  ])("is refused if it is %s", async (_, digest) => {
+    const put = async (messages: AsyncIterable<unknown>) => {
+      for await (const _ of messages);
+      return { digest, rootDigest: digest };
+    };
+    await using blobs = await blobsOf({ blobs: { put } });
+    await expect(putBlob(blobs, Buffer.from("x"))).rejects.toMatchObject(dataLoss);
+    await using directories = await directoriesOf({ put });
+    await using putter = directories.openPutter();
+    await putter.put(Directory.from([]));
+    await expect(putter.close()).rejects.toMatchObject(dataLoss);
+    await using batches = await blobsOf({ batches: { put: async () => ({ digests: [digest] }) } });
+    await expect(batches.putMany([Buffer.from("x")])).rejects.toMatchObject(dataLoss);
+  });
+});
+
+describe("a batch of a server", () => {
+  const contents = Buffer.from("contents");
+  const blob = { digest: B3Digest.of(contents), size: contents.length };
+  const answer = { present: true, contents };
+
+  it.each([
+    ["too few answers", []],
+    ["too many answers", [answer, answer]],
+    ["other contents", [{ present: true, contents: Buffer.from("CONTENTS") }]],
+  ])("with %s is refused", async (_, blobs) => {
+    await using client = await blobsOf({
+      batches: {
+        read: async () => ({ blobs }),
+        has: async () => ({ present: blobs.map(() => true) }),
+        put: async () => ({ digests: blobs.map(() => new Uint8Array(32)) }),
+      },
+    });
+    await expect(client.readMany([blob])).rejects.toMatchObject(dataLoss);
+    if (blobs.length !== 1) {
+      await expect(client.hasMany([blob.digest])).rejects.toMatchObject(dataLoss);
+      await expect(client.putMany([contents])).rejects.toMatchObject(dataLoss);
+    }
+  });
+
+  it("does not give a blob of another length than asked for", async () => {
+    await using client = await blobsOf({ batches: { read: async () => ({ blobs: [answer] }) } });
+    using lent = await client.readMany([{ ...blob, size: 7 }]);
+    expect(lent.contents).toEqual([undefined]);
+  });
+});
+
+describe("directories of a server", () => {
+  const leaf = encodeDirectory(Directory.from([]));
+  const { size } = leaf.directory;
+  const node = { type: "directory", digest: leaf.digest, size } as const;
+  const root = encodeDirectory(Directory.from([{ name: pathComponent("leaf"), node }]));
+  const sending = (...sent: readonly Directory[]) => ({
+    async *get() {
+      for (const directory of sent) yield directoryToProto(directory);
+    },
+  });
+
+  it("are refused where one was asked for", async () => {
+    await using client = await directoriesOf(sending(root.directory, leaf.directory));
+    await expect(client.get(root.digest)).rejects.toMatchObject(dataLoss);
+  });
+
+  it.each([
+    ["others", sending(leaf.directory)],
+    ["in another order", sending(leaf.directory, root.directory)],
+    ["twice", sending(root.directory, leaf.directory, leaf.directory)],
+    ["not all of them", sending(root.directory)],
+  ])("are refused if they are %s", async (_, answers) => {
+    await using client = await directoriesOf(answers);
+    const reading = Array.fromAsync(client.getRecursive(root.digest));
+    await expect(reading).rejects.toMatchObject(dataLoss);
+  });
+});
+
+describe("path infos of a server", () => {
+  const info = (name: string): PathInfo => ({
+    storePath: StorePath.from(seededBytes(name, StorePath.HASH_PART_LENGTH), name),
+    node: { type: "symlink", target: symlinkTarget("x") },
+    references: [],
+    narSize: 1n,
+    narSha256: seededBytes("nar", 32),
+    signatures: [],
+  });
+  const asked = info("asked");
+
+  /** A client, and the address of its server. */
+  async function storeOf(answers: Answers) {
+    const stack = new AsyncDisposableStack();
+    const pathInfoService = stack.use(await openPathInfoService("memory://"));
+    const narCalculationService = new RenderingNarCalculationService({
+      blobService: new MemoryBlobService(),
+      directoryService: new MemoryDirectoryService(),
+    });
+    const services = storeServices({ pathInfoService, narCalculationService }).map(
+      ({ service, implementation }) =>
+        ({ service, implementation: { ...implementation, ...answers } }) as ServedService,
+    );
+    const { address } = stack.use(await serve(services, "streams"));
+    const client = stack.use(await openPathInfoService(address));
+    return { address, client, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+  }
+
+  const lost = { name: "StoreError", code: "data_loss" };
+
+  it("are refused if they are those of another path", async () => {
+    const another = pathInfoToProto(info("another"));
+    await using store = await storeOf({ get: async () => another, put: async () => another });
+    await expect(store.client.get(asked.storePath.hashPart)).rejects.toMatchObject(lost);
+    await expect(store.client.put(asked)).rejects.toMatchObject(lost);
+  });
+
+  it("are refused if they are not valid", async () => {
+    const list = async function* () {
+      yield {};
+    };
+    await using store = await storeOf({ get: async () => ({}), put: async () => ({}), list });
+    await expect(store.client.get(asked.storePath.hashPart)).rejects.toMatchObject(lost);
+    await expect(store.client.put(asked)).rejects.toMatchObject(lost);
+    await expect(Array.fromAsync(store.client.list())).rejects.toMatchObject(lost);
+  });
+
+  it("have no hash of a NAR that is none", async () => {
+    await using store = await storeOf({
+      calculateNAR: async () => ({ narSize: 1n, narSha256: new Uint8Array(31) }),
+    });
+    await using channel = openChannel(store.address);
+    const calculated = new GrpcNarCalculationService(channel).calculateNar(asked.node);
+    await expect(calculated).rejects.toMatchObject(lost);
+  });
+});
+
+/** A server with the blob, and a client of it over a link that breaks. */
+async function overCutLink(limits: readonly number[], blobs: Answers = {}) {
+  const backend = new MemoryBlobService();
+  await putBlob(backend, CONTENTS);
+  const stack = new AsyncDisposableStack();
+  const server = stack.use(await serve(hostile({ blobs }, backend), "streams"));
+  const link = stack.use(await cutLink(server.address, limits));
+  const client = stack.use(await openBlobService(link.address));
+  return { client, link, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+}
+
+describe("a download over a link that breaks", () => {
+  const END = Number.POSITIVE_INFINITY;
+
+  it("goes on where it broke off", async () => {
+    await using broken = await overCutLink([6_000_000, 3_000_000, 100_000, END]);
+    const found = await collectBytes((await broken.client.read(DIGEST))!);
+    expect(Buffer.compare(found, CONTENTS)).toBe(0);
+    expect(broken.link.bytes).toBeLessThan(30_000_000);
+    const copy = new MemoryBlobService();
+    await using again = await overCutLink([10_000_000, END]);
+    expect(await copyBlob(again.client, copy, DIGEST)).toBe(true);
+    expect(await copy.has(DIGEST)).toBe(true);
+  });
+
+  it("begins again where the server does not say how the blob is cut", async () => {
+    await using broken = await overCutLink([6_000_000, 9_000_000, END], listing());
+    const found = await collectBytes((await broken.client.read(DIGEST))!);
+    expect(Buffer.compare(found, CONTENTS)).toBe(0);
+  });
+
+  it("gives a part of the blob", async () => {
+    await using broken = await overCutLink([3_000_000, 2_000_000, END]);
+    const range = { offset: 5_000_000, length: 10_000_000 };
+    const found = await collectBytes((await broken.client.read(DIGEST, range))!);
+    expect(Buffer.compare(found, CONTENTS.subarray(5_000_000, 15_000_000))).toBe(0);
+  });
+
+  it("fails when the link does not come back", async () => {
+    for (const blobs of [{}, listing()]) {
+      await using broken = await overCutLink([6_000_000, 0], blobs);
+      const contents = (await broken.client.read(DIGEST))!;
+      await expect(collectBytes(contents)).rejects.toMatchObject({ code: "unavailable" });
+    }
+  });
+
+  it("can be cancelled while it waits for the link", async () => {
+    await using broken = await overCutLink([6_000_000, 0]);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const contents = (await broken.client.read(DIGEST, { signal }))!;
+    const reading = collectBytes(contents);
+    reading.catch(() => undefined);
+    await expect.poll(() => broken.link.bytes).toBeGreaterThan(5_900_000);
+    controller.abort(new Error("enough"));
+    await expect(reading).rejects.toBe(signal.reason);
+  });
+
+  it("does not go on with something else", async () => {
+    const other = seededBytes("other", 6_000_000);
+    const parts = [other.subarray(0, 3_000_000), other.subarray(3_000_000)];
+    const backend = new MemoryBlobService();
+    for (const part of [...parts, CONTENTS]) await putBlob(backend, part);
+    const chunks = Array.from({ length: 7 }, (_, i) => parts[i % 2]!).map(
+      (part) => [B3Digest.of(part).bytes, BigInt(part.length)] as const,
+    );
+    await using server = await serve(hostile({ blobs: listing(...chunks) }, backend), "streams");
+    await using link = await cutLink(server.address, [6_000_000, END]);
+    await using client = await openBlobService(link.address);
+    const contents = (await client.read(DIGEST))!;
+    await expect(collectBytes(contents)).rejects.toMatchObject(dataLoss);
+  });
+});
