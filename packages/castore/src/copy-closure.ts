@@ -199,11 +199,11 @@ class ClosureCopy implements AsyncDisposable {
   }
 
   /**
-   * Puts what the target lost of a tree whose root it has: of each directory that is missing everything below, as a
-   * tree of its own. What is below a directory that is there is not looked at by every service when a tree is put.
+   * Puts a tree whose root the target has, after those parts of it that the target lost, each with everything below as
+   * a tree of its own: what is below a directory that is there, not every service looks at when a tree is put.
    */
   async #repairDirectories(root: B3Digest): Promise<void> {
-    const isWhole = await this.#canWalk(root);
+    await this.#meetDamage(root);
     let batch: B3Digest[] = [];
     for (const directory of this.#spool.rootFirst(root)) {
       batch.push(encodeDirectory(directory).digest);
@@ -212,20 +212,16 @@ class ClosureCopy implements AsyncDisposable {
       batch = [];
     }
     await this.#repairMissing(batch);
-    if (!isWhole) await this.#putTree(root);
+    await this.#putTree(root);
   }
 
-  /** Whether the target gives a tree as a whole, which it may keep beside its directories. */
-  async #canWalk(root: B3Digest): Promise<boolean> {
-    const node = { type: "directory", digest: root, size: 0n } as const;
+  /** Reads a tree as a whole, which the target may keep beside its directories: what it finds damaged can be put. */
+  async #meetDamage(root: B3Digest): Promise<void> {
+    const { directoryService } = this.#to;
     try {
-      const walk = walkClosure(this.#to.directoryService, node, { signal: this.#signal });
-      for await (const _ of walk);
-      return true;
+      for await (const _ of directoryService.getRecursive(root, { signal: this.#signal }));
     } catch (error) {
-      const isLost = error instanceof CastoreError && error.code === "data_loss";
-      if (!isLost) throw error;
-      return false;
+      if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
     }
   }
 
