@@ -33,7 +33,7 @@ import { storeServices } from "@tvix/store/rpc";
 import { describe, expect, it } from "vitest";
 import { seededBytes } from "../src/index.ts";
 import { cutLink } from "./cut-link.ts";
-import { serve } from "./grpc-over.ts";
+import { disposingOf, serve } from "./grpc-over.ts";
 
 const CONTENTS = seededBytes("contents", 20_000_000);
 const DIGEST = B3Digest.of(CONTENTS);
@@ -59,30 +59,19 @@ function hostile(
   });
 }
 
-/** A client of blobs of a server that answers as it should not. */
-async function blobsOf(...args: Parameters<typeof hostile>) {
-  const server = await serve(hostile(...args), "streams");
-  const client = await openBlobService(server.address);
-  const dispose = client[Symbol.asyncDispose].bind(client);
-  return Object.assign(client, {
-    async [Symbol.asyncDispose]() {
-      await dispose();
-      await server[Symbol.asyncDispose]();
-    },
-  });
+/** A client of a server that answers as it should not. */
+async function clientOf<Service extends AsyncDisposable>(
+  services: readonly ServedService[],
+  open: (address: string) => Promise<Service>,
+): Promise<Service> {
+  const server = await serve(services, "streams");
+  return disposingOf(await open(server.address), server);
 }
 
-async function directoriesOf(directories: Answers) {
-  const server = await serve(hostile({ directories }), "streams");
-  const client = await openDirectoryService(server.address);
-  const dispose = client[Symbol.asyncDispose].bind(client);
-  return Object.assign(client, {
-    async [Symbol.asyncDispose]() {
-      await dispose();
-      await server[Symbol.asyncDispose]();
-    },
-  });
-}
+const blobsOf = (...args: Parameters<typeof hostile>) =>
+  clientOf(hostile(...args), openBlobService);
+const directoriesOf = (directories: Answers) =>
+  clientOf(hostile({ directories }), openDirectoryService);
 
 const listing = (...chunks: readonly (readonly [digest: Uint8Array, size: bigint])[]) => ({
   stat: async () => ({ chunks: chunks.map(([digest, size]) => ({ digest, size })), bao: NONE }),

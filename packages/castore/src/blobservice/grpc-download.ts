@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { concatBytes, freeUnshared } from "../bytes.ts";
+import { concatBytes, copyBytes, freeUnshared } from "../bytes.ts";
 import type { B3Digest } from "../digest.ts";
 import { CastoreError } from "../errors.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
@@ -164,4 +164,35 @@ export class Download {
 
 function isAbsence(failure: unknown): boolean {
   return failure instanceof CastoreError && failure.code === "not_found";
+}
+
+/** A stream whose pieces are lent, as a call. */
+export function callOf(stream: AsyncIterable<Uint8Array>): DataCall {
+  const iterator = stream[Symbol.asyncIterator]();
+  return {
+    async nextData() {
+      const { done, value } = await iterator.next();
+      return done ? undefined : copyBytes(value);
+    },
+    cancel: () => void iterator.return?.(),
+  };
+}
+
+/** A call without the first bytes of it. */
+export function passingBy(call: DataCall, bytes: number): DataCall {
+  let missing = bytes;
+  return {
+    async nextData() {
+      for (;;) {
+        const data = await call.nextData();
+        if (data === undefined || data.length > missing) {
+          const rest = data?.subarray(missing);
+          missing = 0;
+          return rest;
+        }
+        missing -= data.length;
+      }
+    },
+    cancel: () => call.cancel(),
+  };
 }

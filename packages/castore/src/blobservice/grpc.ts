@@ -14,7 +14,13 @@ import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from 
 import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
-import { type DataCall, Download, type DownloadOptions } from "./grpc-download.ts";
+import {
+  callOf,
+  type DataCall,
+  Download,
+  type DownloadOptions,
+  passingBy,
+} from "./grpc-download.ts";
 import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "./one-by-one.ts";
 import { OutboardCache } from "./outboard-cache.ts";
 import type { OutboardSource } from "./verified-range.ts";
@@ -203,35 +209,4 @@ function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkMeta[] {
     "data_loss",
     `expected the blob as its only chunk, found ${list[0]!.digest}`,
   );
-}
-
-/** A stream whose pieces are lent, as a call. */
-function callOf(stream: AsyncIterable<Uint8Array>): DataCall {
-  const iterator = stream[Symbol.asyncIterator]();
-  return {
-    async nextData() {
-      const { done, value } = await iterator.next();
-      return done ? undefined : copyBytes(value);
-    },
-    cancel: () => void iterator.return?.(),
-  };
-}
-
-/** A call without the first bytes of it. */
-function passingBy(call: DataCall, bytes: number): DataCall {
-  let missing = bytes;
-  return {
-    async nextData() {
-      for (;;) {
-        const data = await call.nextData();
-        if (data === undefined || data.length > missing) {
-          const rest = data?.subarray(missing);
-          missing = 0;
-          return rest;
-        }
-        missing -= data.length;
-      }
-    },
-    cancel: () => call.cancel(),
-  };
 }

@@ -57,6 +57,23 @@ const CONTENTS = [
 const BODY = Buffer.concat(CONTENTS.map(chunkOf));
 const SHORT_BODY = Buffer.concat(CONTENTS.slice(0, 4).map(chunkOf));
 
+describe("a stream that is faster than its reader", () => {
+  it.each([
+    ["large messages", AS_MESSAGES, Array.from({ length: 40 }, () => framed(noise(20_000)))],
+    ["empty messages", AS_MESSAGES, Array.from({ length: 10_000 }, () => framed(Buffer.alloc(0)))],
+    ["data by the byte", AS_DATA, Array.from({ length: 10_000 }, () => chunkOf(Buffer.of(1)))],
+  ])("waits when it brings %s", async (_, options, messages) => {
+    const stream = new Readable({ read: () => undefined });
+    const reader = new MessageReader(stream, options);
+    stream.push(Buffer.concat(messages));
+    await turn();
+    expect(stream.isPaused()).toBe(true);
+    stream.push(null);
+    for await (const _ of reader);
+    expect(stream.isPaused()).toBe(false);
+  });
+});
+
 describe("the messages of a body", () => {
   it.each([
     ["one after the other", CONTENTS.map(chunkOf)],
