@@ -83,7 +83,12 @@ export class PackBlobService implements BlobService {
    *   `resource_exhausted` if there is no room for one
    */
   static async open(options: PackOptions): Promise<PackBlobService> {
-    const { path, averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE, onCorrupt = warn, signal } = options;
+    const {
+      path,
+      averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE,
+      onCorrupt = warn,
+      signal,
+    } = options;
     assertAverageChunkSize(averageChunkSize); // before anything is created
     startThreads().catch(() => undefined); // told to whoever needs them
     const fill = (db: Database) => rebuildIndex(db, path, onCorrupt, { signal });

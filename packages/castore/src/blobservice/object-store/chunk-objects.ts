@@ -4,7 +4,6 @@ import { limitFunction } from "p-limit";
 import { collectAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
-import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import type { DamageMarks } from "../../object-store/damage-marks.ts";
 import { objectKey } from "../../object-store/digest-key.ts";
 import type { ObjectStore } from "../../object-store/object-store.ts";
