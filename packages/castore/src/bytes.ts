@@ -40,16 +40,32 @@ export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<U
 }
 
 /** Like {@link collectBytes}; `undefined` for more than `maxBytes`, of which the rest is not read. */
-export async function collectAtMost(
+export function collectAtMost(
   stream: AsyncIterable<Uint8Array>,
   maxBytes: number,
+): Promise<Uint8Array | undefined> {
+  return joinAtMost(stream, maxBytes, copyBytes);
+}
+
+/** Like {@link collectAtMost}, of a stream whose pieces belong to whoever iterates. They are given up. */
+export function takeAtMost(
+  stream: AsyncIterable<Uint8Array>,
+  maxBytes: number,
+): Promise<Uint8Array | undefined> {
+  return joinAtMost(stream, maxBytes, (piece) => piece);
+}
+
+async function joinAtMost(
+  stream: AsyncIterable<Uint8Array>,
+  maxBytes: number,
+  keep: (piece: Uint8Array) => Uint8Array,
 ): Promise<Uint8Array | undefined> {
   const parts: Uint8Array[] = [];
   let length = 0;
   for await (const part of stream) {
     length += part.length;
     if (length > maxBytes) return undefined;
-    parts.push(copyBytes(part));
+    parts.push(keep(part));
   }
   return concatBytes(parts);
 }

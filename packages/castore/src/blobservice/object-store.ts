@@ -110,7 +110,10 @@ export class ObjectStoreBlobService implements BlobService {
     // Most blobs are one chunk, which takes one request this way.
     const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
     if (found instanceof Uint8Array) {
-      return readChunked([{ digest, size: found.length }], async () => found, options);
+      return readChunked([{ digest, size: found.length }], async () => found, {
+        ...options,
+        release: freeBuffer,
+      });
     }
     const list = await this.#lists.get(digest, options);
     if (list !== undefined && list.chunks.length > 0) {

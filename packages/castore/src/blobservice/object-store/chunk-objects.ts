@@ -1,7 +1,7 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress, zstdDecompress } from "node:zlib";
 import { limitFunction } from "p-limit";
-import { collectAtMost } from "../../bytes.ts";
+import { freeBuffer, takeAtMost } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
 import type { DamageMarks } from "../../object-store/damage-marks.ts";
@@ -91,7 +91,7 @@ export class ChunkObjects {
   ): Promise<Uint8Array<ArrayBuffer> | ChunkLoss> {
     const object = await this.#store.get(chunkKey(digest), { signal: options?.signal });
     if (object === undefined) return "missing";
-    const frame = await collectAtMost(object, maxFrameSize(maxSize));
+    const frame = await takeAtMost(object, maxFrameSize(maxSize));
     if (frame === undefined) return "longer";
     try {
       const data = await decompress(frame, {
@@ -105,6 +105,8 @@ export class ChunkObjects {
       // Whatever else is wrong with it, these are not the bytes that were put.
       const { code } = error as NodeJS.ErrnoException;
       return code === "ERR_BUFFER_TOO_LARGE" ? "longer" : "damaged";
+    } finally {
+      freeBuffer(frame);
     }
   }
 
@@ -117,6 +119,7 @@ export class ChunkObjects {
       chunkSize: outputSize(data.length),
     });
     await this.#store.put(chunkKey(digest), frame, options);
+    freeBuffer(frame); // where it fails, the store may still be sending it
     await this.#marks.clear(chunkKey(digest), options);
   }
 

@@ -2,7 +2,7 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/proto/castore";
 import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
-import { collectAtMost } from "../../bytes.ts";
+import { collectAtMost, freeBuffer } from "../../bytes.ts";
 import { B3Digest } from "../../digest.ts";
 import { CastoreError } from "../../errors.ts";
 import { MAX_CHUNK_BYTES } from "../../limits.ts";
@@ -209,7 +209,7 @@ export class ListedBlobs {
       await this.#chunks.lose(chunk.digest, found, options);
       throw await this.#lose(digest, `chunk ${chunk.digest} is ${found}`, options);
     };
-    return readChunked(chunks, fetch, options);
+    return readChunked(chunks, fetch, { ...options, release: freeBuffer });
   }
 
   /** Notes that a blob cannot be read, so that putting it again heals. Gives the error that says so. */
