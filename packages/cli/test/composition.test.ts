@@ -1,5 +1,4 @@
-import { once } from "node:events";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   type B3Digest,
@@ -11,22 +10,8 @@ import {
   pathComponent,
   putBlob,
 } from "@tvix/castore";
-import { describeWithTools, seededBytes, startServer } from "@tvix/conformance";
-import { RenderingNarCalculationService, StorePath } from "@tvix/store";
 import { describe, expect, it } from "vitest";
-import { openServices } from "../src/services.ts";
-import { addressesOf, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
-
-/** Files of 0 to 40 KB in folders, and one of 20 MB. */
-function writeSomeFiles(folder: string): void {
-  const noise = seededBytes("composed", 20_000_000);
-  for (let i = 0; i < 500; i++) {
-    mkdirSync(join(folder, `${i % 20}/${i % 7}`), { recursive: true });
-    const size = (i * 7919) % 40_000;
-    writeFileSync(join(folder, `${i % 20}/${i % 7}/${i}`), noise.subarray(i * 100, i * 100 + size));
-  }
-  writeFileSync(join(folder, "large"), noise);
-}
+import { startDaemon, temporaryFolder, tvixStore } from "./harness.ts";
 
 /** What every call of a directory service gives. */
 async function useDirectories(service: DirectoryService): Promise<unknown> {
@@ -146,79 +131,5 @@ describe("--store-composition", () => {
     const { status, stderr } = await tvixStore(["import", ...args]);
     expect(status).toBe(1);
     expect(stderr).toMatch(/cannot be used with option '--blob-service-addr/);
-  });
-});
-
-describeWithTools("a disk in front of a bucket", ["run-s3"], (launcher) => {
-  it("gives back everything when the disk is lost", { timeout: 120_000 }, async () => {
-    using folder = temporaryFolder();
-    await using server = await startServer(launcher);
-    mkdirSync(join(server.data, "bucket"));
-    const near = join(folder.path, "near");
-    const far = (prefix: string) => `
-      type = "objectstore"
-      object_store_url = "s3://bucket/${prefix}"
-      object_store_options.endpoint = "http://127.0.0.1:${server.port}"
-      object_store_options.region = "us-east-1"
-      object_store_options.force_path_style = true
-    `;
-    const file = join(folder.path, "stores.toml");
-    writeFileSync(
-      file,
-      `
-        [blobservices.default]
-        type = "combined"
-        near = "disk"
-        far = "bucket"
-        [blobservices.disk]
-        type = "pack"
-        path = "${near}/blobs"
-        [blobservices.bucket]
-        ${far("blobs")}
-        [directoryservices.default]
-        type = "cache"
-        near = "disk"
-        far = "bucket"
-        [directoryservices.disk]
-        type = "sqlite"
-        path = "${near}/directories.sqlite"
-        [directoryservices.bucket]
-        ${far("directories")}
-        [pathinfoservices.default]
-        type = "sqlite"
-        path = "${folder.path}/path-infos.sqlite"
-      `,
-    );
-    const tree = join(folder.path, "tree");
-    writeSomeFiles(tree);
-    const socket = join(folder.path, "sock");
-    const daemonArgs = [`--listen-address=${socket}`, "--store-composition", file];
-    const env = { AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "testtest" };
-    const client = throughDaemon(`grpc+unix://${socket}`);
-
-    let storePath: StorePath;
-    {
-      await using daemon = await startDaemon(daemonArgs, { env });
-      const { stdout, stderr } = await tvixStore(["import", tree, ...client]);
-      expect(stderr).toBe("");
-      storePath = StorePath.parseAbsolute(stdout.trim());
-      daemon.process.kill("SIGTERM");
-      await once(daemon.process, "close");
-    }
-    rmSync(near, { recursive: true });
-    for (const _ of ["from the bucket", "from the disk, that was filled"]) {
-      await using daemon = await startDaemon(daemonArgs, { env });
-      await using services = await openServices(addressesOf(client));
-      const pathInfo = (await services.pathInfoService.get(storePath.hashPart))!;
-      const nar = await new RenderingNarCalculationService(services).calculateNar(pathInfo.node);
-      expect(nar).toEqual({
-        narSize: pathInfo.narSize,
-        narSha256: Buffer.from(pathInfo.narSha256),
-      });
-      daemon.process.kill("SIGTERM");
-      await daemon.exit;
-      rmSync(join(server.data, "bucket"), { recursive: true, force: true });
-      mkdirSync(join(server.data, "bucket"));
-    }
   });
 });
