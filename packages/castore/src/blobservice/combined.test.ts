@@ -55,6 +55,17 @@ async function* breaking(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint
   }
 }
 
+/** Begins with other bytes than the blob has, as who believes a damaged list of chunks does, and then notices. */
+class LyingBlobService extends MemoryBlobService {
+  override async read() {
+    return breaking(pieces(noise(1_000_000, 9)));
+  }
+}
+
+async function* pieces(data: Uint8Array): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < data.length; at += 100_000) yield data.subarray(at, at + 100_000);
+}
+
 /** Has some outboards. */
 class OutboardBlobService extends MemoryBlobService implements OutboardSource {
   readonly outboards = new Map<string, Outboard>();
@@ -166,6 +177,22 @@ describe("CombinedBlobService", () => {
     expect(Buffer.from(lent.contents[0]!).toString()).toBe("small");
     expect(warnings.join()).toContain("the disk is gone");
     expect(warnings.join()).toContain("the disk is full");
+  });
+
+  it("does not go on from the far half with what was another blob in the near one", async () => {
+    const far = new MemoryBlobService();
+    const service = new CombinedBlobService({
+      near: new LyingBlobService(),
+      far,
+      onWarning: () => undefined,
+    });
+    const digest = await putBlob(far, LARGE);
+    const read: Uint8Array[] = [];
+    const reading = async () => {
+      for await (const data of (await service.read(digest))!) read.push(data.slice());
+    };
+    await expect(reading()).rejects.toMatchObject({ code: "data_loss" });
+    expect(Buffer.concat(read).length).toBeLessThan(LARGE.length);
   });
 
   it("takes from the far half what the near one cannot give to its end", async () => {

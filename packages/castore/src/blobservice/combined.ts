@@ -13,6 +13,7 @@ import { readChunked, resolveRange } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";
 import { SharedBatches } from "./shared-batches.ts";
 import type { OutboardSource } from "./verified-range.ts";
+import { PieceHasher } from "./verify-blob.ts";
 
 /** How many bytes of chunks and small blobs are on their way into the near half at the same time. */
 const KEEP_BYTES = 16 * 1024 * 1024;
@@ -190,7 +191,10 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     return fill.read(start, end, options);
   }
 
-  /** Whatever fails to come from the near half comes from the far one. */
+  /**
+   * Whatever fails to come from the near half comes from the far one. Of a whole blob, that is told from other bytes: what
+   * was given before the near half failed may not have been verified.
+   */
   async *#withFallback(
     near: AsyncIterable<Uint8Array>,
     digest: B3Digest,
@@ -198,9 +202,12 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     end: number,
     options: ReadOptions,
   ): AsyncGenerator<Uint8Array> {
+    const isWhole = start === 0 && end === Number.MAX_SAFE_INTEGER;
+    using hasher = isWhole ? new PieceHasher() : undefined;
     let at = start;
     try {
       for await (const data of near) {
+        hasher?.update(data);
         at += data.length;
         yield data;
       }
@@ -213,7 +220,9 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     if (rest === undefined) {
       throw new CastoreError("data_loss", `Cannot read blob ${digest}: it is damaged or gone`);
     }
-    yield* rest;
+    const fail = (found: B3Digest) =>
+      new CastoreError("data_loss", `Cannot read blob ${digest}: its halves gave ${found}`);
+    yield* hasher === undefined ? rest : hasher.verifyRest(rest, { digest, fail });
   }
 
   /** A chunk of a blob of the far half, from either. */

@@ -1,6 +1,53 @@
+import { copyBytes } from "../bytes.ts";
 import { B3Digest } from "../digest.ts";
 import type { CastoreError } from "../errors.ts";
-import { blake3 } from "../hash/blake3.ts";
+import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
+
+/** What a blob has to be, and the error for another digest. */
+interface ExpectedBlob {
+  readonly digest: B3Digest;
+  readonly fail: (found: B3Digest) => CastoreError | Promise<CastoreError>;
+}
+
+/** Hashes a blob whose pieces are only lent. To be disposed of, which frees memory. */
+export class PieceHasher implements Disposable {
+  #hasher: Blake3Hasher | undefined = blake3.createHasher();
+
+  update(data: Uint8Array): void {
+    this.#hasher?.update(data);
+  }
+
+  /** Throws if the bytes so far do not make up a blob. Nothing can be added afterwards. */
+  async expect({ digest, fail }: ExpectedBlob): Promise<void> {
+    const found = B3Digest.fromBytes(this.#takeDigest()!);
+    if (!found.equals(digest)) throw await fail(found);
+  }
+
+  /** Hands on the rest of a blob, but the last piece only if all of it is the blob. */
+  async *verifyRest(
+    rest: AsyncIterable<Uint8Array>,
+    expected: ExpectedBlob,
+  ): AsyncGenerator<Uint8Array> {
+    let held: Uint8Array | undefined;
+    for await (const data of rest) {
+      if (held !== undefined) yield held;
+      this.update(data);
+      held = copyBytes(data);
+    }
+    await this.expect(expected);
+    if (held !== undefined) yield held;
+  }
+
+  [Symbol.dispose](): void {
+    this.#takeDigest();
+  }
+
+  #takeDigest(): Uint8Array | undefined {
+    const digest = this.#hasher?.digest();
+    this.#hasher = undefined;
+    return digest;
+  }
+}
 
 /**
  * Checks the bytes of a whole blob against its digest. The last of them are not handed out if it is another, so
@@ -11,27 +58,14 @@ import { blake3 } from "../hash/blake3.ts";
  */
 export async function* verifyBlob(
   stream: AsyncIterable<Uint8Array>,
-  expected: {
-    digest: B3Digest;
-    size: number;
-    fail: (found: B3Digest) => CastoreError | Promise<CastoreError>;
-  },
+  expected: ExpectedBlob & { size: number },
 ): AsyncGenerator<Uint8Array> {
-  const hasher = blake3.createHasher();
+  using hasher = new PieceHasher();
   let size = 0;
-  let isHashed = false;
-  try {
-    for await (const data of stream) {
-      hasher.update(data);
-      size += data.length;
-      if (size === expected.size) {
-        isHashed = true;
-        const found = B3Digest.fromBytes(hasher.digest());
-        if (!found.equals(expected.digest)) throw await expected.fail(found);
-      }
-      yield data;
-    }
-  } finally {
-    if (!isHashed) hasher.digest(); // frees it
+  for await (const data of stream) {
+    hasher.update(data);
+    size += data.length;
+    if (size === expected.size) await hasher.expect(expected);
+    yield data;
   }
 }
