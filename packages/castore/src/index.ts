@@ -136,3 +136,4 @@ export { SharedFlight } from "./shared-flight.ts";
 export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";
 export { type Measure, StoreCall, StoreCalls } from "./tracing/store-calls.ts";
 export { instantiateWasm } from "./wasm.ts";
+export { useThreads } from "./worker/pool.ts";

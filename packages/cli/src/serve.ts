@@ -1,4 +1,6 @@
 import { once } from "node:events";
+import { availableParallelism } from "node:os";
+import { useThreads } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
@@ -24,6 +26,7 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
   // A line per call is much cheaper when lines are written together; what is left is written at the exit.
   const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: false }));
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
+  useThreads(availableParallelism() - 1); // the event loop, which answers the calls, has a core to itself
   await using services = await openServices(options, {
     signal: interrupt.signal,
     onEvent({ type, kind, store, message }) {

@@ -1,14 +1,14 @@
 /**
  * What V8 and the allocator are told when they start, and cannot be told later. Left alone, V8 lets garbage grow to
- * several times of what is in use, and glibc keeps memory apart for each thread: a daemon would hold twice
- * as much memory, and be no more than a tenth faster.
+ * several times of what is in use, and glibc keeps memory apart for each thread, and what large buffers were in: a
+ * daemon would hold twice as much memory, and be no more than a tenth faster.
  */
-const FLAGS = ["--max-semi-space-size=4", "--heap-growing-percent=30"];
-const ENVIRONMENT = { MALLOC_ARENA_MAX: "1" };
+const FLAGS = ["--max-semi-space-size=2", "--heap-growing-percent=30"];
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "131072" };
 
 /**
  * Has this process begin anew with a heap that stays small, unless it did: same process id, same arguments, same
- * files and environment. Options of V8 that were given stay in force, and `MALLOC_ARENA_MAX` where it is set.
+ * files and environment. Options of V8 on the command line stay in force, and variables of the allocator that are set.
  */
 export function useSmallHeap(): void {
   const { execArgv, execPath, argv, env } = process;

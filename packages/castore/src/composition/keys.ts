@@ -3,6 +3,7 @@
  * value is a string.
  */
 import { z } from "zod";
+import { TIMEOUT_MS } from "../object-store/options.ts";
 import { TIER_MODES, type TierMode } from "../tiers.ts";
 import { integerKey } from "./integer-key.ts";
 
@@ -64,9 +65,17 @@ export const TIER_KEYS: z.ZodType<{
   near: string;
   far: string;
   mode?: TierMode | undefined;
+  near_read_timeout_ms?: number | undefined;
+  near_write_timeout_ms?: number | undefined;
 }> = z.preprocess(
   renameKeys({ local: "near", remote: "far" }),
-  z.strictObject({ near: reference, far: reference, mode: z.enum(TIER_MODES).optional() }),
+  z.strictObject({
+    near: reference,
+    far: reference,
+    mode: z.enum(TIER_MODES).optional(),
+    near_read_timeout_ms: TIMEOUT_MS,
+    near_write_timeout_ms: TIMEOUT_MS,
+  }),
 );
 
 /** Takes the keys of one name for those of another, unless both are there. */

@@ -101,7 +101,7 @@ export function objectStoreConfig(
 }
 
 /**
- * `...://?near=REFERENCE&far=REFERENCE`, with `mode` if that is not `write-through`.
+ * `...://?near=REFERENCE&far=REFERENCE`, with further keys as {@link TierOptions} has them.
  *
  * @param kind what the halves are
  */
@@ -112,11 +112,13 @@ export function tierType<Kind extends ServiceKind>(
   return serviceType({
     config: keysOnly,
     schema: async () => (await import("./keys.ts")).TIER_KEYS,
-    async open({ near, far, mode }, { service, warn }) {
+    async open({ near, far, ...keys }, { service, warn }) {
       return create({
         near: await service(kind, near),
         far: await service(kind, far),
-        mode,
+        mode: keys.mode,
+        nearReadTimeoutMs: keys.near_read_timeout_ms,
+        nearWriteTimeoutMs: keys.near_write_timeout_ms,
         onWarning: warn,
       });
     },

@@ -4,7 +4,7 @@ import { integerKey } from "../composition/integer-key.ts";
 /** The options of stores that have none. */
 export const NO_OPTIONS: z.ZodType<Record<string, never>> = z.strictObject({});
 
-/** How long a server may leave a request alone, in milliseconds. */
+/** How long something may take, in milliseconds. */
 export const TIMEOUT_MS: z.ZodType<number | undefined> = integerKey({
   min: 1,
   max: 2 ** 31 - 1, // timers take no more

@@ -11,11 +11,20 @@ type Tasks = typeof tasks;
  */
 const LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 48 };
 
+let threads = availableParallelism();
 let pool: Promise<Piscina> | undefined;
 
 /**
- * Has a task done by one of the threads that all services and imports of this process share, one for
- * each core. Input and result are copied, but for what is in shared buffers, or moved by the task.
+ * Says how many threads all services and imports of this process share, at least one. To be called before any of them
+ * is used. Default: one for each core, of which each takes ten megabytes, and some more at work.
+ */
+export function useThreads(count: number): void {
+  threads = Math.max(count, 1);
+}
+
+/**
+ * Has a task done by one of the threads that all services and imports of this process share. Input and result are
+ * copied, but for what is in shared buffers, or moved by the task.
  */
 export async function runTask<Name extends keyof Tasks>(
   name: Name,
@@ -28,8 +37,8 @@ export async function runTask<Name extends keyof Tasks>(
 /** Starts the threads, which takes a while, ahead of the first task. */
 export function startThreads(): Promise<Piscina> {
   pool ??= openPool(`tasks${extname(import.meta.url)}`, import.meta.url, {
-    minThreads: availableParallelism(),
-    maxThreads: availableParallelism(),
+    minThreads: threads,
+    maxThreads: threads,
   });
   return pool;
 }
