@@ -1,5 +1,5 @@
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { collectBytes } from "./bytes.ts";
 import {
   COMPRESSIONS,
@@ -144,4 +144,18 @@ describe("compressionOf", () => {
   it("tells bzip2 of nothing", () => {
     expect(compressionOf(Buffer.from("QlpoORdyRThQkAAAAAA=", "base64"))).toBe("bzip2");
   });
+});
+
+it("says so where the library for xz has no build for the platform", async () => {
+  vi.doMock("@napi-rs/lzma", () => {
+    throw new Error("no native binding");
+  });
+  try {
+    await expect(collectBytes(decompress(inPieces(COMPRESSED.xz), "xz"))).rejects.toMatchObject({
+      code: "unimplemented",
+      message: expect.stringContaining("@napi-rs/lzma"),
+    });
+  } finally {
+    vi.doUnmock("@napi-rs/lzma");
+  }
 });

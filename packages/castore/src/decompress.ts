@@ -56,8 +56,8 @@ const BZIP2_NEXT = ["314159265359", "177245385090"];
  * read. Its pieces may be lent until the next one is asked for; those that come out belong to whoever iterates. Ending
  * early releases what it holds.
  *
- * Iterating throws CastoreError `data_loss` for what is not in that format or breaks off; whatever the
- * stream throws; `signal.reason` when cancelled.
+ * Iterating throws CastoreError `data_loss` for what is not in that format or breaks off, `unimplemented` for a format
+ * whose library is not there for this platform; whatever the stream throws; `signal.reason` when cancelled.
  */
 export async function* decompress(
   stream: AsyncIterable<Uint8Array>,
@@ -87,6 +87,7 @@ export async function* decompress(
     yield* DECODERS[compression](source);
   } catch (error) {
     if (failure !== undefined) throw failure.error;
+    if (error instanceof CastoreError) throw error;
     const { message } = error as Error;
     throw new CastoreError("data_loss", `${action}: ${message}`, { cause: error });
   } finally {
@@ -111,11 +112,21 @@ async function* through(
 
 /** The decoder has a thread of its own, which is some pieces ahead. */
 async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const { xz } = await import("@napi-rs/lzma");
+  const { xz } = await loadLzma();
   const owned = async function* () {
     for await (const data of source) yield copyBytes(data);
   };
   yield* xz.decompressStream(ReadableStream.from(owned()));
+}
+
+/** It is native code, which is not there for every platform. */
+async function loadLzma(): Promise<typeof import("@napi-rs/lzma")> {
+  try {
+    return await import("@napi-rs/lzma");
+  } catch (error) {
+    const message = 'Cannot decompress xz: package "@napi-rs/lzma" has no build for this platform';
+    throw new CastoreError("unimplemented", message, { cause: error });
+  }
 }
 
 /** The decoder is a stream of the first kind, which gives what it has while it is written to, and cannot be awaited. */
