@@ -64,7 +64,7 @@ describe("--store-composition", () => {
         `,
       );
       const socket = join(folder.path, "sock");
-      const daemon = await startDaemon([`--listen-address=${socket}`, flag, file]);
+      await using daemon = await startDaemon([`--listen-address=${socket}`, flag, file]);
       await using client = await openBlobService(`grpc+unix://${socket}`);
       const digest = await putBlob(client, Buffer.from("contents"));
       daemon.process.kill("SIGTERM");

@@ -115,9 +115,12 @@ describe("spans", () => {
       `,
     );
     const socket = join(folder.path, "sock");
-    const daemon = await startDaemon([`--listen-address=${socket}`, "--store-composition", file], {
-      env: { ...collector.env, OTEL_SERVICE_NAME: "the daemon" },
-    });
+    await using daemon = await startDaemon(
+      [`--listen-address=${socket}`, "--store-composition", file],
+      {
+        env: { ...collector.env, OTEL_SERVICE_NAME: "the daemon" },
+      },
+    );
     const client = throughDaemon(`grpc+unix://${socket}`);
     const imported = await tvixStore(["import", writeTree(folder.path), ...client], {
       env: collector.env,
@@ -164,7 +167,7 @@ describe("spans", () => {
 
   it("are in the trace that a client of Connect names, with the code of a failure", async () => {
     await using collector = await startCollector();
-    const daemon = await startDaemon(
+    await using daemon = await startDaemon(
       ["--listen-address=localhost:0", ...throughDaemon("memory://")],
       {
         env: collector.env,
@@ -225,14 +228,17 @@ describe("spans", () => {
       `,
     );
     const socket = join(folder.path, "sock");
-    const daemon = await startDaemon([`--listen-address=${socket}`, "--store-composition", file], {
-      env: {
-        ...collector.env,
-        AWS_ACCESS_KEY_ID: "hunter2",
-        AWS_SECRET_ACCESS_KEY: "hunter2",
-        OTEL_EXPORTER_OTLP_HEADERS: "authorization=hunter2",
+    await using daemon = await startDaemon(
+      [`--listen-address=${socket}`, "--store-composition", file],
+      {
+        env: {
+          ...collector.env,
+          AWS_ACCESS_KEY_ID: "hunter2",
+          AWS_SECRET_ACCESS_KEY: "hunter2",
+          OTEL_EXPORTER_OTLP_HEADERS: "authorization=hunter2",
+        },
       },
-    });
+    );
     await using client = await openBlobService(`grpc+unix://${socket}`);
     const error: unknown = await client.has(B3Digest.of(Buffer.from("x"))).catch((error) => error);
     expect(error).toMatchObject({
@@ -288,7 +294,7 @@ describe("spans", () => {
     expect(stdout).toMatch(/^\/nix\/store\//);
     const socket = join(folder.path, "sock");
     const stores = embeddedIn(join(folder.path, "daemon"));
-    const daemon = await startDaemon([`--listen-address=${socket}`, ...stores], { env });
+    await using daemon = await startDaemon([`--listen-address=${socket}`, ...stores], { env });
     await tvixStore([
       "import",
       join(folder.path, "tree"),
