@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import { constants, zstdCompressSync } from "node:zlib";
-import { B3Digest } from "@tvix/castore";
+import { blake3Digest } from "@tvix/castore";
 import { Chunker } from "../chunker.ts";
 import { filesOf } from "../trees/tree.ts";
 import { reportWork } from "./report-work.ts";
@@ -34,7 +34,7 @@ for (const path of files) {
     if (length === 0) break;
     const data = buffer.subarray(0, length);
     bytes += length;
-    spend("BLAKE3", () => B3Digest.of(data));
+    spend("BLAKE3", () => blake3Digest(data));
     spend("SHA-256", () => sha256.update(data));
     const chunks =
       length > UNCUT_SIZE ? spend("cut", () => [...chunker.push(data)]) : [new Uint8Array(data)];

@@ -1,4 +1,8 @@
-export { unlessAborted } from "./abort.ts";
+export {
+  parseServiceAddress,
+  type ServiceAddress,
+  withKeys,
+} from "./address/service-address.ts";
 export type {
   BlobService,
   BlobWriter,
@@ -13,10 +17,12 @@ export {
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
 export { CombinedBlobService } from "./blobservice/combined.ts";
-export { type CopyBlobOptions, copyBlob } from "./blobservice/copy-blob.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
-export { type ObjectStoreBlobOptions, ObjectStoreBlobService } from "./blobservice/object-store.ts";
-export { PackBlobService, type PackOptions } from "./blobservice/pack.ts";
+export {
+  type ObjectStoreBlobOptions,
+  ObjectStoreBlobService,
+} from "./blobservice/objectstore/object-store-blob-service.ts";
+export { PackBlobService, type PackOptions } from "./blobservice/pack/pack-blob-service.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
 export {
   type OutboardOptions,
@@ -24,7 +30,9 @@ export {
   outboardOf,
   verifiedRange,
 } from "./blobservice/verified-range.ts";
-export { ByteReader } from "./byte-reader.ts";
+export { unlessAborted } from "./bytes/abort.ts";
+export type { AbortOptions } from "./bytes/abort-options.ts";
+export { ByteReader } from "./bytes/byte-reader.ts";
 export {
   collectAtMost,
   collectBytes,
@@ -33,7 +41,10 @@ export {
   copyBytes,
   equalBytes,
   quoteBytes,
-} from "./bytes.ts";
+} from "./bytes/byte-string.ts";
+export { SingleFlight } from "./bytes/single-flight.ts";
+export { instantiateWasm } from "./bytes/wasm.ts";
+export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./cache/tiers.ts";
 export {
   Composition,
   type CompositionOptions,
@@ -58,39 +69,28 @@ export {
   serviceType,
 } from "./composition/registry.ts";
 export {
-  parseServiceAddress,
-  type ServiceAddress,
-  withKeys,
-} from "./composition/service-address.ts";
-export {
   grpcType,
   keysOnly,
   memoryType,
   sqliteType,
   tierType,
 } from "./composition/service-types.ts";
-export {
-  anonymousNodeFromProto,
-  decodeDirectory,
-  decodeDirectoryOf,
-  directoryFromProto,
-  directoryToProto,
-  type EncodedDirectory,
-  encodeDirectory,
-  namedNodeFromProto,
-  nodeToProto,
-} from "./convert.ts";
+export { type Measure, StoreCall, StoreCalls } from "./composition/store-calls.ts";
+export { COMPRESSIONS, type Compression, decompress } from "./compression/decompress.ts";
+export { type CopyBlobOptions, copyBlob } from "./copy/copy-blob.ts";
 export {
   type ClosureServices,
   type CopyClosureOptions,
   type CopyProgress,
   copyClosure,
-} from "./copy-closure.ts";
-export { COMPRESSIONS, type Compression, decompress } from "./decompress.ts";
-export { B3Digest } from "./digest.ts";
-export { Directory, type DirectoryEntry } from "./directory.ts";
+} from "./copy/copy-closure.ts";
 export { CacheDirectoryService } from "./directoryservice/cache.ts";
 export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
+export {
+  decodeDirectoryOf,
+  type EncodedDirectory,
+  encodeDirectory,
+} from "./directoryservice/encoded-directory.ts";
 export { MemoryDirectoryService } from "./directoryservice/memory.ts";
 export {
   type ObjectStoreDirectoryOptions,
@@ -104,14 +104,25 @@ export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directory
 export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
-export { CastoreError, type ErrorCode } from "./errors.ts";
+export { blake3Digest } from "./hash/blake3-digest.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";
 export { ContentsStore, type IncomingFile, type StoreOutcome } from "./import/contents-store.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";
-export { MAX_MESSAGE_BYTES } from "./limits.ts";
+export {
+  anonymousNodeFromProto,
+  decodeDirectory,
+  directoryFromProto,
+  directoryToProto,
+  namedNodeFromProto,
+  nodeToProto,
+} from "./model/convert.ts";
+export { B3Digest } from "./model/digest.ts";
+export { Directory, type DirectoryEntry } from "./model/directory.ts";
+export { CastoreError, type ErrorCode } from "./model/errors.ts";
+export { MAX_MESSAGE_BYTES } from "./model/limits.ts";
 export {
   type DirectoryNode,
   type FileNode,
@@ -119,8 +130,9 @@ export {
   type SymlinkNode,
   type SymlinkTarget,
   symlinkTarget,
-} from "./node.ts";
-export { MemoryObjectStore } from "./object-store/memory.ts";
+} from "./model/node.ts";
+export { type PathComponent, pathComponent } from "./model/path.ts";
+export { MemoryObjectStore } from "./objectstore/memory.ts";
 export type {
   GetObjectOptions,
   ListObjectsOptions,
@@ -128,12 +140,6 @@ export type {
   ObjectStore,
   ObjectUpload,
   PutObjectOptions,
-} from "./object-store/object-store.ts";
-export { openObjectStore } from "./object-store/open.ts";
-export type { AbortOptions } from "./options.ts";
-export { type PathComponent, pathComponent } from "./path.ts";
-export { SharedFlight } from "./shared-flight.ts";
-export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./tiers.ts";
-export { type Measure, StoreCall, StoreCalls } from "./tracing/store-calls.ts";
-export { instantiateWasm } from "./wasm.ts";
+} from "./objectstore/object-store.ts";
+export { openObjectStore } from "./objectstore/open.ts";
 export { useThreads } from "./worker/pool.ts";

@@ -1,9 +1,9 @@
 import { expect } from "vitest";
 import type { BlobService } from "../src/blobservice/blob-service.ts";
-import { ObjectStoreBlobService } from "../src/blobservice/object-store.ts";
-import { collectBytes } from "../src/bytes.ts";
-import type { B3Digest } from "../src/digest.ts";
-import { MemoryObjectStore } from "../src/object-store/memory.ts";
+import { ObjectStoreBlobService } from "../src/blobservice/objectstore/object-store-blob-service.ts";
+import { collectBytes } from "../src/bytes/byte-string.ts";
+import type { B3Digest } from "../src/model/digest.ts";
+import { MemoryObjectStore } from "../src/objectstore/memory.ts";
 
 /** A service on an object store, as a process of its own would open it, and what it warns of. */
 export function open(store: MemoryObjectStore = new MemoryObjectStore()): {

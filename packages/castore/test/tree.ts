@@ -1,5 +1,6 @@
+import { blake3Digest } from "../src/hash/blake3-digest.ts";
 import {
-  B3Digest,
+  type B3Digest,
   Directory,
   type DirectoryService,
   encodeDirectory,
@@ -8,7 +9,7 @@ import {
 
 /** A tree of two directories, leaf and root, another one for each name. */
 export function treeOf(name: string): readonly [leaf: Directory, root: Directory] {
-  const digest = B3Digest.of(Buffer.from(name));
+  const digest = blake3Digest(Buffer.from(name));
   const file = { type: "file", digest, size: 1n, executable: false } as const;
   const leaf = Directory.from([{ name: pathComponent(name), node: file }]);
   const node = {

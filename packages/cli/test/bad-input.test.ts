@@ -1,7 +1,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { B3Digest, Directory, encodeDirectory } from "@tvix/castore";
+import { blake3Digest, Directory, encodeDirectory } from "@tvix/castore";
 import {
   BlobBatchService,
   BlobService,
@@ -44,7 +44,7 @@ async function drain(stream: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of stream);
 }
 
-const UNKNOWN = B3Digest.of(Buffer.from("unknown")).bytes;
+const UNKNOWN = blake3Digest(Buffer.from("unknown")).bytes;
 const EMPTY = encodeDirectory(Directory.from([]));
 const { digest } = EMPTY;
 type DirectoryInit = MessageInitShape<typeof DirectorySchema>;

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
-import { B3Digest, MemoryBlobService, MemoryDirectoryService, Outboard } from "@tvix/castore";
+import { blake3Digest, MemoryBlobService, MemoryDirectoryService, Outboard } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { describeWithTools } from "@tvix/conformance";
 import { expect, it } from "vitest";
@@ -99,7 +99,7 @@ describeWithTools("grpcurl", ["grpcurl"], (grpcurl) => {
     const query = JSON.stringify({ digest, send_bao: true });
     const stat = await call(fixture, "tvix.castore.v1.BlobService/Stat", query);
     const bao = Buffer.from(JSON.parse(stat.stdout).bao, "base64");
-    const outboard = Outboard.parse(B3Digest.of(data), bao);
+    const outboard = Outboard.parse(blake3Digest(data), bao);
     expect(outboard.size).toBe(data.length);
     outboard.verify(data, 0);
     const unknown = JSON.stringify({ digest: UNKNOWN_DIGEST, send_bao: true });

@@ -8,7 +8,7 @@ import {
   type ServiceImpl,
 } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { B3Digest } from "@tvix/castore";
+import { B3Digest, blake3Digest } from "@tvix/castore";
 import type { ServedService } from "@tvix/castore/rpc";
 import { type BlobChunk, BlobService } from "@tvix/proto/castore";
 import { pino } from "pino";
@@ -70,7 +70,7 @@ export async function startFixture(options: Partial<ServerOptions> = {}): Promis
             throw error;
           }
           const blob = Buffer.concat(parts);
-          const digest = B3Digest.of(blob);
+          const digest = blake3Digest(blob);
           blobs.set(digest.hex, blob);
           return { digest: digest.bytes };
         },

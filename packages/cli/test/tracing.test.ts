@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { B3Digest, openBlobService } from "@tvix/castore";
+import { blake3Digest, openBlobService } from "@tvix/castore";
 import { describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
@@ -185,7 +185,7 @@ describe("spans", () => {
         body: JSON.stringify(request),
       });
     };
-    const { bytes } = B3Digest.of(Buffer.from("absent"));
+    const { bytes } = blake3Digest(Buffer.from("absent"));
     const digest = Buffer.from(bytes).toString("base64");
     expect((await call("Stat", { digest })).status).toBe(404);
     daemon.process.kill("SIGTERM");
@@ -240,7 +240,7 @@ describe("spans", () => {
       },
     );
     await using client = await openBlobService(`grpc+unix://${socket}`);
-    const error: unknown = await client.has(B3Digest.of(Buffer.from("x"))).catch((error) => error);
+    const error: unknown = await client.has(blake3Digest(Buffer.from("x"))).catch((error) => error);
     expect(error).toMatchObject({
       code: "unavailable",
       message: expect.stringContaining("bucket: Cannot list"), // what is marked as damaged, first

@@ -1,4 +1,10 @@
-import { B3Digest, type BlobService, collectBytes, type ReadOptions } from "@tvix/castore";
+import {
+  type B3Digest,
+  type BlobService,
+  blake3Digest,
+  collectBytes,
+  type ReadOptions,
+} from "@tvix/castore";
 import { expect } from "vitest";
 import { seededBytes } from "./trees.ts";
 
@@ -41,6 +47,6 @@ export async function expectAbsent(service: BlobService, digest: B3Digest): Prom
 
 /** Expects that a blob is there and reads back the same. */
 export async function expectStored(service: BlobService, contents: Uint8Array): Promise<void> {
-  const found = await readBack(service, B3Digest.of(contents));
+  const found = await readBack(service, blake3Digest(contents));
   expect(found !== undefined && Buffer.compare(found, contents) === 0).toBe(true);
 }

@@ -1,4 +1,4 @@
-import { B3Digest, type Node, symlinkTarget } from "@tvix/castore";
+import { blake3Digest, type Node, symlinkTarget } from "@tvix/castore";
 import {
   type ContentAddress,
   encodePathInfo,
@@ -12,7 +12,7 @@ import { seededBytes } from "./trees.ts";
 
 const FILE: Node = {
   type: "file",
-  digest: B3Digest.of(Buffer.from("x")),
+  digest: blake3Digest(Buffer.from("x")),
   size: 1n,
   executable: true,
 };

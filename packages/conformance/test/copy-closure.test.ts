@@ -1,6 +1,7 @@
 import {
-  B3Digest,
+  type B3Digest,
   type BlobService,
+  blake3Digest,
   type ChunkMeta,
   type ClosureServices,
   type CopyProgress,
@@ -168,7 +169,7 @@ async function closureOf({ blobService, directoryService }: ClosureServices, roo
     const found = await Array.fromAsync((await blobService.read(item.digest))!, Buffer.from);
     const contents = Buffer.concat(found);
     expect(contents.length).toBe(Number(item.size));
-    expect(B3Digest.of(contents).hex).toBe(item.digest.hex);
+    expect(blake3Digest(contents).hex).toBe(item.digest.hex);
     blobs.push(item.digest.hex);
   }
   return { directories: directories.toSorted(), blobs: blobs.toSorted() };
@@ -261,8 +262,8 @@ describe("copyClosure", () => {
     await putBlob(to.blobService, LARGE);
     const { service, stored } = watched(to.blobService);
     await copyClosure(from, { ...to, blobService: service }, root);
-    expect(stored).not.toContain(B3Digest.of(LARGE).hex);
-    expect(stored).not.toContain(B3Digest.of(seededBytes("small 500", 5500)).hex);
+    expect(stored).not.toContain(blake3Digest(LARGE).hex);
+    expect(stored).not.toContain(blake3Digest(seededBytes("small 500", 5500)).hex);
     expect(await closureOf(to, root)).toEqual(await closureOf(from, root));
   });
 
@@ -273,7 +274,7 @@ describe("copyClosure", () => {
     await copyClosure(from, to, root);
     const lost = { ...to, blobService: new MemoryBlobService() };
     await copyClosure(from, lost, root);
-    expect(await lost.blobService.has(B3Digest.of(LARGE))).toBe(false);
+    expect(await lost.blobService.has(blake3Digest(LARGE))).toBe(false);
     await copyClosure(from, lost, root, { repair: true });
     expect(await closureOf(lost, root)).toEqual(await closureOf(from, root));
   });
@@ -354,7 +355,7 @@ describe("copyClosure", () => {
       await using from = { ...(await inMemory()), blobService };
       await using to = await inMemory();
       const root = await put(from);
-      const digest = B3Digest.of(contents);
+      const digest = blake3Digest(contents);
       blobService.lost = { digest, state };
       const message = expect.stringContaining(`${digest}`);
       await expect(copyClosure(from, to, root)).rejects.toMatchObject({ code, message });
@@ -370,7 +371,7 @@ describe("copyClosure", () => {
   it("refuses a tree that the source does not have, and file nodes of a wrong size", async () => {
     await using from = await inMemory();
     await using to = await inMemory();
-    const digest = B3Digest.of(LARGE);
+    const digest = blake3Digest(LARGE);
     const missing: Node = { type: "directory", digest, size: 1n };
     await expect(copyClosure(from, to, missing)).rejects.toMatchObject({ code: "not_found" });
     await putBlob(from.blobService, LARGE);
@@ -409,7 +410,7 @@ describe("copyBlob", () => {
     expect(await copyBlob(from.blobService, to.blobService, digest)).toBe(true);
     expect(await to.blobService.has(digest)).toBe(true);
     expect(await copyBlob(from.blobService, to.blobService, digest)).toBe(false);
-    const none = copyBlob(from.blobService, to.blobService, B3Digest.of(CHANGED));
+    const none = copyBlob(from.blobService, to.blobService, blake3Digest(CHANGED));
     await expect(none).rejects.toMatchObject({ code: "not_found" });
   });
 

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { B3Digest, importPath, MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
+import { blake3Digest, importPath, MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { readTreeSpecs, writeTree } from "../src/index.ts";
@@ -74,7 +74,7 @@ describe("the examples run", () => {
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     try {
       const { port } = server.address() as AddressInfo;
-      const { hex } = B3Digest.of(Buffer.from("1")); // a/1 in the tree
+      const { hex } = blake3Digest(Buffer.from("1")); // a/1 in the tree
       expect(await run("web", `http://127.0.0.1:${port}`, hex)).toBe("1");
     } finally {
       await new Promise((resolve) => server.close(resolve));

@@ -1,6 +1,6 @@
 import {
-  B3Digest,
   type BlobService,
+  blake3Digest,
   collectBytes,
   copyBlob,
   Directory,
@@ -36,7 +36,7 @@ import { cutLink } from "./cut-link.ts";
 import { disposingOf, serve } from "./grpc-over.ts";
 
 const CONTENTS = seededBytes("contents", 20_000_000);
-const DIGEST = B3Digest.of(CONTENTS);
+const DIGEST = blake3Digest(CONTENTS);
 const NONE = new Uint8Array(0);
 const dataLoss = { name: "CastoreError", code: "data_loss" };
 
@@ -78,7 +78,7 @@ const listing = (...chunks: readonly (readonly [digest: Uint8Array, size: bigint
 });
 
 describe("a list of chunks of a server", () => {
-  const other = B3Digest.of(Buffer.from("other")).bytes;
+  const other = blake3Digest(Buffer.from("other")).bytes;
   it.each([
     ["with a digest of 5 bytes", [[new Uint8Array(5), 3n]]],
     [
@@ -133,7 +133,7 @@ describe("a chunk of a server", () => {
     ["shorter than listed", CONTENTS.subarray(0, 1000), 1001n],
     ["another", CONTENTS.subarray(1, 1001), 1000n],
   ])("that is %s is refused", async (_, data, size) => {
-    const { bytes } = B3Digest.of(CONTENTS.subarray(0, 1000));
+    const { bytes } = blake3Digest(CONTENTS.subarray(0, 1000));
     await using client = await blobsOf({
       blobs: {
         ...listing([bytes, size], [new Uint8Array(32), 3n]),
@@ -169,7 +169,7 @@ describe("what a server says that it has stored", () => {
 
 describe("a batch of a server", () => {
   const contents = Buffer.from("contents");
-  const blob = { digest: B3Digest.of(contents), size: contents.length };
+  const blob = { digest: blake3Digest(contents), size: contents.length };
   const answer = { present: true, contents };
 
   it.each([
@@ -347,7 +347,7 @@ describe("a download over a link that breaks", () => {
     const backend = new MemoryBlobService();
     for (const part of [...parts, CONTENTS]) await putBlob(backend, part);
     const chunks = Array.from({ length: 7 }, (_, i) => parts[i % 2]!).map(
-      (part) => [B3Digest.of(part).bytes, BigInt(part.length)] as const,
+      (part) => [blake3Digest(part).bytes, BigInt(part.length)] as const,
     );
     await using server = await serve(hostile({ blobs: listing(...chunks) }, backend), "streams");
     await using link = await cutLink(server.address, [6_000_000, END]);

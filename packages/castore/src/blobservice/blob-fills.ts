@@ -1,5 +1,5 @@
-import type { B3Digest } from "../digest.ts";
-import type { Tiers } from "../tiers.ts";
+import type { Tiers } from "../cache/tiers.ts";
+import type { B3Digest } from "../model/digest.ts";
 import { BlobFill } from "./blob-fill.ts";
 import type { BlobService } from "./blob-service.ts";
 import { WindowSpace } from "./piece-window.ts";

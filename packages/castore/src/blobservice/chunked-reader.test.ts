@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { collectBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { ChunkMeta } from "./blob-service.ts";
 import { type ReadChunkedOptions, readChunked } from "./chunked-reader.ts";
 
@@ -23,7 +23,7 @@ class Blob {
     for (const size of sizes) {
       const chunk = data.subarray(position, position + size);
       this.#data.push(chunk);
-      this.chunks.push({ digest: B3Digest.of(chunk), size });
+      this.chunks.push({ digest: blake3Digest(chunk), size });
       position += size;
     }
   }

@@ -1,5 +1,6 @@
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { CastoreError } from "../model/errors.ts";
+import { resolveRange } from "../model/range.ts";
 import type { ChunkMeta, ReadOptions } from "./blob-service.ts";
 
 /** Options of {@link readChunked}. */
@@ -43,26 +44,6 @@ export function readChunked(
   const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
   const { start, end } = resolveRange(size, options);
   return readPieces(piecesOf(chunks, start, end), fetch, { ...options, readAhead, signal });
-}
-
-/**
- * Which part of something that is `size` bytes long the options ask for: from `start` up to, but
- * without, `end`. Empty at or past the end.
- *
- * @throws CastoreError `invalid_argument` for an offset or length that is no natural number
- */
-export function resolveRange(size: number, options?: ReadOptions): { start: number; end: number } {
-  const { offset = 0, length = size } = options ?? {};
-  for (const [name, value] of Object.entries({ offset, length })) {
-    if (!Number.isSafeInteger(value) || value < 0) {
-      throw new CastoreError(
-        "invalid_argument",
-        `Cannot read from blob: expected ${name} to be a non-negative safe integer, found ${value}`,
-      );
-    }
-  }
-  const start = Math.min(offset, size);
-  return { start, end: start + Math.min(length, size - start) };
 }
 
 function piecesOf(chunks: readonly ChunkMeta[], start: number, end: number): Piece[] {

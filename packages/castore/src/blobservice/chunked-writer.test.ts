@@ -1,8 +1,9 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { concatBytes, equalBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
+import { concatBytes, equalBytes } from "../bytes/byte-string.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { ChunkMeta } from "./blob-service.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "./chunked-writer.ts";
 
@@ -55,9 +56,9 @@ describe("ChunkedBlobWriter", () => {
 
     const digest = await writer.close();
 
-    expect(digest).toEqual(B3Digest.of(data));
+    expect(digest).toEqual(blake3Digest(data));
     expect(equalBytes(sink.bytes(), data)).toBe(true);
-    for (const chunk of sink.put) expect(chunk.digest).toEqual(B3Digest.of(chunk.data));
+    for (const chunk of sink.put) expect(chunk.digest).toEqual(blake3Digest(chunk.data));
     expect(sink.committed).toEqual({
       digest,
       chunks: sink.put.map((chunk) => ({ digest: chunk.digest, size: chunk.data.length })),
@@ -76,7 +77,7 @@ describe("ChunkedBlobWriter", () => {
     const writer = new ChunkedBlobWriter(sink);
     await writer.write(data);
     const digest = await writer.close();
-    expect(digest).toEqual(B3Digest.of(data));
+    expect(digest).toEqual(blake3Digest(data));
     expect(sink.put.length).toBe(1);
     expect(equalBytes(sink.bytes(), data)).toBe(true);
     expect(sink.committed).toEqual({ digest, chunks: [{ digest, size }] });
@@ -88,14 +89,14 @@ describe("ChunkedBlobWriter", () => {
     const writer = new ChunkedBlobWriter(sink, { averageChunkSize });
     await writer.write(data);
     const digest = await writer.close();
-    expect(digest).toEqual(B3Digest.of(data));
+    expect(digest).toEqual(blake3Digest(data));
     expect(sink.committed).toEqual({ digest, chunks: [{ digest, size: data.length }] });
   });
 
   it("commits the empty blob when nothing was written", async () => {
     const sink = new RecordingSink();
     const digest = await new ChunkedBlobWriter(sink).close();
-    expect(digest).toEqual(B3Digest.of(new Uint8Array(0)));
+    expect(digest).toEqual(blake3Digest(new Uint8Array(0)));
     expect(sink.committed).toEqual({ digest, chunks: [{ digest, size: 0 }] });
   });
 
@@ -138,7 +139,7 @@ describe("ChunkedBlobWriter", () => {
       writer.write(data.subarray(2_500_000)),
       writer.close(),
     ]);
-    expect(digest).toEqual(B3Digest.of(data));
+    expect(digest).toEqual(blake3Digest(data));
     expect(equalBytes(sink.bytes(), data)).toBe(true);
   });
 
@@ -193,7 +194,7 @@ describe("a ChunkedBlobWriter disposed of", () => {
     const closing = writer.close();
     await writer[Symbol.asyncDispose]();
     expect(sink.calls).toEqual(["putChunk", "commit"]);
-    expect(await closing).toEqual(B3Digest.of(new Uint8Array(0)));
+    expect(await closing).toEqual(blake3Digest(new Uint8Array(0)));
   });
 });
 
@@ -263,7 +264,7 @@ describe("a ChunkedBlobWriter that is cancelled", () => {
     };
     const writer = new ChunkedBlobWriter(sink, { signal: controller.signal });
     await writer.write(noise(10));
-    expect(await writer.close()).toEqual(B3Digest.of(noise(10)));
+    expect(await writer.close()).toEqual(blake3Digest(noise(10)));
     expect(sink.calls).toEqual(["putChunk", "commit"]);
   });
 });

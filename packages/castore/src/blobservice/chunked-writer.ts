@@ -1,8 +1,9 @@
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import { Chunker } from "../fastcdc/chunker.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { Chunker } from "../chunking/chunker.ts";
 import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
-import type { AbortOptions } from "../options.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { BlobWriter, ChunkMeta } from "./blob-service.ts";
 
 /**
@@ -135,7 +136,7 @@ export class ChunkedBlobWriter implements BlobWriter {
 
   /** Puts a chunk without hashing it for the blob too: one that is the whole blob has its digest. */
   async #putOnlyChunk(data: Uint8Array): Promise<void> {
-    const digest = B3Digest.of(data);
+    const digest = blake3Digest(data);
     this.#chunks.push({ digest, size: data.length });
     await this.#sink.putChunk(digest, data);
     this.#signal?.throwIfAborted();

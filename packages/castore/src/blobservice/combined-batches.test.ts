@@ -1,9 +1,9 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
 import { unhandledDuring } from "../../test/unhandled.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { BlobService, ChunkMeta, LentBlobs } from "./blob-service.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";
@@ -11,7 +11,7 @@ import { putBlob } from "./put-blob.ts";
 
 const TEXTS = ["one", "two", "three", "four"];
 const [ONE, TWO, THREE, FOUR] = TEXTS.map((text) => ({
-  digest: B3Digest.of(Buffer.from(text)),
+  digest: blake3Digest(Buffer.from(text)),
   size: text.length,
 })) as [ChunkMeta, ChunkMeta, ChunkMeta, ChunkMeta];
 
@@ -121,7 +121,7 @@ describe("CombinedBlobService reading many blobs", () => {
     far.readMany = async () => ({ contents: [lie], [Symbol.dispose]: () => undefined });
     await using service = new CombinedBlobService({ near, far });
     expect(textsOf(await service.readMany([ONE]))).toEqual([undefined]);
-    expect(await near.hasMany([ONE.digest, B3Digest.of(lie)])).toEqual([false, false]);
+    expect(await near.hasMany([ONE.digest, blake3Digest(lie)])).toEqual([false, false]);
   });
 
   it("tells all who wait when the far half fails, and leaves no rejection unhandled", async () => {

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
 import { noise } from "../../test/noise.ts";
-import { collectBytes } from "../bytes.ts";
-import type { B3Digest } from "../digest.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
+import type { B3Digest } from "../model/digest.ts";
 import type { BlobService, BlobWriter, ReadOptions } from "./blob-service.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";

@@ -1,15 +1,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
 import { noise } from "../../test/noise.ts";
-import { collectBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { Outboard } from "../hash/outboard.ts";
-import { MemoryObjectStore } from "../object-store/memory.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import { MemoryObjectStore } from "../objectstore/memory.ts";
 import type { BlobService, ReadOptions } from "./blob-service.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";
-import { ObjectStoreBlobService } from "./object-store.ts";
+import { ObjectStoreBlobService } from "./objectstore/object-store-blob-service.ts";
 import { putBlob } from "./put-blob.ts";
 import { type OutboardSource, outboardOf, verifiedRange } from "./verified-range.ts";
 
@@ -171,7 +172,7 @@ describe("CombinedBlobService", () => {
     const digest = await putBlob(service, LARGE);
     expect((await readBack(service, digest)).equals(LARGE)).toBe(true);
     expect(await readBack(service, digest, { offset: 5_000_000, length: 3 })).toHaveLength(3);
-    expect(await service.hasMany([digest, B3Digest.of(Buffer.from("x"))])).toEqual([true, false]);
+    expect(await service.hasMany([digest, blake3Digest(Buffer.from("x"))])).toEqual([true, false]);
     const [small] = await service.putMany([Buffer.from("small")]);
     using lent = await service.readMany([{ digest: small!, size: 5 }]);
     expect(Buffer.from(lent.contents[0]!).toString()).toBe("small");
@@ -220,7 +221,7 @@ describe("CombinedBlobService", () => {
     await readBack(service, digest);
     await vi.waitFor(() => expect(warnings.join()).toContain("Cannot copy blob"));
     expect(await near.has(digest)).toBe(false);
-    expect(await near.has(B3Digest.of(Buffer.from("something else")))).toBe(false);
+    expect(await near.has(blake3Digest(Buffer.from("something else")))).toBe(false);
   });
 
   it("has stored nothing near that is not far when the far half fails", async () => {
@@ -229,7 +230,7 @@ describe("CombinedBlobService", () => {
     const service = new CombinedBlobService({ near, far });
     await expect(service.putMany([Buffer.from("x")])).rejects.toThrow("the disk is gone");
     expect(() => service.openWriter()).toThrow("the disk is full");
-    expect(await near.has(B3Digest.of(Buffer.from("x")))).toBe(false);
+    expect(await near.has(blake3Digest(Buffer.from("x")))).toBe(false);
   });
 
   it("gives the outboard that either half has, the near one first, without reading the blob", async () => {
@@ -256,7 +257,7 @@ describe("CombinedBlobService", () => {
     const digest = await putBlob(near, LARGE);
     const found = await collectBytes((await verifiedRange(service, digest, { length: 10 }))!);
     expect(Buffer.compare(found, LARGE.subarray(0, 10))).toBe(0);
-    const absent = B3Digest.of(Buffer.from("absent"));
+    const absent = blake3Digest(Buffer.from("absent"));
     await expect(service.outboard(absent)).rejects.toThrow("the server is gone");
   });
 

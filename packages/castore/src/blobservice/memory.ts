@@ -1,6 +1,6 @@
-import { copyBytes, freeBuffer } from "../bytes.ts";
-import type { B3Digest } from "../digest.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
+import type { B3Digest } from "../model/digest.ts";
 import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";

@@ -1,7 +1,7 @@
 import pLimit from "p-limit";
-import type { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { BlobService, ChunkMeta, LentBlobs } from "./blob-service.ts";
 import { putBlob } from "./put-blob.ts";
 

@@ -1,8 +1,8 @@
 import { LRUCache } from "lru-cache";
-import type { B3Digest } from "../digest.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { SingleFlight } from "../bytes/single-flight.ts";
 import type { Outboard } from "../hash/outboard.ts";
-import type { AbortOptions } from "../options.ts";
-import { SharedFlight } from "../shared-flight.ts";
+import type { B3Digest } from "../model/digest.ts";
 
 /** What an outboard takes beyond its bytes: those of small blobs have only 8. */
 const OUTBOARD_BYTES = 512;
@@ -11,7 +11,7 @@ const OUTBOARD_BYTES = 512;
 export class OutboardCache {
   readonly #find: (digest: B3Digest, options: AbortOptions) => Promise<Outboard | undefined>;
   readonly #known: LRUCache<string, Outboard>;
-  readonly #running = new SharedFlight<Outboard | undefined>();
+  readonly #running = new SingleFlight<Outboard | undefined>();
 
   /**
    * @param find makes an outboard, or gets it from somewhere; `undefined` if there is none

@@ -1,4 +1,4 @@
-import { copyBytes, freeBuffer } from "../bytes.ts";
+import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
 import { BlobHasher } from "../hash/blob-hasher.ts";
 
 /** How many bytes a window has at most. */

@@ -1,5 +1,5 @@
-import type { B3Digest } from "../digest.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
 import type { BlobService } from "./blob-service.ts";
 
 /**

@@ -1,7 +1,7 @@
-import type { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import { MAX_CHUNK_BYTES } from "../limits.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import { MAX_CHUNK_BYTES } from "../model/limits.ts";
 import type { BlobService, ChunkMeta } from "./blob-service.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";

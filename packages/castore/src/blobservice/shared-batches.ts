@@ -1,8 +1,8 @@
-import { unlessAborted } from "../abort.ts";
-import { copyBytes, freeBuffer } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import { unlessAborted } from "../bytes/abort.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { BlobService, ChunkMeta } from "./blob-service.ts";
 
 /** A blob of some length that is being read, or was. */
@@ -137,7 +137,7 @@ export class SharedBatches {
 }
 
 function isBlob(data: Uint8Array, { digest, size }: ChunkMeta): boolean {
-  return data.length === size && B3Digest.of(data).equals(digest);
+  return data.length === size && blake3Digest(data).equals(digest);
 }
 
 /** What somebody gets who needs the data of an item. */

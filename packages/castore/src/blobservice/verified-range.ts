@@ -1,10 +1,10 @@
-import type { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import { GROUP_BYTES, MAX_HASHED_BYTES } from "../hash/blake3-tree.ts";
 import { Outboard, OutboardEncoder } from "../hash/outboard.ts";
-import type { AbortOptions } from "../options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import { resolveRange } from "../model/range.ts";
 import type { BlobService, ReadOptions } from "./blob-service.ts";
-import { resolveRange } from "./chunked-reader.ts";
 
 /** A blob service that may get the outboards of its blobs from somewhere, so that they need not be made. */
 export interface OutboardSource {

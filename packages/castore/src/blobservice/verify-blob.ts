@@ -1,7 +1,7 @@
-import { copyBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import type { CastoreError } from "../errors.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
 import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
+import { B3Digest } from "../model/digest.ts";
+import type { CastoreError } from "../model/errors.ts";
 
 /** What a blob has to be, and the error for another digest. */
 interface ExpectedBlob {

@@ -1,10 +1,10 @@
 import { describe, expect, it, vi } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
-import { pathComponent } from "../path.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { pathComponent } from "../model/path.ts";
 import { Composition } from "./composition.ts";
 import { BLOB_SERVICES, DIRECTORY_SERVICES } from "./registries.ts";
 import { memoryType } from "./service-types.ts";

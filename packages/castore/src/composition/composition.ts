@@ -1,9 +1,9 @@
-import { unlessAborted } from "../abort.ts";
-import { CastoreError, nameStore } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import { showUnparsed } from "../address/service-address.ts";
+import { unlessAborted } from "../bytes/abort.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { CastoreError, nameStore } from "../model/errors.ts";
 import { addressOpener, type Opener, type ServiceConfig, tableOpener } from "./opener.ts";
 import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
-import { showUnparsed } from "./service-address.ts";
 
 /** The services that can be referred to by name. */
 export type NamedServices = {

@@ -1,6 +1,6 @@
 import type { BlobService } from "../blobservice/blob-service.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import type { AbortOptions } from "../options.ts";
 import { Composition, type CompositionOptions } from "./composition.ts";
 import { BLOB_SERVICES, DIRECTORY_SERVICES } from "./registries.ts";
 import type { Registries, ServiceKind, ServiceKinds } from "./registry.ts";

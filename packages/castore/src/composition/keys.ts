@@ -3,11 +3,11 @@
  * value is a string.
  */
 import { z } from "zod";
-import { TIMEOUT_MS } from "../object-store/options.ts";
-import { TIER_MODES, type TierMode } from "../tiers.ts";
-import { integerKey } from "./integer-key.ts";
+import { integerKey } from "../address/integer-key.ts";
+import { TIER_MODES, type TierMode } from "../cache/tiers.ts";
+import { TIMEOUT_MS } from "../objectstore/options.ts";
 
-export { integerKey } from "./integer-key.ts";
+export { integerKey } from "../address/integer-key.ts";
 
 const reference = z.string().min(1);
 const absolutePath = z.string().startsWith("/");

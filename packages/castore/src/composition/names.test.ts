@@ -10,15 +10,16 @@ import type { BlobService, ReadOptions } from "../blobservice/blob-service.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { putBlob } from "../blobservice/put-blob.ts";
 import { verifiedRange } from "../blobservice/verified-range.ts";
-import { collectBytes } from "../bytes.ts";
-import { encodeDirectory } from "../convert.ts";
-import { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
-import { CastoreError } from "../errors.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { Outboard } from "../hash/outboard.ts";
-import type { AbortOptions } from "../options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
 import { Composition, type StoreEvent } from "./composition.ts";
 import { openBlobService } from "./from-addr.ts";
 import { BLOB_SERVICES, DIRECTORY_SERVICES } from "./registries.ts";
@@ -33,7 +34,7 @@ afterEach(() => {
 });
 
 const DATA = Buffer.from("some contents");
-const DIGEST = B3Digest.of(DATA);
+const DIGEST = blake3Digest(DATA);
 const EMPTY = Directory.from([]);
 
 /** What every call of the broken services throws: an error of its own for each. */

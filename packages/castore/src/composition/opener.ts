@@ -1,5 +1,6 @@
 import type { z } from "zod";
-import { CastoreError } from "../errors.ts";
+import { addressError, parseServiceAddress } from "../address/service-address.ts";
+import { CastoreError } from "../model/errors.ts";
 import {
   refuseElsewhere,
   type ServiceContext,
@@ -8,7 +9,6 @@ import {
   typeOfAddress,
   unknownType,
 } from "./registry.ts";
-import { addressError, parseServiceAddress } from "./service-address.ts";
 
 /** How a service is described: by an address, or as a table of TOML with its type and keys. */
 export type ServiceConfig =

@@ -1,16 +1,17 @@
 /** The services of this package, by type. */
+
+import { expectPath, withKeys } from "../address/service-address.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { CombinedBlobService } from "../blobservice/combined.ts";
-import { FollowedBlobService } from "../blobservice/followed.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
-import { PackBlobService } from "../blobservice/pack.ts";
+import { PackBlobService } from "../blobservice/pack/pack-blob-service.ts";
 import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import { FollowedDirectoryService } from "../directoryservice/followed.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
+import { FollowedBlobService } from "./instrumented-blob-service.ts";
+import { FollowedDirectoryService } from "./instrumented-directory-service.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
-import { expectPath, withKeys } from "./service-address.ts";
 import {
   grpcType,
   memoryType,
@@ -43,7 +44,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       },
     }),
     grpc: grpcType(async (address) => {
-      const { GrpcBlobService, openChannel } = await import("../grpc/index.ts");
+      const { GrpcBlobService, openChannel } = await import("../grpc/client/index.ts");
       return new GrpcBlobService(openChannel(address));
     }),
     objectstore: serviceType({
@@ -54,8 +55,10 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
         { object_store_url, object_store_options, avg_chunk_size, zstd_level },
         { corrupt },
       ) {
-        const { openObjectStore } = await import("../object-store/open.ts");
-        const { ObjectStoreBlobService } = await import("../blobservice/object-store.ts");
+        const { openObjectStore } = await import("../objectstore/open.ts");
+        const { ObjectStoreBlobService } = await import(
+          "../blobservice/objectstore/object-store-blob-service.ts"
+        );
         await using opened = new AsyncDisposableStack();
         const store = opened.use(await openObjectStore(object_store_url, object_store_options));
         const service = new ObjectStoreBlobService({
@@ -87,7 +90,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     memory: memoryType(() => new MemoryDirectoryService()),
     sqlite: sqliteType((options) => SqliteDirectoryService.open(options)),
     grpc: grpcType(async (address) => {
-      const { GrpcDirectoryService, openChannel } = await import("../grpc/index.ts");
+      const { GrpcDirectoryService, openChannel } = await import("../grpc/client/index.ts");
       return new GrpcDirectoryService(openChannel(address));
     }),
     objectstore: serviceType({
@@ -95,7 +98,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
       config: (address) => objectStoreConfig(address, []),
       schema: async () => (await import("./keys.ts")).OBJECT_STORE_DIRECTORY_KEYS,
       async open({ object_store_url, object_store_options }, { corrupt }) {
-        const { openObjectStore } = await import("../object-store/open.ts");
+        const { openObjectStore } = await import("../objectstore/open.ts");
         const { ObjectStoreDirectoryService } = await import("../directoryservice/object-store.ts");
         const store = await openObjectStore(object_store_url, object_store_options);
         return new ObjectStoreDirectoryService({ store, onCorrupt: corrupt });

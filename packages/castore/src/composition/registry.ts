@@ -1,8 +1,8 @@
 import type { z } from "zod";
+import { addressError, type ServiceAddress, showUnparsed } from "../address/service-address.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import type { AbortOptions } from "../options.ts";
-import { addressError, type ServiceAddress, showUnparsed } from "./service-address.ts";
 
 /**
  * The kinds of services that are composed, by the table of a TOML file that names them. A package that has

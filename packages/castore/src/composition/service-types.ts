@@ -1,7 +1,5 @@
 /** Types that several kinds of services have. */
-import type { AbortOptions } from "../options.ts";
-import type { TierOptions } from "../tiers.ts";
-import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
+
 import {
   addressError,
   expectNoHost,
@@ -10,7 +8,10 @@ import {
   parseServiceAddress,
   type ServiceAddress,
   withKeys,
-} from "./service-address.ts";
+} from "../address/service-address.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { TierOptions } from "../cache/tiers.ts";
+import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
 
 /** The config of an address that is nothing but keys. */
 export function keysOnly(address: ServiceAddress): Record<string, unknown> {

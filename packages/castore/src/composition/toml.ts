@@ -1,6 +1,6 @@
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
-import { CastoreError } from "../errors.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { NamedServices } from "./composition.ts";
 
 const SERVICE = z.looseObject({ type: z.string() });

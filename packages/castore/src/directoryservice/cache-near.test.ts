@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
-import { symlinkTarget } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
-import { pathComponent } from "../path.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { symlinkTarget } from "../model/node.ts";
+import { pathComponent } from "../model/path.ts";
 import { CacheDirectoryService } from "./cache.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { MemoryDirectoryService } from "./memory.ts";
 
 /** Longer than any test. */

@@ -1,12 +1,12 @@
 import { describe, expect, it, vi } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
-import { pathComponent } from "../path.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import { pathComponent } from "../model/path.ts";
 import { CacheDirectoryService } from "./cache.ts";
 import type { DirectoryService } from "./directory-service.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { MemoryDirectoryService } from "./memory.ts";
 
 /** Directories in one another, of which the inner ones are in several, leaves first. */

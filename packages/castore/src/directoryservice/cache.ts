@@ -1,12 +1,12 @@
 import pLimit from "p-limit";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import type { AbortOptions } from "../options.ts";
-import { SharedFlight } from "../shared-flight.ts";
-import { type TierOptions, Tiers } from "../tiers.ts";
-import { WriteThrough } from "../write-through.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { SingleFlight } from "../bytes/single-flight.ts";
+import { type TierOptions, Tiers } from "../cache/tiers.ts";
+import { WriteThrough } from "../cache/write-through.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { TreeFill } from "./tree-fill.ts";
 
 /** How many trees are copied at the same time that were asked for by single directories. */
@@ -37,7 +37,7 @@ const MAX_TREES = 16;
  */
 export class CacheDirectoryService implements DirectoryService {
   readonly #tiers: Tiers<DirectoryService>;
-  readonly #asking = new SharedFlight<Directory | undefined>();
+  readonly #asking = new SingleFlight<Directory | undefined>();
   /** The trees that are being read or copied, by digest of the root. */
   readonly #trees = new Map<string, TreeFill>();
   /** The roots of those that are to be copied, by digest. */

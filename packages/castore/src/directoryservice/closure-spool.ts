@@ -1,8 +1,8 @@
 import Sqlite from "better-sqlite3";
-import { decodeDirectoryOf, type EncodedDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { sqliteError } from "../sqlite/database.ts";
+import { sqliteError } from "../disk/database.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { decodeDirectoryOf, type EncodedDirectory } from "./encoded-directory.ts";
 
 /** How many bytes of the directories SQLite keeps in memory, in KiB, before it writes to a temporary file. */
 const CACHE_KIB = 8192;

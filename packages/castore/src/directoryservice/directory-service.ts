@@ -1,6 +1,6 @@
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
 
 /**
  * Stores directories, named by the BLAKE3 digest of their canonical encoding.

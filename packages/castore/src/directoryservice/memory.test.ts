@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
-import { pathComponent } from "../path.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { Directory } from "../model/directory.ts";
+import { pathComponent } from "../model/path.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { MemoryDirectoryService } from "./memory.ts";
 
 function parentOf(directory: Directory): Directory {
@@ -74,7 +74,7 @@ describe("MemoryDirectoryService", () => {
     await putter.put(LEAF);
     const closing = putter.close();
     await putter[Symbol.asyncDispose]();
-    expect((await closing).equals(B3Digest.of(encodeDirectory(LEAF).bytes))).toBe(true);
+    expect((await closing).equals(blake3Digest(encodeDirectory(LEAF).bytes))).toBe(true);
     expect(await stored(service)).toBe(1);
   });
 

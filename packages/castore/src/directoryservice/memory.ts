@@ -1,8 +1,8 @@
-import type { EncodedDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import type { EncodedDirectory } from "./encoded-directory.ts";
 import { StagedTree } from "./staged-tree.ts";
 import { traverseDirectory } from "./traverse.ts";
 

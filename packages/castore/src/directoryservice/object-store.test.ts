@@ -1,13 +1,13 @@
 import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
-import { collectBytes, concatBytes } from "../bytes.ts";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import { objectKey } from "../object-store/digest-key.ts";
-import { MemoryObjectStore } from "../object-store/memory.ts";
-import { pathComponent } from "../path.ts";
+import { collectBytes, concatBytes } from "../bytes/byte-string.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import { pathComponent } from "../model/path.ts";
+import { objectKey } from "../objectstore/digest-key.ts";
+import { MemoryObjectStore } from "../objectstore/memory.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { ObjectStoreDirectoryService } from "./object-store.ts";
 
 const digestOf = (directory: Directory): B3Digest => encodeDirectory(directory).digest;

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import { Directory } from "../directory.ts";
-import { MAX_MESSAGE_BYTES } from "../limits.ts";
-import { pathComponent } from "../path.ts";
+import { Directory } from "../model/directory.ts";
+import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
+import { pathComponent } from "../model/path.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { LeavesToRootValidator, RootToLeavesValidator } from "./order-validator.ts";
 
 function parentOf(...directories: readonly [name: string, directory: Directory, more?: bigint][]) {

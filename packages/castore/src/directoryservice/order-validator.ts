@@ -1,9 +1,9 @@
-import { quoteBytes } from "../bytes.ts";
-import type { EncodedDirectory } from "../convert.ts";
-import { B3Digest } from "../digest.ts";
-import type { DirectoryEntry } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import { MAX_MESSAGE_BYTES } from "../limits.ts";
+import { quoteBytes } from "../bytes/byte-string.ts";
+import { B3Digest } from "../model/digest.ts";
+import type { DirectoryEntry } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
+import type { EncodedDirectory } from "./encoded-directory.ts";
 
 /**
  * Checks that directories come from the leaves to the root: each refers only to ones before it, with

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { cutOff, flipBits } from "../../test/damage.ts";
 import { putTree, treeOf } from "../../test/tree.ts";
 import { WritingProcess } from "../../test/writing-process.ts";
-import { encodeDirectory } from "../convert.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { SqliteDirectoryService } from "./sqlite.ts";
 
 const SCRIPT = new URL("../../test/write-trees.ts", import.meta.url);

@@ -7,10 +7,11 @@ import { promisify } from "node:util";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { canMount, mountSmallDisk, unmount } from "../../test/small-disk.ts";
-import { encodeDirectory } from "../convert.ts";
-import { B3Digest } from "../digest.ts";
-import { Directory, type DirectoryEntry } from "../directory.ts";
-import { pathComponent } from "../path.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { B3Digest } from "../model/digest.ts";
+import { Directory, type DirectoryEntry } from "../model/directory.ts";
+import { pathComponent } from "../model/path.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { SqliteDirectoryService } from "./sqlite.ts";
 
 let folder: string;
@@ -22,7 +23,7 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true }));
 
 function file(name: string): DirectoryEntry {
-  const digest = B3Digest.of(Buffer.from(name));
+  const digest = blake3Digest(Buffer.from(name));
   return { name: pathComponent(name), node: { type: "file", digest, size: 1n, executable: false } };
 }
 
@@ -77,7 +78,7 @@ async function putInAnotherProcess(path: string): Promise<B3Digest[]> {
     import { B3Digest, Directory, encodeDirectory, pathComponent, SqliteDirectoryService } from ${castore};
     await using service = await SqliteDirectoryService.open({ path: ${JSON.stringify(path)} });
     const roots = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
-      const target = { type: "file", digest: B3Digest.of(Buffer.from("x")), size: 1n, executable: false };
+      const target = { type: "file", digest: blake3Digest(Buffer.from("x")), size: 1n, executable: false };
       const leaf = Directory.from([{ name: pathComponent("theirs " + i), node: target }]);
       const node = { type: "directory", digest: encodeDirectory(leaf).digest, size: leaf.size };
       await using putter = service.openPutter();

@@ -1,12 +1,12 @@
 import Sqlite from "better-sqlite3";
-import { decodeDirectoryOf } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
-import { type Database, sqliteError } from "../sqlite/database.ts";
-import { KeyValueTable, type Row } from "../sqlite/key-value-table.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { type Database, sqliteError } from "../disk/database.ts";
+import { KeyValueTable, type Row } from "../disk/key-value-table.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import { decodeDirectoryOf } from "./encoded-directory.ts";
 import { StagedTree, type TreeStage } from "./staged-tree.ts";
 import { traverseDirectory } from "./traverse.ts";
 

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import { Directory } from "../directory.ts";
-import { pathComponent } from "../path.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory } from "../model/directory.ts";
+import { pathComponent } from "../model/path.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { StagedTree, type TreeStage } from "./staged-tree.ts";
 
 function parentOf(directory: Directory): Directory {

@@ -1,9 +1,9 @@
-import { type EncodedDirectory, encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { DirectoryPutter } from "./directory-service.ts";
+import { type EncodedDirectory, encodeDirectory } from "./encoded-directory.ts";
 import { LeavesToRootValidator } from "./order-validator.ts";
 
 /** Where the directories of one tree wait until all of them have come. */

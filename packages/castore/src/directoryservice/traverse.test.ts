@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { encodeDirectory } from "../convert.ts";
-import { B3Digest } from "../digest.ts";
-import { Directory, type DirectoryEntry } from "../directory.ts";
-import type { Node } from "../node.ts";
-import { pathComponent } from "../path.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { Directory, type DirectoryEntry } from "../model/directory.ts";
+import type { Node } from "../model/node.ts";
+import { pathComponent } from "../model/path.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 import { MemoryDirectoryService } from "./memory.ts";
 import { descendTo, traverseDirectory } from "./traverse.ts";
 
@@ -18,7 +19,7 @@ function folder(name: string, directory: Directory, more = 0n): DirectoryEntry {
 }
 
 function file(name: string): DirectoryEntry {
-  const digest = B3Digest.of(Buffer.from(name));
+  const digest = blake3Digest(Buffer.from(name));
   return { name: pathComponent(name), node: { type: "file", digest, size: 1n, executable: false } };
 }
 

@@ -1,11 +1,11 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import { quoteBytes } from "../bytes.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { Node } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
-import type { PathComponent } from "../path.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { quoteBytes } from "../bytes/byte-string.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { Node } from "../model/node.ts";
+import type { PathComponent } from "../model/path.ts";
 import type { DirectoryService } from "./directory-service.ts";
 
 /**

@@ -1,14 +1,14 @@
-import { unlessAborted } from "../abort.ts";
-import { encodeDirectory } from "../convert.ts";
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
-import { SharedSource } from "../shared-source.ts";
-import type { Tiers } from "../tiers.ts";
-import { NearWriter } from "../write-through.ts";
+import { unlessAborted } from "../bytes/abort.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { SharedSource } from "../cache/shared-source.ts";
+import type { Tiers } from "../cache/tiers.ts";
+import { NearWriter } from "../cache/write-through.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
 import { ClosureSpool, childrenOf } from "./closure-spool.ts";
 import type { DirectoryService } from "./directory-service.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 
 /**
  * Reads one tree of the far half, once for all who read it meanwhile, and stores it in the near half when all of it

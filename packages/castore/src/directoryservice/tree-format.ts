@@ -1,12 +1,13 @@
 import { pipeline } from "node:stream";
 import { createZstdCompress } from "node:zlib";
-import { concatBytes, copyBytes } from "../bytes.ts";
-import { decodeDirectory, encodeDirectory } from "../convert.ts";
-import { decompress } from "../decompress.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import { MAX_MESSAGE_BYTES } from "../limits.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { concatBytes, copyBytes } from "../bytes/byte-string.ts";
+import { decompress } from "../compression/decompress.ts";
+import { decodeDirectory } from "../model/convert.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
+import { encodeDirectory } from "./encoded-directory.ts";
 
 /** A message in a tree has this many bytes before it, which say how long it is. */
 const LENGTH_BYTES = 4;

@@ -1,8 +1,8 @@
-import type { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
-import { CastoreError } from "../errors.ts";
-import type { Node } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { Node } from "../model/node.ts";
 import type { DirectoryService } from "./directory-service.ts";
 
 /** Something that a root node leads to. */

@@ -1,5 +1,5 @@
+import { instantiateWasm } from "../bytes/wasm.ts";
 import { BLAKE3_KERNEL } from "../gen/blake3-kernel.ts";
-import { instantiateWasm } from "../wasm.ts";
 
 /** How many bytes of a blob a group has; the last one may have fewer. */
 export const GROUP_BYTES: number = 16 * 1024;

@@ -1,6 +1,7 @@
-import { concatBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
+import { concatBytes } from "../bytes/byte-string.ts";
+import { B3Digest } from "../model/digest.ts";
 import { type Blake3Hasher, blake3 } from "./blake3.ts";
+import { blake3Digest } from "./blake3-digest.ts";
 
 /** Computes the digest of a blob that comes in pieces. A small one costs much less than with a hasher. */
 export class BlobHasher {
@@ -27,7 +28,7 @@ export class BlobHasher {
 
   /** The digest of all bytes added. To be called once, last, even where it is of no use: it frees memory. */
   digest(): B3Digest {
-    if (this.#hasher === undefined) return B3Digest.of(concatBytes(this.#held));
+    if (this.#hasher === undefined) return blake3Digest(concatBytes(this.#held));
     return B3Digest.fromBytes(this.#hasher.digest());
   }
 }

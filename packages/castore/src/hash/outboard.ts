@@ -1,6 +1,7 @@
-import { equalBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
+import { equalBytes } from "../bytes/byte-string.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import { blake3Digest } from "./blake3-digest.ts";
 import {
   GROUP_BYTES,
   hashGroups,
@@ -76,7 +77,7 @@ export class Outboard {
       throw refusal(this.digest, `the blob ends elsewhere than at ${this.size}`);
     }
     if (groupsIn(this.size) <= 1) {
-      if (B3Digest.of(data).equals(this.digest)) return;
+      if (blake3Digest(data).equals(this.digest)) return;
       throw refusal(this.digest, "the bytes are others");
     }
     const expected = this.#groupValues(first, first + count);

@@ -6,10 +6,10 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
 import { type Fields, member, octal, padded, pax, tar } from "../../test/tar.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
-import { collectBytes } from "../bytes.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
-import { CastoreError } from "../errors.ts";
-import type { Node } from "../node.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { Node } from "../model/node.ts";
 import { importArchive } from "./archive.ts";
 
 let services: { blobService: MemoryBlobService; directoryService: CountingDirectoryService };

@@ -1,10 +1,10 @@
 import { open } from "node:fs/promises";
-import { untilAborted } from "../abort.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
-import { compressionOf, decompress, MAGIC_LENGTH } from "../decompress.ts";
+import { untilAborted } from "../bytes/abort.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { compressionOf, decompress, MAGIC_LENGTH } from "../compression/decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import type { Node } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
+import type { Node } from "../model/node.ts";
 import { ArchiveTree } from "./archive-tree.ts";
 import { ContentsStore } from "./contents-store.ts";
 import { fileError, noSuchFile } from "./file-error.ts";

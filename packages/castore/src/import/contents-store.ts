@@ -1,7 +1,7 @@
 import type { BlobService } from "../blobservice/blob-service.ts";
-import type { B3Digest } from "../digest.ts";
-import { CastoreError } from "../errors.ts";
-import type { AbortOptions } from "../options.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
 
 /** A file of up to this many bytes goes to the store together with others. */

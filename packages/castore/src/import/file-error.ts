@@ -1,5 +1,5 @@
-import { quoteBytes } from "../bytes.ts";
-import { CastoreError, type ErrorCode } from "../errors.ts";
+import { quoteBytes } from "../bytes/byte-string.ts";
+import { CastoreError, type ErrorCode } from "../model/errors.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
   // What was listed is gone, or is something else now.

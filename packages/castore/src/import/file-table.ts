@@ -1,5 +1,5 @@
-import { B3Digest } from "../digest.ts";
-import type { FileNode } from "../node.ts";
+import { B3Digest } from "../model/digest.ts";
+import type { FileNode } from "../model/node.ts";
 
 /** How many files a page has. */
 const PAGE_FILES = 4096;

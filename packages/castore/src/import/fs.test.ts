@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
-import { collectBytes, equalBytes } from "../bytes.ts";
-import { B3Digest } from "../digest.ts";
-import type { Directory } from "../directory.ts";
+import { collectBytes, equalBytes } from "../bytes/byte-string.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
-import type { Node } from "../node.ts";
-import { pathComponent } from "../path.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import type { Directory } from "../model/directory.ts";
+import type { Node } from "../model/node.ts";
+import { pathComponent } from "../model/path.ts";
 import { importPath } from "./fs.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 
@@ -72,7 +72,7 @@ describe("importPath", () => {
     await symlink("nowhere", join(folder, "link"));
     expect(await importPath(join(folder, "file"), services)).toEqual({
       type: "file",
-      digest: B3Digest.of(Buffer.from("contents")),
+      digest: blake3Digest(Buffer.from("contents")),
       size: 8n,
       executable: false,
     });

@@ -1,12 +1,12 @@
 import { readlink } from "node:fs/promises";
 import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
-import type { B3Digest } from "../digest.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import { CastoreError } from "../errors.ts";
-import { type FileNode, type Node, symlinkTarget } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import { type FileNode, type Node, symlinkTarget } from "../model/node.ts";
 import { errorOf } from "../worker/failure.ts";
-import { runTask } from "../worker/pool.ts";
+import { runTask, type Task, taskOf } from "../worker/pool.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
 import { fileError } from "./file-error.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
@@ -30,6 +30,8 @@ export interface ImportOptions extends AbortOptions {
   /** Is told running totals after each entry and each piece of a large file. Default: nobody. */
   onProgress?: (progress: ImportProgress) => void;
 }
+
+const READ_FILES: Task<typeof readFiles> = taskOf(import.meta.url, "read-files", "readFiles");
 
 /** A file of up to this many bytes is read ahead of its turn; a larger one streams at its turn. */
 const SMALL_FILE = 128 * 1024;
@@ -164,7 +166,7 @@ class FileSystemSource {
       if (step.type === "file") paths.push(step.at.toString("latin1"));
     }
     const task = { paths, maxSize: SMALL_FILE, slab };
-    const files = paths.length > FEW_FILES ? runTask("readFiles", task) : readFiles(task);
+    const files = paths.length > FEW_FILES ? runTask(READ_FILES, task) : readFiles(task);
     return { steps, files: this.#track(Promise.resolve(files)), slab };
   }
 

@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
-import { B3Digest } from "../digest.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
-import { type Node, symlinkTarget } from "../node.ts";
-import { pathComponent } from "../path.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { type Node, symlinkTarget } from "../model/node.ts";
+import { pathComponent } from "../model/path.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
 
 const LINK: Node = { type: "symlink", target: symlinkTarget("target") };
@@ -30,7 +30,7 @@ it("gives the same root whatever the order of siblings", async () => {
 it("waits for promised nodes", async () => {
   const file: Node = {
     type: "file",
-    digest: B3Digest.of(new Uint8Array(3)),
+    digest: blake3Digest(new Uint8Array(3)),
     size: 3n,
     executable: false,
   };

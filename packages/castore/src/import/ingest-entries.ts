@@ -1,11 +1,11 @@
-import { quoteBytes } from "../bytes.ts";
-import { encodeDirectory } from "../convert.ts";
-import { Directory, type DirectoryEntry } from "../directory.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { quoteBytes } from "../bytes/byte-string.ts";
 import type { DirectoryPutter, DirectoryService } from "../directoryservice/directory-service.ts";
-import { CastoreError } from "../errors.ts";
-import type { DirectoryNode, Node } from "../node.ts";
-import type { AbortOptions } from "../options.ts";
-import type { PathComponent } from "../path.ts";
+import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
+import { Directory, type DirectoryEntry } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { DirectoryNode, Node } from "../model/node.ts";
+import type { PathComponent } from "../model/path.ts";
 
 /** One thing found in a tree that is being stored. */
 export interface IngestEntry {

@@ -9,7 +9,7 @@ import {
   readSync,
 } from "node:fs";
 import { promisify } from "node:util";
-import { CastoreError } from "../errors.ts";
+import { CastoreError } from "../model/errors.ts";
 import { fileError, showFilePath } from "./file-error.ts";
 
 const open = promisify(openCallback);

@@ -1,5 +1,5 @@
-import type { SymlinkTarget } from "../node.ts";
-import type { PathComponent } from "../path.ts";
+import type { SymlinkTarget } from "../model/node.ts";
+import type { PathComponent } from "../model/path.ts";
 
 /**
  * Is shown a tree while it is imported, in canonical order: depth first, the entries of a directory

@@ -1,8 +1,8 @@
 import type { Dirent, Stats } from "node:fs";
 import { lstat, readdir } from "node:fs/promises";
-import { compareBytes } from "../bytes.ts";
-import { CastoreError } from "../errors.ts";
-import { type PathComponent, pathComponent } from "../path.ts";
+import { compareBytes } from "../bytes/byte-string.ts";
+import { CastoreError } from "../model/errors.ts";
+import { type PathComponent, pathComponent } from "../model/path.ts";
 import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 
 /** What the walk meets. A folder is met twice: before and after everything in it. */

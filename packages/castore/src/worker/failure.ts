@@ -1,4 +1,4 @@
-import { CastoreError, type ErrorCode } from "../errors.ts";
+import { CastoreError, type ErrorCode } from "../model/errors.ts";
 
 /** A CastoreError on its way from one thread to another: errors lose their fields on that way. */
 export interface Failure {

@@ -1,9 +1,6 @@
 import { availableParallelism } from "node:os";
 import { extname } from "node:path";
 import type { Piscina } from "piscina";
-import type * as tasks from "./tasks.ts";
-
-type Tasks = typeof tasks;
 
 /**
  * Threads hold some megabytes, as contents are in buffers outside of the heap, and make little garbage that is
@@ -22,39 +19,74 @@ export function useThreads(count: number): void {
   threads = Math.max(count, 1);
 }
 
+/** A function that a thread can run. Made by {@link taskOf}. */
+export interface Task<Run extends (input: never) => unknown> {
+  /** URL of the module that exports the function. */
+  readonly filename: string;
+  /** Its name there. */
+  readonly name: string;
+  /** Carries the type of the function; never set. */
+  readonly run?: Run;
+}
+
 /**
- * Has a task done by one of the threads that all services and imports of this process share. Input and result are
+ * Names a function that a thread can run.
+ *
+ * @param base `import.meta.url` of the module that calls this
+ * @param module name of the module that exports the function, beside `base`, without its extension
+ * @param name name of the function
+ */
+export function taskOf<Run extends (input: never) => unknown>(
+  base: string,
+  module: string,
+  name: string,
+): Task<Run> {
+  return { filename: moduleBeside(base, module), name };
+}
+
+/**
+ * Runs a task in one of the threads that all services and imports of this process share. Input and result are
  * copied, but for what is in shared buffers, or moved by the task.
  */
-export async function runTask<Name extends keyof Tasks>(
-  name: Name,
-  input: Parameters<Tasks[Name]>[0],
-): Promise<Awaited<ReturnType<Tasks[Name]>>> {
+export async function runTask<Run extends (input: never) => unknown>(
+  { filename, name }: Task<Run>,
+  input: Parameters<Run>[0],
+): Promise<Awaited<ReturnType<Run>>> {
   const pool = await startThreads();
-  return await pool.run(input, { name });
+  return await pool.run(input, { filename, name });
 }
 
 /** Starts the threads, which takes a while, ahead of the first task. */
 export function startThreads(): Promise<Piscina> {
-  pool ??= openPool(`tasks${extname(import.meta.url)}`, import.meta.url, {
-    minThreads: threads,
-    maxThreads: threads,
-  });
+  pool ??= newPool({ minThreads: threads, maxThreads: threads });
   return pool;
 }
 
 /**
- * Makes a pool of threads that run the functions of a module. Threads without work do not keep the process
+ * Opens a pool of threads that run the functions of one module. Threads without work do not keep the process
  * alive.
  *
- * @param module file name of the module, beside the one that `base` is the URL of
+ * @param base `import.meta.url` of the module that calls this
+ * @param module name of the module to run, beside `base`, without its extension
  */
-export async function openPool(
-  module: string,
+export function openPool(
   base: string,
+  module: string,
   options: { minThreads: number; maxThreads: number; workerData?: unknown },
 ): Promise<Piscina> {
+  return newPool({ filename: moduleBeside(base, module), ...options });
+}
+
+async function newPool(options: {
+  filename?: string;
+  minThreads: number;
+  maxThreads: number;
+  workerData?: unknown;
+}): Promise<Piscina> {
   const { Piscina } = await import("piscina");
-  const filename = new URL(module, base).href;
-  return new Piscina({ filename, recordTiming: false, resourceLimits: LIMITS, ...options });
+  return new Piscina({ recordTiming: false, resourceLimits: LIMITS, ...options });
+}
+
+function moduleBeside(base: string, module: string): string {
+  return new URL(`${module}${extname(base)}`, base).href;
 }

@@ -1,5 +1,11 @@
 import { EventEmitter, once } from "node:events";
-import { type AbortOptions, B3Digest, CastoreError, type Node, symlinkTarget } from "@tvix/castore";
+import {
+  type AbortOptions,
+  blake3Digest,
+  CastoreError,
+  type Node,
+  symlinkTarget,
+} from "@tvix/castore";
 import { describe, expect, it } from "vitest";
 import { CachingNarCalculationService } from "./caching-nar-calculation-service.ts";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
@@ -27,7 +33,7 @@ class SlowNarCalculationService implements NarCalculationService {
   }
 }
 
-const digest = B3Digest.of(Buffer.from("root"));
+const digest = blake3Digest(Buffer.from("root"));
 const ROOT: Node = { type: "directory", digest, size: 3n };
 
 function setUp(capacity?: number) {

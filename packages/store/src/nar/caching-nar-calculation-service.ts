@@ -1,4 +1,4 @@
-import { type AbortOptions, type Node, SharedFlight } from "@tvix/castore";
+import { type AbortOptions, type Node, SingleFlight } from "@tvix/castore";
 import { LRUCache } from "lru-cache";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
 
@@ -17,7 +17,7 @@ export interface CachingNarCalculationOptions {
 export class CachingNarCalculationService implements NarCalculationService {
   readonly #inner: NarCalculationService;
   readonly #known: LRUCache<string, CalculatedNar>;
-  readonly #running = new SharedFlight<CalculatedNar>();
+  readonly #running = new SingleFlight<CalculatedNar>();
 
   constructor({ inner, capacity = 65_536 }: CachingNarCalculationOptions) {
     this.#inner = inner;

@@ -1,5 +1,6 @@
 import {
-  B3Digest,
+  type B3Digest,
+  blake3Digest,
   Directory,
   encodeDirectory,
   MemoryBlobService,
@@ -111,7 +112,7 @@ describe("renderNar", () => {
   });
 
   it.each(["blob", "directory"])("tells which %s is missing", async (what) => {
-    const digest = B3Digest.of(Buffer.from("missing"));
+    const digest = blake3Digest(Buffer.from("missing"));
     const root: Node =
       what === "blob"
         ? await directory({
@@ -140,7 +141,7 @@ describe("renderNar", () => {
   });
 
   it.each([7n, 1_000_000n])("tells where a blob of %d bytes is missing", async (size) => {
-    const digest = B3Digest.of(Buffer.from("missing"));
+    const digest = blake3Digest(Buffer.from("missing"));
     const missing: Node = { type: "file", digest, size, executable: false };
     const root = await directory({ a: await file("a"), lib: { 'x"': missing } });
     await expect(render(root)).rejects.toMatchObject({

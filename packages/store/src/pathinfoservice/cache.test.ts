@@ -1,4 +1,4 @@
-import { type AbortOptions, B3Digest } from "@tvix/castore";
+import { type AbortOptions, blake3Digest } from "@tvix/castore";
 import { describe, expect, it, vi } from "vitest";
 import { StoreError } from "../errors.ts";
 import { StorePath } from "../nix/store-path.ts";
@@ -11,7 +11,7 @@ function pathInfo(first: number, name = `name-${first}`): PathInfo {
   hashPart[0] = first;
   return {
     storePath: StorePath.from(hashPart, name),
-    node: { type: "file", digest: B3Digest.of(new Uint8Array(0)), size: 0n, executable: false },
+    node: { type: "file", digest: blake3Digest(new Uint8Array(0)), size: 0n, executable: false },
     references: [],
     narSize: 112n,
     narSha256: new Uint8Array(32),

@@ -1,7 +1,7 @@
 import {
   type AbortOptions,
   compareBytes,
-  SharedFlight,
+  SingleFlight,
   type TierOptions,
   Tiers,
   unlessAborted,
@@ -32,7 +32,7 @@ const MAX_WAITING = 4096;
  */
 export class CachePathInfoService implements PathInfoService {
   readonly #tiers: Tiers<PathInfoService>;
-  readonly #asking = new SharedFlight<PathInfo | undefined>();
+  readonly #asking = new SingleFlight<PathInfo | undefined>();
   /** What is to be kept, by hash part. */
   readonly #waiting = new Map<string, PathInfo>();
   #keepers = 0;

@@ -10,7 +10,7 @@ import {
   decompress,
   equalBytes,
   type Node,
-  SharedFlight,
+  SingleFlight,
 } from "@tvix/castore";
 import {
   BrokenCircuitError,
@@ -83,7 +83,7 @@ export class NixHttpPathInfoService implements PathInfoService {
   readonly #client: BinaryCacheClient;
   readonly #services: { blobService: BlobService; directoryService: DirectoryService };
   readonly #publicKeys: readonly VerifyingKey[];
-  readonly #running = new SharedFlight<PathInfo | undefined>();
+  readonly #running = new SingleFlight<PathInfo | undefined>();
   readonly #breaker: CircuitBreakerPolicy;
   /** Why the cache could not be reached. */
   #trouble: unknown;

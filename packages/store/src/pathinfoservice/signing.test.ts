@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { B3Digest, Composition } from "@tvix/castore";
+import { blake3Digest, Composition } from "@tvix/castore";
 import { afterAll, describe, expect, it } from "vitest";
 import { STORE_REGISTRIES } from "../composition.ts";
 import { fingerprint, SigningKey } from "../nix/signature.ts";
@@ -12,7 +12,7 @@ import { SigningPathInfoService } from "./signing.ts";
 
 const PATH_INFO: PathInfo = {
   storePath: StorePath.from(new Uint8Array(20), "name"),
-  node: { type: "file", digest: B3Digest.of(new Uint8Array(0)), size: 0n, executable: false },
+  node: { type: "file", digest: blake3Digest(new Uint8Array(0)), size: 0n, executable: false },
   references: [StorePath.from(new Uint8Array(20).fill(1), "other")],
   narSize: 112n,
   narSha256: new Uint8Array(32),

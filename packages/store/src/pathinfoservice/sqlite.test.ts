@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { B3Digest } from "@tvix/castore";
+import { blake3Digest } from "@tvix/castore";
 import { openDatabase } from "@tvix/castore/sqlite";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { encodePathInfo } from "../convert.ts";
@@ -22,7 +22,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 function pathInfo(i: number, hashPart = new Uint8Array(20).fill(i)): PathInfo {
   return {
     storePath: StorePath.from(hashPart, `path-${i}`),
-    node: { type: "file", digest: B3Digest.of(hashPart), size: 20n, executable: false },
+    node: { type: "file", digest: blake3Digest(hashPart), size: 20n, executable: false },
     references: [],
     narSize: 1n,
     narSha256: new Uint8Array(32),

@@ -1,9 +1,16 @@
 import { setImmediate as onNextTurn } from "node:timers";
-import type { B3Digest } from "../../digest.ts";
-import { runTask } from "../../worker/pool.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { runTask, type Task, taskOf } from "../../worker/pool.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
+import type { compressRecords } from "./compress-records.ts";
 import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
+
+const COMPRESS_RECORDS: Task<typeof compressRecords> = taskOf(
+  import.meta.url,
+  "compress-records",
+  "compressRecords",
+);
 
 /** How many bytes of records go to a thread together, unless one chunk is longer. */
 const BATCH_BYTES = 512 * 1024;
@@ -99,7 +106,7 @@ export class ChunkEncoder {
     };
     try {
       const task = { bytes, length: before, level: this.#level };
-      const length = await runTask("compressRecords", task);
+      const length = await runTask(COMPRESS_RECORDS, task);
       this.#commits.addChunks({ records: { bytes, length }, settle });
     } catch (error) {
       settle({ error });

@@ -1,7 +1,4 @@
 import { join } from "node:path";
-import type { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
-import { MAX_CHUNK_BYTES } from "../../limits.ts";
 import {
   closeDatabase,
   type Database,
@@ -10,7 +7,10 @@ import {
   openDatabase,
   sqliteError,
   waitForLocks,
-} from "../../sqlite/database.ts";
+} from "../../disk/database.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import { type Codec, decodeChunkList } from "./format.ts";
 

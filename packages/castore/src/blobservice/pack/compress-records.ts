@@ -1,4 +1,4 @@
-import { freeBuffer } from "../../bytes.ts";
+import { freeBuffer } from "../../bytes/byte-string.ts";
 import { encodeChunk } from "./codec.ts";
 import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
 

@@ -6,11 +6,12 @@ import { cutOff, flipBits, type Span } from "../../../test/damage.ts";
 import { noise } from "../../../test/noise.ts";
 import { PackStore, readBack } from "../../../test/pack-store.ts";
 import { WritingProcess } from "../../../test/writing-process.ts";
-import { collectBytes } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
-import type { PackBlobService } from "../pack.ts";
+import { collectBytes } from "../../bytes/byte-string.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import { putBlob } from "../put-blob.ts";
+import type { PackBlobService } from "./pack-blob-service.ts";
 
 const store = new PackStore();
 const SCRIPT = new URL("../../../test/write-blobs.ts", import.meta.url);
@@ -19,7 +20,7 @@ const write = (seed: string, onFinished?: (blob: FinishedBlob) => void) =>
 const digestOf = ({ hex }: FinishedBlob) => B3Digest.fromBytes(Buffer.from(hex, "hex"));
 
 async function expectWhole(service: PackBlobService, digest: B3Digest): Promise<void> {
-  expect(B3Digest.of(await readBack(service, digest)).equals(digest)).toBe(true);
+  expect(blake3Digest(await readBack(service, digest)).equals(digest)).toBe(true);
 }
 
 /** Whether a blob is there, whole. */
@@ -27,7 +28,7 @@ async function isThere(service: PackBlobService, digest: B3Digest): Promise<bool
   try {
     const stream = await service.read(digest);
     if (stream === undefined) return false;
-    expect(B3Digest.of(await collectBytes(stream)).equals(digest)).toBe(true);
+    expect(blake3Digest(await collectBytes(stream)).equals(digest)).toBe(true);
     return true;
   } catch (error) {
     if (error instanceof CastoreError && error.code === "data_loss") return false;
@@ -119,7 +120,7 @@ describe("a store that was damaged after a process was killed", () => {
   /** Puts everything until it is there: damage that was not met before is met by reading. */
   async function expectHealing(service: PackBlobService, blobs: readonly Uint8Array[]) {
     for (const data of blobs) {
-      const digest = B3Digest.of(data);
+      const digest = blake3Digest(data);
       do await putBlob(service, data);
       while (!(await isThere(service, digest)));
     }
@@ -134,7 +135,7 @@ describe("a store that was damaged after a process was killed", () => {
       const damaged = damage(store.packOf(), seed, size);
       {
         await using service = await store.open({ onCorrupt: () => undefined });
-        for (const data of before) await expectWhole(service, B3Digest.of(data));
+        for (const data of before) await expectWhole(service, blake3Digest(data));
         for (const blob of finished) {
           const spans = spansOf(await chunksOf(service, digestOf(blob)));
           const isHit = spans.some((a) => damaged.some((b) => a.from < b.to && b.from < a.to));
@@ -145,7 +146,7 @@ describe("a store that was damaged after a process was killed", () => {
       }
       rmSync(store.index);
       await using service = await store.open({ onCorrupt: () => undefined });
-      for (const data of before) await expectWhole(service, B3Digest.of(data));
+      for (const data of before) await expectWhole(service, blake3Digest(data));
       // The record of a blob of several chunks may be what was hit, which nobody has met until now.
       for (const blob of finished) {
         const there = await isThere(service, digestOf(blob));
@@ -164,7 +165,7 @@ describe("a store that was damaged after a process was killed", () => {
     for (const seed of eachTimeAsItWas()) {
       damage(log, seed);
       await using service = await store.open({ onCorrupt: () => undefined });
-      for (const data of before) await expectWhole(service, B3Digest.of(data));
+      for (const data of before) await expectWhole(service, blake3Digest(data));
       for (const blob of finished) if (!(await isThere(service, digestOf(blob)))) lost += 1;
       const blobs = finished.map(({ worker, i }) => blobContents("damaged", worker, i));
       await expectHealing(service, [...before, ...blobs]);

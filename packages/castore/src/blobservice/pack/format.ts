@@ -16,7 +16,7 @@
  * digest, length. So packs alone suffice to make a new index.
  */
 import { crc32 } from "node:zlib";
-import { B3Digest } from "../../digest.ts";
+import { B3Digest } from "../../model/digest.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 
 /** How the payload of a chunk is stored. */

@@ -3,16 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
-import { B3Digest } from "../../digest.ts";
-import { PackBlobService } from "../pack.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
+import { PackBlobService } from "./pack-blob-service.ts";
 
 /** Adds a chunk as it is, and resolves when it is durable. */
 function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
   const { length: size } = data;
   const bytes = Buffer.from(new SharedArrayBuffer(HEADER_LENGTH + size));
-  const digest = B3Digest.of(data);
+  const digest = blake3Digest(data);
   writeHeader(bytes, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
   bytes.set(data, HEADER_LENGTH);
   const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -34,14 +34,14 @@ it("commits a blob that comes alone, long after its chunk went with others", asy
       commits.flush();
       await Promise.all([first, addChunk(commits, late)]); // which began to wait, and went with it
       await sleep(100);
-      const digest = B3Digest.of(late);
+      const digest = blake3Digest(late);
       await new Promise<void>((resolve, reject) => {
         const chunks = [{ digest, size: late.length }];
         commits.addBlobs([{ digest, chunks, check: () => undefined, resolve, reject }]);
       });
     }
     await using service = await PackBlobService.open({ path: folder });
-    expect(await service.has(B3Digest.of(late))).toBe(true);
+    expect(await service.has(blake3Digest(late))).toBe(true);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -1,8 +1,7 @@
-import { extname } from "node:path";
 import type { Piscina } from "piscina";
-import { concatBytes, copyBytes } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
+import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import { errorOf } from "../../worker/failure.ts";
 import { openPool } from "../../worker/pool.ts";
 import type { ChunkMeta } from "../blob-service.ts";
@@ -145,8 +144,7 @@ export class GroupCommit implements AsyncDisposable {
   }
 
   async #send(group: CommitGroup): Promise<thread.CommitOutcome> {
-    const { url } = import.meta;
-    this.#pool ??= openPool(`commit-thread${extname(url)}`, url, {
+    this.#pool ??= openPool(import.meta.url, "commit-thread", {
       minThreads: 1,
       maxThreads: 1,
       workerData: this.#options,

@@ -1,5 +1,3 @@
-import type { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
 import {
   beginWrite,
   closeDatabase,
@@ -8,7 +6,9 @@ import {
   openDatabase,
   rollback,
   sqliteError,
-} from "../../sqlite/database.ts";
+} from "../../disk/database.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import { type ChunkLocation, INDEX_FORMAT } from "./chunk-index.ts";
 import { encodeChunkList } from "./format.ts";

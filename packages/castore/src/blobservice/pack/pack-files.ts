@@ -11,8 +11,8 @@ import {
   writevSync,
 } from "node:fs";
 import { join } from "node:path";
-import { syncFolder } from "../../sync-folder.ts";
-import { systemError } from "../../system-error.ts";
+import { syncFolder } from "../../disk/sync-folder.ts";
+import { systemError } from "../../model/system-error.ts";
 
 /** How many buffers are given to the system at once. */
 const MAX_BUFFERS = 512;

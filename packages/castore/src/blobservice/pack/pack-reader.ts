@@ -1,10 +1,10 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import { concatBytes, copyBytes, freeBuffer } from "../../bytes.ts";
-import type { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
-import type { AbortOptions } from "../../options.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { concatBytes, copyBytes, freeBuffer } from "../../bytes/byte-string.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import { errorOf } from "../../worker/failure.ts";
-import { runTask } from "../../worker/pool.ts";
+import { runTask, type Task, taskOf } from "../../worker/pool.ts";
 import type { ChunkMeta, ReadOptions } from "../blob-service.ts";
 import { readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
@@ -12,12 +12,15 @@ import { encodeChunkList } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
+import type { readChunks } from "./read-chunks.ts";
 
 /** Of how many blobs it is remembered that their lists were checked. */
 const MAX_CHECKED = 4096;
 
 /** After how many chunks of a list other events get their turn. */
 const CHECKS_PER_TURN = 1000;
+
+const READ_CHUNKS: Task<typeof readChunks> = taskOf(import.meta.url, "read-chunks", "readChunks");
 
 /** A chunk that is to be read. */
 export interface WantedChunk {
@@ -162,7 +165,7 @@ export async function readLocated(
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
   const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
   const task = { locations, digests, paths };
-  const { contents: bytes, damaged, failure } = await runTask("readChunks", task);
+  const { contents: bytes, damaged, failure } = await runTask(READ_CHUNKS, task);
   if (failure !== undefined) throw errorOf(failure);
   return { bytes, damaged };
 }

@@ -1,5 +1,5 @@
-import { copyBytes } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
+import { B3Digest } from "../../model/digest.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import type { Records } from "./compress-records.ts";

@@ -1,7 +1,8 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { freeBuffer } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
-import { systemError } from "../../system-error.ts";
+import { freeBuffer } from "../../bytes/byte-string.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { systemError } from "../../model/system-error.ts";
 import { type Failure, failureOf } from "../../worker/failure.ts";
 import { moved } from "../../worker/moved.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
@@ -122,7 +123,7 @@ function decodeVerified(
   digest: Uint8Array,
 ): Uint8Array<ArrayBuffer> | undefined {
   const data = decodeChunk({ codec, payload }, size);
-  const isWhole = data?.length === size && B3Digest.of(data).equals(B3Digest.fromBytes(digest));
+  const isWhole = data?.length === size && blake3Digest(data).equals(B3Digest.fromBytes(digest));
   return isWhole ? data : undefined;
 }
 

@@ -4,10 +4,11 @@ import Sqlite from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { noise } from "../../../test/noise.ts";
 import { flipBit, PackStore, readBack } from "../../../test/pack-store.ts";
-import { collectBytes, equalBytes } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
-import type { PackBlobService, PackOptions } from "../pack.ts";
+import { collectBytes, equalBytes } from "../../bytes/byte-string.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
 import { putBlob } from "../put-blob.ts";
+import type { PackBlobService, PackOptions } from "./pack-blob-service.ts";
 
 const store = new PackStore();
 
@@ -46,7 +47,7 @@ describe("an index that is lost", () => {
     }
     await using service = await store.open();
     await expectAll(service, digests);
-    expect(await service.has(B3Digest.of(Buffer.from("more")))).toBe(true);
+    expect(await service.has(blake3Digest(Buffer.from("more")))).toBe(true);
     expect(readdirSync(store.path).filter((name) => name.includes("rebuild"))).toEqual([]);
   });
 

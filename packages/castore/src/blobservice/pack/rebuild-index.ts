@@ -1,10 +1,11 @@
 import { type FileHandle, open } from "node:fs/promises";
-import { copyBytes, freeBuffer } from "../../bytes.ts";
-import { B3Digest } from "../../digest.ts";
-import { CastoreError } from "../../errors.ts";
-import { MAX_CHUNK_BYTES } from "../../limits.ts";
-import type { AbortOptions } from "../../options.ts";
-import type { Database } from "../../sqlite/database.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { copyBytes, freeBuffer } from "../../bytes/byte-string.ts";
+import type { Database } from "../../disk/database.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import type { ChunkMeta } from "../blob-service.ts";
 import { verifyBlob } from "../verify-blob.ts";
 import { ChunkIndex } from "./chunk-index.ts";
@@ -162,7 +163,7 @@ async function recordAt(window: Window, at: number): Promise<FoundRecord | undef
 function isChunk({ codec, size, digest }: RecordHeader, payload: Buffer): boolean {
   if (size > MAX_CHUNK_BYTES) return false;
   const data = decodeChunk({ codec, payload: new Uint8Array(payload) }, size);
-  return data?.length === size && B3Digest.of(data).equals(digest);
+  return data?.length === size && blake3Digest(data).equals(digest);
 }
 
 /** The part of a file that was read last. */

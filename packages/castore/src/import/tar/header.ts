@@ -1,4 +1,4 @@
-import { quoteBytes } from "../../bytes.ts";
+import { quoteBytes } from "../../bytes/byte-string.ts";
 
 /** What an archive consists of, in bytes: headers, and contents that are filled up with zeros. */
 export const BLOCK_LENGTH = 512;

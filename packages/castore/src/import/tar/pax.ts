@@ -1,4 +1,4 @@
-import { quoteBytes } from "../../bytes.ts";
+import { quoteBytes } from "../../bytes/byte-string.ts";
 import { parseDecimal, TarSyntaxError } from "./header.ts";
 
 /** What an extended header of POSIX says: a key and a value, in order. */

@@ -1,6 +1,6 @@
-import { ByteReader } from "../../byte-reader.ts";
-import { quoteBytes } from "../../bytes.ts";
-import { CastoreError } from "../../errors.ts";
+import { ByteReader } from "../../bytes/byte-reader.ts";
+import { quoteBytes } from "../../bytes/byte-string.ts";
+import { CastoreError } from "../../model/errors.ts";
 import type { IncomingFile } from "../contents-store.ts";
 import { showFilePath } from "../file-error.ts";
 import {

@@ -1,0 +1,298 @@
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { ByteBudget } from "../../bytes/byte-budget.ts";
+import { freeBuffer } from "../../bytes/byte-string.ts";
+import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
+import type { Database } from "../../disk/database.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import { startThreads } from "../../worker/pool.ts";
+import type {
+  BlobService,
+  BlobWriter,
+  ChunkMeta,
+  LentBlobs,
+  ReadOptions,
+} from "../blob-service.ts";
+import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
+import { readWhole } from "../one-by-one.ts";
+import { putBlob } from "../put-blob.ts";
+import { ChunkEncoder } from "./chunk-encoder.ts";
+import { ChunkIndex } from "./chunk-index.ts";
+import { type BlobJob, GroupCommit } from "./group-commit.ts";
+import { PackReader, type ReadBatch, type WantedChunk } from "./pack-reader.ts";
+import { rebuildIndex } from "./rebuild-index.ts";
+
+/** What {@link PackBlobService.open} is told. */
+export interface PackOptions extends AbortOptions {
+  /** The folder, absolute. Created if it does not exist. */
+  path: string;
+  /** Compression level of zstd, 1 to 22. Default: 1. */
+  zstdLevel?: number;
+  /** Average size of new chunks in bytes, a power of two from 16 KiB to 4 MiB. Default: 256 KiB. */
+  averageChunkSize?: number;
+  /** Length in bytes at which a pack is full and the next one is begun. Default: 1 GiB. */
+  maxPackSize?: number;
+  /** Is told of damage that was met, and of what was lost by it. Default: a process warning. */
+  onCorrupt?: (message: string) => void;
+}
+
+/** How many bytes of chunks may be compressed, written and committed at the same time. */
+const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
+
+/** How many bytes of chunks one thread reads at a time. */
+const READ_BYTES = 512 * 1024;
+
+/** A chunk on its way into a pack. */
+interface PendingChunk {
+  /** Resolves when it stands in the queue of the next commit. */
+  readonly queued: Promise<void>;
+  failure?: { readonly error: unknown };
+}
+
+/**
+ * Keeps blobs in append-only pack files with a SQLite index, on the local disk: chunks by FastCDC,
+ * equal ones once, each a zstd frame of its own. The layout of a pack is in `pack/format.ts`, that of
+ * the index in `pack/chunk-index.ts`. Several processes may use the same folder.
+ *
+ * Compression, reading and writing are done by threads. Chunks of a blob whose writer did not finish are
+ * kept, but not readable: the next writer of the same bytes need not store them again.
+ */
+export class PackBlobService implements BlobService {
+  readonly #options: PackOptions;
+  readonly #index: ChunkIndex;
+  readonly #commits: GroupCommit;
+  readonly #reader: PackReader;
+  readonly #encoder: ChunkEncoder;
+  readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
+  readonly #pending = new Map<string, PendingChunk>();
+  /** Blobs up to this length are one chunk, whatever is in them. */
+  readonly #uncutSize: number;
+
+  private constructor(options: PackOptions, index: ChunkIndex) {
+    const { path, maxPackSize = 1024 ** 3, zstdLevel = 1, averageChunkSize } = options;
+    this.#options = options;
+    this.#index = index;
+    this.#commits = new GroupCommit({ folder: path, maxPackSize });
+    const { onCorrupt = warn } = options;
+    this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
+    const average = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
+    this.#encoder = new ChunkEncoder(this.#commits, { level: zstdLevel, maxSize: average * 2 });
+    this.#uncutSize = average / 2;
+  }
+
+  /**
+   * Opens a folder of packs, or creates it. If its index is gone, empty or without a schema, that is made
+   * anew from the packs, all of which are read for it.
+   *
+   * @throws CastoreError `invalid_argument` for a chunk size that is not offered or an index of another
+   *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it,
+   *   `resource_exhausted` if there is no room for one
+   */
+  static async open(options: PackOptions): Promise<PackBlobService> {
+    const {
+      path,
+      averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE,
+      onCorrupt = warn,
+      signal,
+    } = options;
+    assertAverageChunkSize(averageChunkSize); // before anything is created
+    startThreads().catch(() => undefined); // told to whoever needs them
+    const fill = (db: Database) => rebuildIndex(db, path, onCorrupt, { signal });
+    return new PackBlobService(options, await ChunkIndex.open(path, { fill, signal }));
+  }
+
+  async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
+    options?.signal?.throwIfAborted();
+    return this.#isReadable(digest);
+  }
+
+  async chunks(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    options?.signal?.throwIfAborted();
+    if (this.#index.findChunk(digest) !== undefined) return [];
+    return await this.#reader.chunksOf(digest, options);
+  }
+
+  async read(
+    digest: B3Digest,
+    options?: ReadOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    options?.signal?.throwIfAborted();
+    return await this.#reader.read(digest, options);
+  }
+
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    options?.signal?.throwIfAborted();
+    return digests.map((digest) => this.#isReadable(digest));
+  }
+
+  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+    options?.signal?.throwIfAborted();
+    const parts: Promise<ReadBatch>[] = [];
+    let batch: WantedChunk[] = [];
+    let bytes = 0;
+    const add = (part: Promise<ReadBatch>) => {
+      part.catch(() => undefined); // awaited below, unless the index fails before
+      parts.push(part);
+    };
+    const readBatch = () => {
+      if (batch.length > 0) add(this.#reader.readChunks(batch));
+      [batch, bytes] = [[], 0];
+    };
+    for (const { digest, size } of blobs) {
+      const location = this.#index.findChunk(digest);
+      if (location?.size === size) {
+        batch.push({ digest, location });
+        bytes += size;
+        if (bytes >= READ_BYTES) readBatch();
+      } else {
+        readBatch();
+        const whole = location ? undefined : readWhole(this, { digest, size }, options);
+        add(Promise.resolve(whole).then((contents) => ({ contents: [contents] })));
+      }
+    }
+    readBatch();
+    const found = await Promise.all(parts);
+    options?.signal?.throwIfAborted();
+    return {
+      contents: found.flatMap(({ contents }) =>
+        contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
+      ),
+      [Symbol.dispose]: () => {
+        for (const { bytes } of found) if (bytes !== undefined) freeBuffer(bytes);
+      },
+    };
+  }
+
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly B3Digest[]> {
+    options?.signal?.throwIfAborted();
+    const digests: (B3Digest | Promise<B3Digest>)[] = [];
+    const uncut: { readonly digest: B3Digest; readonly size: number; chunk?: PendingChunk }[] = [];
+    for (const data of blobs) {
+      if (data.length > this.#uncutSize) {
+        const stored = putBlob(this, data, options);
+        stored.catch(() => undefined); // awaited below
+        digests.push(stored);
+        continue;
+      }
+      const digest = blake3Digest(data);
+      digests.push(digest);
+      const state = this.#index.stateOf(digest);
+      if (state === "live") continue; // and so durable
+      const chunk = state === "absent" ? await this.#storeAbsent(digest, data, options) : undefined;
+      uncut.push({ digest, size: data.length, ...(chunk && { chunk }) });
+    }
+    await Promise.all(uncut.map(({ chunk }) => chunk?.queued));
+    await this.#commitBlobs(
+      uncut.map(({ digest, size, chunk }) => ({
+        digest,
+        chunks: [{ digest, size }],
+        check: () => throwIfUnwanted(chunk ? [chunk] : [], options),
+      })),
+    );
+    return await Promise.all(digests);
+  }
+
+  openWriter(options?: AbortOptions): BlobWriter {
+    const { averageChunkSize } = this.#options;
+    return new ChunkedBlobWriter(this.#sink(options), { ...options, averageChunkSize });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([...this.#pending.values()].map(({ queued }) => queued));
+    await this.#commits[Symbol.asyncDispose]();
+    this.#index[Symbol.dispose]();
+  }
+
+  #isReadable(digest: B3Digest): boolean {
+    return this.#index.stateOf(digest) === "live" || this.#index.hasBlob(digest);
+  }
+
+  /** Takes the chunks of one blob. */
+  #sink(options?: AbortOptions): ChunkSink {
+    const awaited = new Set<PendingChunk>();
+    return {
+      putChunk: async (digest, data) => {
+        const chunk = await this.#storeChunk(digest, data, options);
+        if (chunk !== undefined) awaited.add(chunk);
+      },
+      commit: async (digest, chunks) => {
+        if (awaited.size === 0 && this.#isReadable(digest)) return; // and so durable
+        await Promise.all([...awaited].map(({ queued }) => queued));
+        const check = () => throwIfUnwanted(awaited, options);
+        await this.#commitBlobs([{ digest, chunks, check }]);
+      },
+      discard: async () => awaited.clear(), // what is on its way stays, for the next writer
+    };
+  }
+
+  /** Commits blobs together. */
+  async #commitBlobs(blobs: readonly Omit<BlobJob, "resolve" | "reject">[]): Promise<void> {
+    const jobs: BlobJob[] = [];
+    const committed = blobs.map(
+      (blob) =>
+        new Promise<void>((resolve, reject) => {
+          jobs.push({ ...blob, resolve, reject });
+        }),
+    );
+    if (jobs.length > 0) this.#commits.addBlobs(jobs);
+    await Promise.all(committed);
+  }
+
+  /** Sees to it that a chunk gets stored; gives what is to be waited for, if it is not stored yet. */
+  async #storeChunk(
+    digest: B3Digest,
+    data: Uint8Array,
+    options?: AbortOptions,
+  ): Promise<PendingChunk | undefined> {
+    if (this.#index.stateOf(digest) !== "absent") return undefined;
+    return await this.#storeAbsent(digest, data, options);
+  }
+
+  /** Stores a chunk that is not in the index; gives what is to be waited for. */
+  async #storeAbsent(
+    digest: B3Digest,
+    data: Uint8Array,
+    options?: AbortOptions,
+  ): Promise<PendingChunk> {
+    const { hex } = digest;
+    const { length } = data; // of no use later: the bytes are only lent, and may be freed
+    const found = this.#pending.get(hex);
+    if (found !== undefined) return found;
+    await this.#budget.take(length, options);
+    // Stored meanwhile by somebody else, it is stored twice at worst: the commit takes only one.
+    const meanwhile = this.#pending.get(hex);
+    if (meanwhile !== undefined) {
+      this.#budget.release(length);
+      return meanwhile;
+    }
+    const { promise: queued, resolve } = Promise.withResolvers<void>();
+    const chunk: PendingChunk = { queued };
+    this.#pending.set(hex, chunk);
+    this.#encoder.add(digest, data, {
+      queued: resolve,
+      settle: (failure) => {
+        if (failure !== undefined) chunk.failure = failure;
+        this.#pending.delete(hex);
+        this.#budget.release(length);
+      },
+    });
+    return chunk;
+  }
+}
+
+function warn(message: string): void {
+  process.emitWarning(message);
+}
+
+/** Throws if a blob is not wanted any more, or a chunk of it could not be stored. */
+function throwIfUnwanted(chunks: Iterable<PendingChunk>, options?: AbortOptions): void {
+  options?.signal?.throwIfAborted();
+  for (const { failure } of chunks) if (failure !== undefined) throw failure.error;
+}

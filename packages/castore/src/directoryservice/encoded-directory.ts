@@ -1,0 +1,40 @@
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { decodeDirectory, directoryToBinary } from "../model/convert.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+
+/** A directory with its canonical encoding and the digest of it. */
+export interface EncodedDirectory {
+  readonly directory: Directory;
+  readonly bytes: Uint8Array;
+  readonly digest: B3Digest;
+}
+
+/** Encodes a directory canonically and computes its digest. */
+export function encodeDirectory(directory: Directory): EncodedDirectory {
+  const bytes = directoryToBinary(directory);
+  return { directory, bytes, digest: blake3Digest(bytes) };
+}
+
+/**
+ * Decodes a directory from storage and makes sure that it is the one asked for.
+ *
+ * @throws CastoreError `data_loss` if the bytes do not have that digest or are no directory
+ */
+export function decodeDirectoryOf(digest: B3Digest, bytes: Uint8Array): Directory {
+  const found = blake3Digest(bytes);
+  if (!found.equals(digest)) {
+    throw new CastoreError(
+      "data_loss",
+      `Cannot use directory ${digest}: its bytes have digest ${found}`,
+    );
+  }
+  try {
+    return decodeDirectory(bytes);
+  } catch (cause) {
+    throw new CastoreError("data_loss", `Cannot use directory ${digest}: it is not valid`, {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,220 @@
+import { BlobService as BlobServiceDescriptor, type StatBlobResponse } from "@tvix/proto/castore";
+import type {
+  BlobService,
+  BlobWriter,
+  ChunkMeta,
+  LentBlobs,
+  ReadOptions,
+} from "../../blobservice/blob-service.ts";
+import { readChunked } from "../../blobservice/chunked-reader.ts";
+import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "../../blobservice/one-by-one.ts";
+import { OutboardCache } from "../../blobservice/outboard-cache.ts";
+import type { OutboardSource } from "../../blobservice/verified-range.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { collectBytes, copyBytes } from "../../bytes/byte-string.ts";
+import { sliceStream } from "../../bytes/slice-stream.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import { Outboard } from "../../hash/outboard.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
+import { resolveRange } from "../../model/range.ts";
+import type { Channel } from "../transport/channel.ts";
+import { fromConnectError } from "../transport/connect-error.ts";
+import { received } from "../transport/received.ts";
+import { StreamCall } from "../transport/stream-call.ts";
+import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
+import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
+import {
+  callOf,
+  type DataCall,
+  Download,
+  type DownloadOptions,
+  passingBy,
+} from "./grpc-download.ts";
+
+/** How many bytes of outboards are remembered: those of 4 GB of blobs. */
+const OUTBOARD_BYTES = 16 * 1024 * 1024;
+
+const METHODS = BlobServiceDescriptor.method;
+
+/**
+ * Blobs in a gRPC server, verified as they arrive. Nothing of a blob of up to 4 MiB is passed on before
+ * all of it is found to match its digest; a longer one is passed on while it is hashed, and reading it
+ * fails at its end if it does not match. A part of a blob is verified by the chunks that the server
+ * lists, which `verifiedRange` need not believe.
+ *
+ * A whole blob is read by one call, which is faster than one for each chunk. Where it breaks off, those chunks are read
+ * that are missing, or, of a blob that the server does not cut, all of it again: up to four times in a row without
+ * getting on. What a server sends against the contract is `data_loss`, or `internal` if it is nothing at all.
+ *
+ * Disposes of its channel.
+ */
+export class GrpcBlobService implements BlobService, OutboardSource {
+  readonly #channel: Channel;
+  readonly #batch: GrpcBlobBatch;
+  readonly #outboards = new OutboardCache(async (digest, options) => {
+    const found = await this.#stat(digest, { sendBao: true }, options);
+    if (found === undefined || found.bao.length === 0) return undefined;
+    return Outboard.parse(digest.copy(), copyBytes(found.bao)); // they are kept
+  }, OUTBOARD_BYTES);
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+    this.#batch = new GrpcBlobBatch(channel);
+  }
+
+  async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
+    return (await this.#stat(digest, {}, options)) !== undefined;
+  }
+
+  async chunks(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<readonly ChunkMeta[] | undefined> {
+    const found = await this.#stat(digest, { sendChunks: true }, options);
+    const action = this.#cannot(`look up blob ${digest}`);
+    return found && received(action, () => chunksOf(digest, found));
+  }
+
+  async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
+    return await this.#outboards.get(digest, options);
+  }
+
+  async read(
+    digest: B3Digest,
+    options: ReadOptions = {},
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options); // before anything is asked
+    options.signal?.throwIfAborted();
+    const isPart = start > 0 || end < Number.MAX_SAFE_INTEGER;
+    if (isPart) {
+      const chunks = await this.chunks(digest, options);
+      if (chunks === undefined) return undefined;
+      if (chunks.length > 0) return this.#readChunks(chunks, "always", options);
+    }
+    const download = await this.#download(digest, options);
+    const contents = download?.contents();
+    return contents && (isPart ? sliceStream(contents, start, end) : contents);
+  }
+
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const found = await this.#batch.has(digests, options);
+    return found ?? (await hasOneByOne(this, digests, options));
+  }
+
+  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+    const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
+    const found = small ? await this.#batch.read(blobs, options) : undefined;
+    return found ? ownBlobs(found) : await readOneByOne(this, blobs, options);
+  }
+
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly B3Digest[]> {
+    if (blobs.some(({ length }) => length > GrpcBlobBatch.MAX_SIZE)) {
+      return await putOneByOne(this, blobs, options);
+    }
+    const hashed = blobs.map((data) => ({ digest: blake3Digest(data), data }));
+    const digests = hashed.map(({ digest }) => digest);
+    const stored = await this.#batch.has(digests, options);
+    const missing = hashed.filter((_, i) => !stored?.[i]);
+    if (stored && (await this.#batch.put(missing, options))) return digests;
+    return await putOneByOne(this, blobs, options);
+  }
+
+  openWriter(options?: AbortOptions): BlobWriter {
+    return new GrpcBlobWriter(this.#channel, options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#channel[Symbol.asyncDispose]();
+  }
+
+  async #stat(
+    digest: B3Digest,
+    wanted: { sendChunks?: boolean; sendBao?: boolean },
+    options?: AbortOptions,
+  ): Promise<StatBlobResponse | undefined> {
+    const signal = options?.signal;
+    signal?.throwIfAborted();
+    try {
+      const request = { digest: digest.bytes, ...wanted };
+      return await StreamCall.unary(this.#channel, METHODS.stat, request, { signal });
+    } catch (error) {
+      const failure = fromConnectError(error, this.#cannot(`look up blob ${digest}`), signal);
+      if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
+      throw failure;
+    }
+  }
+
+  #readChunks(
+    chunks: readonly ChunkMeta[],
+    resume: DownloadOptions["resume"],
+    options?: ReadOptions,
+  ): AsyncIterable<Uint8Array> {
+    const read = (chunk: ChunkMeta, options?: AbortOptions) =>
+      this.#readChunk(chunk, { ...options, resume });
+    return readChunked(chunks, read, options);
+  }
+
+  async #readChunk(
+    { digest, size }: ChunkMeta,
+    options: Pick<DownloadOptions, "resume" | "signal">,
+  ): Promise<Uint8Array> {
+    const download = await this.#download(digest, { ...options, size });
+    if (download !== undefined) return await collectBytes(download.contents());
+    throw new CastoreError(
+      "data_loss",
+      `${this.#cannot(`read chunk ${digest}`)}: the server lists it, but does not have it`,
+    );
+  }
+
+  /** Begins to read a blob, or a chunk, by one call; `undefined` if the server does not have it. */
+  async #download(
+    digest: B3Digest,
+    options: Pick<DownloadOptions, "size" | "resume" | "signal"> = {},
+  ): Promise<Download | undefined> {
+    const action = this.#cannot(`read blob ${digest}`);
+    const { size, resume, signal } = options;
+    const start = (offset: number) => this.#start(digest, offset, { signal });
+    const download = new Download(digest, { start, action, size, resume, signal });
+    return (await download.begin()) ? download : undefined;
+  }
+
+  /** Begins a call that gives a blob, or what comes behind so many bytes of it. */
+  async #start(digest: B3Digest, offset: number, options: AbortOptions): Promise<DataCall> {
+    // Nobody but a list of chunks can tell where to go on. Without one, the beginning is passed by.
+    const chunks = offset > 0 ? await this.chunks(digest, options) : [];
+    if (chunks === undefined) {
+      throw new CastoreError("not_found", `${this.#cannot(`read blob ${digest}`)}: it is gone`);
+    }
+    if (chunks.length > 0) {
+      return callOf(this.#readChunks(chunks, "never", { ...options, offset }));
+    }
+    const request = { digest: digest.bytes };
+    const call = await StreamCall.dataStream(this.#channel, METHODS.read, request, options);
+    return offset > 0 ? passingBy(call, offset) : call;
+  }
+
+  #cannot(action: string): string {
+    return `Cannot ${action} at ${this.#channel.address}`;
+  }
+}
+
+/** The chunks that a server lists. A message has no room for so many that their sizes are no safe integer any more. */
+function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkMeta[] {
+  const list = chunks.map(({ digest, size }) => {
+    if (size < 1n || size > BigInt(MAX_CHUNK_BYTES)) {
+      const expected = `expected chunks of 1 to ${MAX_CHUNK_BYTES} bytes`;
+      throw new CastoreError("data_loss", `${expected}, found one of ${size}`);
+    }
+    return { digest: B3Digest.fromBytes(digest), size: Number(size) };
+  });
+  if (list.length !== 1 || list[0]!.digest.equals(digest)) return list;
+  throw new CastoreError(
+    "data_loss",
+    `expected the blob as its only chunk, found ${list[0]!.digest}`,
+  );
+}

@@ -1,0 +1,84 @@
+import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
+import type { BlobWriter } from "../../blobservice/blob-service.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
+import { BlobHasher } from "../../hash/blob-hasher.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import type { Channel } from "../transport/channel.ts";
+import { received } from "../transport/received.ts";
+import { Upload } from "../transport/upload.ts";
+
+/** How many bytes of a blob go into one message at most. */
+const MESSAGE_BYTES = 1024 * 1024;
+
+/** Up to this many bytes are kept back to go into one message: small blobs are sent at once, when closed. */
+const KEPT_BYTES = 64 * 1024;
+
+/** Sends one blob, and checks that the server stored just that. */
+export class GrpcBlobWriter implements BlobWriter {
+  readonly #action: string;
+  readonly #upload: Upload<typeof BlobServiceDescriptor.method.put>;
+  readonly #hasher = new BlobHasher();
+  #kept: Uint8Array[] = [];
+  #keptBytes = 0;
+  #disposed = false;
+  #closed: Promise<B3Digest> | undefined;
+
+  constructor(channel: Channel, options?: AbortOptions) {
+    this.#action = `Cannot put a blob at ${channel.address}`;
+    const { put } = BlobServiceDescriptor.method;
+    this.#upload = new Upload(channel, put, this.#action, options);
+  }
+
+  async write(data: Uint8Array): Promise<void> {
+    if (this.#closed !== undefined || this.#disposed) {
+      throw new CastoreError("invalid_argument", "Cannot write to blob writer: it has ended");
+    }
+    this.#upload.throwIfOver();
+    for (let at = 0; at < data.length; at += MESSAGE_BYTES) {
+      const part = data.subarray(at, at + MESSAGE_BYTES);
+      if (this.#keptBytes + part.length <= KEPT_BYTES) {
+        const copy = copyBytes(part); // it is only lent
+        this.#hasher.update(copy);
+        this.#kept.push(copy);
+        this.#keptBytes += copy.length;
+        continue;
+      }
+      this.#hasher.update(part);
+      const parts = [...this.#kept, part];
+      this.#kept = [];
+      this.#keptBytes = 0;
+      await this.#upload.sendData(parts);
+    }
+  }
+
+  close(): Promise<B3Digest> {
+    this.#closed ??= this.#finish();
+    return this.#closed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#closed !== undefined) {
+      await this.#closed.catch(() => undefined); // whoever called close() was told
+      return;
+    }
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#hasher.digest(); // frees what the portable implementation holds
+    await this.#upload.cancel();
+  }
+
+  async #finish(): Promise<B3Digest> {
+    if (this.#disposed) {
+      throw new CastoreError("invalid_argument", "Cannot close blob writer: it has ended");
+    }
+    const sent = this.#hasher.digest();
+    const { digest } = await (this.#keptBytes > 0
+      ? this.#upload.finishWithData(this.#kept)
+      : this.#upload.finish());
+    const stored = received(this.#action, () => B3Digest.fromBytes(digest));
+    if (stored.equals(sent)) return sent;
+    throw new CastoreError("data_loss", `${this.#action}: sent was ${sent}, stored is ${stored}`);
+  }
+}

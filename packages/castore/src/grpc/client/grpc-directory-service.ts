@@ -1,0 +1,109 @@
+import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import type {
+  DirectoryPutter,
+  DirectoryService,
+} from "../../directoryservice/directory-service.ts";
+import { encodeDirectory } from "../../directoryservice/encoded-directory.ts";
+import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts";
+import { StagedTree } from "../../directoryservice/staged-tree.ts";
+import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
+import { B3Digest } from "../../model/digest.ts";
+import type { Directory } from "../../model/directory.ts";
+import { CastoreError } from "../../model/errors.ts";
+import type { Channel } from "../transport/channel.ts";
+import { fromConnectError } from "../transport/connect-error.ts";
+import { received } from "../transport/received.ts";
+import { StreamCall } from "../transport/stream-call.ts";
+import { Upload } from "../transport/upload.ts";
+
+const METHODS = DirectoryServiceDescriptor.method;
+
+/** Directories in a gRPC server, verified as they arrive. Disposes of its channel. */
+export class GrpcDirectoryService implements DirectoryService {
+  readonly #channel: Channel;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
+    let found: Directory | undefined;
+    for await (const directory of this.#read(digest, false, options)) {
+      if (found !== undefined) {
+        const reason = "expected one directory, found more";
+        throw new CastoreError("data_loss", `${this.#cannotGet(digest)}: ${reason}`);
+      }
+      found = directory;
+    }
+    return found;
+  }
+
+  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+    yield* this.#read(digest, true, options);
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    const { address } = this.#channel;
+    const action = `Cannot put directories at ${address}`;
+    const upload = new Upload(this.#channel, METHODS.put, action, options);
+    let root: B3Digest | undefined;
+    return new StagedTree(
+      {
+        async add({ directory, digest }) {
+          root = digest;
+          await upload.send(directoryToProto(directory));
+        },
+        async commit() {
+          const { rootDigest } = await upload.finish();
+          const stored = received(action, () => B3Digest.fromBytes(rootDigest));
+          if (root !== undefined && !stored.equals(root)) {
+            throw new CastoreError(
+              "data_loss",
+              `Cannot put directory ${root} at ${address}: the server stored ${stored}`,
+            );
+          }
+        },
+        discard: () => upload.cancel(),
+      },
+      options,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#channel[Symbol.asyncDispose]();
+  }
+
+  async *#read(
+    digest: B3Digest,
+    recursive: boolean,
+    options?: AbortOptions,
+  ): AsyncGenerator<Directory> {
+    const signal = options?.signal;
+    signal?.throwIfAborted();
+    const action = this.#cannotGet(digest);
+    const validator = new RootToLeavesValidator(digest);
+    try {
+      const byWhat = { case: "digest", value: digest.bytes } as const;
+      const request = { byWhat, recursive };
+      const messages = StreamCall.serverStream(this.#channel, METHODS.get, request, options);
+      for await (const message of messages) {
+        const directory = received(action, () => {
+          const directory = directoryFromProto(message);
+          validator.add(encodeDirectory(directory));
+          return directory;
+        });
+        yield directory;
+      }
+    } catch (error) {
+      const failure = fromConnectError(error, action, signal);
+      if (failure instanceof CastoreError && failure.code === "not_found") return;
+      throw failure;
+    }
+    if (recursive) received(action, () => validator.finish());
+  }
+
+  #cannotGet(digest: B3Digest): string {
+    return `Cannot get directory ${digest} at ${this.#channel.address}`;
+  }
+}

@@ -1,0 +1,107 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import {
+  BlobChunkSchema,
+  type BlobService as BlobServiceDescriptor,
+  StatBlobResponse_ChunkMetaSchema,
+} from "@tvix/proto/castore";
+import pLimit from "p-limit";
+import type { BlobService } from "../../blobservice/blob-service.ts";
+import { OutboardCache } from "../../blobservice/outboard-cache.ts";
+import { outboardOf } from "../../blobservice/verified-range.ts";
+import { freeUnshared } from "../../bytes/byte-string.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
+import { toConnectError } from "../transport/connect-error.ts";
+
+/** How many bytes of a blob go into one message. */
+const MESSAGE_BYTES = 1024 * 1024;
+
+/** How many bytes of outboards are remembered: those of 8 GB of blobs. */
+const OUTBOARD_BYTES = 32 * 1024 * 1024;
+
+/** How many of them are made at the same time, for each of which a blob is read and hashed. */
+const MADE_AT_ONCE = 2;
+
+/** The longest outboard that fits in a response, with its tag and length, in bytes. */
+const MAX_OUTBOARD_BYTES = MAX_MESSAGE_BYTES - 16;
+
+const NO_BYTES = new Uint8Array(0);
+
+/** Serves a blob service. */
+export function blobServiceHandler(
+  blobService: BlobService,
+): ServiceImpl<typeof BlobServiceDescriptor> {
+  const limit = pLimit(MADE_AT_ONCE);
+  const outboards = new OutboardCache(
+    (digest, options) =>
+      limit(() => outboardOf(blobService, digest, { ...options, maxBytes: MAX_OUTBOARD_BYTES })),
+    OUTBOARD_BYTES,
+  );
+  return {
+    async stat(request, { signal }) {
+      try {
+        const digest = B3Digest.fromBytes(request.digest);
+        const chunks = request.sendChunks
+          ? await blobService.chunks(digest, { signal })
+          : (await blobService.has(digest, { signal })) && [];
+        if (!chunks) throw notFound(digest);
+        const outboard = request.sendBao ? await outboards.get(digest, { signal }) : undefined;
+        if (request.sendBao && outboard === undefined) throw notFound(digest);
+        return {
+          chunks: chunks.map(({ digest, size }) =>
+            create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
+          ),
+          bao: outboard?.bytes ?? NO_BYTES,
+        };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async *read(request, { signal }) {
+      try {
+        const digest = B3Digest.fromBytes(request.digest);
+        const stream = await blobService.read(digest, { signal });
+        if (stream === undefined) throw notFound(digest);
+        for await (const bytes of stream) {
+          for (let at = 0; at < bytes.length; at += MESSAGE_BYTES) {
+            yield create(BlobChunkSchema, { data: bytes.subarray(at, at + MESSAGE_BYTES) });
+          }
+        }
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async put(messages, { signal }) {
+      try {
+        await using writer = blobService.openWriter({ signal });
+        for await (const { data } of messages) {
+          await writer.write(data);
+          freeUnshared(data);
+        }
+        await expectWholeUpload(signal);
+        const digest = await writer.close();
+        return { digest: digest.bytes };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+  };
+}
+
+/**
+ * To be called when the messages of an upload have ended, before anything is stored: many clients end
+ * the stream in good order an instant before they cancel it.
+ */
+export async function expectWholeUpload(signal: AbortSignal): Promise<void> {
+  // The cancellation is often a packet of its own.
+  for (let turn = 0; turn < 2; turn++) await yieldToEvents();
+  signal.throwIfAborted();
+}
+
+function notFound(digest: B3Digest): ConnectError {
+  return new ConnectError(`Blob ${digest} not found`, Code.NotFound);
+}

@@ -1,0 +1,52 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { describe, expect, it } from "vitest";
+import { CastoreError, type ErrorCode } from "../../model/errors.ts";
+import { fromConnectError, toConnectError } from "./connect-error.ts";
+
+const CODES: [ErrorCode, Code][] = [
+  ["invalid_argument", Code.InvalidArgument],
+  ["not_found", Code.NotFound],
+  ["data_loss", Code.DataLoss],
+  ["aborted", Code.Aborted],
+  ["unavailable", Code.Unavailable],
+  ["resource_exhausted", Code.ResourceExhausted],
+  ["permission_denied", Code.PermissionDenied],
+  ["unimplemented", Code.Unimplemented],
+  ["internal", Code.Internal],
+];
+
+describe("an error on its way to a client", () => {
+  it.each(CODES)("keeps the cause %s", (code, wireCode) => {
+    const sent = toConnectError(new CastoreError(code, "Cannot do it: no"));
+    expect(sent).toMatchObject({ code: wireCode, rawMessage: "Cannot do it: no" });
+    expect(fromConnectError(sent, "Cannot ask")).toMatchObject({
+      code,
+      message: "Cannot ask: Cannot do it: no",
+    });
+  });
+
+  it("tells nothing of what nobody expected", () => {
+    const sent = toConnectError(new TypeError("secret"));
+    expect(sent).toMatchObject({ code: Code.Internal, rawMessage: "Internal error" });
+    expect(sent.cause).toBeInstanceOf(TypeError);
+  });
+});
+
+describe("an error that a client met", () => {
+  it.each([
+    ["a server that stopped", new ConnectError("stopped", Code.Canceled)],
+    ["a server that took too long", new ConnectError("late", Code.DeadlineExceeded)],
+    [
+      "a connection that broke",
+      new ConnectError("reset", Code.Aborted, undefined, undefined, { code: "ECONNRESET" }),
+    ],
+  ])("is unavailable for %s", (_, error) => {
+    expect(fromConnectError(error, "Cannot ask")).toMatchObject({ code: "unavailable" });
+  });
+
+  it("is the reason of whoever cancelled the call", () => {
+    const reason = new Error("enough");
+    const error = new ConnectError("cancelled", Code.Canceled);
+    expect(fromConnectError(error, "Cannot ask", AbortSignal.abort(reason))).toBe(reason);
+  });
+});

@@ -1,0 +1,56 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { CastoreError, type ErrorCode } from "../../model/errors.ts";
+
+const CODES: readonly (readonly [ErrorCode, Code])[] = [
+  ["invalid_argument", Code.InvalidArgument],
+  ["not_found", Code.NotFound],
+  ["data_loss", Code.DataLoss],
+  ["aborted", Code.Aborted],
+  ["unavailable", Code.Unavailable],
+  ["resource_exhausted", Code.ResourceExhausted],
+  ["permission_denied", Code.PermissionDenied],
+  ["unimplemented", Code.Unimplemented],
+  ["internal", Code.Internal],
+  // What servers answer beyond our own codes.
+  ["permission_denied", Code.Unauthenticated],
+  ["unavailable", Code.DeadlineExceeded],
+  ["unavailable", Code.Canceled], // by the server, for instance because it is stopped
+  ["invalid_argument", Code.OutOfRange],
+  ["invalid_argument", Code.FailedPrecondition],
+];
+
+/**
+ * What a handler answers with when something was thrown. The message of a CastoreError is for clients
+ * too; of anything else they learn nothing, it is the cause for the server's log.
+ */
+export function toConnectError(error: unknown): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof CastoreError) {
+    const code = CODES.find(([known]) => known === error.code)![1];
+    return new ConnectError(error.message, code, undefined, undefined, error);
+  }
+  if (error instanceof Error && error.name === "AbortError") {
+    return new ConnectError("The call was cancelled", Code.Canceled, undefined, undefined, error);
+  }
+  return new ConnectError("Internal error", Code.Internal, undefined, undefined, error);
+}
+
+/**
+ * What a client throws when a call failed.
+ *
+ * @param action what was attempted and where, for the message
+ * @param signal the one that cancels the call: if it did, its reason is what is thrown
+ */
+export function fromConnectError(error: unknown, action: string, signal?: AbortSignal): unknown {
+  if (signal?.aborted) return signal.reason;
+  if (error instanceof CastoreError) return error;
+  const { code: wireCode, rawMessage, cause } = ConnectError.from(error);
+  const known = CODES.find(([, known]) => known === wireCode)?.[0] ?? "internal";
+  const code = isBrokenConnection(cause) ? "unavailable" : known;
+  return new CastoreError(code, `${action}: ${rawMessage}`, { cause: error });
+}
+
+function isBrokenConnection(cause: unknown): boolean {
+  const { code } = (cause ?? {}) as NodeJS.ErrnoException;
+  return code === "ECONNRESET" || code === "EPIPE";
+}

@@ -1,0 +1,159 @@
+import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
+import type { DirectMethod, ResponseSender } from "./direct-methods.ts";
+import { cancelled, stopSender } from "./http2-stream.ts";
+import { MessageReader } from "./message-reader.ts";
+
+/** The content types of gRPC with messages in Protocol Buffers. */
+const CONTENT_TYPES: ReadonlySet<string | undefined> = new Set([
+  "application/grpc",
+  "application/grpc+proto",
+]);
+
+/** How many bytes of a response may wait for their turn to be sent. */
+const UNSENT_BYTES = 1024 * 1024;
+
+/** Follows a call. */
+export interface CallObserver {
+  /** Bytes of the request body that have arrived so far. */
+  bytesIn: number;
+  /** Bytes of the response body that were written so far. */
+  bytesOut: number;
+  /** What the method threw, if it did. */
+  error: unknown;
+  /** Notes the HTTP status and the gRPC status that are sent. */
+  answered(httpStatus: number, grpcStatus: string): void;
+  /** Is told once, when the call is over. */
+  end(outcome: "complete" | "cut"): void;
+}
+
+/**
+ * Whether a request is one that {@link answerDirectly} can answer: gRPC, without compression and deadline.
+ * Everything else is for Connect.
+ */
+export function isDirect(headers: IncomingHttpHeaders): boolean {
+  const encoding = headers["grpc-encoding"];
+  return (
+    headers[":method"] === "POST" &&
+    CONTENT_TYPES.has(headers["content-type"]) &&
+    (encoding === undefined || encoding === "identity") &&
+    headers["grpc-timeout"] === undefined
+  );
+}
+
+/** Answers a gRPC call straight on its HTTP/2 stream. Never rejects: what fails is sent, and observed. */
+export function answerDirectly(
+  stream: ServerHttp2Stream,
+  method: DirectMethod,
+  observer: CallObserver,
+): Promise<void> {
+  return new DirectExchange(stream, method, observer).run();
+}
+
+class DirectExchange implements ResponseSender {
+  readonly #stream: ServerHttp2Stream;
+  readonly #method: DirectMethod;
+  readonly #observer: CallObserver;
+  readonly #requests: MessageReader;
+  readonly #closed = new AbortController();
+  #status: Record<string, string> | undefined;
+  /** Lets a sender go on that waits for room. */
+  #wakeSender: (() => void) | undefined;
+
+  constructor(stream: ServerHttp2Stream, method: DirectMethod, observer: CallObserver) {
+    this.#stream = stream;
+    this.#method = method;
+    this.#observer = observer;
+    this.#requests = new MessageReader(stream, {
+      maxBytes: MAX_MESSAGE_BYTES,
+      dataOf: method.dataOf,
+      isWhole: () => !stream.aborted,
+    });
+    stream.on("error", () => undefined); // it ends the stream, which is where it is dealt with
+    stream.once("close", () => this.#onClose());
+  }
+
+  async run(): Promise<void> {
+    try {
+      await this.#method.answer(this.#requests, this.#closed.signal, this);
+      this.#end(OK);
+    } catch (error) {
+      this.#observer.error ??= error;
+      this.#end(statusOf(error));
+    }
+  }
+
+  /** Sends a frame, and resolves when there is room for more: at once, if there is `undefined`. */
+  send(frame: Uint8Array): Promise<void> | undefined {
+    const stream = this.#stream;
+    this.#begin();
+    this.#observer.bytesOut += frame.length;
+    stream.write(frame);
+    if (stream.writableLength <= UNSENT_BYTES) return undefined;
+    return new Promise((resolve) => {
+      this.#wakeSender = resolve;
+      stream.once("drain", resolve);
+    });
+  }
+
+  /** Sends parts one after the other, of which the bytes are lent until it resolves. */
+  async sendLent(...parts: readonly Uint8Array[]): Promise<void> {
+    const stream = this.#stream;
+    this.#begin();
+    await new Promise<void>((resolve) => {
+      this.#wakeSender = resolve;
+      stream.cork();
+      for (const [i, part] of parts.entries()) {
+        this.#observer.bytesOut += part.length;
+        stream.write(part, i === parts.length - 1 ? () => resolve() : undefined);
+      }
+      stream.uncork();
+    });
+    this.#closed.signal.throwIfAborted(); // before anybody is told that the bytes have left
+  }
+
+  #begin(): void {
+    const stream = this.#stream;
+    this.#closed.signal.throwIfAborted();
+    if (stream.headersSent) return;
+    stream.respond(RESPONSE_HEADERS, { waitForTrailers: true });
+    stream.once("wantTrailers", () => {
+      if (!stream.closed) stream.sendTrailers(this.#status!);
+    });
+  }
+
+  #end(status: Record<string, string>): void {
+    const stream = this.#stream;
+    if (stream.closed || stream.destroyed) return;
+    this.#status = status;
+    this.#observer.answered(200, status["grpc-status"]!);
+    this.#begin();
+    stream.end();
+    if (!this.#requests.ended) stopSender(stream);
+  }
+
+  #onClose(): void {
+    const stream = this.#stream;
+    this.#observer.bytesIn = this.#requests.bytes;
+    const complete = this.#status !== undefined && !stream.aborted && stream.rstCode === 0;
+    this.#observer.end(complete ? "complete" : "cut");
+    if (complete) return;
+    const reason = cancelled();
+    this.#closed.abort(reason);
+    this.#requests.fail(reason);
+    this.#wakeSender?.();
+  }
+}
+
+const RESPONSE_HEADERS = { ":status": 200, "content-type": "application/grpc+proto" };
+const OK: Record<string, string> = { "grpc-status": "0" };
+
+function statusOf(error: unknown): Record<string, string> {
+  const { code, rawMessage } =
+    error instanceof ConnectError ? error : new ConnectError("internal error", Code.Internal);
+  return {
+    "grpc-status": String(code),
+    "grpc-message": encodeURIComponent(rawMessage.toWellFormed()),
+  };
+}

@@ -1,0 +1,315 @@
+import type { Readable } from "node:stream";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { concatBytes } from "../../bytes/byte-string.ts";
+
+/** A message in gRPC has this many bytes before it: whether it is compressed, and its length. */
+const FRAME_HEADER_LENGTH = 5;
+
+/** Tag of field 1, bytes. */
+const DATA_TAG = 0x0a;
+
+/** How many bytes the length of the data takes at most, which is enough for 256 MiB. */
+const LENGTH_BYTES = 4;
+
+/** More than this waits for its reader only until the stream has noticed, in bytes. */
+const WAITING_BYTES = 512 * 1024;
+
+/** What a piece takes beyond its bytes: small ones would fill the memory, and empty ones count for nothing. */
+const PIECE_BYTES = 128;
+
+/**
+ * How many bytes of data are given at a time. HTTP/2 brings them in frames of 16 KiB, for each of which a
+ * promise costs more than a copy, and of which BLAKE3 is hashed at a third of its speed.
+ */
+const GATHERED_BYTES = 256 * 1024;
+
+/** Options of {@link MessageReader}. */
+export interface MessageReaderOptions {
+  /** Longest message that is taken, in bytes. */
+  maxBytes: number;
+  /**
+   * Gives the data of a message of a kind that has no field but `bytes data = 1`. With it the reader gives
+   * data instead of messages, in pieces as they arrive: for streams whose message borders mean nothing.
+   */
+  dataOf?: ((message: Uint8Array) => Uint8Array) | undefined;
+  /**
+   * Whether the end of the stream is that of the body. Node.js also ends streams that break off: one that
+   * did is read no further, and it is for {@link MessageReader.fail} to say so. Default: it is.
+   */
+  isWhole?: () => boolean;
+}
+
+/**
+ * Takes the messages out of the body of a gRPC request or response that is not compressed, as it arrives.
+ * What it gives may be parts of what arrived. Holds little: a stream that is faster than the reader is
+ * paused.
+ *
+ * Reading throws ConnectError `resource_exhausted` for a message that is too long, `internal` for a
+ * compressed one, `invalid_argument` where the body ends within one, and whatever it was made to fail with.
+ */
+export class MessageReader implements AsyncIterableIterator<Uint8Array> {
+  /** How many bytes of the body have arrived. */
+  bytes = 0;
+
+  readonly #stream: Readable;
+  readonly #maxBytes: number;
+  readonly #dataOf: ((message: Uint8Array) => Uint8Array) | undefined;
+  readonly #isWhole: () => boolean;
+  readonly #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
+  #ended = false;
+  #failure: { readonly error: unknown } | undefined;
+  #reader: PromiseWithResolvers<IteratorResult<Uint8Array>> | undefined;
+  /** Set while a reader waits for whatever else of its data arrives at the same time. */
+  #gathering: NodeJS.Immediate | undefined;
+  #paused = false;
+
+  /** The beginning of a message of which not enough has come. */
+  readonly #head: Uint8Array = new Uint8Array(FRAME_HEADER_LENGTH + 1 + LENGTH_BYTES);
+  #headLength = 0;
+  /** How much of the current message is still to come; 0 between messages. */
+  #missing = 0;
+  /** Where the current message is put together, unless it is given in pieces. */
+  #message: Uint8Array | undefined;
+
+  constructor(stream: Readable, options: MessageReaderOptions) {
+    this.#stream = stream;
+    this.#maxBytes = options.maxBytes;
+    this.#dataOf = options.dataOf;
+    this.#isWhole = options.isWhole ?? (() => true);
+    stream.on("data", (chunk: Uint8Array) => this.#onData(chunk));
+    stream.once("end", () => this.#onEnd());
+  }
+
+  /** Whether the body has come to its end, which need not have been read yet. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<Uint8Array>> {
+    const value = this.#take();
+    if (value !== undefined) return Promise.resolve({ done: false, value });
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
+    if (this.#ended) return Promise.resolve({ done: true, value: undefined });
+    this.#reader = Promise.withResolvers();
+    return this.#reader.promise;
+  }
+
+  /** Ends the reading: nothing further is taken from the stream. */
+  async return(): Promise<IteratorResult<Uint8Array>> {
+    this.#waiting.length = 0;
+    this.#waitingBytes = 0;
+    this.fail(undefined);
+    return { done: true, value: undefined };
+  }
+
+  /** Whether the end of the body, or of the reading, has come. */
+  get isOver(): boolean {
+    return this.#ended || this.#failure !== undefined;
+  }
+
+  /** Makes reading fail, once what has arrived is read. Does nothing when it is over. */
+  fail(error: unknown): void {
+    if (this.isOver) return;
+    this.#answer();
+    this.#failure = { error };
+    this.#pause();
+    this.#reader?.reject(error);
+    this.#reader = undefined;
+  }
+
+  #pause(): void {
+    this.#paused = true;
+    this.#stream.pause();
+  }
+
+  #resume(): void {
+    if (this.#failure !== undefined) return;
+    this.#paused = false;
+    this.#stream.resume();
+  }
+
+  #onData(chunk: Uint8Array): void {
+    if (this.#failure !== undefined) return;
+    this.bytes += chunk.length;
+    try {
+      for (let at = 0; at < chunk.length; ) {
+        at = this.#missing === 0 ? this.#begin(chunk, at) : this.#goOn(chunk, at);
+      }
+    } catch (error) {
+      this.fail(error);
+    }
+    if (this.#waitingBytes > WAITING_BYTES && !this.#paused) this.#pause();
+  }
+
+  #onEnd(): void {
+    if (!this.#isWhole()) return;
+    if (this.#headLength > 0 || this.#missing > 0) {
+      this.fail(new ConnectError("the stream ended within a message", Code.InvalidArgument));
+      return;
+    }
+    if (this.#failure !== undefined) return;
+    this.#answer();
+    this.#ended = true;
+    this.#reader?.resolve({ done: true, value: undefined });
+    this.#reader = undefined;
+  }
+
+  /** What is to be read next of what waits; `undefined` if nothing does. */
+  #take(): Uint8Array | undefined {
+    let count = 1;
+    if (this.#dataOf !== undefined) {
+      let length = this.#waiting[0]?.length ?? 0;
+      while (count < this.#waiting.length && length < GATHERED_BYTES) {
+        length += this.#waiting[count++]!.length;
+      }
+    }
+    const parts = this.#waiting.splice(0, count);
+    if (parts.length === 0) return undefined;
+    const value = concatBytes(parts);
+    this.#waitingBytes -= value.length + parts.length * PIECE_BYTES;
+    if (this.#paused && this.#waitingBytes <= WAITING_BYTES / 2) this.#resume();
+    return value;
+  }
+
+  #give(value: Uint8Array): void {
+    this.#waiting.push(value);
+    this.#waitingBytes += value.length + PIECE_BYTES;
+    if (this.#reader === undefined) return;
+    if (this.#dataOf === undefined || this.#waitingBytes >= GATHERED_BYTES) this.#answer();
+    else this.#gathering ??= setImmediate(() => this.#answer());
+  }
+
+  /** Gives the reader, if there is one, what waits for it, if anything does. */
+  #answer(): void {
+    clearImmediate(this.#gathering);
+    this.#gathering = undefined;
+    const reader = this.#reader;
+    const value = reader && this.#take();
+    if (value === undefined) return;
+    this.#reader = undefined;
+    reader!.resolve({ done: false, value });
+  }
+
+  /** Reads what stands before a message; gives the position after it. */
+  #begin(chunk: Uint8Array, start: number): number {
+    let at = start;
+    if (this.#headLength === 0) {
+      const taken = this.#takeHead(chunk, at, chunk.length - at);
+      if (taken > 0) return at + taken;
+    }
+    while (at < chunk.length) {
+      this.#head[this.#headLength++] = chunk[at++]!;
+      const taken = this.#takeHead(this.#head, 0, this.#headLength);
+      if (taken === 0) continue;
+      const part = this.#head.slice(taken, this.#headLength);
+      this.#headLength = 0;
+      if (part.length > 0) this.#goOn(part, 0);
+      break;
+    }
+    return at;
+  }
+
+  /** Begins a message; gives how many bytes stand before what is to be taken, 0 if some are missing. */
+  #takeHead(bytes: Uint8Array, at: number, available: number): number {
+    if (available < FRAME_HEADER_LENGTH) return 0;
+    const length = messageLength(bytes, at, this.#maxBytes);
+    if (length === 0) {
+      if (this.#dataOf === undefined) this.#give(new Uint8Array(0));
+      return FRAME_HEADER_LENGTH;
+    }
+    if (this.#dataOf !== undefined) {
+      const start = at + FRAME_HEADER_LENGTH;
+      const prefix = dataPrefix(bytes, start, available - FRAME_HEADER_LENGTH, length);
+      if (prefix === undefined) return 0;
+      if (prefix > 0) {
+        this.#missing = length - prefix;
+        return FRAME_HEADER_LENGTH + prefix;
+      }
+    }
+    this.#missing = length;
+    this.#message = WHOLE;
+    return FRAME_HEADER_LENGTH;
+  }
+
+  /** Takes of a message what has come of it; gives the position after it. */
+  #goOn(chunk: Uint8Array, at: number): number {
+    const end = Math.min(at + this.#missing, chunk.length);
+    const part = chunk.subarray(at, end);
+    if (this.#message === undefined) {
+      this.#missing -= part.length;
+      this.#give(part);
+      return end;
+    }
+    if (this.#message === WHOLE) {
+      if (part.length === this.#missing) {
+        this.#missing = 0;
+        this.#giveMessage(part);
+        return end;
+      }
+      this.#message = Buffer.allocUnsafeSlow(this.#missing);
+    }
+    this.#message.set(part, this.#message.length - this.#missing);
+    this.#missing -= part.length;
+    if (this.#missing === 0) this.#giveMessage(this.#message);
+    return end;
+  }
+
+  #giveMessage(message: Uint8Array): void {
+    this.#message = undefined;
+    if (this.#dataOf === undefined) {
+      this.#give(message);
+      return;
+    }
+    const data = this.#dataOf(message);
+    if (data.length > 0) this.#give(data);
+  }
+}
+
+/** Stands for a message that is not given in pieces, before it is known to come in several. */
+const WHOLE = new Uint8Array(0);
+
+function messageLength(bytes: Uint8Array, at: number, maxBytes: number): number {
+  const high = bytes[at + 1]! * 2 ** 24;
+  const length = high + ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
+  if (length > maxBytes) {
+    throw new ConnectError(
+      `message of ${length} bytes is larger than the limit of ${maxBytes}`,
+      Code.ResourceExhausted,
+    );
+  }
+  if (bytes[at] === 0) return length;
+  throw new ConnectError(
+    "received a compressed message, though no compression was announced",
+    Code.Internal,
+  );
+}
+
+/**
+ * How many bytes stand before the data in a message of `length` bytes that is nothing but data; 0 for any
+ * other message, `undefined` if too few bytes are available to tell.
+ */
+function dataPrefix(
+  bytes: Uint8Array,
+  start: number,
+  available: number,
+  length: number,
+): number | undefined {
+  let dataLength = 0;
+  for (let count = 0; count <= LENGTH_BYTES; count++) {
+    if (count === length) return 0;
+    if (count >= available) return undefined;
+    const byte = bytes[start + count]!;
+    if (count === 0) {
+      if (byte !== DATA_TAG) return 0;
+      continue;
+    }
+    dataLength += (byte & 0x7f) << (7 * (count - 1));
+    if (byte < 0x80) return count + 1 + dataLength === length ? count + 1 : 0;
+  }
+  return 0;
+}

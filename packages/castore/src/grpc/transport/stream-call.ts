@@ -1,0 +1,358 @@
+import { type ClientHttp2Stream, constants, type IncomingHttpHeaders } from "node:http2";
+import {
+  create,
+  type DescMethod,
+  type Message,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
+import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
+import { statusError } from "./call-status.ts";
+import type { Channel } from "./channel.ts";
+import { dataFrameHeader, dataIn, frameMessage, parseMessage } from "./frames.ts";
+import { MessageReader } from "./message-reader.ts";
+import { RpcSpan } from "./rpc-span.ts";
+
+/** How many bytes of a request may wait for their turn to be sent. */
+const UNSENT_BYTES = 2 * 1024 * 1024;
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * A call of gRPC straight on an HTTP/2 stream. Connect, made for comfort and every protocol, takes several
+ * times as long, and may wait for ever for a server that announced its end and then dropped the connection.
+ *
+ * Node.js ends the request of a call in good order before it resets the stream of one that is cancelled. So
+ * the last byte that was sent is kept back until the request is ended: what was not ended is never complete.
+ */
+export class StreamCall<Method extends DescMethod> {
+  readonly #method: Method;
+  readonly #stream: ClientHttp2Stream;
+  readonly #reader: MessageReader;
+  readonly #signal: AbortSignal | undefined;
+  readonly #span: RpcSpan | undefined;
+  #kept = NOTHING;
+  #headers: IncomingHttpHeaders | undefined;
+  #trailers: IncomingHttpHeaders | undefined;
+  #error: unknown;
+  #cancelled = false;
+  /** Lets a sender go on that waits for room, or for its bytes to leave. */
+  #wakeSender: (() => void) | undefined;
+
+  private constructor(
+    method: Method,
+    stream: ClientHttp2Stream,
+    span: RpcSpan | undefined,
+    options: StreamCallOptions = {},
+  ) {
+    this.#method = method;
+    this.#stream = stream;
+    this.#span = span;
+    this.#signal = options.signal;
+    this.#reader = new MessageReader(stream, {
+      maxBytes: MAX_MESSAGE_BYTES,
+      dataOf: options.asData ? (message) => dataIn(method.output, message) : undefined,
+    });
+    stream.once("response", (headers) => {
+      this.#headers = headers;
+    });
+    stream.once("trailers", (trailers) => {
+      this.#trailers = trailers;
+      this.#wakeSender?.();
+    });
+    stream.on("error", (error) => {
+      this.#error ??= error;
+    });
+    stream.once("close", () => this.#onClose());
+    if (this.#signal?.aborted) this.cancel();
+    else this.#signal?.addEventListener("abort", this.#onAbort, { once: true });
+  }
+
+  /**
+   * Begins a call. Errors, here and later, are ConnectErrors.
+   *
+   * @param options.signal cancels the call
+   */
+  static async begin<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    options?: StreamCallOptions,
+  ): Promise<StreamCall<Method>> {
+    const span = RpcSpan.client(method, channel.address);
+    const path = `/${method.parent.typeName}/${method.name}`;
+    const opening = channel.request(path, span?.headers());
+    let stream: ClientHttp2Stream;
+    try {
+      stream = options?.signal ? await unlessAborted(opening, options.signal) : await opening;
+    } catch (error) {
+      const failure = unavailable(error);
+      span?.end(failure);
+      throw failure;
+    }
+    return new StreamCall(method, stream, span, options);
+  }
+
+  /** Makes a call that has one request and one response. */
+  static async unary<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): Promise<MessageShape<Method["output"]>> {
+    const call = await StreamCall.begin(channel, method, options);
+    call.#endWith([call.#frame(request)]);
+    return await call.#response();
+  }
+
+  /** Makes a call that has one request. When iterating ends early, it is cancelled. */
+  static async *serverStream<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): AsyncGenerator<MessageShape<Method["output"]>> {
+    const call = await StreamCall.begin(channel, method, options);
+    call.#endWith([call.#frame(request)]);
+    try {
+      for (;;) {
+        const message = await call.#next();
+        if (message === undefined) return;
+        yield call.#parse(message);
+      }
+    } finally {
+      call.cancel();
+    }
+  }
+
+  /**
+   * Makes a call that has one request, whose response is nothing but bytes: {@link nextData} gives them.
+   * To be cancelled when they are not read to their end.
+   */
+  static async dataStream<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): Promise<StreamCall<Method>> {
+    const call = await StreamCall.begin(channel, method, { ...options, asData: true });
+    call.#endWith([call.#frame(request)]);
+    return call;
+  }
+
+  /** The next bytes of a {@link dataStream}, `undefined` after the last ones. */
+  nextData(): Promise<Uint8Array | undefined> {
+    return this.#next();
+  }
+
+  /** Sends a message, and resolves when there is room for more. One call at a time. */
+  async send(message: MessageInitShape<Method["input"]>): Promise<void> {
+    this.#write([this.#frame(message)]);
+    if (this.#stream.writableLength <= UNSENT_BYTES) return;
+    await new Promise<void>((resolve) => {
+      this.#wakeSender = resolve;
+      this.#stream.once("drain", resolve);
+      if (this.#isOver()) resolve();
+    });
+  }
+
+  /**
+   * Sends a message that is nothing but data, of which the bytes are lent until it resolves. One call at a
+   * time.
+   *
+   * @param parts the data, at least one byte of it
+   */
+  async sendData(parts: readonly Uint8Array[]): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#write([dataFrameHeader(lengthOf(parts)), ...parts], resolve);
+      this.#wakeSender = resolve;
+      if (this.#isOver()) resolve();
+    });
+  }
+
+  /** Ends the request, and resolves with the only message of the response. */
+  async finish(): Promise<MessageShape<Method["output"]>> {
+    this.#endWith([]);
+    return await this.#response();
+  }
+
+  /** Like {@link finish}, with a last message that is nothing but data, of at least one byte. */
+  async finishWithData(parts: readonly Uint8Array[]): Promise<MessageShape<Method["output"]>> {
+    this.#endWith([dataFrameHeader(lengthOf(parts)), ...parts]);
+    return await this.#response();
+  }
+
+  /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
+  cancel(): void {
+    if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    if (!this.#reader.isOver) {
+      this.#cancelled = true;
+      const reason = new ConnectError("the call was cancelled", Code.Canceled);
+      this.#span?.end(reason);
+      this.#reader.fail(reason);
+    }
+    this.#wakeSender?.();
+  }
+
+  readonly #onAbort = (): void => this.cancel();
+
+  #onClose(): void {
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    if (!this.#reader.isOver) this.#reader.fail(this.#cut());
+    this.#wakeSender?.();
+    this.#span?.end(this.#failure()); // unless it has, with the response
+  }
+
+  #frame(message: MessageInitShape<Method["input"]>): Uint8Array {
+    const { input } = this.#method;
+    return frameMessage(input, create(input, message) as Message);
+  }
+
+  #parse(message: Uint8Array): MessageShape<Method["output"]> {
+    try {
+      return parseMessage(this.#method.output, message) as MessageShape<Method["output"]>;
+    } catch (error) {
+      throw unreadable(error);
+    }
+  }
+
+  /** Sends all but the last byte. */
+  #write(parts: readonly Uint8Array[], done?: () => void): void {
+    if (this.#isOver()) throw this.#answeredEarly();
+    const stream = this.#stream;
+    const last = parts.at(-1)!;
+    stream.cork();
+    if (this.#kept.length > 0) stream.write(this.#kept);
+    for (const part of parts.slice(0, -1)) stream.write(part);
+    stream.write(last.subarray(0, -1), done);
+    stream.uncork();
+    this.#kept = copyBytes(last.subarray(-1));
+  }
+
+  #endWith(parts: readonly Uint8Array[]): void {
+    if (this.#isOver()) return; // which its response tells
+    const stream = this.#stream;
+    const all = [this.#kept, ...parts].filter(({ length }) => length > 0);
+    const last = all.pop();
+    stream.cork();
+    for (const part of all) stream.write(part);
+    if (last === undefined) stream.end();
+    else stream.end(last);
+    stream.uncork();
+  }
+
+  async #response(): Promise<MessageShape<Method["output"]>> {
+    try {
+      const message = await this.#next();
+      if (message === undefined) {
+        throw new ConnectError("the server sent no message", Code.Internal);
+      }
+      if ((await this.#next()) !== undefined) {
+        throw new ConnectError("the server sent more than one message", Code.Internal);
+      }
+      return this.#parse(message);
+    } finally {
+      this.cancel();
+    }
+  }
+
+  /** The next message of the response, encoded, or of its data; `undefined` if the call has succeeded. */
+  async #next(): Promise<Uint8Array | undefined> {
+    let result: IteratorResult<Uint8Array, undefined>;
+    try {
+      result = await this.#reader.next();
+    } catch (error) {
+      // Whatever is wrong with a response that failed or broke off, that it did says more.
+      const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
+      const reason = failure ?? unreadable(error);
+      this.#span?.end(ConnectError.from(reason));
+      throw reason;
+    }
+    if (!result.done) return result.value;
+    const failure = this.#failure();
+    this.#span?.end(failure);
+    if (failure !== undefined) throw failure;
+    return undefined;
+  }
+
+  #isOver(): boolean {
+    const { closed, destroyed, readableEnded } = this.#stream;
+    return this.#trailers !== undefined || closed || destroyed || readableEnded;
+  }
+
+  /** What the status of a call that is over says; `undefined` for one that has succeeded. */
+  #failure(): ConnectError | undefined {
+    const status = statusError(this.#headers ?? {}, this.#trailers);
+    return status === "none" ? this.#cut() : status;
+  }
+
+  #answeredEarly(): ConnectError {
+    const text = "the server answered before the request ended";
+    return this.#failure() ?? new ConnectError(text, Code.Internal);
+  }
+
+  /** The error for a call that ended without a status. */
+  #cut(): ConnectError {
+    return unavailable(this.#error ?? resetError(this.#stream.rstCode));
+  }
+}
+
+/** Options of {@link StreamCall.begin}. */
+export interface StreamCallOptions extends AbortOptions {
+  /** Whether the response is read as a stream of bytes. Default: as messages. */
+  asData?: boolean;
+}
+
+function lengthOf(parts: readonly Uint8Array[]): number {
+  return parts.reduce((sum, { length }) => sum + length, 0);
+}
+
+/** The stream of a request, unless the call is cancelled before there is one. */
+function unlessAborted(
+  opening: Promise<ClientHttp2Stream>,
+  signal: AbortSignal,
+): Promise<ClientHttp2Stream> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => {
+      reject(new ConnectError("the call was cancelled", Code.Canceled));
+      opening.then(
+        (stream) => stream.close(constants.NGHTTP2_CANCEL),
+        () => undefined, // nobody waits for it
+      );
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    opening.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+    if (signal.aborted) onAbort();
+  });
+}
+
+/** What cannot be read of a request is the fault of the client. Of a response, it is that of the server. */
+function unreadable(error: unknown): unknown {
+  if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) return error;
+  return new ConnectError(error.rawMessage, Code.Internal, undefined, undefined, error);
+}
+
+/** The error for a call that failed because the connection or the stream did. */
+function unavailable(cause: unknown): ConnectError {
+  if (cause instanceof ConnectError) return cause;
+  const { message } = cause as Error;
+  return new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
+}
+
+/** What servers mean by closing a stream, where it is not that they cannot go on. */
+const RESET_CODES: Readonly<Record<number, Code>> = {
+  [constants.NGHTTP2_PROTOCOL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_INTERNAL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_FLOW_CONTROL_ERROR]: Code.Internal,
+  [constants.NGHTTP2_FRAME_SIZE_ERROR]: Code.Internal,
+  [constants.NGHTTP2_COMPRESSION_ERROR]: Code.Internal,
+  [constants.NGHTTP2_ENHANCE_YOUR_CALM]: Code.ResourceExhausted,
+  [constants.NGHTTP2_INADEQUATE_SECURITY]: Code.PermissionDenied,
+};
+
+function resetError(code: number | undefined): ConnectError {
+  const text = `the connection ended before the call did (HTTP/2 code ${code ?? "none"})`;
+  return new ConnectError(text, RESET_CODES[code ?? 0] ?? Code.Unavailable);
+}

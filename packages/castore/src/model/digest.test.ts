@@ -1,0 +1,50 @@
+import { describe, expect, it } from "vitest";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import { B3Digest } from "./digest.ts";
+import { CastoreError } from "./errors.ts";
+
+const ABC = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+
+describe("B3Digest", () => {
+  it("is the BLAKE3 of the bytes", () => {
+    expect(blake3Digest(Buffer.from("abc")).hex).toBe(ABC);
+  });
+
+  it("takes 32 bytes", () => {
+    const digest = B3Digest.fromBytes(Buffer.from(ABC, "hex"));
+    expect(digest.equals(blake3Digest(Buffer.from("abc")))).toBe(true);
+    expect(Buffer.from(digest.bytes).toString("hex")).toBe(ABC);
+  });
+
+  it.each([0, 1, 20, 31, 33, 64])("refuses %d bytes", (length) => {
+    expect(() => B3Digest.fromBytes(new Uint8Array(length))).toThrow(
+      new CastoreError(
+        "invalid_argument",
+        `Cannot use ${length} bytes as a BLAKE3 digest: expected 32`,
+      ),
+    );
+  });
+
+  it("differs from another by any byte", () => {
+    const bytes = Buffer.from(ABC, "hex");
+    const digest = blake3Digest(Buffer.from("abc"));
+    for (const at of [0, 15, 31]) {
+      const other = Uint8Array.from(bytes);
+      other[at]! ^= 1;
+      expect(digest.equals(B3Digest.fromBytes(other))).toBe(false);
+    }
+  });
+
+  it("shows its own bytes when they are part of a larger buffer", () => {
+    const padded = Buffer.concat([Buffer.alloc(7), Buffer.from(ABC, "hex"), Buffer.alloc(7)]);
+    const digest = B3Digest.fromBytes(padded.subarray(7, 39));
+    expect(digest.hex).toBe(ABC);
+    expect(`${digest}`).toBe(`b3:${Buffer.from(ABC, "hex").toString("base64")}`);
+  });
+
+  it("is written in base64 as in the reference's documentation", () => {
+    expect(`${blake3Digest(Buffer.from("x86_64-linux"))}`).toBe(
+      "b3:KOM3/IHEx7YfInAnlJpAElYezq0Sxn9fRz7xuClwNfA=",
+    );
+  });
+});

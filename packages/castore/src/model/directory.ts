@@ -1,0 +1,71 @@
+import { compareBytes, quoteBytes } from "../bytes/byte-string.ts";
+import { CastoreError } from "./errors.ts";
+import type { Node } from "./node.ts";
+import type { PathComponent } from "./path.ts";
+
+/** A name in a directory and what it stands for. */
+export interface DirectoryEntry {
+  readonly name: PathComponent;
+  readonly node: Node;
+}
+
+const MAX_UINT64 = 2n ** 64n - 1n;
+
+/** The entries of one folder. Immutable, valid by construction. */
+export class Directory {
+  /** The entries, sorted bytewise by name, each name once. */
+  readonly entries: readonly DirectoryEntry[];
+  /**
+   * Twice the number of entries, plus the sizes of the sub-directories. The protocol speaks of the
+   * number of entries, but all implementations count each of them twice, and sizes are part of what a
+   * digest covers: this is the number that gives the digests everybody else has.
+   */
+  readonly size: bigint;
+
+  private constructor(entries: readonly DirectoryEntry[], size: bigint) {
+    this.entries = entries;
+    this.size = size;
+  }
+
+  /**
+   * Makes a directory of entries in any order.
+   *
+   * @throws CastoreError `invalid_argument` if a name occurs twice or the size exceeds 64 bits
+   */
+  static from(entries: Iterable<DirectoryEntry>): Directory {
+    const sorted = [...entries].sort((a, b) => compareBytes(a.name, b.name));
+    let size = 2n * BigInt(sorted.length);
+    for (let i = 0; i < sorted.length; i++) {
+      const { name, node } = sorted[i]!;
+      if (i > 0 && compareBytes(sorted[i - 1]!.name, name) === 0) {
+        throw new CastoreError(
+          "invalid_argument",
+          `Cannot build directory: name ${quoteBytes(name)} occurs twice`,
+        );
+      }
+      if (node.type === "directory") size += node.size;
+    }
+    if (size > MAX_UINT64) {
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot build directory: its size ${size} exceeds 64 bits`,
+      );
+    }
+    return new Directory(sorted, size);
+  }
+
+  /** The node of that name; `undefined` if there is none. */
+  get(name: PathComponent): Node | undefined {
+    let low = 0;
+    let high = this.entries.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const entry = this.entries[middle]!;
+      const order = compareBytes(entry.name, name);
+      if (order === 0) return entry.node;
+      if (order < 0) low = middle + 1;
+      else high = middle;
+    }
+    return undefined;
+  }
+}

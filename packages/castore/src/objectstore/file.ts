@@ -1,0 +1,296 @@
+import { randomUUID } from "node:crypto";
+import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { CastoreError } from "../model/errors.ts";
+import { resolveRange } from "../model/range.ts";
+import { systemError } from "../model/system-error.ts";
+import { assertObjectKey } from "./object-key.ts";
+import type {
+  GetObjectOptions,
+  ListObjectsOptions,
+  ObjectMeta,
+  ObjectStore,
+  ObjectUpload,
+  PutObjectOptions,
+} from "./object-store.ts";
+import { uploadEnded } from "./upload-ended.ts";
+
+/** Where files are written before they get their names. No key has such a name in it. */
+const UPLOADS = "~uploads";
+
+/** A file there that nobody wrote to for so long belongs to no process any more. */
+const ABANDONED_MS = 24 * 60 * 60 * 1000;
+
+/** How many bytes are read at a time. */
+const READ_BYTES = 256 * 1024;
+
+/**
+ * Keeps objects as files in a folder, of which several processes may make use. A file is written and synced
+ * under another name first, then it gets its own, and the folder is synced: once for all who wait for that.
+ */
+export class FileObjectStore implements ObjectStore {
+  readonly name: string;
+  readonly #path: string;
+  readonly #folders: FolderSync;
+
+  #prepared: Promise<void> | undefined;
+
+  /** @param path the folder, absolute. It is created when something is stored */
+  constructor(path: string) {
+    this.#path = resolve(path);
+    this.#folders = new FolderSync(this.#path);
+    this.name = `file://${encodeURI(path)}`;
+  }
+
+  async get(
+    key: string,
+    options?: GetObjectOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const found = await this.head(key, options);
+    if (found === undefined) return undefined;
+    resolveRange(found.size, options); // refuses what is no range before anything is read
+    return this.#read(key, options);
+  }
+
+  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
+    assertObjectKey(key);
+    options?.signal?.throwIfAborted();
+    const found = await this.#try("look up", () => stat(this.#file(key)).catch(ifAbsent), key);
+    return found?.isFile() ? { key, size: found.size } : undefined;
+  }
+
+  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
+    await using upload = this.openUpload(key, options);
+    await upload.write(data);
+    return await upload.close();
+  }
+
+  openUpload(key: string, options: PutObjectOptions = {}): ObjectUpload {
+    assertObjectKey(key);
+    const target = this.#file(key);
+    const temporary = join(this.#path, UPLOADS, randomUUID());
+    const attempt = async <T>(action: () => Promise<T>): Promise<T> => {
+      options.signal?.throwIfAborted();
+      return await this.#try("store", action, key);
+    };
+    let file: FileHandle | undefined;
+    let closed: Promise<boolean> | undefined;
+    let over = false;
+    const create = async (): Promise<FileHandle> => {
+      this.#prepared ??= this.#prepare().catch((error) => {
+        this.#prepared = undefined; // whoever stores something next tries again
+        throw error;
+      });
+      await this.#prepared;
+      return await open(temporary, "wx");
+    };
+    const finish = async (): Promise<boolean> => {
+      file ??= await create();
+      await file.datasync();
+      await file.close();
+      file = undefined;
+      options.signal?.throwIfAborted();
+      await this.#folders.make(dirname(target));
+      let stored = true;
+      if (options.ifAbsent) stored = await linkIfAbsent(temporary, target);
+      else await rename(temporary, target);
+      // Also where somebody else stored it, who may not have come so far yet.
+      await this.#folders.sync(dirname(target));
+      return stored;
+    };
+    return {
+      write: async (data) => {
+        if (over || closed) throw uploadEnded(key);
+        await attempt(async () => {
+          file ??= await create();
+          await file.appendFile(data);
+        });
+      },
+      close: () => {
+        if (over) return Promise.reject(uploadEnded(key));
+        closed ??= attempt(finish);
+        return closed;
+      },
+      [Symbol.asyncDispose]: async () => {
+        over = true;
+        await closed?.catch(() => undefined); // whoever called close() was told
+        await file?.close();
+        file = undefined;
+        await rm(temporary).catch(ifAbsent);
+      },
+    };
+  }
+
+  async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
+    const { after = "", signal } = options;
+    signal?.throwIfAborted();
+    yield* this.#list("", prefix, after, signal);
+  }
+
+  async delete(key: string, options?: AbortOptions): Promise<void> {
+    assertObjectKey(key);
+    options?.signal?.throwIfAborted();
+    const file = this.#file(key);
+    await this.#try(
+      "delete",
+      async () => {
+        if ((await rm(file).catch(ifAbsent)) === null) return;
+        await this.#folders.sync(dirname(file));
+      },
+      key,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Nothing stays open between calls.
+  }
+
+  /** Makes the folder for uploads, or removes what was left in it a day ago. */
+  async #prepare(): Promise<void> {
+    const uploads = join(this.#path, UPLOADS);
+    await this.#folders.make(uploads);
+    for (const name of await readdir(uploads)) {
+      const file = join(uploads, name);
+      const found = await stat(file).catch(ifAbsent);
+      if (found && Date.now() - found.mtimeMs > ABANDONED_MS) await rm(file, { force: true });
+    }
+  }
+
+  #file(key: string): string {
+    return join(this.#path, key);
+  }
+
+  /** What is read is the object as it was when the file was opened, though it may be replaced meanwhile. */
+  async *#read(key: string, options?: GetObjectOptions): AsyncGenerator<Uint8Array> {
+    const read = <T>(run: () => Promise<T>) => this.#try("read", run, key);
+    await using file = await read(() => open(this.#file(key)).catch(ifAbsent));
+    if (file === null) {
+      const text = `Cannot read "${this.#file(key)}": it was deleted meanwhile`;
+      throw new CastoreError("aborted", text);
+    }
+    const { size } = await read(() => file.stat());
+    const { start, end } = resolveRange(size, options);
+    for (let at = start; at < end; ) {
+      options?.signal?.throwIfAborted();
+      const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, end - at));
+      const position = at;
+      const { bytesRead } = await read(() => file.read(buffer, 0, buffer.length, position));
+      if (bytesRead === 0) return; // somebody cut the file: whoever reads it verifies what came
+      at += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  }
+
+  /** The objects below a folder, whose name ends with `/` unless it is empty. */
+  async *#list(
+    folder: string,
+    prefix: string,
+    after: string,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<ObjectMeta> {
+    const read = () => readdir(join(this.#path, folder), { withFileTypes: true }).catch(ifAbsent);
+    const entries = (await this.#try("list", read, folder)) ?? [];
+    // A folder sorts as its name does with what follows in the keys.
+    const keys = entries
+      .filter((entry) => entry.name !== UPLOADS)
+      .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? "/" : ""}`)
+      .sort();
+    for (const key of keys) {
+      signal?.throwIfAborted();
+      if (key.endsWith("/")) {
+        const overlaps = key.startsWith(prefix) || prefix.startsWith(key);
+        const isBehind = key > after || after.startsWith(key);
+        if (overlaps && isBehind) yield* this.#list(key, prefix, after, signal);
+      } else if (key.startsWith(prefix) && key > after) {
+        const found = await this.head(key);
+        if (found !== undefined) yield found;
+      }
+    }
+  }
+
+  async #try<T>(action: string, run: () => Promise<T>, key = ""): Promise<T> {
+    try {
+      return await run();
+    } catch (error) {
+      throw systemError(error, `Cannot ${action} "${join(this.#path, key)}"`);
+    }
+  }
+}
+
+/** How many folders are remembered to be durable. */
+const REMEMBERED_FOLDERS = 10_000;
+
+/** Syncs folders, each as often as is needed for all who wait for that, and not once more. */
+class FolderSync {
+  readonly #root: string;
+  /** The sync of a folder that has begun, and the one that begins afterwards. */
+  readonly #syncs = new Map<string, { running: Promise<void>; next?: Promise<void> }>();
+  /** Folders below the root whose own entry, and those above, are known to be durable. */
+  readonly #durable = new Set<string>();
+
+  /** @param root the folder above all others, which is the first to be made */
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Makes the entries of a folder durable that it has now. */
+  sync(path: string): Promise<void> {
+    const found = this.#syncs.get(path);
+    if (found === undefined) return this.#run(path);
+    found.next ??= found.running.catch(() => undefined).then(() => this.#run(path));
+    return found.next;
+  }
+
+  /** Makes a folder, and those above it, where they do not exist. They are durable then, whoever made them. */
+  async make(path: string): Promise<void> {
+    const first = await mkdir(path, { recursive: true });
+    if (first !== undefined) {
+      for (let made = path; made.length >= first.length; made = dirname(made)) {
+        this.#durable.delete(made); // it was there before, and somebody removed it
+      }
+      for (let made = this.#root; made.length >= first.length; made = dirname(made)) {
+        await this.sync(dirname(made));
+      }
+    }
+    await this.#settle(path);
+  }
+
+  async #settle(path: string): Promise<void> {
+    if (path === this.#root || this.#durable.has(path)) return;
+    const above = dirname(path);
+    await this.#settle(above);
+    await this.sync(above);
+    if (this.#durable.size >= REMEMBERED_FOLDERS) this.#durable.clear();
+    this.#durable.add(path);
+  }
+
+  #run(path: string): Promise<void> {
+    const running = syncFolder(path).finally(() => {
+      if (this.#syncs.get(path)?.running === running) this.#syncs.delete(path);
+    });
+    this.#syncs.set(path, { running });
+    return running;
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path);
+  await folder.sync();
+}
+
+async function linkIfAbsent(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/** `null` for what is not there. */
+function ifAbsent(error: NodeJS.ErrnoException): null {
+  if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+  throw error;
+}

@@ -1,0 +1,14 @@
+import { CastoreError } from "../model/errors.ts";
+
+const KEY = /^[\w.-]+(\/[\w.-]+)*$/;
+const DOTS = /(^|\/)\.\.?(\/|$)/;
+
+/** @throws CastoreError `invalid_argument` for a key that no object can have */
+export function assertObjectKey(key: string): void {
+  if (KEY.test(key) && !DOTS.test(key)) return;
+  throw new CastoreError(
+    "invalid_argument",
+    `Cannot use object key ${JSON.stringify(key)}: expected names of letters, digits and "-_." ` +
+      `with "/" between them, none of them "." or ".."`,
+  );
+}

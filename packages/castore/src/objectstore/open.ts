@@ -1,0 +1,98 @@
+import type { z } from "zod";
+import {
+  addressError,
+  expectNoHost,
+  expectNoPath,
+  expectPath,
+  parseServiceAddress,
+  type ServiceAddress,
+} from "../address/service-address.ts";
+import type { ObjectStore } from "./object-store.ts";
+
+/** Opens what an address names. The options are those of its query, and others. */
+type Opener = (address: ServiceAddress, options: unknown) => Promise<ObjectStore>;
+
+const OPENERS: Readonly<Record<string, Opener>> = {
+  async memory(address, options) {
+    expectNoHost(address);
+    if (address.path !== "/") expectNoPath(address);
+    await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+    const { MemoryObjectStore } = await import("./memory.ts");
+    return new MemoryObjectStore();
+  },
+  async file(address, options) {
+    const path = expectPath(address);
+    await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+    const { FileObjectStore } = await import("./file.ts");
+    return new FileObjectStore(path);
+  },
+  async s3(address, options) {
+    const { S3_OPTIONS, S3ObjectStore } = await import("./s3.ts");
+    const known = await optionsOf(address, options, S3_OPTIONS);
+    return await S3ObjectStore.open(expectHost(address), prefixOf(address), known);
+  },
+  async gs(address, options) {
+    const { GCS_OPTIONS, GcsObjectStore } = await import("./gcs.ts");
+    const known = await optionsOf(address, options, GCS_OPTIONS);
+    return await GcsObjectStore.open(expectHost(address), prefixOf(address), known);
+  },
+  async az(address, options) {
+    const { AZURE_OPTIONS, AzureObjectStore } = await import("./azure.ts");
+    const known = await optionsOf(address, options, AZURE_OPTIONS);
+    return await AzureObjectStore.open(expectHost(address), prefixOf(address), known);
+  },
+  http: openHttp,
+  https: openHttp,
+};
+
+async function openHttp(address: ServiceAddress, options: unknown): Promise<ObjectStore> {
+  const known = await optionsOf(address, options, (await import("./options.ts")).HTTP_OPTIONS);
+  const { HttpObjectStore } = await import("./http.ts");
+  const { scheme, path } = address;
+  const folder = path.replace(/\/*$/, "/").split("/").map(encodeURIComponent).join("/");
+  return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`, known);
+}
+
+/**
+ * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`,
+ * `gs://bucket/prefix`, `az://container/prefix`, `http://host/folder`. What its library is
+ * to be told stands in the query, or in the options.
+ *
+ * @throws CastoreError `invalid_argument` for any other address, or unknown options; whatever opening the store
+ *   throws
+ */
+export async function openObjectStore(
+  text: string,
+  options: Readonly<Record<string, unknown>> = {},
+): Promise<ObjectStore> {
+  const address = parseServiceAddress(text);
+  const open = Object.hasOwn(OPENERS, address.scheme) ? OPENERS[address.scheme] : undefined;
+  if (open !== undefined) return await open(address, { ...address.query, ...options });
+  throw addressError(
+    address.shown,
+    `expected an object store (${Object.keys(OPENERS).join(", ")}), found "${address.scheme}"`,
+  );
+}
+
+async function optionsOf<Schema extends z.ZodType>(
+  address: ServiceAddress,
+  options: unknown,
+  schema: Schema,
+): Promise<z.output<Schema>> {
+  const result = schema.safeParse(options);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const key = issue?.path.join(".");
+  throw addressError(address.shown, `${key ? `option "${key}": ` : ""}${issue?.message}`);
+}
+
+function expectHost(address: ServiceAddress): string {
+  if (address.host !== "") return address.host;
+  throw addressError(address.shown, "expected a host, or the name of a bucket, found none");
+}
+
+/** What the keys begin with: empty, or ending with `/`. */
+function prefixOf({ path }: ServiceAddress): string {
+  const prefix = path.replace(/^\/+|\/+$/g, "");
+  return prefix === "" ? "" : `${prefix}/`;
+}
