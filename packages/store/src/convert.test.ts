@@ -52,7 +52,25 @@ describe("a PathInfo", () => {
     expect(pathInfo.signatures[0]?.name).toBe("key-1");
   });
 
+  it("has names that begin with a dot", () => {
+    const dotted = `${BASE_NAME.slice(0, 33)}.gitignore`;
+    const pathInfo = pathInfoFromProto(
+      message(
+        { referenceNames: [dotted], deriver: { name: ".gitignore", digest: HASH_PART } },
+        { name: dotted, references: [HASH_PART] },
+      ),
+    );
+    expect(`${pathInfo.storePath}`).toBe(dotted);
+    expect(pathInfo.references.map(String)).toEqual([dotted]);
+    expect(pathInfo.deriver?.name).toBe(".gitignore");
+  });
+
   it.each([
+    [
+      "whose name is two dots and a dash",
+      message({}, { name: `${BASE_NAME.slice(0, 33)}..-` }),
+      "node: ",
+    ],
     ["without a node", create(PathInfoSchema, { narinfo: {} }), "node: expected one"],
     [
       "with a node that is none",

@@ -4,7 +4,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { equalBytes, namedNodeFromProto, nodeToProto, pathComponent } from "@tvix/castore";
 import * as pb from "@tvix/proto/store";
-import { inContext, StoreError } from "./errors.ts";
+import { inContext, quoteText, StoreError } from "./errors.ts";
 import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
 import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
 import { signature } from "./nix/signature.ts";
@@ -119,7 +119,7 @@ function referencesFromProto(digests: Uint8Array[], names: string[]): StorePath[
     const reference = inField(field, () => StorePath.parse(name));
     if (!equalBytes(reference.hashPart, digest)) {
       const expected = StorePath.from(digest, reference.name);
-      throw invalid(field, `expected "${expected}" by references[${i}], found "${name}"`);
+      throw invalid(field, `expected "${expected}" by references[${i}], found ${quoteText(name)}`);
     }
     return reference;
   });

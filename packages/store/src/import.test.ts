@@ -8,18 +8,42 @@ import { ReferenceCandidates } from "./nix/reference-scanner.ts";
 import { StorePath } from "./nix/store-path.ts";
 import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 
-describe("importPath with references", () => {
-  let folder: string;
-  beforeEach(() => {
-    folder = mkdtempSync(join(tmpdir(), "tvix-import-"));
-  });
-  afterEach(() => rmSync(folder, { recursive: true }));
+const services = {
+  blobService: new MemoryBlobService(),
+  directoryService: new MemoryDirectoryService(),
+  pathInfoService: new MemoryPathInfoService(),
+};
 
-  const services = {
-    blobService: new MemoryBlobService(),
-    directoryService: new MemoryDirectoryService(),
-    pathInfoService: new MemoryPathInfoService(),
-  };
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "tvix-import-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+describe("importPath", () => {
+  it("takes names that begin with a dot, and gives the store paths of Nix 2.8", async () => {
+    for (const path of [
+      "ayzgk29gjpwbgrh3p9qdy7rgbxirqg62-.gitignore",
+      "nkzzgfjfrahm5ay1m9mbkr0cmjkh7q8s-.src.tar.gz",
+      "srs21ypii76gx5639rb14kk50m23rmjz-..a",
+    ]) {
+      const file = join(folder, path.slice(33));
+      writeFileSync(file, "x\n");
+      expect(`${(await importPath(file, services)).storePath}`).toBe(path);
+    }
+  });
+
+  it.each([".-a", "..-", ".", ".."])("refuses the name %s, and stores nothing", async (name) => {
+    writeFileSync(join(folder, "x"), "x\n");
+    const pathInfoService = new MemoryPathInfoService();
+    await expect(
+      importPath(join(folder, "x"), { ...services, pathInfoService }, { name }),
+    ).rejects.toMatchObject({ code: "invalid_argument" });
+    for await (const { storePath } of pathInfoService.list()) expect.unreachable(`${storePath}`);
+  });
+});
+
+describe("importPath with references", () => {
   const absent = StorePath.parse(`${"0".repeat(32)}-absent`);
 
   it("finds them in the target of a symlink, and builds another store path for it", async () => {

@@ -3,7 +3,7 @@
  * https://nix.dev/manual/nix/latest/protocols/store-path
  */
 import { createHash } from "node:crypto";
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 import { type ContentAddress, formatContentAddress } from "./content-address.ts";
 import { nixHash } from "./nix-hash.ts";
 import { encodeNixbase32 } from "./nixbase32.ts";
@@ -100,7 +100,7 @@ export function placeholder(outputName: string): string {
 function refusal(name: string, ca: ContentAddress, what: string): StoreError {
   return new StoreError(
     "invalid_argument",
-    `Cannot build a store path for "${name}": "${formatContentAddress(ca)}" allows no ${what}`,
+    `Cannot build a store path for ${quoteText(name)}: "${formatContentAddress(ca)}" allows no ${what}`,
   );
 }
 

@@ -1,4 +1,4 @@
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 import { formatNixHash, type NixHash, parseNixHash } from "./nix-hash.ts";
 
 /**
@@ -29,7 +29,7 @@ export function parseContentAddress(text: string): ContentAddress {
   if (match === null) {
     throw new StoreError(
       "invalid_argument",
-      `Cannot parse content address "${text}": expected it to start with "fixed:" or "text:"`,
+      `Cannot parse content address ${quoteText(text)}: expected it to start with "fixed:" or "text:"`,
     );
   }
   const hash = parseNixHash(match[2]!);

@@ -139,6 +139,27 @@ describe("a narinfo", () => {
     );
   });
 
+  it("may be about names that begin with a dot", () => {
+    const path = `${"0".repeat(32)}-.gitignore`;
+    const text = withFields({
+      StorePath: `/nix/store/${path}`,
+      References: `${path} ${"1".repeat(32)}-.src.tar.gz`,
+      Deriver: `${path}.drv`,
+    });
+    const narInfo = NarInfo.parse(text);
+    expect(narInfo.storePath.name).toBe(".gitignore");
+    expect(narInfo.references.map(({ name }) => name)).toEqual([".gitignore", ".src.tar.gz"]);
+    expect(narInfo.deriver?.name).toBe(".gitignore");
+    expect(`${narInfo}`).toBe(text);
+  });
+
+  it("shows no control characters of what it refuses, and little of it", () => {
+    const gzip = Buffer.from(Array.from({ length: 100_000 }, (_, i) => i % 256)).toString();
+    for (const text of [`${gzip}\n`, withFields({ CA: gzip.replaceAll("\n", "") })]) {
+      expect(() => NarInfo.parse(text)).toThrow(/^[^\p{Cc}]{1,5000}$/u);
+    }
+  });
+
   it("may not know its deriver", () => {
     expect(NarInfo.parse(withFields({ Deriver: "unknown-deriver" })).deriver).toBeUndefined();
   });
@@ -172,7 +193,7 @@ describe("a narinfo", () => {
     ["with a carriage return", withFields().replaceAll("\n", "\r\n"), "line 1, StorePath: "],
     ["with a carriage return in a URL", withFields({ URL: "x\r" }), "line 2, URL: expected text"],
     ["with a NUL", withFields({ "X-Other": "\0" }), "line 13, X-Other: expected text"],
-    ["with a control character in a field", `${withFields()}\x07: \n`, "line 14, \x07: expected"],
+    ["with a control character in a field", `${withFields()}\x07: \n`, "line 14, \\u{7}: expected"],
     [
       "with a space in the compression",
       withFields({ Compression: "x z" }),
@@ -210,8 +231,8 @@ describe("a narinfo", () => {
       "line 8, References: ",
     ],
     [
-      "with a hidden reference",
-      withFields({ References: `${"0".repeat(32)}-.a` }),
+      "with a reference that begins with a dot and a dash",
+      withFields({ References: `${"0".repeat(32)}-.-a` }),
       "line 8, References: ",
     ],
     [

@@ -2,7 +2,7 @@
  * What a binary cache tells about a store path: lines of `Field: value`.
  * https://nix.dev/manual/nix/latest/protocols/binary-cache
  */
-import { inContext, StoreError } from "../errors.ts";
+import { escapeText, inContext, quoteText, StoreError } from "../errors.ts";
 import {
   type ContentAddress,
   formatContentAddress,
@@ -196,7 +196,7 @@ class Lines {
       const colon = text.indexOf(":", start);
       if (colon <= start || colon > end || text[colon + 1] !== " ") {
         const found = text.slice(start, end);
-        throw invalidLine(number, `expected "Field: value", found "${found}"`);
+        throw invalidLine(number, `expected "Field: value", found ${quoteText(found)}`);
       }
       const value = text.slice(colon + 2, end);
       this.#add({ number, field: text.slice(start, colon), value });
@@ -230,17 +230,19 @@ class Lines {
     if (field === SIGNATURE) this.#signatures.push(line);
     else if (!FIELDS.has(field)) this.#unknown.push(line);
     else if (!this.#single.has(field)) this.#single.set(field, line);
-    else throw invalidLine(number, `expected the field "${field}" once, found it again`);
+    else throw invalidLine(number, `expected the field ${quoteText(field)} once, found it again`);
   }
 }
 
 function parseLine<T>({ number, field, value }: Line, parse: (value: string) => T): T {
-  return inContext(`Cannot parse narinfo: line ${number}, ${field}`, () => parse(value));
+  return inContext(`Cannot parse narinfo: line ${number}, ${escapeText(field)}`, () =>
+    parse(value),
+  );
 }
 
 function expectWord(value: string): string {
   if (!/^[^\s\p{Cc}]+$/u.test(value)) {
-    throw refusal(`expected text without spaces and control characters, found "${value}"`);
+    throw refusal(`expected text without spaces and control characters, found ${quoteText(value)}`);
   }
   return value;
 }
@@ -248,17 +250,17 @@ function expectWord(value: string): string {
 function expectUnknown(line: readonly [field: string, value: string]): typeof line {
   const [field, value] = line;
   if (FIELDS.has(field) || field === SIGNATURE || !/^[^:\p{Cc}]+$/u.test(field)) {
-    throw refusal(`expected the name of another field, found "${field}"`);
+    throw refusal(`expected the name of another field, found ${quoteText(field)}`);
   }
   if (/\p{Cc}/u.test(value)) {
-    throw refusal(`expected text without control characters, found "${value}"`);
+    throw refusal(`expected text without control characters, found ${quoteText(value)}`);
   }
   return line;
 }
 
 function parseSize(value: string): bigint {
   if (!/^(0|[1-9][0-9]{0,19})$/.test(value)) {
-    throw refusal(`expected an unsigned 64-bit number, found "${value}"`);
+    throw refusal(`expected an unsigned 64-bit number, found ${quoteText(value)}`);
   }
   return expectSize(BigInt(value));
 }
@@ -280,14 +282,14 @@ function expectNarSize(size: bigint): bigint {
 
 function parseNarHash(value: string): Uint8Array {
   const { algorithm, digest } = parseAnyNixHash(value);
-  if (algorithm !== "sha256") throw refusal(`expected a hash by sha256, found "${value}"`);
+  if (algorithm !== "sha256") throw refusal(`expected a hash by sha256, found ${quoteText(value)}`);
   return digest;
 }
 
 function parseDeriver(value: string): StorePath | undefined {
   if (value === UNKNOWN_DERIVER) return undefined;
   if (!value.endsWith(DERIVATION_SUFFIX)) {
-    throw refusal(`expected the store path of a derivation, found "${value}"`);
+    throw refusal(`expected the store path of a derivation, found ${quoteText(value)}`);
   }
   return StorePath.parse(value.slice(0, -DERIVATION_SUFFIX.length));
 }

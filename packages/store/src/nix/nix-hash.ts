@@ -1,4 +1,4 @@
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 import { decodeBase64, encodeBase64 } from "./base64.ts";
 import { decodeNixbase32, encodeNixbase32 } from "./nixbase32.ts";
 
@@ -133,5 +133,5 @@ function decodeHex(text: string): Uint8Array | undefined {
 }
 
 function invalid(text: string, reason: string): StoreError {
-  return new StoreError("invalid_argument", `Cannot parse hash "${text}": ${reason}`);
+  return new StoreError("invalid_argument", `Cannot parse hash ${quoteText(text)}: ${reason}`);
 }

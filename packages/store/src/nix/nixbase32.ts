@@ -2,7 +2,7 @@
  * Nix's own base 32: digits and letters without e, o, t and u, the most significant digit first.
  * https://nix.dev/manual/nix/latest/protocols/nix32
  */
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
 
@@ -48,7 +48,10 @@ export function decodeNixbase32(text: string): Uint8Array {
     const at = text.length - 1 - digit;
     const value = VALUES[text.charCodeAt(at)] ?? -1; // not ASCII
     if (value < 0) {
-      throw invalid(text, `expected characters of "${ALPHABET}", found "${text[at]}"`);
+      throw invalid(
+        text,
+        `expected characters of "${ALPHABET}", found ${quoteText(text.charAt(at))}`,
+      );
     }
     const bit = digit * 5;
     const index = bit >>> 3;
@@ -62,5 +65,8 @@ export function decodeNixbase32(text: string): Uint8Array {
 }
 
 function invalid(text: string, reason: string): StoreError {
-  return new StoreError("invalid_argument", `Cannot decode nixbase32 "${text}": ${reason}`);
+  return new StoreError(
+    "invalid_argument",
+    `Cannot decode nixbase32 ${quoteText(text)}: ${reason}`,
+  );
 }

@@ -11,7 +11,7 @@ import {
   verify,
 } from "node:crypto";
 import { copyBytes, equalBytes } from "@tvix/castore";
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 import { decodeBase64, encodeBase64 } from "./base64.ts";
 import { encodeNixbase32 } from "./nixbase32.ts";
 import { STORE_DIR, type StorePath } from "./store-path.ts";
@@ -73,7 +73,7 @@ export function parseSignature(text: string): Signature {
   if (named === undefined) {
     throw new StoreError(
       "invalid_argument",
-      `Cannot parse signature "${text}": ${expectedForm(SIGNATURE_LENGTH)}`,
+      `Cannot parse signature ${quoteText(text)}: ${expectedForm(SIGNATURE_LENGTH)}`,
     );
   }
   return { name: named.name, data: named.bytes };
@@ -87,7 +87,10 @@ export function parseSignature(text: string): Signature {
 export function signature(name: string, data: Uint8Array): Signature {
   const rule = brokenRule(name, data, SIGNATURE_LENGTH);
   if (rule !== undefined) {
-    throw new StoreError("invalid_argument", `Cannot use signature of key "${name}": ${rule}`);
+    throw new StoreError(
+      "invalid_argument",
+      `Cannot use signature of key ${quoteText(name)}: ${rule}`,
+    );
   }
   return { name, data };
 }

@@ -1,4 +1,4 @@
-import { StoreError } from "../errors.ts";
+import { quoteText, StoreError } from "../errors.ts";
 import { decodeNixbase32, encodeNixbase32, isNixbase32, nixbase32Length } from "./nixbase32.ts";
 
 /** Where Nix keeps store paths, unless told otherwise. */
@@ -16,7 +16,7 @@ export class StorePath {
 
   /** 20 bytes, not to be changed. */
   readonly hashPart: Uint8Array;
-  /** 1 to 211 characters of `[a-zA-Z0-9+._?=-]`, not starting with a dot. */
+  /** 1 to 211 characters of `[a-zA-Z0-9+._?=-]`, of which those before the first dash are not `.` or `..`. */
   readonly name: string;
 
   private constructor(hashPart: Uint8Array, name: string) {
@@ -71,7 +71,7 @@ export class StorePath {
     const [first = "", ...names] = belowStoreDir(path, storeDir).split("/");
     const wrong = names.find((name) => name === "" || name === "." || name === "..");
     if (wrong !== undefined) {
-      throw invalidPath(path, `expected names below the store path, found "${wrong}"`);
+      throw invalidPath(path, `expected names below the store path, found ${quoteText(wrong)}`);
     }
     return { storePath: StorePath.parse(first), names };
   }
@@ -107,7 +107,10 @@ function belowStoreDir(path: string, storeDir: string): string {
 }
 
 function invalidPath(path: string, reason: string): StoreError {
-  return new StoreError("invalid_argument", `Cannot parse store path "${path}": ${reason}`);
+  return new StoreError(
+    "invalid_argument",
+    `Cannot parse store path ${quoteText(path)}: ${reason}`,
+  );
 }
 
 /**
@@ -119,15 +122,18 @@ export function validateStorePathName(name: string): void {
   const refuse = (reason: string) =>
     new StoreError(
       "invalid_argument",
-      `Cannot use "${name}" as the name of a store path: ${reason}`,
+      `Cannot use ${quoteText(name)} as the name of a store path: ${reason}`,
     );
   if (name.length === 0 || name.length > MAX_NAME_LENGTH) {
     throw refuse(`expected 1 to ${MAX_NAME_LENGTH} characters, found ${name.length}`);
   }
-  if (name.startsWith(".")) throw refuse('expected it not to start with "."');
+  const [first] = name.split("-", 1);
+  if (first === "." || first === "..") {
+    throw refuse(`expected something other than "${first}" before the first dash`);
+  }
   const [wrong] = NOT_IN_NAMES.exec(name) ?? [];
   if (wrong !== undefined) {
-    throw refuse(`expected letters, digits and "+-._?=" only, found "${wrong}"`);
+    throw refuse(`expected letters, digits and "+-._?=" only, found ${quoteText(wrong)}`);
   }
 }
 
@@ -145,8 +151,11 @@ export function isBaseNames(text: string): boolean {
     let at = start;
     while (at < name - 1 && IN_HASH_PARTS[SCRATCH[at]!] === 1) at += 1;
     if (at < name - 1 || name >= length) return false;
-    if (SCRATCH[at] !== DASH || SCRATCH[name] === DOT) return false;
+    if (SCRATCH[at] !== DASH) return false;
     at = name;
+    while (at < Math.min(name + 2, length) && SCRATCH[at] === DOT) at += 1;
+    const afterDots = SCRATCH[at];
+    if (at > name && (at === length || afterDots === DASH || afterDots === SPACE)) return false;
     while (at < length && IN_NAMES[SCRATCH[at]!] === 1) at += 1;
     if (at === name || at - name > MAX_NAME_LENGTH) return false;
     if (at < length && (SCRATCH[at] !== SPACE || at + 1 === length)) return false;
