@@ -1,3 +1,4 @@
+export { proxyFor } from "./address/proxy.ts";
 export {
   parseServiceAddress,
   type ServiceAddress,
@@ -42,6 +43,7 @@ export {
   equalBytes,
   quoteBytes,
 } from "./bytes/byte-string.ts";
+export { mapInParallel } from "./bytes/parallel.ts";
 export { SingleFlight } from "./bytes/single-flight.ts";
 export { instantiateWasm } from "./bytes/wasm.ts";
 export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./cache/tiers.ts";
@@ -142,4 +144,5 @@ export type {
   PutObjectOptions,
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
+export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
 export { useThreads } from "./worker/pool.ts";
