@@ -9,7 +9,8 @@ import { openPathInfoService, RenderingNarCalculationService } from "@tvix/store
 import type { ServiceAddresses } from "../src/addresses.ts";
 import { openServices } from "../src/services.ts";
 
-const MAIN = fileURLToPath(new URL("../src/main.ts", import.meta.url));
+/** The script of `tvix-store`, as sources. */
+export const MAIN: string = fileURLToPath(new URL("../src/main.ts", import.meta.url));
 
 /** A new folder, removed with everything in it when it is disposed of. */
 export function temporaryFolder(): Disposable & { readonly path: string } {
@@ -26,8 +27,13 @@ export interface Outcome {
 
 /** How a command is started. */
 interface SpawnOptions {
+  /** The Node to run, and the script of `tvix-store`. Default: this Node, and the sources. */
+  program?: readonly [node: string, main: string];
+  /** Variables beside those of this process; without those that are `undefined`. */
   env?: NodeJS.ProcessEnv;
   cwd?: string;
+  /** The user to run it as. Default: that of this process. */
+  uid?: number;
   /** What comes to it on stdin. Default: nothing. */
   stdin?: Readable;
   /** Sends it SIGINT when it is aborted. Default: never. */
@@ -59,7 +65,7 @@ export interface Daemon extends AsyncDisposable {
 /** Starts a daemon and waits until it listens. */
 export async function startDaemon(
   args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv } = {},
+  options: Pick<SpawnOptions, "program" | "env" | "uid"> = {},
 ): Promise<Daemon> {
   const child = spawnCommand(["daemon", ...args], options);
   const exit = exited(child);
@@ -145,9 +151,9 @@ export function addressesOf(options: readonly string[]): ServiceAddresses {
 
 function spawnCommand(
   args: readonly string[],
-  { stdin, interrupt, ...options }: SpawnOptions,
+  { program: [node, main] = [process.execPath, MAIN], stdin, interrupt, ...options }: SpawnOptions,
 ): ChildProcess {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+  const child = spawn(node, [main, ...args], {
     ...options,
     env: { ...process.env, ...options.env },
     stdio: [stdin ? "pipe" : "ignore", "pipe", "pipe"],

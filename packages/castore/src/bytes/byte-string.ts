@@ -76,7 +76,13 @@ async function joinAtMost(
  */
 export function freeBuffer({ buffer }: Uint8Array): void {
   // Small ones may be parts of a buffer that Node.js hands out piece by piece.
-  if (buffer instanceof ArrayBuffer && buffer.byteLength > Buffer.poolSize) buffer.transfer(0);
+  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return;
+  try {
+    buffer.transfer(0);
+  } catch (error) {
+    // From Node 26 on, zlib gives buffers that cannot be detached. The collector frees them.
+    if (!(error instanceof TypeError)) throw error;
+  }
 }
 
 /** Like {@link freeBuffer} for bytes that may be part of something larger, which is left alone. */
