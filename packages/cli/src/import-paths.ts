@@ -1,9 +1,11 @@
-import { basename, resolve } from "node:path";
+import { basename } from "node:path";
 import type { ImportProgress } from "@tvix/castore";
 import { importArchive, importPath, type PathInfo, ReferenceCandidates } from "@tvix/store";
 import type { Ora } from "ora";
 import type { ServiceOptions } from "./addresses.ts";
+import { absolutePath } from "./arguments.ts";
 import type { Interrupt } from "./interrupt.ts";
+import { writeStderr, writeStdout } from "./output.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
@@ -42,7 +44,7 @@ export async function importPaths(
   const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
   const tell = (message: string) => {
     if (spinner?.isSpinning) spinner.clear(); // it draws itself again
-    process.stderr.write(`tvix-store: ${message}\n`);
+    writeStderr(`tvix-store: ${message}\n`);
   };
   await using _tracing = await startTracing(options, tell);
   await traceCommand("tvix-store import", () =>
@@ -65,7 +67,7 @@ async function importAll(
     run: (options: CommonOptions) => Promise<PathInfo>,
   ): Promise<void> => {
     spinner?.start(what);
-    const { storePath } = await run({
+    const { storePath, node } = await run({
       signal,
       ...(candidates && { references: candidates }),
       ...(spinner && {
@@ -76,7 +78,8 @@ async function importAll(
     });
     candidates?.add(storePath.hashPart);
     spinner?.stop();
-    process.stdout.write(`${storePath.toAbsolutePath()}\n`);
+    await writeStdout(`${storePath.toAbsolutePath()}\n`);
+    if (node.type === "symlink") tell(symlinkWarning(what, node.target));
   };
   try {
     if (candidates !== undefined) {
@@ -88,7 +91,7 @@ async function importAll(
       await importOne(archive, (options) => importTar(archive, name, services, options));
     }
     for (const path of paths) {
-      await importOne(path, (options) => importPath(resolve(path), services, options));
+      await importOne(path, (options) => importPath(absolutePath(path), services, options));
     }
   } finally {
     spinner?.stop();
@@ -101,7 +104,9 @@ async function importTar(
   services: Services,
   options: CommonOptions,
 ): Promise<PathInfo> {
-  if (archive !== "-") return await importArchive(archive, services, { ...options, name });
+  if (archive !== "-") {
+    return await importArchive(absolutePath(archive), services, { ...options, name });
+  }
   try {
     return await importArchive(process.stdin, services, { ...options, name });
   } finally {
@@ -112,6 +117,12 @@ async function importTar(
 /** The name of a file without what tells that it is an archive, such as `.tar.gz` or `.tgz`. */
 function nameOfArchive(path: string): string {
   return basename(path).replace(/(.)\.(tar(\.[a-z0-9]+)?|t(gz|az|xz|zst|bz2?|b2))$/i, "$1");
+}
+
+/** Says that only a symlink was stored: somebody who gives `./result`, as nix-build makes it, wants what it points to. */
+function symlinkWarning(path: string, target: Uint8Array): string {
+  const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
+  return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
 }
 
 /** Loads what draws the progress line, for which there has to be a terminal. */

@@ -1,5 +1,6 @@
 import { CastoreError } from "@tvix/castore";
 import { Interrupt, Interrupted } from "./interrupt.ts";
+import { OutputError, reportOutputError, writeStderr } from "./output.ts";
 
 /**
  * Runs the body of a command. What it throws becomes one line on stderr and the exit status; only
@@ -10,12 +11,28 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
   try {
     await body(interrupt);
   } catch (error) {
+    if (error instanceof OutputError) return reportOutputError(error);
     process.exitCode = error instanceof Interrupted ? error.exitStatus : 1;
-    process.stderr.write(`tvix-store: ${describe(error)}\n`);
+    writeStderr(`tvix-store: ${describe(error)}\n`);
   }
 }
 
 function describe(error: unknown): string {
-  if (error instanceof CastoreError || error instanceof Interrupted) return error.message;
+  if (error instanceof CastoreError) return error.message + adviceFor(error);
+  if (error instanceof Interrupted) return error.message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+/** What to do about a daemon that cannot be reached; empty for other errors. */
+function adviceFor(error: CastoreError): string {
+  const isDaemon = /\bgrpc\+(?:https?|unix):/.test(error.message);
+  return isDaemon && cameFromConnecting(error)
+    ? '; start a daemon there with "tvix-store daemon", or give the addresses of other stores, see "tvix-store import --help"'
+    : "";
+}
+
+function cameFromConnecting(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (error instanceof AggregateError) return error.errors.some(cameFromConnecting);
+  return (error as NodeJS.ErrnoException).syscall === "connect" || cameFromConnecting(error.cause);
 }

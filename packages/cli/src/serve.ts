@@ -7,6 +7,7 @@ import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
+import { LogWriter } from "./log-writer.ts";
 import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
 import { openServices } from "./services.ts";
@@ -23,8 +24,10 @@ export interface DaemonOptions extends ServiceOptions, TracingOptions {
 
 /** Runs a daemon until it is interrupted, then lets the calls in flight finish. */
 export async function serve(options: DaemonOptions, interrupt: Interrupt): Promise<void> {
-  // A line per call is much cheaper when lines are written together; what is left is written at the exit.
-  const logger = pino({ level: options.logLevel }, pino.destination({ dest: 2, sync: false }));
+  await using log = new LogWriter((lost) =>
+    logger.warn({ lost }, "log lines were lost: stderr took no more"),
+  );
+  const logger = pino({ level: options.logLevel }, log);
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
   useThreads(availableParallelism() - 1); // the event loop, which answers the calls, has a core to itself
   await using services = await openServices(options, {

@@ -9,6 +9,7 @@ import {
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
+import { absolutePath, hasEscapedBytes } from "./arguments.ts";
 
 /** The three services that every command works on. Disposing of it closes them. */
 export interface Services extends AsyncDisposable {
@@ -41,24 +42,44 @@ export async function openServices(
 }
 
 async function compose(
-  { storeComposition, ...addresses }: ServiceOptions,
+  services: ServiceOptions,
   options?: CompositionOptions,
 ): Promise<Composition> {
+  const { storeComposition } = services;
   if (storeComposition !== undefined) {
     const text = await readComposition(storeComposition);
     return await Composition.parseToml(STORE_REGISTRIES, text, options);
   }
   const named = {
-    blobservices: { default: addresses.blobServiceAddr },
-    directoryservices: { default: addresses.directoryServiceAddr },
-    pathinfoservices: { default: addresses.pathInfoServiceAddr },
+    blobservices: { default: given("--blob-service-addr", services.blobServiceAddr) },
+    directoryservices: {
+      default: given("--directory-service-addr", services.directoryServiceAddr),
+    },
+    pathinfoservices: { default: given("--path-info-service-addr", services.pathInfoServiceAddr) },
   };
   return new Composition(STORE_REGISTRIES, named, options);
 }
 
+/** Checks the value of an option that has no default where this user has no home folder. */
+function given(option: string, address: string | undefined): string {
+  if (address === undefined) {
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot open stores in the state folder of this user: expected STATE_DIRECTORY, XDG_STATE_HOME or HOME in the environment, found none of them; set one, or give ${option}`,
+    );
+  }
+  if (hasEscapedBytes(address)) {
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot use the address in ${option}: expected UTF-8, found other bytes; percent-encode them`,
+    );
+  }
+  return address;
+}
+
 async function readComposition(path: string): Promise<string> {
   try {
-    return await readFile(path, "utf8");
+    return await readFile(absolutePath(path), "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new CastoreError(

@@ -1,3 +1,5 @@
+import { commandArguments, hasEscapedBytes } from "./arguments.ts";
+
 /**
  * What V8 and the allocator are told when they start, and cannot be told later. Left alone, V8 lets garbage grow to
  * several times of what is in use, and glibc keeps memory apart for each thread, and what large buffers were in: a
@@ -13,6 +15,7 @@ const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "131072" };
 export function useSmallHeap(): void {
   const { execArgv, execPath, argv, env } = process;
   if (process.execve === undefined || FLAGS.every((flag) => execArgv.includes(flag))) return;
+  if (commandArguments().some(hasEscapedBytes)) return; // execve takes strings, which would not be these arguments
   // What was given comes last, and the last one counts.
   process.execve(execPath, [execPath, ...FLAGS, ...execArgv, ...argv.slice(1)], {
     ...ENVIRONMENT,

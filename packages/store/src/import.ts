@@ -27,7 +27,7 @@ import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
  * follows from its name, contents and references (a recursive SHA-256 content address). Each file is
  * read once: the NAR is hashed, and scanned for references, while it is imported.
  *
- * @param path a folder, a file or a symlink (which is not followed)
+ * @param path a folder, a file or a symlink (which is not followed), as bytes where it is not UTF-8
  * @param options.name its name in the store. Default: the last name of `path`
  * @param options.references the store paths that the contents may refer to, by their hash parts. Those
  *   that do stand in the contents, in names or in the targets of symlinks become references. Default: none
@@ -37,7 +37,7 @@ import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
  *   @tvix/castore and the services throw
  */
 export async function importPath(
-  path: string,
+  path: string | Buffer,
   services: {
     blobService: BlobService;
     directoryService: DirectoryService;
@@ -48,7 +48,7 @@ export async function importPath(
     references?: ReferenceCandidates;
   } = {},
 ): Promise<PathInfo> {
-  const { name = basename(path), references: candidates, ...importOptions } = options;
+  const { name = basename(path.toString()), references: candidates, ...importOptions } = options;
   validateStorePathName(name);
   const nar = new ImportedNar(candidates);
   const visitor = new NarWriter((bytes) => nar.update(bytes));
@@ -62,7 +62,7 @@ export async function importPath(
  * does with a folder. The archive is read once. What was stored of it is then read to hash its NAR, as archives are in
  * another order.
  *
- * @param archive the archive, or the path of a file that it is in
+ * @param archive the archive, or the path of a file that it is in, as bytes where it is not UTF-8
  * @param options.name its name in the store
  * @param options.references as with {@link importPath}
  * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
@@ -71,7 +71,7 @@ export async function importPath(
  *   @tvix/castore and the services throw
  */
 export async function importArchive(
-  archive: string | AsyncIterable<Uint8Array>,
+  archive: string | Buffer | AsyncIterable<Uint8Array>,
   services: {
     blobService: BlobService;
     directoryService: DirectoryService;

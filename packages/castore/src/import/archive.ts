@@ -32,19 +32,20 @@ export interface ImportArchiveOptions extends AbortOptions {
  * When it resolves, all of it is durable. When it rejects, no directory of it is visible; contents that were stored
  * already stay, and make the next attempt faster.
  *
- * @param archive the archive, or the path of a file that it is in
+ * @param archive the archive, or the path of a file that it is in, as bytes where it is not UTF-8
  * @returns the root node
  * @throws CastoreError `not_found` if there is no such file, `data_loss` for what is no archive, is damaged or breaks
  *   off; `invalid_argument` for members that are refused, by path; whatever the stream and the services throw
  */
 export async function importArchive(
-  archive: string | AsyncIterable<Uint8Array>,
+  archive: string | Buffer | AsyncIterable<Uint8Array>,
   services: { blobService: BlobService; directoryService: DirectoryService },
   options: ImportArchiveOptions = {},
 ): Promise<Node> {
   const { signal } = options;
   signal?.throwIfAborted();
-  const stream = untilAborted(typeof archive === "string" ? readArchive(archive) : archive, signal);
+  const isPath = typeof archive === "string" || Buffer.isBuffer(archive);
+  const stream = untilAborted(isPath ? readArchive(Buffer.from(archive)) : archive, signal);
   const entries = archiveEntries(uncompressed(stream, signal), services.blobService, options);
   return await ingestEntries(services.directoryService, entries, { signal });
 }
@@ -53,8 +54,7 @@ export async function importArchive(
 const READ_SIZE = 256 * 1024;
 
 /** The contents of a file, in pieces that are lent until the next one is asked for. */
-async function* readArchive(path: string): AsyncGenerator<Uint8Array> {
-  const at = Buffer.from(path);
+async function* readArchive(path: Buffer): AsyncGenerator<Uint8Array> {
   try {
     await using file = await open(path);
     // One buffer again and again: new ones pile up faster than the collector of garbage takes them away.
@@ -65,7 +65,7 @@ async function* readArchive(path: string): AsyncGenerator<Uint8Array> {
       yield buffer.subarray(0, bytesRead);
     }
   } catch (error) {
-    throw noSuchFile(error, at) ?? fileError(error, at, "read");
+    throw noSuchFile(error, path) ?? fileError(error, path, "read");
   }
 }
 

@@ -27,6 +27,7 @@ export function daemonCommand(): Command {
       const { serve } = await import("../serve.ts"); // no other command needs a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serve(options, interrupt));
+      process.exit(); // what waits to be written on a stderr that nobody reads does not keep it
     });
   for (const option of serviceOptions(embeddedAddresses())) command.addOption(option);
   return command.addOption(tracingOption());

@@ -1,5 +1,6 @@
 import { BlockList, isIPv4, isIPv6 } from "node:net";
 import { CastoreError } from "@tvix/castore";
+import { hasEscapedBytes } from "../arguments.ts";
 
 /** Where a server accepts connections. */
 export type ListenAddress = TcpListenAddress | UnixListenAddress;
@@ -52,6 +53,7 @@ export function parseListenAddress(text: string): ListenAddress {
 function unixAddress(text: string, path: string): UnixListenAddress {
   if (path === "") throw refuse(text, "an empty path");
   if (path.includes("\0")) throw refuse(text, "a path with a NUL character");
+  if (hasEscapedBytes(path)) throw refuse(text, "a path with bytes that are not UTF-8");
   if (path.endsWith("/")) throw refuse(text, "the path of a folder");
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_UNIX_PATH_BYTES) {

@@ -45,12 +45,19 @@ export function fromConnectError(error: unknown, action: string, signal?: AbortS
   if (signal?.aborted) return signal.reason;
   if (error instanceof CastoreError) return error;
   const { code: wireCode, rawMessage, cause } = ConnectError.from(error);
+  // Node leaves the message empty where several addresses of a host were tried.
+  const message = cause instanceof AggregateError ? messagesOf(cause) : rawMessage;
   const known = CODES.find(([, known]) => known === wireCode)?.[0] ?? "internal";
   const code = isBrokenConnection(cause) ? "unavailable" : known;
-  return new CastoreError(code, `${action}: ${rawMessage}`, { cause: error });
+  return new CastoreError(code, `${action}: ${message}`, { cause: error });
 }
 
+function messagesOf({ errors }: AggregateError): string {
+  return errors.map((error) => (error instanceof Error ? error.message : String(error))).join(", ");
+}
+
+/** Whether a connection could not be made, or broke. */
 function isBrokenConnection(cause: unknown): boolean {
-  const { code } = (cause ?? {}) as NodeJS.ErrnoException;
-  return code === "ECONNRESET" || code === "EPIPE";
+  const { code, syscall } = (cause ?? {}) as NodeJS.ErrnoException;
+  return code === "ECONNRESET" || code === "EPIPE" || syscall === "connect";
 }

@@ -1,0 +1,84 @@
+import { isUtf8 } from "node:buffer";
+import { readFileSync, readlinkSync } from "node:fs";
+import { resolve } from "node:path";
+
+/** Stands in a string for bytes that Node could not decode. */
+const REPLACEMENT = "\ufffd";
+
+/** Added to a byte that is not part of UTF-8, gives the lone surrogate that stands for it. */
+const ESCAPE = 0xdc00;
+
+/** The lone surrogates of escaped bytes, 0x80 to 0xff. */
+const ESCAPED = /[\udc80-\udcff]/u;
+
+/**
+ * Returns the arguments after the script, without loss. Each byte that is not part of UTF-8, which Node replaces in
+ * `process.argv`, is escaped as a lone surrogate from U+DC80 to U+DCFF, as Python does it (PEP 383, surrogateescape).
+ * Where the system does not show the bytes, which only Linux does, they are as Node has them.
+ */
+export function commandArguments(): string[] {
+  const decoded = process.argv.slice(2);
+  if (!decoded.some((argument) => argument.includes(REPLACEMENT))) return decoded;
+  const raw = readArguments();
+  return raw === undefined ? decoded : raw.slice(-decoded.length).map(escapeBytes);
+}
+
+/** Whether an argument has bytes that no string can pass on to another process. */
+export function hasEscapedBytes(argument: string): boolean {
+  return ESCAPED.test(argument);
+}
+
+/** Returns the absolute path of a file that an argument names: a string if it is UTF-8, its bytes otherwise. */
+export function absolutePath(argument: string): string | Buffer {
+  const path = unescapeBytes(argument).toString("latin1"); // a character a byte, so that none is lost
+  const bytes = Buffer.from(
+    path.startsWith("/") ? resolve(path) : resolve(workingFolder().toString("latin1"), path),
+    "latin1",
+  );
+  return isUtf8(bytes) ? bytes.toString() : bytes;
+}
+
+/** All arguments of this process as the system has them; `undefined` where it does not show them. */
+function readArguments(): Buffer[] | undefined {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync("/proc/self/cmdline");
+  } catch {
+    return undefined;
+  }
+  const found: Buffer[] = [];
+  for (let start = 0; start < bytes.length; ) {
+    const end = bytes.indexOf(0, start);
+    found.push(bytes.subarray(start, end));
+    start = end + 1;
+  }
+  return found;
+}
+
+function workingFolder(): Buffer {
+  const decoded = process.cwd();
+  if (!decoded.includes(REPLACEMENT)) return Buffer.from(decoded);
+  return readlinkSync("/proc/self/cwd", "buffer");
+}
+
+function escapeBytes(bytes: Buffer): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; ) {
+    const length = [1, 2, 3, 4].find((length) => isUtf8(bytes.subarray(at, at + length)));
+    text +=
+      length === undefined
+        ? String.fromCharCode(ESCAPE + bytes[at]!)
+        : bytes.toString("utf8", at, at + length);
+    at += length ?? 1;
+  }
+  return text;
+}
+
+function unescapeBytes(text: string): Buffer {
+  const parts = Array.from(text, (character) =>
+    hasEscapedBytes(character)
+      ? Buffer.of(character.charCodeAt(0) - ESCAPE)
+      : Buffer.from(character),
+  );
+  return Buffer.concat(parts);
+}

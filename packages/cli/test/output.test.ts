@@ -1,0 +1,76 @@
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, constants, openSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { countPathInfos, embeddedIn, MAIN, temporaryFolder } from "./harness.ts";
+
+let folder: ReturnType<typeof temporaryFolder>;
+let args: string[];
+beforeEach(() => {
+  folder = temporaryFolder();
+  for (const name of ["a", "b"]) writeFileSync(join(folder.path, name), name);
+  args = ["import", join(folder.path, "a"), join(folder.path, "b"), ...embeddedIn(store())];
+});
+afterEach(() => folder[Symbol.dispose]());
+
+const store = () => join(folder.path, "store");
+
+/** Runs a command with a file descriptor as stdout; gives the exit status and stderr. */
+async function runOn(stdout: number, args: readonly string[]) {
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", stdout, "pipe"] });
+  closeSync(stdout);
+  const [stderr, [status]] = await Promise.all([text(child.stderr!), once(child, "close")]);
+  return { status, stderr };
+}
+
+/** The end for writing of a pipe that nobody reads any more. */
+function closedPipe(): number {
+  const path = join(folder.path, "pipe");
+  execFileSync("mkfifo", [path]);
+  const readEnd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  const writeEnd = openSync(path, constants.O_WRONLY);
+  closeSync(readEnd);
+  return writeEnd;
+}
+
+const NO_SPACE = "tvix-store: Cannot write to stdout: no space left on device\n";
+
+describe("a stdout", () => {
+  it("that nobody reads any more ends an import quietly, as SIGPIPE would", async () => {
+    expect(await runOn(closedPipe(), args)).toEqual({ status: 141, stderr: "" });
+    expect(await countPathInfos(store())).toBe(1); // nobody hears of more
+  });
+
+  it("that is full ends an import with one line", async () => {
+    const full = openSync("/dev/full", "w");
+    expect(await runOn(full, args)).toEqual({ status: 1, stderr: NO_SPACE });
+  });
+
+  it.each([["--help"], ["--version"], ["import", "--help"]])(
+    "that takes nothing is told of by %s %s as well",
+    async (...args) => {
+      const given = args.filter((arg) => arg !== undefined);
+      const full = openSync("/dev/full", "w");
+      expect(await runOn(full, given)).toEqual({ status: 1, stderr: NO_SPACE });
+      expect(await runOn(closedPipe(), given)).toEqual({ status: 141, stderr: "" });
+    },
+  );
+});
+
+describe("a stderr", () => {
+  it.each([
+    ["that is full", () => openSync("/dev/full", "w")],
+    ["that nobody reads any more", closedPipe],
+  ])("%s changes nothing but that errors are not told", async (_, open) => {
+    const run = async (args: readonly string[]) => {
+      const stderr = open();
+      const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", stderr] });
+      closeSync(stderr);
+      const [stdout, [status]] = await Promise.all([text(child.stdout!), once(child, "close")]);
+      return { status, lines: stdout.split("\n").length - 1 };
+    };
+    expect(await run([...args, join(folder.path, "none")])).toEqual({ status: 1, lines: 2 });
+  });
+});
