@@ -87,7 +87,11 @@ export {
   copyClosure,
 } from "./copy/copy-closure.ts";
 export { CacheDirectoryService } from "./directoryservice/cache.ts";
-export type { DirectoryPutter, DirectoryService } from "./directoryservice/directory-service.ts";
+export type {
+  DirectoryPutter,
+  DirectoryService,
+  RecursiveOptions,
+} from "./directoryservice/directory-service.ts";
 export {
   decodeDirectoryOf,
   type EncodedDirectory,

@@ -1,4 +1,5 @@
 import {
+  B3Digest,
   Directory,
   type DirectoryService,
   encodeDirectory,
@@ -21,6 +22,7 @@ import {
   MIDDLE,
   put,
   ROOT,
+  readGoDirectories,
   TREE,
 } from "./directory-support.ts";
 
@@ -76,6 +78,67 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
         }
       }
       expect(await getAll(service, digestOf(MIDDLE))).toEqual(hexOf([MIDDLE, LEAF]));
+    });
+
+    it("reads and looks up many directories, each in its place", async () => {
+      await put(service, TREE);
+      const absent = Directory.from([file("absent")]);
+      const asked = [LEAF, absent, ROOT, LEAF, EMPTY];
+      const digests = asked.map(digestOf);
+      expect(await service.hasMany(digests)).toEqual([true, false, true, true, true]);
+      const found = await service.getMany(digests);
+      expect(found.map((directory) => directory && digestOf(directory).hex)).toEqual([
+        ...hexOf([LEAF]),
+        undefined,
+        ...hexOf([ROOT, LEAF, EMPTY]),
+      ]);
+      expect(await service.getMany([])).toEqual([]);
+      expect(await service.hasMany([])).toEqual([]);
+      const reason = new Error("enough");
+      const signal = AbortSignal.abort(reason);
+      await expect(service.getMany(digests, { signal })).rejects.toBe(reason);
+      await expect(service.hasMany(digests, { signal })).rejects.toBe(reason);
+    });
+
+    it("leaves out of a tree what is to be skipped", async () => {
+      await put(service, TREE);
+      const asked: string[] = [];
+      const skip = async (digests: readonly B3Digest[]) => {
+        asked.push(...digests.map(({ hex }) => hex));
+        return digests.map((digest) => digest.equals(digestOf(MIDDLE)));
+      };
+      const found: string[] = [];
+      for await (const directory of service.getRecursive(digestOf(ROOT), { skip })) {
+        found.push(digestOf(directory).hex);
+      }
+      expect(found[0]).toBe(digestOf(ROOT).hex);
+      expect(found.toSorted()).toEqual(hexOf([ROOT, LEAF, EMPTY]).toSorted());
+      expect(asked.toSorted()).toEqual(hexOf([LEAF, MIDDLE, EMPTY]).toSorted());
+    });
+
+    it("takes sizes that count each entry once, as the client in Go writes them", async () => {
+      const tree = readGoDirectories();
+      const root = await put(
+        service,
+        tree.map(({ directory }) => directory),
+      );
+      expect(root.hex).toBe(tree.at(-1)!.digest_hex);
+      for (const { directory, digest_hex, size } of tree) {
+        const digest = B3Digest.fromBytes(Buffer.from(digest_hex, "hex"));
+        const found = (await service.get(digest))!;
+        expect(encodeDirectory(found).bytes).toEqual(encodeDirectory(directory).bytes);
+        expect(found.acceptsSize(BigInt(size))).toBe(true);
+      }
+      expect((await getAll(service, root)).length).toBe(tree.length);
+      // Above it, a directory of ours, and one that refers to the same in both ways.
+      const top = tree.at(-1)!.directory;
+      const once = { type: "directory", digest: root, size: top.sizeOnce } as const;
+      const both = Directory.from([
+        { name: pathComponent("once"), node: once },
+        folder("twice", top),
+      ]);
+      await put(service, [...tree.map(({ directory }) => directory), both]);
+      expect((await getAll(service, digestOf(both))).length).toBe(tree.length + 1);
     });
 
     it("keeps names and targets of any bytes", async () => {

@@ -1,14 +1,17 @@
+import { readFileSync } from "node:fs";
 import {
   type B3Digest,
   blake3Digest,
   Directory,
   type DirectoryEntry,
   type DirectoryService,
+  decodeDirectory,
   encodeDirectory,
   pathComponent,
   symlinkTarget,
 } from "@tvix/castore";
 import { expect } from "vitest";
+import { VECTORS } from "./trees.ts";
 
 export const digestOf = (directory: Directory): B3Digest => encodeDirectory(directory).digest;
 
@@ -85,4 +88,22 @@ export async function expectNone(
   for (const directory of directories) {
     expect(await service.get(digestOf(directory))).toBeUndefined();
   }
+}
+
+/** One of the directories in `vectors/directories-counted-once.json`. */
+export interface GoDirectory {
+  readonly directory: Directory;
+  readonly digest_hex: string;
+  /** The size that its parent states. */
+  readonly size: number;
+}
+
+/** A tree that the client of the protocol in Go made, leaves first. */
+export function readGoDirectories(): readonly GoDirectory[] {
+  const vectors: readonly (Omit<GoDirectory, "directory"> & { message_base64: string })[] =
+    JSON.parse(readFileSync(new URL("directories-counted-once.json", VECTORS), "utf8"));
+  return vectors.map(({ message_base64, ...rest }) => ({
+    ...rest,
+    directory: decodeDirectory(Buffer.from(message_base64, "base64")),
+  }));
 }

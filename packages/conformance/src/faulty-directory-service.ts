@@ -5,6 +5,7 @@ import {
   type DirectoryPutter,
   type DirectoryService,
   pathComponent,
+  type RecursiveOptions,
   symlinkTarget,
 } from "@tvix/castore";
 import { FaultPlan, type Faults } from "./fault-plan.ts";
@@ -36,7 +37,21 @@ export class FaultyDirectoryService implements DirectoryService {
     return found && this.#damaged(found);
   }
 
-  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+  async getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    await this.#plan.call();
+    const found = await this.#service.getMany(digests, options);
+    return found.map((directory) => directory && this.#damaged(directory));
+  }
+
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    await this.#plan.call();
+    return await this.#service.hasMany(digests, options);
+  }
+
+  async *getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncGenerator<Directory> {
     await this.#plan.call();
     for await (const directory of this.#service.getRecursive(digest, options)) {
       await this.#plan.call();

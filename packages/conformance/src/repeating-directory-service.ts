@@ -4,6 +4,7 @@ import type {
   Directory,
   DirectoryPutter,
   DirectoryService,
+  RecursiveOptions,
 } from "@tvix/castore";
 import { repeat, repeatingCollector } from "./repeat.ts";
 
@@ -24,7 +25,20 @@ export class RepeatingDirectoryService implements DirectoryService {
     return repeat(() => this.#service.get(digest, options), { ...options, isAbsent });
   }
 
-  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    const isAbsent = (found: readonly unknown[]) => found.includes(undefined);
+    return repeat(() => this.#service.getMany(digests, options), { ...options, isAbsent });
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const isAbsent = (found: readonly boolean[]) => found.includes(false);
+    return repeat(() => this.#service.hasMany(digests, options), { ...options, isAbsent });
+  }
+
+  async *getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncGenerator<Directory> {
     const read = () => Array.fromAsync(this.#service.getRecursive(digest, options));
     const isAbsent = (found: readonly Directory[]) => found.length === 0;
     for (const directory of await repeat(read, { ...options, isAbsent })) {

@@ -52,7 +52,8 @@ export interface TreeExpected {
   >;
 }
 
-const VECTORS = new URL("../../../vectors/", import.meta.url);
+/** The folder of golden data. */
+export const VECTORS: URL = new URL("../../../vectors/", import.meta.url);
 
 /** The trees of `vectors/tree-specs.json`. */
 export function readTreeSpecs(): TreeSpec[] {

@@ -1,5 +1,9 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import type { DirectoryPutter, DirectoryService } from "../directoryservice/directory-service.ts";
+import type {
+  DirectoryPutter,
+  DirectoryService,
+  RecursiveOptions,
+} from "../directoryservice/directory-service.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { type StoreCall, StoreCalls } from "./store-calls.ts";
@@ -22,7 +26,20 @@ export class FollowedDirectoryService implements DirectoryService {
     return this.#calls.run("get", about, options, () => this.#inner.get(digest, options));
   }
 
-  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    const call = () => this.#inner.getMany(digests, options);
+    return this.#calls.run("getMany", () => ({ "tvix.count": digests.length }), options, call);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const call = () => this.#inner.hasMany(digests, options);
+    return this.#calls.run("hasMany", () => ({ "tvix.count": digests.length }), options, call);
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
     const about = () => ({ "tvix.digest": digest.toString() });
     const call = () => this.#inner.getRecursive(digest, options);
     return this.#calls.stream("getRecursive", about, options, call, DIRECTORIES);

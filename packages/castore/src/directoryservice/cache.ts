@@ -5,8 +5,10 @@ import { type TierOptions, Tiers } from "../cache/tiers.ts";
 import { WriteThrough } from "../cache/write-through.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
-import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
-import { encodeDirectory } from "./encoded-directory.ts";
+import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
+import { encodeDirectory, withDigests } from "./encoded-directory.ts";
+import { getOneByOne, hasOneByOne } from "./one-by-one.ts";
+import { skipDirectories } from "./traverse.ts";
 import { TreeFill } from "./tree-fill.ts";
 
 /** How many trees are copied at the same time that were asked for by single directories. */
@@ -58,7 +60,23 @@ export class CacheDirectoryService implements DirectoryService {
     return far;
   }
 
-  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    return getOneByOne(this, digests, options);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
+    const tree = this.#readAll(digest, { signal: options?.signal });
+    return options?.skip ? skipDirectories(withDigests(tree), options.skip) : tree;
+  }
+
+  async *#readAll(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
     options?.signal?.throwIfAborted();
     const yielded = new Set<string>();
     if ((await this.#getNear(digest, options)) !== undefined) {

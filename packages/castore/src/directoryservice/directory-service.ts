@@ -2,6 +2,16 @@ import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 
+/** Options of {@link DirectoryService.getRecursive}. */
+export interface RecursiveOptions extends AbortOptions {
+  /**
+   * Tells of each of some directories below the root whether it is left out; each digest is asked for once. What is
+   * below such a directory may be left out too, and need not be read. `hasMany` of the service that a tree is copied to
+   * fits here. Default: nothing is left out.
+   */
+  skip?: (digests: readonly B3Digest[]) => Promise<readonly boolean[]>;
+}
+
 /**
  * Stores directories, named by the BLAKE3 digest of their canonical encoding.
  *
@@ -19,12 +29,26 @@ export interface DirectoryService extends AsyncDisposable {
   get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined>;
 
   /**
-   * A directory and everything below it: first itself, then each further one once, after one that
-   * refers to it. Yields nothing if there is none of that digest.
+   * Reads many directories, which costs less than one by one. The caller bounds how many, by the sizes that parents
+   * state.
+   *
+   * @returns each in the order of the digests, as {@link get} gives it
+   */
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]>;
+
+  /** Tells whether each of many directories can be read: an answer for each digest, in order. */
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]>;
+
+  /**
+   * Reads a directory and everything below it: first itself, then each further one once, after one that
+   * refers to it. Yields nothing if there is none of that digest. Holds nothing before it is iterated.
    *
    * Iterating throws CastoreError `data_loss` if a directory below is missing or damaged.
    */
-  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory>;
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory>;
 
   /** Starts to store a tree. */
   openPutter(options?: AbortOptions): DirectoryPutter;

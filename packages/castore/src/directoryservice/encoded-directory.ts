@@ -38,3 +38,10 @@ export function decodeDirectoryOf(digest: B3Digest, bytes: Uint8Array): Director
     });
   }
 }
+
+/** Encodes each directory of a stream. */
+export async function* withDigests(
+  directories: AsyncIterable<Directory>,
+): AsyncGenerator<EncodedDirectory> {
+  for await (const directory of directories) yield encodeDirectory(directory);
+}

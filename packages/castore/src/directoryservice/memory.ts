@@ -1,7 +1,7 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
-import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
 import type { EncodedDirectory } from "./encoded-directory.ts";
 import { StagedTree } from "./staged-tree.ts";
 import { traverseDirectory } from "./traverse.ts";
@@ -15,8 +15,21 @@ export class MemoryDirectoryService implements DirectoryService {
     return this.#directories.get(digest.hex);
   }
 
-  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
-    return traverseDirectory((digest) => this.get(digest), digest, options);
+  async getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    return digests.map(({ hex }) => this.#directories.get(hex));
+  }
+
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    options?.signal?.throwIfAborted();
+    return digests.map(({ hex }) => this.#directories.has(hex));
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
+    return traverseDirectory((digests) => this.getMany(digests), digest, options);
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {

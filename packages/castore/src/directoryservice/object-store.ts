@@ -9,11 +9,12 @@ import { DamageMarks } from "../objectstore/damage-marks.ts";
 import { digestOfKey, objectKey } from "../objectstore/digest-key.ts";
 import type { ObjectStore } from "../objectstore/object-store.ts";
 import { ClosureSpool, childrenOf } from "./closure-spool.ts";
-import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
-import { decodeDirectoryOf, encodeDirectory } from "./encoded-directory.ts";
+import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
+import { decodeDirectoryOf, encodeDirectory, withDigests } from "./encoded-directory.ts";
+import { getOneByOne, hasOneByOne } from "./one-by-one.ts";
 import { RootToLeavesValidator } from "./order-validator.ts";
 import { StagedTree } from "./staged-tree.ts";
-import { traverseDirectory } from "./traverse.ts";
+import { skipDirectories, traverseDirectory } from "./traverse.ts";
 import { decodeTree, encodeTree } from "./tree-format.ts";
 
 /** Options of {@link ObjectStoreDirectoryService}. */
@@ -78,20 +79,20 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     );
   }
 
-  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
-    options?.signal?.throwIfAborted();
-    let begun = false;
-    try {
-      for await (const directory of this.#readTree(digest, options)) {
-        begun = true;
-        yield directory;
-      }
-      if (begun) return;
-    } catch (error) {
-      if (begun || !isDataLoss(error)) throw error; // a root that cannot be read is absent
-    }
-    const inner = await this.#getInner(digest, options);
-    if (inner !== undefined) yield* this.#readBelow(digest, inner, options);
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    return getOneByOne(this, digests, options);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
+    const tree = this.#readAll(digest, { signal: options?.signal });
+    return options?.skip ? skipDirectories(withDigests(tree), options.skip) : tree;
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {
@@ -112,6 +113,22 @@ export class ObjectStoreDirectoryService implements DirectoryService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#store[Symbol.asyncDispose]();
+  }
+
+  async *#readAll(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
+    options?.signal?.throwIfAborted();
+    let begun = false;
+    try {
+      for await (const directory of this.#readTree(digest, options)) {
+        begun = true;
+        yield directory;
+      }
+      if (begun) return;
+    } catch (error) {
+      if (begun || !isDataLoss(error)) throw error; // a root that cannot be read is absent
+    }
+    const inner = await this.#getInner(digest, options);
+    if (inner !== undefined) yield* this.#readBelow(digest, inner, options);
   }
 
   async #commit(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
@@ -243,7 +260,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
       if (found === undefined) await this.#marks.mark(innerKey(digest), options);
       return found;
     };
-    yield* traverseDirectory(get, digest, options);
+    yield* traverseDirectory((digests) => getOneByOne({ get }, digests), digest, options);
   }
 
   /** Reads a tree; nothing if there is none with that root. */

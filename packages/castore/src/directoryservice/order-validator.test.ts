@@ -57,7 +57,7 @@ describe("LeavesToRootValidator", () => {
   it.each([
     ["nothing", [], "found none"],
     ["one that comes too early", [MIDDLE, EMPTY], 'entry "empty" refers to'],
-    ["a size that is not right", [EMPTY, WRONG], 'entry "empty" states size 1, expected 0'],
+    ["a size that is not right", [EMPTY, WRONG], 'entry "empty" states size 1, which'],
     ["one that is not reached", [EMPTY, MIDDLE, EMPTY], "cannot be reached"],
     ["two roots", [EMPTY, MIDDLE, Directory.from([])], "cannot be reached"],
   ])("refuses %s", (_, directories, reason) => {
@@ -90,7 +90,7 @@ describe("RootToLeavesValidator", () => {
     ["another root", ROOT, [MIDDLE], "expected the root"],
     ["one that nothing refers to", MIDDLE, [MIDDLE, ROOT], "no directory before it refers to it"],
     ["one that came before", ROOT, [ROOT, EMPTY, EMPTY], "it came before"],
-    ["a size that is not right", WRONG, [WRONG, EMPTY], "states size 1, expected 0"],
+    ["a size that is not right", WRONG, [WRONG, EMPTY], "states size 1, which"],
     ["an end before all have come", ROOT, [ROOT, EMPTY], 'entry "b"'],
   ])("refuses %s", (_, root, directories, reason) => {
     expect(() => check(root, ...directories)).toThrow(

@@ -3,15 +3,16 @@ import { B3Digest } from "../model/digest.ts";
 import type { DirectoryEntry } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
+import type { DirectoryNode } from "../model/node.ts";
 import type { EncodedDirectory } from "./encoded-directory.ts";
+import { SizeLedger } from "./size-ledger.ts";
 
 /**
  * Checks that directories come from the leaves to the root: each refers only to ones before it, with
  * the size that they have, and all can be reached from the last one. Keeps digests and sizes only.
  */
 export class LeavesToRootValidator {
-  /** Size of each directory so far, by digest. */
-  readonly #sizes = new Map<string, bigint>();
+  readonly #sizes = new SizeLedger();
   /** Digests of those that nothing refers to yet. In the end that is the root alone. */
   readonly #unreferenced = new Set<string>();
   #last: B3Digest | undefined;
@@ -33,22 +34,23 @@ export class LeavesToRootValidator {
     }
     for (const { name, node } of directory.entries) {
       if (node.type !== "directory") continue;
-      const size = this.#sizes.get(node.digest.hex);
-      if (size === undefined) {
+      if (!this.#sizes.has(node.digest.hex)) {
         throw new CastoreError(
           "invalid_argument",
           `Cannot take directory ${digest}: entry ${quoteBytes(name)} refers to ${node.digest}, ` +
             "expected that directory before it",
         );
       }
-      expectSize(digest, name, node.size, size);
+      if (this.#sizes.refer(node.digest.hex, node.size) === "wrong") {
+        throw wrongSize(digest, name, node);
+      }
     }
     this.#last = digest;
     if (this.#sizes.has(digest.hex)) return false;
     for (const { node } of directory.entries) {
       if (node.type === "directory") this.#unreferenced.delete(node.digest.hex);
     }
-    this.#sizes.set(digest.hex, directory.size);
+    this.#sizes.find(digest.hex, directory);
     this.#unreferenced.add(digest.hex);
     return true;
   }
@@ -82,7 +84,7 @@ export class LeavesToRootValidator {
 interface Reference {
   readonly parent: B3Digest;
   readonly entry: DirectoryEntry["name"];
-  readonly size: bigint;
+  readonly node: DirectoryNode;
 }
 
 /**
@@ -94,8 +96,8 @@ export class RootToLeavesValidator {
   readonly #root: B3Digest;
   /** What was referred to and did not come yet, by digest. */
   readonly #expected = new Map<string, Reference>();
-  /** Sizes of those that came, by digest. */
-  readonly #seen = new Map<string, bigint>();
+  readonly #sizes = new SizeLedger();
+  #count = 0;
 
   /** @param root digest of the directory that has to come first */
   constructor(root: B3Digest) {
@@ -109,7 +111,7 @@ export class RootToLeavesValidator {
    *   it refers to it, if it came before, or if sizes do not match
    */
   add({ directory, digest }: EncodedDirectory): void {
-    if (this.#seen.size === 0) {
+    if (this.#count === 0) {
       if (!digest.equals(this.#root)) {
         throw new CastoreError(
           "invalid_argument",
@@ -119,20 +121,25 @@ export class RootToLeavesValidator {
     } else {
       const reference = this.#expected.get(digest.hex);
       if (reference === undefined) {
-        const reason = this.#seen.has(digest.hex)
+        const reason = this.#sizes.has(digest.hex)
           ? "it came before"
           : "no directory before it refers to it";
         throw new CastoreError("invalid_argument", `Cannot take directory ${digest}: ${reason}`);
       }
-      expectSize(reference.parent, reference.entry, reference.size, directory.size);
+      const wrong = this.#sizes.find(digest.hex, directory);
+      if (wrong !== undefined) {
+        throw wrongSize(reference.parent, reference.entry, { ...reference.node, size: wrong });
+      }
       this.#expected.delete(digest.hex);
     }
-    this.#seen.set(digest.hex, directory.size);
+    if (this.#count === 0) this.#sizes.find(digest.hex, directory);
+    this.#count += 1;
     for (const { name, node } of directory.entries) {
       if (node.type !== "directory") continue;
-      const known = this.#seen.get(node.digest.hex) ?? this.#expected.get(node.digest.hex)?.size;
-      if (known !== undefined) expectSize(digest, name, node.size, known);
-      else this.#expected.set(node.digest.hex, { parent: digest, entry: name, size: node.size });
+      const met = this.#sizes.refer(node.digest.hex, node.size);
+      if (met === "wrong") throw wrongSize(digest, name, node);
+      if (met === "first")
+        this.#expected.set(node.digest.hex, { parent: digest, entry: name, node });
     }
   }
 
@@ -154,11 +161,10 @@ export class RootToLeavesValidator {
   }
 }
 
-function expectSize(parent: B3Digest, entry: Uint8Array, stated: bigint, actual: bigint): void {
-  if (stated === actual) return;
-  throw new CastoreError(
+function wrongSize(parent: B3Digest, entry: Uint8Array, node: DirectoryNode): CastoreError {
+  return new CastoreError(
     "invalid_argument",
-    `Cannot take directory ${parent}: entry ${quoteBytes(entry)} states size ${stated}, ` +
-      `expected ${actual}`,
+    `Cannot take directory ${parent}: entry ${quoteBytes(entry)} states size ${node.size}, which ` +
+      `directory ${node.digest} does not have`,
   );
 }

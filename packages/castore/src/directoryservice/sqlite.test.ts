@@ -75,7 +75,7 @@ function countCommits(wal: string): number {
 async function putInAnotherProcess(path: string): Promise<B3Digest[]> {
   const castore = JSON.stringify(new URL("../index.ts", import.meta.url).href);
   const program = `
-    import { B3Digest, Directory, encodeDirectory, pathComponent, SqliteDirectoryService } from ${castore};
+    import { blake3Digest, Directory, encodeDirectory, pathComponent, SqliteDirectoryService } from ${castore};
     await using service = await SqliteDirectoryService.open({ path: ${JSON.stringify(path)} });
     const roots = await Promise.all(Array.from({ length: 50 }, async (_, i) => {
       const target = { type: "file", digest: blake3Digest(Buffer.from("x")), size: 1n, executable: false };

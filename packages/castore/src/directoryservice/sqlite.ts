@@ -1,11 +1,12 @@
 import Sqlite from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { inTurns } from "../bytes/turns.ts";
 import { type Database, sqliteError } from "../disk/database.ts";
 import { KeyValueTable, type Row } from "../disk/key-value-table.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { DirectoryPutter, DirectoryService } from "./directory-service.ts";
+import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
 import { decodeDirectoryOf } from "./encoded-directory.ts";
 import { StagedTree, type TreeStage } from "./staged-tree.ts";
 import { traverseDirectory } from "./traverse.ts";
@@ -20,6 +21,10 @@ export interface SqliteDirectoryOptions extends AbortOptions {
 
 /** "TvxD": the application id of these databases. */
 const APPLICATION_ID = 0x54767844;
+
+/** How many directories are read, and how many looked up, before other events get their turn. */
+const READS_PER_TURN = 32;
+const LOOKUPS_PER_TURN = 512;
 
 /** How many bytes of a tree wait in memory; a larger one waits in a temporary file. */
 const STAGE_IN_MEMORY = 8 * 1024 * 1024;
@@ -62,6 +67,34 @@ export class SqliteDirectoryService implements DirectoryService {
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     options?.signal?.throwIfAborted();
+    return this.#get(digest);
+  }
+
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    return inTurns(digests, READS_PER_TURN, (digest) => this.#get(digest), options);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const has = ({ bytes }: B3Digest) => this.#table.has(bytes);
+    return inTurns(digests, LOOKUPS_PER_TURN, has, options);
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
+    return traverseDirectory((digests) => this.getMany(digests), digest, options);
+  }
+
+  openPutter(options?: AbortOptions): DirectoryPutter {
+    return new StagedTree(stageFor(this.#table), options);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#table[Symbol.asyncDispose]();
+  }
+
+  #get(digest: B3Digest): Directory | undefined {
     const data = this.#table.get(digest.bytes);
     if (data === undefined) return undefined;
     try {
@@ -74,18 +107,6 @@ export class SqliteDirectoryService implements DirectoryService {
       this.#table.remove([digest.bytes, data]).catch(() => undefined);
       return undefined;
     }
-  }
-
-  getRecursive(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
-    return traverseDirectory((digest) => this.get(digest), digest, options);
-  }
-
-  openPutter(options?: AbortOptions): DirectoryPutter {
-    return new StagedTree(stageFor(this.#table), options);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#table[Symbol.asyncDispose]();
   }
 }
 

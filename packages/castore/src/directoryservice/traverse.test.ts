@@ -34,11 +34,11 @@ const ROOT = Directory.from([folder("left", LEFT), folder("right", RIGHT)]);
 function backend(...directories: readonly Directory[]) {
   const stored = new Map(directories.map((directory) => [digestOf(directory).hex, directory]));
   const asked: string[] = [];
-  const get = async (digest: B3Digest) => {
-    asked.push(digest.hex);
-    return stored.get(digest.hex);
+  const getMany = async (digests: readonly B3Digest[]) => {
+    asked.push(...digests.map(({ hex }) => hex));
+    return digests.map(({ hex }) => stored.get(hex));
   };
-  return { get, asked };
+  return { getMany, asked };
 }
 
 async function collect(directories: AsyncIterable<Directory>): Promise<Directory[]> {
@@ -49,12 +49,12 @@ async function collect(directories: AsyncIterable<Directory>): Promise<Directory
 
 describe("traverseDirectory", () => {
   it("yields nothing if the root is absent", async () => {
-    expect(await collect(traverseDirectory(backend().get, digestOf(ROOT)))).toEqual([]);
+    expect(await collect(traverseDirectory(backend().getMany, digestOf(ROOT)))).toEqual([]);
   });
 
   it("goes level by level, and asks once for what is referred to twice", async () => {
-    const { get, asked } = backend(EMPTY, LEAF, LOW, LEFT, RIGHT, ROOT);
-    const found = await collect(traverseDirectory(get, digestOf(ROOT)));
+    const { getMany, asked } = backend(EMPTY, LEAF, LOW, LEFT, RIGHT, ROOT);
+    const found = await collect(traverseDirectory(getMany, digestOf(ROOT)));
     expect(found).toEqual([ROOT, LEFT, RIGHT, LEAF, LOW, EMPTY]);
     expect(asked).toEqual(found.map((directory) => digestOf(directory).hex));
   });
@@ -69,14 +69,14 @@ describe("traverseDirectory", () => {
     });
     const root = Directory.from(chains.map((chain, i) => folder(`${i}`, chain.at(-1)!)));
     const all = [root, ...chains.flat()];
-    const found = await collect(traverseDirectory(backend(...all).get, digestOf(root)));
+    const found = await collect(traverseDirectory(backend(...all).getMany, digestOf(root)));
     expect(found.length).toBe(6001);
     expect(new Set(found)).toEqual(new Set(all));
   });
 
   it("names what is missing, and where", async () => {
-    const { get } = backend(ROOT, LEFT, RIGHT, LEAF, LOW);
-    await expect(collect(traverseDirectory(get, digestOf(ROOT)))).rejects.toMatchObject({
+    const { getMany } = backend(ROOT, LEFT, RIGHT, LEAF, LOW);
+    await expect(collect(traverseDirectory(getMany, digestOf(ROOT)))).rejects.toMatchObject({
       code: "data_loss",
       message:
         `Cannot read the tree below ${digestOf(ROOT)}: entry "empty" of directory ${digestOf(LOW)} ` +
@@ -87,55 +87,95 @@ describe("traverseDirectory", () => {
   const wrong = Directory.from([folder("leaf", LEAF, 5n)]);
   const wrongLater = Directory.from([folder("a", LEAF), folder("b", LEAF, 5n)]);
   it.each([
-    ["a directory that is not of the size stated", wrong, [], "stating size 7, found 2"],
-    ["a second reference that states another size", wrongLater, [], "stating size 7, elsewhere 2"],
+    [
+      "a directory that is not of the size stated",
+      wrong,
+      [],
+      "stating size 7, which it does not have",
+    ],
+    [
+      "a second reference that states another size",
+      wrongLater,
+      [],
+      "stating size 7, which it does not have",
+    ],
     [
       "a reference from elsewhere that states another size",
       Directory.from([folder("a", wrong), folder("b", LEAF)]),
       [wrong],
-      "stating size 7, elsewhere 2",
+      "stating size 7, which it does not have",
     ],
   ])("refuses %s", async (_, root, more, reason) => {
-    const { get } = backend(root, LEAF, ...more);
-    await expect(collect(traverseDirectory(get, digestOf(root)))).rejects.toMatchObject({
+    const { getMany } = backend(root, LEAF, ...more);
+    await expect(collect(traverseDirectory(getMany, digestOf(root)))).rejects.toMatchObject({
       code: "data_loss",
       message: expect.stringContaining(reason),
     });
   });
 
+  it("leaves out what is skipped and what only that leads to, and does not read it", async () => {
+    const { getMany, asked } = backend(EMPTY, LEAF, LOW, LEFT, RIGHT, ROOT);
+    const questions: string[] = [];
+    const skip = async (digests: readonly B3Digest[]) => {
+      questions.push(...digests.map(({ hex }) => hex));
+      return digests.map((digest) => digest.equals(digestOf(LEFT)));
+    };
+    const found = await collect(traverseDirectory(getMany, digestOf(ROOT), { skip }));
+    expect(found).toEqual([ROOT, RIGHT, LEAF]);
+    expect(asked).toEqual(found.map((directory) => digestOf(directory).hex));
+    expect(questions.toSorted()).toEqual(
+      [LEFT, RIGHT, LEAF].map((directory) => digestOf(directory).hex).toSorted(),
+    );
+  });
+
+  it("reads few directories at a time where they are large", async () => {
+    const large = Array.from({ length: 8 }, (_, i) =>
+      Directory.from(Array.from({ length: 20_000 }, (_, j) => file(`${i}-${j}`))),
+    );
+    const root = Directory.from(large.map((directory, i) => folder(`${i}`, directory)));
+    const { getMany } = backend(root, ...large);
+    const counts: number[] = [];
+    const counted: typeof getMany = (digests) => {
+      counts.push(digests.length);
+      return getMany(digests);
+    };
+    expect((await collect(traverseDirectory(counted, digestOf(root)))).length).toBe(9);
+    expect(counts).toEqual([1, ...large.map(() => 1)]);
+  });
+
   it("passes on what the backend throws", async () => {
     const broken = new Error("broken");
-    const { get } = backend(ROOT);
-    const failing = async (digest: B3Digest) => {
-      const directory = await get(digest);
-      if (directory === undefined) throw broken;
-      return directory;
+    const { getMany } = backend(ROOT);
+    const failing = async (digests: readonly B3Digest[]) => {
+      const directories = await getMany(digests);
+      if (directories.includes(undefined)) throw broken;
+      return directories;
     };
     await expect(collect(traverseDirectory(failing, digestOf(ROOT)))).rejects.toBe(broken);
   });
 
   it("asks for nothing more once its reader has ended", async () => {
-    const { get, asked } = backend(ROOT, LEFT, RIGHT, LEAF, LOW, EMPTY);
-    for await (const directory of traverseDirectory(get, digestOf(ROOT))) {
+    const { getMany, asked } = backend(ROOT, LEFT, RIGHT, LEAF, LOW, EMPTY);
+    for await (const directory of traverseDirectory(getMany, digestOf(ROOT))) {
       if (directory === LEFT) break;
     }
-    expect(asked.length).toBe(2);
+    expect(asked).toEqual([ROOT, LEFT, RIGHT].map((directory) => digestOf(directory).hex));
   });
 
   it("rejects with the reason when it is cancelled, before and between directories", async () => {
-    const { get, asked } = backend(ROOT, LEFT, RIGHT, LEAF, LOW, EMPTY);
+    const { getMany, asked } = backend(ROOT, LEFT, RIGHT, LEAF, LOW, EMPTY);
     const controller = new AbortController();
     const { signal } = controller;
     const reason = new Error("enough");
     const reading = async () => {
-      for await (const directory of traverseDirectory(get, digestOf(ROOT), { signal })) {
+      for await (const directory of traverseDirectory(getMany, digestOf(ROOT), { signal })) {
         if (directory === LEFT) controller.abort(reason);
       }
     };
     await expect(reading()).rejects.toBe(reason);
-    expect(asked.length).toBe(2);
+    expect(asked.length).toBe(3); // the root, and the level below it
     await expect(reading()).rejects.toBe(reason);
-    expect(asked.length).toBe(2);
+    expect(asked.length).toBe(3);
   });
 
   it("gives other events their turn although the backend answers at once", async () => {
@@ -146,7 +186,8 @@ describe("traverseDirectory", () => {
     setImmediate(() => {
       seenAtTurn = seen;
     });
-    for await (const _ of traverseDirectory(backend(root, ...many).get, digestOf(root))) seen += 1;
+    for await (const _ of traverseDirectory(backend(root, ...many).getMany, digestOf(root)))
+      seen += 1;
     expect(seen).toBe(1001);
     expect(seenAtTurn).toBeGreaterThan(0);
     expect(seenAtTurn).toBeLessThan(1001);

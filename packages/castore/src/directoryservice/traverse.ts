@@ -4,87 +4,149 @@ import { quoteBytes } from "../bytes/byte-string.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { Node } from "../model/node.ts";
+import type { DirectoryNode, Node } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
-import type { DirectoryService } from "./directory-service.ts";
+import type { DirectoryService, RecursiveOptions } from "./directory-service.ts";
+import { SizeLedger } from "./size-ledger.ts";
+
+/** How many directories are read together, and how many entries these and what is below them have at most. */
+const MAX_BATCH = 128;
+const MAX_BATCH_SIZE = 65_536n;
+
+/** What an entry of a directory says of a sub-directory. */
+interface Reference {
+  readonly parent: B3Digest;
+  readonly name: PathComponent;
+  readonly node: DirectoryNode;
+}
 
 /**
  * Walks a directory and everything below it, breadth first, each once. For services whose backend has
  * no better way.
  *
- * @param get looks up one directory
+ * @param getMany looks up directories, in order
  * @returns nothing if the root is absent
  * @throws CastoreError `data_loss` if a directory below the root is missing, or not of the size that
  *   every reference to it states
  */
 export async function* traverseDirectory(
-  get: (digest: B3Digest) => Promise<Directory | undefined>,
+  getMany: DirectoryService["getMany"],
   root: B3Digest,
-  options?: AbortOptions,
+  options: RecursiveOptions = {},
 ): AsyncGenerator<Directory> {
-  options?.signal?.throwIfAborted();
-  let directory = await get(root);
-  if (directory === undefined) return;
-  /** The size that the first reference to each directory states, by digest. */
-  const sizes = new Map([[root.hex, directory.size]]);
-  /** What was referred to: digests and names, not directories. Those before `next` were visited. */
-  let references: Reference[] = [];
-  let next = 0;
-  let parent = root;
-  for (let count = 1; ; count++) {
-    yield directory;
-    for (const { name, node } of directory.entries) {
+  const { signal, skip } = options;
+  signal?.throwIfAborted();
+  const [first] = await getMany([root], { signal });
+  if (first === undefined) return;
+  const sizes = new SizeLedger();
+  sizes.find(root.hex, first);
+  const queue = new ReferenceQueue();
+  const add = (parent: B3Digest, { entries }: Directory) => {
+    for (const { name, node } of entries) {
       if (node.type !== "directory") continue;
-      const reference = { parent, name, digest: node.digest, size: node.size };
-      const size = sizes.get(node.digest.hex);
-      if (size === undefined) {
-        sizes.set(node.digest.hex, node.size);
-        references.push(reference);
-      } else if (size !== node.size) {
-        throw damaged(root, reference, `stating size ${node.size}, elsewhere ${size}`);
-      }
+      const reference = { parent, name, node };
+      const met = sizes.refer(node.digest.hex, node.size);
+      if (met === "wrong") throw damaged(root, reference, statedWrong(node.size));
+      if (met === "first") queue.push(reference);
     }
-    const reference = references[next];
-    if (reference === undefined) return;
-    next += 1;
-    if (next * 2 > references.length) {
-      references = references.slice(next); // no more copied than were visited since the last time
-      next = 0;
+  };
+  yield first;
+  add(root, first);
+  while (queue.length > 0) {
+    await yieldToEvents(); // a local backend answers at once
+    signal?.throwIfAborted();
+    const batch = await withoutSkipped(queue.take(), skip);
+    if (batch.length === 0) continue;
+    const digests = batch.map(({ node }) => node.digest);
+    const found = await getMany(digests, { signal });
+    for (const [i, reference] of batch.entries()) {
+      const directory = found[i];
+      if (directory === undefined) throw damaged(root, reference, "which is missing");
+      const wrong = sizes.find(reference.node.digest.hex, directory);
+      if (wrong !== undefined) throw damaged(root, reference, statedWrong(wrong));
+      signal?.throwIfAborted();
+      yield directory;
+      add(reference.node.digest, directory);
     }
-    if (count % DIRECTORIES_PER_TURN === 0) await yieldToEvents();
-    options?.signal?.throwIfAborted();
-    directory = expectChild(root, reference, await get(reference.digest));
-    parent = reference.digest;
   }
 }
 
-/** After how many directories other events get their turn: a local backend answers at once. */
-const DIRECTORIES_PER_TURN = 256;
+/** References that wait for their turn: digests and names, not directories. */
+class ReferenceQueue {
+  #references: Reference[] = [];
+  #next = 0;
 
-interface Reference {
-  readonly parent: B3Digest;
-  readonly name: PathComponent;
-  readonly digest: B3Digest;
-  readonly size: bigint;
-}
-
-function expectChild(
-  root: B3Digest,
-  reference: Reference,
-  child: Directory | undefined,
-): Directory {
-  if (child === undefined) throw damaged(root, reference, "which is missing");
-  if (child.size !== reference.size) {
-    throw damaged(root, reference, `stating size ${reference.size}, found ${child.size}`);
+  get length(): number {
+    return this.#references.length - this.#next;
   }
-  return child;
+
+  push(reference: Reference): void {
+    this.#references.push(reference);
+  }
+
+  /** Takes as many as may be read together, at least one. */
+  take(): Reference[] {
+    const batch: Reference[] = [];
+    let size = 0n;
+    while (this.length > 0 && batch.length < MAX_BATCH) {
+      const reference = this.#references[this.#next]!;
+      size += reference.node.size;
+      if (batch.length > 0 && size > MAX_BATCH_SIZE) break;
+      batch.push(reference);
+      this.#next += 1;
+    }
+    if (this.#next * 2 > this.#references.length) {
+      this.#references = this.#references.slice(this.#next); // copies no more than were taken since the last time
+      this.#next = 0;
+    }
+    return batch;
+  }
 }
 
-function damaged(root: B3Digest, { parent, name, digest }: Reference, found: string): CastoreError {
+async function withoutSkipped(
+  batch: readonly Reference[],
+  skip: RecursiveOptions["skip"],
+): Promise<readonly Reference[]> {
+  if (skip === undefined) return batch;
+  const skipped = await skip(batch.map(({ node }) => node.digest));
+  return batch.filter((_, i) => !skipped[i]);
+}
+
+/**
+ * Leaves out of a tree what is to be skipped, where whoever gives it gives all of it.
+ *
+ * @param tree the directories of a tree with their digests, the root first, each after one that refers to it
+ */
+export async function* skipDirectories(
+  tree: AsyncIterable<{ readonly digest: B3Digest; readonly directory: Directory }>,
+  skip: NonNullable<RecursiveOptions["skip"]>,
+): AsyncGenerator<Directory> {
+  let wanted: Set<string> | undefined;
+  const asked = new Set<string>();
+  for await (const { digest, directory } of tree) {
+    wanted ??= new Set([digest.hex]);
+    if (!wanted.delete(digest.hex)) continue;
+    yield directory;
+    const children: B3Digest[] = [];
+    for (const { node } of directory.entries) {
+      if (node.type !== "directory" || asked.has(node.digest.hex)) continue;
+      asked.add(node.digest.hex);
+      children.push(node.digest);
+    }
+    const skipped = children.length > 0 ? await skip(children) : [];
+    for (const [i, child] of children.entries()) if (!skipped[i]) wanted.add(child.hex);
+  }
+}
+
+function statedWrong(size: bigint): string {
+  return `stating size ${size}, which it does not have`;
+}
+
+function damaged(root: B3Digest, { parent, name, node }: Reference, found: string): CastoreError {
   return new CastoreError(
     "data_loss",
     `Cannot read the tree below ${root}: entry ${quoteBytes(name)} of directory ${parent} refers to ` +
-      `${digest}, ${found}`,
+      `${node.digest}, ${found}`,
   );
 }
 

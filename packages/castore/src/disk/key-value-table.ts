@@ -50,6 +50,7 @@ export class KeyValueTable implements AsyncDisposable {
   /** A connection of its own for transactions, which go on while others read. */
   readonly #writer: Database;
   readonly #get;
+  readonly #has;
   readonly #page;
   readonly #put;
   readonly #remove;
@@ -65,6 +66,7 @@ export class KeyValueTable implements AsyncDisposable {
     this.#get = reader
       .prepare<[Uint8Array], Buffer>(`SELECT data FROM ${table} WHERE ${key} = ?`)
       .pluck();
+    this.#has = reader.prepare<[Uint8Array], 1>(`SELECT 1 FROM ${table} WHERE ${key} = ?`).pluck();
     this.#page = reader
       .prepare<[Uint8Array, number], [Buffer, Buffer]>(
         `SELECT ${key}, data FROM ${table} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`,
@@ -105,6 +107,11 @@ export class KeyValueTable implements AsyncDisposable {
   /** What is stored under a key; `undefined` if there is nothing. */
   get(key: Uint8Array): Uint8Array | undefined {
     return this.#read(() => this.#get.get(key));
+  }
+
+  /** Whether something is stored under a key. */
+  has(key: Uint8Array): boolean {
+    return this.#read(() => this.#has.get(key) !== undefined);
   }
 
   /** Up to `limit` rows with keys above `after`, ordered by key. */

@@ -16,9 +16,8 @@ export class Directory {
   /** The entries, sorted bytewise by name, each name once. */
   readonly entries: readonly DirectoryEntry[];
   /**
-   * Twice the number of entries, plus the sizes of the sub-directories. The protocol speaks of the
-   * number of entries, but all implementations count each of them twice, and sizes are part of what a
-   * digest covers: this is the number that gives the digests everybody else has.
+   * Twice the number of entries, plus the sizes that they state for the sub-directories: the number that today's
+   * programs in Rust write. It stands in the directory above, so digests depend on it.
    */
   readonly size: bigint;
 
@@ -52,6 +51,19 @@ export class Directory {
       );
     }
     return new Directory(sorted, size);
+  }
+
+  /**
+   * {@link size} with each entry counted once, as programs of the protocol in Go count, and those in Rust did before
+   * August 2024.
+   */
+  get sizeOnce(): bigint {
+    return this.size - BigInt(this.entries.length);
+  }
+
+  /** Whether a directory that refers to this one may state that size for it: either way of counting. */
+  acceptsSize(size: bigint): boolean {
+    return size === this.size || size === this.sizeOnce;
   }
 
   /** The node of that name; `undefined` if there is none. */

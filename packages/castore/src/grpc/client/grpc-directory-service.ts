@@ -3,10 +3,13 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type {
   DirectoryPutter,
   DirectoryService,
+  RecursiveOptions,
 } from "../../directoryservice/directory-service.ts";
-import { encodeDirectory } from "../../directoryservice/encoded-directory.ts";
+import { encodeDirectory, withDigests } from "../../directoryservice/encoded-directory.ts";
+import { getOneByOne, hasOneByOne } from "../../directoryservice/one-by-one.ts";
 import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts";
 import { StagedTree } from "../../directoryservice/staged-tree.ts";
+import { skipDirectories } from "../../directoryservice/traverse.ts";
 import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
@@ -39,8 +42,20 @@ export class GrpcDirectoryService implements DirectoryService {
     return found;
   }
 
-  async *getRecursive(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
-    yield* this.#read(digest, true, options);
+  getMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Directory | undefined)[]> {
+    return getOneByOne(this, digests, options);
+  }
+
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
+    const tree = this.#read(digest, true, { signal: options?.signal });
+    return options?.skip ? skipDirectories(withDigests(tree), options.skip) : tree;
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {

@@ -1,0 +1,22 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import type { AbortOptions } from "./abort-options.ts";
+
+/**
+ * Maps items by a function that is quick but synchronous, and lets other events have their turn in between.
+ *
+ * @param perTurn how many items are mapped before that
+ */
+export async function inTurns<Item, Result>(
+  items: readonly Item[],
+  perTurn: number,
+  map: (item: Item) => Result,
+  options?: AbortOptions,
+): Promise<Result[]> {
+  const results: Result[] = [];
+  for (let at = 0; at < items.length || at === 0; at += perTurn) {
+    if (at > 0) await yieldToEvents();
+    options?.signal?.throwIfAborted();
+    for (const item of items.slice(at, at + perTurn)) results.push(map(item));
+  }
+  return results;
+}
