@@ -10,7 +10,7 @@ const BATCH: readonly Uint8Array[] = [
   MANY_CHUNKS.subarray(0, 128 * KIB),
   MANY_CHUNKS.subarray(0, 900 * KIB),
   seededBytes("batch", 300),
-  ...Array.from({ length: 200 }, (_, i) => seededBytes(`batch ${i}`, i * 37)),
+  ...Array.from({ length: 80 }, (_, i) => seededBytes(`batch ${i}`, i * 97)),
 ];
 
 const UNKNOWN = blake3Digest(Buffer.from("not in any batch"));

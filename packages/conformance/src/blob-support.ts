@@ -12,8 +12,11 @@ export const KIB = 1024;
 
 export const EMPTY: Uint8Array = new Uint8Array(0);
 
-/** A blob of many chunks, which is long to make and never changed. */
-export const MANY_CHUNKS: Uint8Array = seededBytes("big", 3 * KIB * KIB);
+/** A blob of eleven chunks. Nobody changes it. */
+export const LARGE: Uint8Array = seededBytes("big", 3 * KIB * KIB);
+
+/** A blob of six chunks, the beginning of {@link LARGE}. */
+export const MANY_CHUNKS: Uint8Array = LARGE.subarray(0, 1_200_000);
 
 /** Writes a blob in pieces of at most `step` bytes. */
 export async function putInPieces(

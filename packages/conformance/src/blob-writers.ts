@@ -31,10 +31,9 @@ export function blobWriterTests(
     expect((await writer.close()).equals(blake3Digest(Buffer.from("contents")))).toBe(true);
   });
 
-  it.each([10, 40_000, 70_000, 300_000, KIB * KIB, 2_500_000])(
-    "keeps nothing of pieces of %d bytes that it was lent",
-    async (step) => {
-      const contents = MANY_CHUNKS.subarray(0, Math.min(MANY_CHUNKS.length, step * 100));
+  it("keeps nothing of the pieces that it was lent, of whatever length", async () => {
+    for (const [i, step] of [10, 40_000, 70_000, 300_000, KIB * KIB].entries()) {
+      const contents = MANY_CHUNKS.subarray(i, Math.min(MANY_CHUNKS.length, step * 100));
       const lent = Buffer.alloc(step); // what Node reads into, which slice() does not copy
       await using writer = current().openWriter();
       for (let at = 0; at < contents.length; at += step) {
@@ -45,8 +44,8 @@ export function blobWriterTests(
       }
       expect((await writer.close()).equals(blake3Digest(contents))).toBe(true);
       await expectStored(current(), contents);
-    },
-  );
+    }
+  });
 
   it("gives the same digest when a writer is closed twice", async () => {
     await using writer = current().openWriter();
@@ -133,7 +132,7 @@ export function blobWriterTests(
   it("takes the same blob from many writers at the same time", async () => {
     const contents = MANY_CHUNKS.subarray(0, 700 * KIB);
     const digests = await Promise.all(
-      Array.from({ length: 16 }, (_, i) => putInPieces(current(), contents, (i + 1) * 50_000)),
+      Array.from({ length: 8 }, (_, i) => putInPieces(current(), contents, (i + 1) * 90_000)),
     );
     for (const digest of digests) expect(digest.equals(blake3Digest(contents))).toBe(true);
     await expectStored(current(), contents);
@@ -151,7 +150,7 @@ export function blobWriterTests(
 
   it("takes and gives many blobs at the same time", async () => {
     const blobs = Array.from({ length: 64 }, (_, i) =>
-      MANY_CHUNKS.subarray(i * 1000, i * 1000 + i * 4000),
+      MANY_CHUNKS.subarray(i * 1000, i * 1000 + i * i * 70),
     );
     await Promise.all(blobs.map((blob) => putBlob(current(), blob.slice())));
     await Promise.all(blobs.map((blob) => expectStored(current(), blob)));
@@ -159,7 +158,7 @@ export function blobWriterTests(
 
   it("gives a blob while others are written", async () => {
     await putBlob(current(), MANY_CHUNKS.slice());
-    const others = Array.from({ length: 8 }, (_, i) => new Uint8Array(900 * KIB).fill(i));
+    const others = Array.from({ length: 4 }, (_, i) => new Uint8Array(700 * KIB).fill(i));
     await Promise.all([
       ...others.map((other) => putBlob(current(), other.slice())),
       expectStored(current(), MANY_CHUNKS),

@@ -43,9 +43,11 @@ export function directoryOfLength(bytes: number): Directory {
   const targets = bytes - count * prefixes;
   const shared = Math.floor(targets / count);
   const longer = targets % count;
-  return Directory.from(
+  const directory = Directory.from(
     Array.from({ length: count }, (_, i) => link(i, i < longer ? shared + 1 : shared)),
   );
+  expect(encodeDirectory(directory).bytes.length).toBe(bytes);
+  return directory;
 }
 
 export const EMPTY: Directory = Directory.from([]);

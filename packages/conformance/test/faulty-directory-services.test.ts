@@ -18,8 +18,7 @@ import {
 import { disposingOf, overGrpc } from "./grpc-over.ts";
 
 /** As many that a suite meets them all over, and so few that all it does ends. */
-const FAULTS: Faults = { fail: 0.1, delay: 0.01, truncate: 0.1, corrupt: 0.1, atMost: 30 };
-const DELAYS: Faults = { delay: 0.02 };
+const FAULTS: Faults = { fail: 0.1, delay: 0.02, truncate: 0.1, corrupt: 0.1, atMost: 30 };
 
 const quiet = { onCorrupt: () => undefined, onWarning: () => undefined };
 
@@ -38,53 +37,26 @@ async function served(directoryService: DirectoryService): Promise<DirectoryServ
   return await overGrpc(directoryService, services, openDirectoryService, "streams");
 }
 
-for (const seed of [1, 2, 3]) {
-  directoryServiceSuite(
-    `ObjectStoreDirectoryService on a faulty store, called again (seed ${seed})`,
-    {
-      create: async () => new RepeatingDirectoryService(onFaultyStore(FAULTS, seed)),
-      async createPair() {
-        const store = new MemoryObjectStore();
-        const open = (seed: number) => onFaultyStore(FAULTS, seed, store);
-        return [
-          new RepeatingDirectoryService(open(seed)),
-          new RepeatingDirectoryService(open(seed + 100)),
-        ];
-      },
-    },
-  );
-
-  directoryServiceSuite(`GrpcDirectoryService over a faulty service, called again (seed ${seed})`, {
-    async create() {
-      const sqlite = await openDirectoryService("sqlite://");
-      const faulty = new FaultyDirectoryService(sqlite, FAULTS, seed);
-      return new RepeatingDirectoryService(await served(faulty));
-    },
-  });
-
-  directoryServiceSuite(`CacheDirectoryService with a faulty near half (seed ${seed})`, {
-    async create() {
-      const near = onFaultyStore({ ...FAULTS, atMost: Number.POSITIVE_INFINITY }, seed);
-      const far = new MemoryDirectoryService();
-      return disposingOf(new CacheDirectoryService({ near, far, ...quiet }), near, far);
-    },
-  });
-}
-
-directoryServiceSuite("SqliteDirectoryService that fails, called again", {
-  async create() {
-    const { fail, delay, atMost } = FAULTS as Required<Faults>;
-    const sqlite = await openDirectoryService("sqlite://");
-    const faulty = new FaultyDirectoryService(sqlite, { fail, delay, atMost }, 1);
-    return new RepeatingDirectoryService(faulty);
+directoryServiceSuite("ObjectStoreDirectoryService on a faulty store, called again", {
+  create: async () => new RepeatingDirectoryService(onFaultyStore(FAULTS, 1)),
+  async createPair() {
+    const store = new MemoryObjectStore();
+    const open = (seed: number) => onFaultyStore(FAULTS, seed, store);
+    return [new RepeatingDirectoryService(open(2)), new RepeatingDirectoryService(open(3))];
   },
 });
 
-directoryServiceSuite("ObjectStoreDirectoryService on a slow store", {
-  create: async () => onFaultyStore(DELAYS, 1),
+directoryServiceSuite("GrpcDirectoryService over a faulty service, called again", {
+  async create() {
+    const faulty = new FaultyDirectoryService(new MemoryDirectoryService(), FAULTS, 1);
+    return new RepeatingDirectoryService(await served(faulty));
+  },
 });
 
-directoryServiceSuite("GrpcDirectoryService over a slow SqliteDirectoryService", {
-  create: async () =>
-    await served(new FaultyDirectoryService(await openDirectoryService("sqlite://"), DELAYS, 1)),
+directoryServiceSuite("CacheDirectoryService with a faulty near half", {
+  async create() {
+    const near = onFaultyStore({ ...FAULTS, atMost: Number.POSITIVE_INFINITY }, 1);
+    const far = new MemoryDirectoryService();
+    return disposingOf(new CacheDirectoryService({ near, far, ...quiet }), near, far);
+  },
 });
