@@ -82,11 +82,19 @@ const PATH_INFOS: readonly (readonly [string, PathInfo])[] = [
   ),
 ];
 
-async function list(service: PathInfoService): Promise<PathInfo[]> {
-  const found: PathInfo[] = [];
-  for await (const pathInfo of service.list()) found.push(pathInfo);
-  return found;
+function list(service: PathInfoService, after?: Uint8Array): Promise<PathInfo[]> {
+  return Array.fromAsync(service.list({ after }));
 }
+
+const hashOf = ({ storePath }: PathInfo): Uint8Array => storePath.hashPart;
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");
+
+/** Signatures by keys of these names. */
+const signaturesBy = (...names: readonly string[]) =>
+  names.map((name) => ({ name, data: seededBytes(name, 64) }));
+
+const signersOf = (pathInfo: PathInfo | undefined) =>
+  pathInfo?.signatures.map(({ name }) => name).toSorted();
 
 /** What {@link pathInfoServiceSuite} runs over. */
 export interface PathInfoServiceSuiteOptions {
@@ -138,13 +146,101 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
     });
 
     it("lists everything, ordered by hash part", async () => {
-      const names = Array.from({ length: 1200 }, (_, i) => `path-${i}`);
+      const names = Array.from({ length: 350 }, (_, i) => `path-${i}`);
       await Promise.all(names.map((name) => service.put(pathInfo(name))));
       const found = (await list(service)).map(({ storePath }) =>
         Buffer.from(storePath.hashPart).toString("hex"),
       );
       const expected = names.map((name) => Buffer.from(storePath(name).hashPart).toString("hex"));
       expect(found).toEqual(expected.toSorted());
+    });
+
+    it("gives many PathInfos in the order in which they are asked for", async () => {
+      const names = Array.from({ length: 60 }, (_, i) => `path-${i}`);
+      const given = names.map((name) => pathInfo(name));
+      await Promise.all(given.map((one) => service.put(one)));
+      // More than one call of any transport takes, some of them twice, most of them absent.
+      const asked = Array.from({ length: 2500 }, (_, i) => names[(i * 7) % 600] ?? `absent-${i}`);
+      const found = await service.getMany(asked.map((name) => storePath(name).hashPart));
+      const isGiven = new Set(names);
+      expect(found.map((one) => one?.storePath.name)).toEqual(
+        asked.map((name) => (isGiven.has(name) ? name : undefined)),
+      );
+      const last = found.findLast((one) => one !== undefined)!;
+      expect(encodePathInfo(last)).toEqual(encodePathInfo(pathInfo(last.storePath.name)));
+    });
+
+    it("gives nothing for no hash parts, and one for one", async () => {
+      await service.put(EVERYTHING);
+      expect(await service.getMany([])).toEqual([]);
+      const [found, ...others] = await service.getMany([hashOf(EVERYTHING)]);
+      expect(encodePathInfo(found!)).toEqual(encodePathInfo(EVERYTHING));
+      expect(others).toEqual([]);
+      expect(await service.getMany([storePath("never").hashPart])).toEqual([undefined]);
+    });
+
+    it.each([0, 19, 21])("refuses many hash parts if one has %i bytes", async (length) => {
+      const wrong = [storePath("a").hashPart, new Uint8Array(length)];
+      await expect(service.getMany(wrong)).rejects.toMatchObject({ code: "invalid_argument" });
+    });
+
+    it("keeps the signatures of a PathInfo that is put again without them", async () => {
+      await service.put(EVERYTHING);
+      const stored = await service.put({ ...EVERYTHING, signatures: [] });
+      const found = await service.get(hashOf(EVERYTHING));
+      for (const one of [stored, found!]) {
+        expect(encodePathInfo(one)).toEqual(encodePathInfo(EVERYTHING));
+      }
+    });
+
+    it("adds signatures to those of the same PathInfo, each once", async () => {
+      for (const names of [["a-1"], ["b-1", "a-1"], [], ["c-1"]]) {
+        await service.put(pathInfo("signed", { signatures: signaturesBy(...names) }));
+      }
+      const stored = await service.put(pathInfo("signed", { signatures: signaturesBy("b-1") }));
+      const found = await service.get(storePath("signed").hashPart);
+      for (const one of [stored, found]) expect(signersOf(one)).toEqual(["a-1", "b-1", "c-1"]);
+    });
+
+    it("keeps two signatures by keys of one name", async () => {
+      const [one, other] = [seededBytes("one", 64), seededBytes("other", 64)];
+      for (const data of [one, other]) {
+        await service.put(pathInfo("signed", { signatures: [{ name: "a-1", data }] }));
+      }
+      const found = await service.get(storePath("signed").hashPart);
+      expect(found!.signatures.map(({ data }) => hex(data))).toEqual([hex(one), hex(other)]);
+    });
+
+    it.each([
+      ["NAR hash", { narSha256: seededBytes("other", 32) }],
+      ["NAR size", { narSize: 1n }],
+      ["references", { references: [storePath("a")] }],
+    ] as const)("drops signatures when the %s changes, which they cover", async (_, changed) => {
+      await service.put(pathInfo("signed", { signatures: signaturesBy("a-1") }));
+      const given = pathInfo("signed", { ...changed, signatures: signaturesBy("b-1") });
+      await service.put(given);
+      const found = await service.get(storePath("signed").hashPart);
+      expect(encodePathInfo(found!)).toEqual(encodePathInfo(given));
+    });
+
+    it("keeps the signatures of all who put the same PathInfo at the same time", async () => {
+      const names = Array.from({ length: 32 }, (_, i) => `key-${i}`);
+      await Promise.all(
+        names.map((name) => service.put(pathInfo("same", { signatures: signaturesBy(name) }))),
+      );
+      const found = await service.get(storePath("same").hashPart);
+      expect(signersOf(found)).toEqual(names.toSorted());
+    });
+
+    it("refuses signatures without end, and keeps those that it has", async () => {
+      const long = (i: number) => ({ name: `${i}`.padEnd(100_000, "x"), data: new Uint8Array(64) });
+      const putAll = async () => {
+        for (let i = 0; i < 12; i++) await service.put(pathInfo("same", { signatures: [long(i)] }));
+      };
+      await expect(putAll()).rejects.toMatchObject({ code: "resource_exhausted" });
+      const found = await service.get(storePath("same").hashPart);
+      expect(found!.signatures.length).toBe(10);
+      await service.put(pathInfo("same"));
     });
 
     it("takes the same PathInfo from many at the same time", async () => {
@@ -160,8 +256,53 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
       expect(given.map(encodePathInfo)).toContainEqual(encodePathInfo(found[0]!));
     });
 
+    it("lists from a cursor on, whether or not there is a PathInfo of it", async () => {
+      const names = Array.from({ length: 120 }, (_, i) => `path-${i}`);
+      await Promise.all(names.map((name) => service.put(pathInfo(name))));
+      const all = names.map((name) => hex(storePath(name).hashPart)).toSorted();
+      const cursors = ["absent", "other", "path-0", "path-119"].map((name) => storePath(name));
+      for (const after of [
+        ...cursors.map(({ hashPart }) => hashPart),
+        new Uint8Array(20),
+        new Uint8Array(20).fill(255),
+        Buffer.from(all[0]!, "hex"),
+        Buffer.from(all.at(-1)!, "hex"),
+      ]) {
+        const found = (await list(service, after)).map((one) => hex(hashOf(one)));
+        expect(found).toEqual(all.filter((hashPart) => hashPart > hex(after)));
+      }
+    });
+
+    it("lists everything in pages, each from where the one before ended", async () => {
+      const names = Array.from({ length: 250 }, (_, i) => `path-${i}`);
+      await Promise.all(names.map((name) => service.put(pathInfo(name))));
+      const found: string[] = [];
+      for (let after: Uint8Array | undefined; ; ) {
+        const page: PathInfo[] = [];
+        for await (const one of service.list({ after })) if (page.push(one) === 60) break;
+        if (page.length === 0) break;
+        found.push(...page.map((one) => hex(hashOf(one))));
+        after = hashOf(page.at(-1)!);
+      }
+      expect(found).toEqual(names.map((name) => hex(storePath(name).hashPart)).toSorted());
+    });
+
+    it.each([0, 19, 21])("refuses a cursor of %i bytes when it is iterated", async (length) => {
+      const listing = service.list({ after: new Uint8Array(length) });
+      await expect(Array.fromAsync(listing)).rejects.toMatchObject({ code: "invalid_argument" });
+    });
+
+    it("holds nothing for listings that are not iterated, or left", async () => {
+      await Promise.all(["a", "b", "c"].map((name) => service.put(pathInfo(name))));
+      const listings = Array.from({ length: 100 }, () => service.list());
+      for (let i = 0; i < 100; i++) for await (const _ of service.list()) break;
+      expect((await list(service)).length).toBe(3);
+      await service.put(pathInfo("d"));
+      expect((await Array.fromAsync(listings.at(-1)!)).length).toBe(4);
+    });
+
     it("lists what is there from the beginning, while more is put", async () => {
-      const names = Array.from({ length: 600 }, (_, i) => `path-${i}`);
+      const names = Array.from({ length: 250 }, (_, i) => `path-${i}`);
       await Promise.all(names.map((name) => service.put(pathInfo(name))));
       const found: string[] = [];
       for await (const { storePath } of service.list()) {
@@ -188,7 +329,8 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
       const signal = AbortSignal.abort(reason);
       const given = pathInfo("cancelled");
       await expect(service.put(given, { signal })).rejects.toBe(reason);
-      await expect(service.get(given.storePath.hashPart, { signal })).rejects.toBe(reason);
+      await expect(service.get(hashOf(given), { signal })).rejects.toBe(reason);
+      await expect(service.getMany([hashOf(given)], { signal })).rejects.toBe(reason);
       const listing = async () => {
         for await (const _ of service.list({ signal }));
       };
@@ -216,6 +358,24 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
       }
       const found = (await reader.get(EVERYTHING.storePath.hashPart))!;
       expect(encodePathInfo(found)).toEqual(encodePathInfo(EVERYTHING));
+    });
+
+    it("keeps the signatures of both, who put the same PathInfo at the same time", async () => {
+      const [first, second] = await createPair();
+      await using other = second;
+      await using one = first;
+      const names = Array.from({ length: 20 }, (_, i) => [`one-${i}`, `other-${i}`]);
+      await Promise.all(
+        names.map(async ([ones, others]) => {
+          const put = (service: PathInfoService, name: string) =>
+            service.put(pathInfo("same", { signatures: signaturesBy(name) }));
+          await Promise.all([put(one, ones!), put(other, others!)]);
+        }),
+      );
+      for (const service of [one, other]) {
+        const found = await service.get(storePath("same").hashPart);
+        expect(signersOf(found)).toEqual(names.flat().toSorted());
+      }
     });
 
     it("takes PathInfos while another one does", async () => {

@@ -16,9 +16,8 @@ import {
 } from "@tvix/castore";
 import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
-import { FollowedPathInfoService } from "./pathinfoservice/followed.ts";
-import { LruPathInfoService } from "./pathinfoservice/lru.ts";
-import { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
+import { InstrumentedPathInfoService } from "./pathinfoservice/instrumented.ts";
+import { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { readSigningKey, SigningPathInfoService } from "./pathinfoservice/signing.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
@@ -70,7 +69,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       },
     }),
   },
-  follow: (service, name) => new FollowedPathInfoService(service, name),
+  follow: (service, name) => new InstrumentedPathInfoService(service, name),
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };
 

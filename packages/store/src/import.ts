@@ -160,22 +160,22 @@ export async function importNar(
   return await services.pathInfoService.put({ ...pathInfo, node }, options);
 }
 
-/** The store paths of hash parts, which are all registered: nothing durable may refer to what is not. */
+/**
+ * Returns the store paths of hash parts.
+ *
+ * @throws StoreError `not_found` unless all of them are registered: nothing durable may refer to what is not
+ */
 async function findStorePaths(
   hashParts: readonly Uint8Array[],
   pathInfoService: PathInfoService,
-  { signal }: AbortOptions,
+  options: AbortOptions,
 ): Promise<StorePath[]> {
-  const storePaths: StorePath[] = [];
-  for (const hashPart of hashParts) {
-    const pathInfo = await pathInfoService.get(hashPart, { signal });
-    if (pathInfo === undefined) {
-      throw new StoreError(
-        "not_found",
-        `Cannot import: the contents refer to "${encodeNixbase32(hashPart)}", expected a PathInfo of that, found none`,
-      );
-    }
-    storePaths.push(pathInfo.storePath);
-  }
-  return storePaths;
+  const pathInfos = await pathInfoService.getMany(hashParts, options);
+  return pathInfos.map((pathInfo, i) => {
+    if (pathInfo !== undefined) return pathInfo.storePath;
+    throw new StoreError(
+      "not_found",
+      `Cannot import: the contents refer to "${encodeNixbase32(hashParts[i]!)}", expected a PathInfo of that, found none`,
+    );
+  });
 }

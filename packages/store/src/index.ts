@@ -58,9 +58,9 @@ export {
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
 export type { PathInfo } from "./pathinfo.ts";
 export { CachePathInfoService } from "./pathinfoservice/cache.ts";
-export { LruPathInfoService } from "./pathinfoservice/lru.ts";
-export { MemoryPathInfoService } from "./pathinfoservice/memory.ts";
-export type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
+export { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
+export { MAX_SIGNATURE_BYTES } from "./pathinfoservice/merge-signatures.ts";
+export type { ListPathInfosOptions, PathInfoService } from "./pathinfoservice/path-info-service.ts";
 export {
   readSigningKey,
   type SigningOptions,

@@ -2,8 +2,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { CastoreError } from "../model/errors.ts";
 import { openDatabase } from "./database.ts";
-import { KeyValueTable, type Row } from "./key-value-table.ts";
+import { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
 
 const APPLICATION_ID = 4711;
 
@@ -15,8 +16,12 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function open(at = path): Promise<KeyValueTable> {
+function open(
+  at = path,
+  options: Pick<KeyValueTableOptions, "merge"> = {},
+): Promise<KeyValueTable> {
   return KeyValueTable.open({
+    ...options,
     path: at,
     applicationId: APPLICATION_ID,
     table: "things",
@@ -50,6 +55,33 @@ describe.each([
     expect(text(table.get(bytes("empty")))).toBe("");
     expect(table.get(bytes("c"))).toBeUndefined();
     expect(table.get(new Uint8Array(0))).toBeUndefined();
+  });
+
+  it("merges what is put with what is under its key, also within one put", async () => {
+    const merge = (stored: Uint8Array, given: Uint8Array) => Buffer.concat([stored, given]);
+    await using table = await open(at(), { merge });
+    await table.put([row("a", "1")]);
+    await Promise.all([table.put([row("a", "2")]), table.put([row("a", "3"), row("a", "4")])]);
+    expect(text(table.get(bytes("a")))).toBe("1234");
+    await table.put([row("a", "1234")]); // the same bytes: there is nothing to merge
+    expect(text(table.get(bytes("a")))).toBe("1234");
+  });
+
+  it("stores nothing of a put whose merging throws, which it rejects with", async () => {
+    const failure = new CastoreError("resource_exhausted", "too much");
+    const merge = () => {
+      throw failure;
+    };
+    await using table = await open(at(), { merge });
+    await table.put([row("a", "1")]);
+    const other = table.put([row("c", "1")]);
+    await expect(table.put([row("b", "1"), row("a", "2")])).rejects.toBe(failure);
+    await other;
+    expect(["a", "b", "c"].map((key) => text(table.get(bytes(key))))).toEqual([
+      "1",
+      undefined,
+      "1",
+    ]);
   });
 
   it("replaces what is under a key, also within one put, where the last one counts", async () => {

@@ -25,6 +25,11 @@ export interface KeyValueTableOptions extends AbortOptions {
   table: string;
   /** Name of the column that holds the keys. */
   keyColumn: string;
+  /**
+   * Returns what is stored when a key is put that is taken, called within the transaction: what one process puts, no
+   * other can lose. What it throws fails the put. Default: `given`.
+   */
+  merge?: (stored: Uint8Array, given: Uint8Array) => Uint8Array;
 }
 
 /** After how many rows of a transaction other events get their turn. */
@@ -73,9 +78,13 @@ export class KeyValueTable implements AsyncDisposable {
       )
       .raw();
     // Replaces what is there, which may be damaged, but leaves the same bytes alone.
+    const { merge } = options;
+    if (merge)
+      writer.function("merge", (stored, given) => merge(stored as Buffer, given as Buffer));
+    const merged = merge ? "merge(data, excluded.data)" : "excluded.data";
     this.#put = writer.prepare<[Uint8Array, Uint8Array]>(
       `INSERT INTO ${table} (${key}, data) VALUES (?, ?)
-       ON CONFLICT DO UPDATE SET data = excluded.data WHERE data IS NOT excluded.data`,
+       ON CONFLICT DO UPDATE SET data = ${merged} WHERE data IS NOT excluded.data`,
     );
     this.#remove = writer.prepare<[Uint8Array, Uint8Array]>(
       `DELETE FROM ${table} WHERE ${key} = ? AND data = ?`,
@@ -121,7 +130,7 @@ export class KeyValueTable implements AsyncDisposable {
 
   /**
    * Stores rows, all of them or none, and resolves once they are durable. A row under a key that is
-   * taken replaces it.
+   * taken replaces it, or is merged with it, see {@link KeyValueTableOptions.merge}.
    */
   put(rows: Iterable<Row>, options?: AbortOptions): Promise<void> {
     return this.#enqueue(this.#put, rows, options?.signal);

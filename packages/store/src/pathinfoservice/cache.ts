@@ -9,7 +9,7 @@ import {
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
-import type { PathInfoService } from "./path-info-service.ts";
+import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** How many PathInfos are stored in the near half at the same time, for nobody who waits. */
 const MAX_KEEPERS = 64;
@@ -57,6 +57,25 @@ export class CachePathInfoService implements PathInfoService {
     return await this.#asking.run(encodeNixbase32(hashPart), ask, options);
   }
 
+  async getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly (PathInfo | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    hashParts.forEach(expectHashPart);
+    const ask = (near: PathInfoService, options: AbortOptions) => near.getMany(hashParts, options);
+    const near = (await this.#tiers.tryNear("look up PathInfos in", ask, options)) ?? [];
+    const missing = hashParts.filter((_, i) => near[i] === undefined);
+    if (missing.length === 0) return near;
+    const far = (await this.#tiers.far.getMany(missing, options)).values();
+    return hashParts.map((_, i) => {
+      if (near[i] !== undefined) return near[i];
+      const found = far.next().value;
+      if (found !== undefined) this.#keep(found);
+      return found;
+    });
+  }
+
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     options?.signal?.throwIfAborted();
     const { near, far, mode } = this.#tiers;
@@ -73,8 +92,9 @@ export class CachePathInfoService implements PathInfoService {
   }
 
   /** Those of both halves; where both have one, it is that of the far half. */
-  async *list(options?: AbortOptions): AsyncGenerator<PathInfo> {
+  async *list(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
     options?.signal?.throwIfAborted();
+    if (options?.after !== undefined) expectHashPart(options.after);
     await using near = new Listing(this.#listNear(options));
     await using far = new Listing(this.#tiers.far.list(options));
     let [nearest, farthest] = [await near.next(), await far.next()];
@@ -143,8 +163,9 @@ export class CachePathInfoService implements PathInfoService {
   }
 
   /** The listing of the near half; as far as it gets, if that fails. */
-  async *#listNear(options?: AbortOptions): AsyncGenerator<PathInfo> {
-    const open = async (near: PathInfoService, options: AbortOptions) => near.list(options);
+  async *#listNear(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
+    const open = async (near: PathInfoService, { signal }: AbortOptions) =>
+      near.list({ after: options?.after, ...(signal && { signal }) });
     const stream = await this.#tiers.openNear("list", open, options);
     try {
       yield* stream ?? [];

@@ -30,6 +30,7 @@ import { formatNixHash } from "../nix/nix-hash.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { fingerprint, type VerifyingKey } from "../nix/signature.ts";
 import { expectHashPart } from "../nix/store-path.ts";
+import { mapInParallel } from "../parallel.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import { BinaryCacheClient } from "./binary-cache-client.ts";
 
@@ -61,6 +62,9 @@ const MAX_REST_MS = 60_000;
 
 /** How often something is asked for at most. */
 const ATTEMPTS = 3;
+
+/** How many store paths of one batch are fetched at the same time. */
+const CONCURRENCY = 8;
 
 /** How many bytes a narinfo may have. */
 const MAX_NARINFO_BYTES = 1024 * 1024;
@@ -105,6 +109,16 @@ export class NixHttpPathInfoService implements PathInfoService {
     expectHashPart(hashPart);
     const hash = encodeNixbase32(hashPart);
     return await this.#running.run(hash, (signal) => this.#unlessResting(hash, signal), options);
+  }
+
+  async getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly (PathInfo | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    hashParts.forEach(expectHashPart);
+    const get = (hashPart: Uint8Array, options: AbortOptions) => this.get(hashPart, options);
+    return await mapInParallel(hashParts, CONCURRENCY, get, options);
   }
 
   async put(): Promise<PathInfo> {

@@ -9,21 +9,49 @@ import type { PathInfo } from "../pathinfo.ts";
  */
 export interface PathInfoService extends AsyncDisposable {
   /**
-   * The PathInfo of the store path with that hash part, 20 bytes; `undefined` if there is none.
+   * Returns the PathInfo of the store path with that hash part, 20 bytes; `undefined` if there is none.
    *
    * @throws StoreError `invalid_argument` for any other length
    */
   get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined>;
 
   /**
-   * Stores a PathInfo, in place of an earlier one of the same hash part. Resolves once it is durable,
-   * with what is stored, to which the service may have added signatures. The contents are stored
-   * before.
+   * Returns the PathInfos of many hash parts, in their order: `undefined` for each that has none. Costs far less than
+   * as many calls of {@link get}. Rejects if any of the lookups does.
+   *
+   * @throws StoreError `invalid_argument` for a hash part that is not 20 bytes long
+   */
+  getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly (PathInfo | undefined)[]>;
+
+  /**
+   * Stores a PathInfo in place of an earlier one of the same hash part, and resolves with what is stored once it is
+   * durable. The contents have to be stored before.
+   *
+   * Signatures are merged, also where several processes put at the same time: if the stored PathInfo has the same
+   * fingerprint, its signatures are kept, in front of those that are new. The service may add signatures of its own.
+   *
+   * @throws StoreError `resource_exhausted` if the merged signatures are longer than `MAX_SIGNATURE_BYTES`
    */
   put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo>;
 
   /**
-   * Every PathInfo there is, ordered by hash part. Ones that are put meanwhile may be among them.
+   * Lists PathInfos, ordered by hash part, compared bytewise. PathInfos that are put meanwhile may be among them.
+   *
+   * Nothing is opened before the first one is asked for; leaving the iteration early releases everything.
+   *
+   * @throws StoreError `invalid_argument`, from iterating, for an `after` that is not 20 bytes long
    */
-  list(options?: AbortOptions): AsyncIterable<PathInfo>;
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo>;
+}
+
+/** Options of {@link PathInfoService.list}. */
+export interface ListPathInfosOptions extends AbortOptions {
+  /**
+   * The cursor: lists only PathInfos whose hash part, 20 bytes, sorts after this one, whether or not there is a PathInfo
+   * of it. Default: all.
+   */
+  after?: Uint8Array | undefined;
 }

@@ -3,7 +3,7 @@ import type { AbortOptions } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { fingerprint, SigningKey } from "../nix/signature.ts";
 import type { PathInfo } from "../pathinfo.ts";
-import type { PathInfoService } from "./path-info-service.ts";
+import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** What {@link SigningPathInfoService} is made of. */
 export interface SigningOptions {
@@ -13,8 +13,8 @@ export interface SigningOptions {
 }
 
 /**
- * Signs every PathInfo that is put, by a key of its own, and hands it to another service. A signature by that key
- * that is there is replaced.
+ * Signs every PathInfo that is put with a key of its own, and passes it on to another service. An earlier signature by
+ * the name of that key is replaced.
  */
 export class SigningPathInfoService implements PathInfoService {
   readonly #inner: PathInfoService;
@@ -29,13 +29,20 @@ export class SigningPathInfoService implements PathInfoService {
     return this.#inner.get(hashPart, options);
   }
 
+  getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly (PathInfo | undefined)[]> {
+    return this.#inner.getMany(hashParts, options);
+  }
+
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     const others = pathInfo.signatures.filter(({ name }) => name !== this.#key.name);
     const signatures = [...others, this.#key.sign(fingerprint(pathInfo))];
     return await this.#inner.put({ ...pathInfo, signatures }, options);
   }
 
-  list(options?: AbortOptions): AsyncIterable<PathInfo> {
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
     return this.#inner.list(options);
   }
 

@@ -2,10 +2,12 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { type AbortOptions, CastoreError, equalBytes } from "@tvix/castore";
 import { KeyValueTable, type Row } from "@tvix/castore/sqlite";
 import { decodePathInfo, encodePathInfo } from "../convert.ts";
+import { StoreError } from "../errors.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
-import type { PathInfoService } from "./path-info-service.ts";
+import { mergeSignatures } from "./merge-signatures.ts";
+import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** What {@link SqlitePathInfoService.open} is told. */
 export interface SqlitePathInfoOptions extends AbortOptions {
@@ -18,8 +20,8 @@ export interface SqlitePathInfoOptions extends AbortOptions {
 /** "TvxP": the application id of these databases. */
 const APPLICATION_ID = 0x54767850;
 
-/** How many rows a listing reads at a time. */
-const PAGE_SIZE = 500;
+/** How many rows are read before other events get their turn. */
+const PAGE_SIZE = 100;
 
 /**
  * Keeps PathInfos in a SQLite database: one table `path_infos` from hash part to encoded message.
@@ -45,6 +47,7 @@ export class SqlitePathInfoService implements PathInfoService {
       applicationId: APPLICATION_ID,
       table: "path_infos",
       keyColumn: "hash_part",
+      merge: mergeRows,
       signal: options.signal,
     });
     return new SqlitePathInfoService(
@@ -56,31 +59,51 @@ export class SqlitePathInfoService implements PathInfoService {
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
     options?.signal?.throwIfAborted();
     expectHashPart(hashPart);
-    const data = this.#table.get(hashPart);
-    return data && this.#decode([hashPart, data]);
+    return this.#get(hashPart);
+  }
+
+  async getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<(PathInfo | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    hashParts.forEach(expectHashPart);
+    const found: (PathInfo | undefined)[] = [];
+    for (const hashPart of hashParts) {
+      if (found.length > 0 && found.length % PAGE_SIZE === 0) {
+        await yieldToEvents();
+        options?.signal?.throwIfAborted();
+      }
+      found.push(this.#get(hashPart));
+    }
+    return found;
   }
 
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     options?.signal?.throwIfAborted();
-    const row: Row = [pathInfo.storePath.hashPart, encodePathInfo(pathInfo)];
-    await this.#table.put([row], options);
-    return pathInfo;
+    const { hashPart } = pathInfo.storePath;
+    const data = encodePathInfo(pathInfo);
+    await this.#table.put([[hashPart, data]], options);
+    const stored = this.#table.get(hashPart);
+    if (stored === undefined || equalBytes(stored, data)) return pathInfo;
+    return this.#decode([hashPart, stored]) ?? pathInfo;
   }
 
-  async *list(options?: AbortOptions): AsyncGenerator<PathInfo> {
-    let after: Uint8Array = new Uint8Array(0);
-    options?.signal?.throwIfAborted();
+  async *list({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfo> {
+    signal?.throwIfAborted();
+    if (after !== undefined) expectHashPart(after);
+    let cursor = after ?? new Uint8Array(0);
     for (;;) {
-      const rows = this.#table.page(after, PAGE_SIZE);
+      const rows = this.#table.page(cursor, PAGE_SIZE);
       for (const row of rows) {
-        options?.signal?.throwIfAborted();
+        signal?.throwIfAborted();
         const pathInfo = this.#decode(row);
         if (pathInfo !== undefined) yield pathInfo;
       }
       if (rows.length < PAGE_SIZE) return;
-      after = rows.at(-1)![0];
+      cursor = rows.at(-1)![0];
       await yieldToEvents();
-      options?.signal?.throwIfAborted();
+      signal?.throwIfAborted();
     }
   }
 
@@ -88,21 +111,41 @@ export class SqlitePathInfoService implements PathInfoService {
     await this.#table[Symbol.asyncDispose]();
   }
 
-  /**
-   * The PathInfo in a row; `undefined` for a damaged one, which is reported. It is left where it is:
-   * putting replaces it.
-   */
-  #decode([hashPart, data]: Row): PathInfo | undefined {
-    let found: string;
+  #get(hashPart: Uint8Array): PathInfo | undefined {
+    const data = this.#table.get(hashPart);
+    return data && this.#decode([hashPart, data]);
+  }
+
+  /** Returns the PathInfo in a row; `undefined` for a damaged row, which is reported, and replaced by the next put. */
+  #decode(row: Row): PathInfo | undefined {
     try {
-      const pathInfo = decodePathInfo(data);
-      if (equalBytes(pathInfo.storePath.hashPart, hashPart)) return pathInfo;
-      found = `it is that of ${pathInfo.storePath}`;
+      return decodeRow(row);
     } catch (error) {
       if (!(error instanceof CastoreError)) throw error;
-      found = error.message;
+      const [hashPart] = row;
+      const text = encodeNixbase32(hashPart);
+      this.#onCorrupt(`Cannot use the PathInfo stored for ${text}: ${error.message}`);
+      return undefined;
     }
-    this.#onCorrupt(`Cannot use the PathInfo stored for ${encodeNixbase32(hashPart)}: ${found}`);
-    return undefined;
   }
+}
+
+/** @throws CastoreError for a damaged row */
+function decodeRow([hashPart, data]: Row): PathInfo {
+  const pathInfo = decodePathInfo(data);
+  if (equalBytes(pathInfo.storePath.hashPart, hashPart)) return pathInfo;
+  throw new StoreError("data_loss", `it is that of ${pathInfo.storePath}`);
+}
+
+/** Returns what takes the place of a stored row: the given one, with the signatures of the stored one. */
+function mergeRows(stored: Uint8Array, given: Uint8Array): Uint8Array {
+  const pathInfo = decodePathInfo(given);
+  let known: PathInfo;
+  try {
+    known = decodeRow([pathInfo.storePath.hashPart, stored]);
+  } catch (error) {
+    if (!(error instanceof CastoreError)) throw error;
+    return given; // in place of a damaged row
+  }
+  return encodePathInfo(mergeSignatures(known, pathInfo));
 }

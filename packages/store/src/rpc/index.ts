@@ -1,10 +1,14 @@
 import type { ServedService } from "@tvix/castore/rpc";
-import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
+import {
+  PathInfoBatchService as PathInfoBatchServiceDescriptor,
+  PathInfoService as PathInfoServiceDescriptor,
+} from "@tvix/proto/store";
 import type { NarCalculationService } from "../nar/nar-calculation-service.ts";
 import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
+import { pathInfoBatchHandler } from "./path-info-batch-handler.ts";
 import { pathInfoServiceHandler } from "./path-info-service-handler.ts";
 
-/** PathInfos as they are served: `tvix.store.v1`. */
+/** Returns the gRPC services of PathInfos: `tvix.store.v1`, and batches of PathInfos. */
 export function storeServices(services: {
   pathInfoService: PathInfoService;
   narCalculationService: NarCalculationService;
@@ -14,6 +18,10 @@ export function storeServices(services: {
     {
       service: PathInfoServiceDescriptor,
       implementation: pathInfoServiceHandler(pathInfoService, narCalculationService),
+    },
+    {
+      service: PathInfoBatchServiceDescriptor,
+      implementation: pathInfoBatchHandler(pathInfoService),
     },
   ];
 }
