@@ -50,7 +50,6 @@ export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./cache/tier
 export {
   Composition,
   type CompositionOptions,
-  type NamedServices,
   type StoreEvent,
 } from "./composition/composition.ts";
 export {
@@ -59,7 +58,7 @@ export {
   openBlobService,
   openDirectoryService,
 } from "./composition/from-addr.ts";
-export type { ServiceConfig } from "./composition/opener.ts";
+export type { NamedServices, ServiceConfig } from "./composition/opener.ts";
 export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
   type Registries,

@@ -2,13 +2,14 @@ import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, nameStore } from "../model/errors.ts";
-import { addressOpener, type Opener, type ServiceConfig, tableOpener } from "./opener.ts";
+import {
+  addressOpener,
+  type NamedServices,
+  type Opener,
+  type ServiceConfig,
+  tableOpener,
+} from "./opener.ts";
 import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
-
-/** The services that can be referred to by name. */
-export type NamedServices = {
-  readonly [Kind in ServiceKind]?: Readonly<Record<string, ServiceConfig>>;
-};
 
 /** What a store tells of while it is used, and fails no call. */
 export interface StoreEvent {

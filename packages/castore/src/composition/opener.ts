@@ -4,6 +4,7 @@ import { CastoreError } from "../model/errors.ts";
 import {
   refuseElsewhere,
   type ServiceContext,
+  type ServiceKind,
   type ServiceRegistry,
   type ServiceType,
   typeOfAddress,
@@ -15,7 +16,12 @@ export type ServiceConfig =
   | string
   | ({ readonly type: string } & Readonly<Record<string, unknown>>);
 
-/** A service that is known how to open. */
+/** The services that can be referred to by name. */
+export type NamedServices = {
+  readonly [Kind in ServiceKind]?: Readonly<Record<string, ServiceConfig>>;
+};
+
+/** Opens one service. */
 export interface Opener<T> {
   /** What the service is called: its name, or its address without the keys. */
   readonly name: string;

@@ -60,7 +60,8 @@ export class StoreCalls {
   }
 
   /**
-   * Follows a call whose result is a stream. It is over when the stream is read to its end, left early, or fails.
+   * Follows a call whose result is a stream. It begins when the stream is first asked for something, and is over when the
+   * stream is read to its end, left early, or fails.
    *
    * @param measure what the stream is measured by, and how much of that a piece of it is
    */
@@ -71,8 +72,9 @@ export class StoreCalls {
     call: () => AsyncIterable<T>,
     measure: Measure<T>,
   ): AsyncIterable<T> {
-    const followed = this.begin(method, about, options);
-    return followed.follow(followed.runSync(call), measure);
+    const caller = context.active();
+    const begin = () => context.with(caller, () => this.begin(method, about, options));
+    return new FollowedStream(begin, call, measure);
   }
 }
 
@@ -116,7 +118,11 @@ export class StoreCall {
 
   /** Hands on a stream, with which the call is over. */
   follow<T>(stream: AsyncIterable<T>, measure: Measure<T>): AsyncIterable<T> {
-    return new FollowedStream(this, stream, measure);
+    return new FollowedStream(
+      () => this,
+      () => stream,
+      measure,
+    );
   }
 
   /** Ends the call, unless it is over. */
@@ -154,15 +160,16 @@ export interface Measure<T> {
 }
 
 class FollowedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
-  readonly #call: StoreCall;
-  readonly #stream: AsyncIterable<T>;
+  readonly #begin: () => StoreCall;
+  readonly #open: () => AsyncIterable<T>;
   readonly #measure: Measure<T>;
-  #iterator: AsyncIterator<T> | undefined;
+  #begun: { readonly call: StoreCall; readonly iterator: AsyncIterator<T> } | undefined;
   #length = 0;
 
-  constructor(call: StoreCall, stream: AsyncIterable<T>, measure: Measure<T>) {
-    this.#call = call;
-    this.#stream = stream;
+  /** @param begin and `open` are called when the stream is first asked for something */
+  constructor(begin: () => StoreCall, open: () => AsyncIterable<T>, measure: Measure<T>) {
+    this.#begin = begin;
+    this.#open = open;
     this.#measure = measure;
   }
 
@@ -171,26 +178,30 @@ class FollowedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
   }
 
   async next(): Promise<IteratorResult<T, undefined>> {
-    const iterator = this.#begun();
-    const result = await this.#call.run(() => iterator.next());
-    if (result.done) this.#end();
+    const { call, iterator } = this.#started();
+    const result = await call.run(() => iterator.next());
+    if (result.done) this.#end(call);
     else this.#length += this.#measure.of(result.value);
     return result;
   }
 
   async return(): Promise<IteratorResult<T, undefined>> {
-    const iterator = this.#begun();
-    await this.#call.run(async () => await iterator.return?.());
-    this.#end();
+    const { call, iterator } = this.#started();
+    await call.run(async () => await iterator.return?.());
+    this.#end(call);
     return { done: true, value: undefined };
   }
 
-  #begun(): AsyncIterator<T> {
-    this.#iterator ??= this.#stream[Symbol.asyncIterator]();
-    return this.#iterator;
+  #started(): { readonly call: StoreCall; readonly iterator: AsyncIterator<T> } {
+    if (this.#begun === undefined) {
+      const call = this.#begin();
+      const iterator = call.runSync(() => this.#open()[Symbol.asyncIterator]());
+      this.#begun = { call, iterator };
+    }
+    return this.#begun;
   }
 
-  #end(): void {
-    this.#call.end({ [this.#measure.attribute]: this.#length });
+  #end(call: StoreCall): void {
+    call.end({ [this.#measure.attribute]: this.#length });
   }
 }

@@ -1,7 +1,7 @@
 import { parse, TomlError } from "smol-toml";
 import { z } from "zod";
 import { CastoreError } from "../model/errors.ts";
-import type { NamedServices } from "./composition.ts";
+import type { NamedServices } from "./opener.ts";
 
 const SERVICE = z.looseObject({ type: z.string() });
 
