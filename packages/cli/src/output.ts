@@ -33,7 +33,7 @@ export function writeStderr(text: string): void {
 
 /** Sets the exit status for the first {@link OutputError}, and tells it, unless nobody reads stdout any more. */
 export function reportOutputError({ message, exitStatus }: OutputError): void {
-  if (process.exitCode !== undefined) return;
+  if (process.exitCode) return;
   process.exitCode = exitStatus;
   if (exitStatus === 1) writeStderr(`tvix-store: ${message}\n`);
 }

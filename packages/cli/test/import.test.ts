@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { seededBytes } from "@tvix/conformance";
 import { openPathInfoService, StorePath } from "@tvix/store";
@@ -155,15 +155,34 @@ describe("tvix-store import", () => {
     expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
   });
 
-  it("tells that a daemon cannot be reached", async () => {
-    const outcome = await tvixStore([
-      "import",
-      file,
-      ...throughDaemon(`grpc+unix://${folder.path}/none`),
-    ]);
+  it("warns of a symlink that is all there is to store", async () => {
+    const link = join(folder.path, "result");
+    symlinkSync("/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-none", link);
+    const outcome = await tvixStore(["import", link, file, ...embeddedIn(store)]);
+    expect(outcome.status).toBe(0);
+    expect(outcome.stdout).toMatch(/^\S+-result\n\S+-file\n$/);
+    expect(outcome.stderr).toMatch(/^tvix-store: warning: .*\n$/);
+    expect(outcome.stderr).toContain(JSON.stringify(link));
+    expect(outcome.stderr).toContain("/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-none");
+  });
+
+  it("says nothing of symlinks in a folder", async () => {
+    const tree = join(folder.path, "tree");
+    mkdirSync(tree);
+    symlinkSync("nowhere", join(tree, "link"));
+    const outcome = await tvixStore(["import", tree, ...embeddedIn(store)]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+  });
+
+  it.each([
+    ["a socket", (path: string) => `grpc+unix://${path}/none`],
+    ["a port", () => "grpc+http://localhost:1"],
+  ])("tells that there is no daemon on %s, and what to do", async (_, addressIn) => {
+    const address = addressIn(folder.path);
+    const outcome = await tvixStore(["import", file, ...throughDaemon(address)]);
     expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toContain(`${folder.path}/none`);
-    expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
+    expect(outcome.stderr).toMatch(/^tvix-store: .*connect E[A-Z]+.*"tvix-store daemon".*\n$/);
+    expect(outcome.stderr).toContain(address);
   });
 
   it("tells that a database is corrupt, and leaves it as it is", async () => {

@@ -44,6 +44,18 @@ describe("an error that a client met", () => {
     expect(fromConnectError(error, "Cannot ask")).toMatchObject({ code: "unavailable" });
   });
 
+  it("names every address of a host that was tried, as none of them answers", () => {
+    const addresses = ["::1:8000", "127.0.0.1:8000"];
+    const failures = addresses.map((address) => new Error(`connect ECONNREFUSED ${address}`));
+    const cause = Object.assign(new AggregateError(failures), { code: "ECONNREFUSED" });
+    expect(
+      fromConnectError(ConnectError.from(cause, Code.Unavailable), "Cannot ask"),
+    ).toMatchObject({
+      code: "unavailable",
+      message: `Cannot ask: ${failures.map(({ message }) => message).join(", ")}`,
+    });
+  });
+
   it("is the reason of whoever cancelled the call", () => {
     const reason = new Error("enough");
     const error = new ConnectError("cancelled", Code.Canceled);
