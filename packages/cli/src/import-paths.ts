@@ -78,7 +78,7 @@ async function importAll(
     });
     candidates?.add(storePath.hashPart);
     spinner?.stop();
-    await writeStdout(`${storePath.toAbsolutePath()}\n`);
+    await writeStdout(`${storePath.toAbsolutePath()}\n`, { signal });
     if (node.type === "symlink") tell(symlinkWarning(what, node.target));
   };
   try {

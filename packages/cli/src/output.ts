@@ -1,4 +1,5 @@
 import { getSystemErrorMessage } from "node:util";
+import type { AbortOptions } from "@tvix/castore";
 
 /** Writing on stdout failed. */
 export class OutputError extends Error {
@@ -16,13 +17,21 @@ export class OutputError extends Error {
 /**
  * Writes on stdout. Resolves once the system has taken all of it.
  *
- * @throws OutputError if it does not
+ * @param options.signal ends the wait for a reader; what the system has not taken then may still be written
+ * @throws OutputError if the system does not take it
  */
-export function writeStdout(text: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    surviveErrors(process.stdout);
-    process.stdout.write(text, (error) => (error ? reject(new OutputError(error)) : resolve()));
-  });
+export async function writeStdout(text: string, { signal }: AbortOptions = {}): Promise<void> {
+  surviveErrors(process.stdout);
+  signal?.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onAbort = () => reject(signal!.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  process.stdout.write(text, (error) => (error ? reject(new OutputError(error)) : resolve()));
+  try {
+    await promise;
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+  }
 }
 
 /** Writes on stderr. What the system does not take is lost: there is no other place to tell it. */

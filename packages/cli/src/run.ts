@@ -14,6 +14,7 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
     if (error instanceof OutputError) return reportOutputError(error);
     process.exitCode = error instanceof Interrupted ? error.exitStatus : 1;
     writeStderr(`tvix-store: ${describe(error)}\n`);
+    if (error instanceof Interrupted) process.exit(); // what nobody reads yet does not keep it
   }
 }
 

@@ -1,20 +1,13 @@
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import {
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { B3Digest, openBlobService } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { MAIN, temporaryFolder, throughDaemon } from "./harness.ts";
+import { fillPipe, openPipe } from "./pipe.ts";
 import { canMount, fillDisk, mountSmallDisk, unmount } from "./small-disk.ts";
 
 /** Their lines are more than what waits for stderr, and fits into a pipe besides. */
@@ -72,26 +65,6 @@ async function endBySigterm(child: ChildProcess): Promise<void> {
   expect(await exit).toEqual([0, null]);
 }
 
-/** Opens both ends of a pipe. */
-function openPipe(): { readEnd: number; writeEnd: number } {
-  const path = join(folder.path, "pipe");
-  execFileSync("mkfifo", [path]);
-  const readEnd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  return { readEnd, writeEnd: openSync(path, constants.O_WRONLY) };
-}
-
-/** Writes to a pipe until it takes no more. */
-function fillPipe(path: string): void {
-  const fd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK);
-  try {
-    for (const byte = Buffer.from("x"); ; ) writeSync(fd, byte);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
-  } finally {
-    closeSync(fd);
-  }
-}
-
 describe("a daemon answers every call, and ends at SIGTERM, where its log", () => {
   it("goes to a disk that is full", async () => {
     const stderr = openSync("/dev/full", "w");
@@ -102,7 +75,7 @@ describe("a daemon answers every call, and ends at SIGTERM, where its log", () =
   });
 
   it("goes to a pipe that is full from the start", async () => {
-    const { readEnd, writeEnd } = openPipe();
+    const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
     fillPipe(join(folder.path, "pipe"));
     await using daemon = await startOn(writeEnd);
     closeSync(writeEnd);
@@ -112,7 +85,7 @@ describe("a daemon answers every call, and ends at SIGTERM, where its log", () =
   });
 
   it("fills a pipe that nobody reads", async () => {
-    const { readEnd, writeEnd } = openPipe();
+    const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
     await using daemon = await startOn(writeEnd);
     closeSync(writeEnd);
     await callTimes(MANY_CALLS);
@@ -127,7 +100,7 @@ describe("a daemon answers every call, and ends at SIGTERM, where its log", () =
   });
 
   it("goes to a pipe whose reader has gone", async () => {
-    const { readEnd, writeEnd } = openPipe();
+    const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
     closeSync(readEnd);
     await using daemon = await startOn(writeEnd);
     closeSync(writeEnd);

@@ -1,10 +1,12 @@
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, constants, openSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { countPathInfos, embeddedIn, MAIN, temporaryFolder } from "./harness.ts";
+import { fillPipe, openPipe } from "./pipe.ts";
 
 let folder: ReturnType<typeof temporaryFolder>;
 let args: string[];
@@ -27,10 +29,7 @@ async function runOn(stdout: number, args: readonly string[]) {
 
 /** The end for writing of a pipe that nobody reads any more. */
 function closedPipe(): number {
-  const path = join(folder.path, "pipe");
-  execFileSync("mkfifo", [path]);
-  const readEnd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  const writeEnd = openSync(path, constants.O_WRONLY);
+  const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
   closeSync(readEnd);
   return writeEnd;
 }
@@ -41,6 +40,21 @@ describe("a stdout", () => {
   it("that nobody reads any more ends an import quietly, as SIGPIPE would", async () => {
     expect(await runOn(closedPipe(), args)).toEqual({ status: 141, stderr: "" });
     expect(await countPathInfos(store())).toBe(1); // nobody hears of more
+  });
+
+  it("that waits for its reader keeps an import until a signal ends it", async () => {
+    const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
+    fillPipe(join(folder.path, "pipe"));
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      stdio: ["ignore", writeEnd, "pipe"],
+    });
+    closeSync(writeEnd);
+    while (!(existsSync(store()) && (await countPathInfos(store())) > 0)) await sleep(50);
+    child.kill("SIGTERM");
+    const [stderr, [status]] = await Promise.all([text(child.stderr!), once(child, "close")]);
+    expect({ status, stderr }).toEqual({ status: 143, stderr: "tvix-store: Ended by SIGTERM\n" });
+    expect(await countPathInfos(store())).toBe(1);
+    closeSync(readEnd);
   });
 
   it("that is full ends an import with one line", async () => {

@@ -169,6 +169,16 @@ describe("the packed packages", () => {
     }
   });
 
+  it("name a Go package in every proto file, as generators for Go ask for one", () => {
+    const protos = join(app, "node_modules/@tvix/proto/protos");
+    const files = readdirSync(protos, { recursive: true, encoding: "utf8" });
+    const sources = files.filter((file) => file.endsWith(".proto"));
+    expect(sources).toContain("tvix/castore/v1alpha/blob_batch.proto");
+    for (const file of sources) {
+      expect(readFileSync(join(protos, file), "utf8")).toMatch(/^option go_package = "\S+;\w+";$/m);
+    }
+  });
+
   it.each(["oldest", "newest"])("run castore's README, alone, on the %s Node", (which) => {
     expect(existsSync(join(alone, "node_modules/@tvix/store"))).toBe(false);
     writeFileSync(join(alone, "program.js"), readmeProgram("castore"));
