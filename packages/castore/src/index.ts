@@ -5,26 +5,36 @@ export {
   withKeys,
 } from "./address/service-address.ts";
 export type {
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
-  ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "./blobservice/blob-service.ts";
-export { type ReadChunkedOptions, readChunked } from "./blobservice/chunked-reader.ts";
+export { ChunkList, ChunkListBuilder, type ChunkMeta } from "./blobservice/chunk-list.ts";
+export {
+  ChunkedBlobReader,
+  type FetchChunk,
+  type ReadChunkedOptions,
+  readChunked,
+} from "./blobservice/chunked-reader.ts";
 export {
   ChunkedBlobWriter,
   type ChunkedBlobWriterOptions,
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
 export { CombinedBlobService } from "./blobservice/combined.ts";
+export { framesByCompressing } from "./blobservice/frames.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
 export {
   type ObjectStoreBlobOptions,
   ObjectStoreBlobService,
 } from "./blobservice/objectstore/object-store-blob-service.ts";
+export { statOneByOne } from "./blobservice/one-by-one.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack/pack-blob-service.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
+export { putListByReading } from "./blobservice/put-list.ts";
 export {
   type OutboardOptions,
   type OutboardSource,

@@ -9,7 +9,7 @@ import {
   putBlob,
 } from "@tvix/castore";
 import { openChannel } from "@tvix/castore/grpc";
-import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
+import { chunksOf, readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
 import { NodeSchema } from "@tvix/proto/castore";
 import { encodePathInfo, StorePath } from "@tvix/store";
 import { GrpcNarCalculationService } from "@tvix/store/grpc";
@@ -74,10 +74,12 @@ describe.each([
       expect(directories[0]).toBe(expected.directoriesRootToLeaves_base64[0]);
 
       for (const [digest, { chunks }] of Object.entries(expected.blobs)) {
-        const found = await blobService.chunks(B3Digest.fromBytes(Buffer.from(digest, "base64")));
-        expect(found?.map(({ digest, size }) => ({ digest: base64(digest.bytes), size }))).toEqual(
-          chunks,
+        const found = await chunksOf(
+          blobService,
+          B3Digest.fromBytes(Buffer.from(digest, "base64")),
         );
+        const cuts = found?.map(({ digest, size }) => ({ digest: base64(digest.bytes), size }));
+        expect(cuts?.length === 1 ? [] : cuts).toEqual(chunks);
       }
     },
   );

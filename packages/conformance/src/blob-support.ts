@@ -2,6 +2,7 @@ import {
   type B3Digest,
   type BlobService,
   blake3Digest,
+  type ChunkMeta,
   collectBytes,
   type ReadOptions,
 } from "@tvix/castore";
@@ -41,10 +42,20 @@ export async function readBack(
   return stream && (await collectBytes(stream));
 }
 
+/** How a blob is cut; `undefined` if there is none. */
+export async function chunksOf(
+  service: BlobService,
+  digest: B3Digest,
+): Promise<readonly ChunkMeta[] | undefined> {
+  await using reader = await service.open(digest);
+  return reader && [...reader.chunks];
+}
+
 /** Expects that nothing of a blob, or chunk, can be seen in any way. */
 export async function expectAbsent(service: BlobService, digest: B3Digest): Promise<void> {
   expect(await service.has(digest)).toBe(false);
-  expect(await service.chunks(digest)).toBeUndefined();
+  expect(await service.open(digest)).toBeUndefined();
+  expect(await service.statMany([digest])).toEqual([undefined]);
   expect(await service.read(digest)).toBeUndefined();
 }
 

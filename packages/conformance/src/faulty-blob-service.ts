@@ -1,10 +1,13 @@
 import type {
   AbortOptions,
   B3Digest,
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
+  ChunkList,
   ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "@tvix/castore";
 import { FaultPlan, type Faults } from "./fault-plan.ts";
@@ -29,12 +32,29 @@ export class FaultyBlobService implements BlobService {
     return await this.#service.has(digest, options);
   }
 
-  async chunks(
-    digest: B3Digest,
+  async statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
     await this.#plan.call();
-    return await this.#service.chunks(digest, options);
+    return await this.#service.statMany(digests, options);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
+    await this.#plan.call();
+    const reader = await this.#service.open(digest, options);
+    if (reader === undefined) return undefined;
+    const { size, chunks } = reader;
+    return {
+      digest,
+      size,
+      chunks,
+      read: async (...args) => {
+        await this.#plan.call();
+        return this.#plan.damaged(await reader.read(...args));
+      },
+      [Symbol.asyncDispose]: () => reader[Symbol.asyncDispose](),
+    };
   }
 
   async read(
@@ -51,11 +71,13 @@ export class FaultyBlobService implements BlobService {
     return await this.#service.hasMany(digests, options);
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     await this.#plan.call();
-    using lent = await this.#service.readMany(blobs, options);
-    const contents = lent.contents.map((data) => data && this.#plan.damaged(data));
-    return { contents, [Symbol.dispose]: () => undefined };
+    const found = await this.#service.readMany(blobs, options);
+    return found.map((data) => data && this.#plan.damaged(data));
   }
 
   async putMany(
@@ -66,6 +88,19 @@ export class FaultyBlobService implements BlobService {
     const digests = await this.#service.putMany(blobs, options);
     await this.#plan.call();
     return digests;
+  }
+
+  async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    await this.#plan.call();
+    await this.#service.putList(digest, chunks, options);
+    await this.#plan.call();
+  }
+
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    for await (const frame of this.#service.frames(chunks, options)) {
+      await this.#plan.call();
+      yield this.#plan.damaged(frame);
+    }
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

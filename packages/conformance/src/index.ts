@@ -3,6 +3,7 @@ export {
   type BlobServiceSuiteOptions,
   blobServiceSuite,
 } from "./blob-service.ts";
+export { chunksOf } from "./blob-support.ts";
 export { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "./directory-service.ts";
 export type { Faults } from "./fault-plan.ts";
 export { FaultyBlobService } from "./faulty-blob-service.ts";

@@ -1,12 +1,15 @@
 import {
   type AbortOptions,
   type B3Digest,
+  type BlobReader,
   type BlobService,
+  type BlobStat,
   type BlobWriter,
+  type ChunkList,
   type ChunkMeta,
   collectBytes,
   copyBytes,
-  type LentBlobs,
+  type PutListOptions,
   type ReadOptions,
 } from "@tvix/castore";
 import { repeat, repeatingCollector } from "./repeat.ts";
@@ -31,8 +34,27 @@ export class RepeatingBlobService implements BlobService {
     return repeat(() => this.#service.has(digest, options), { ...options, isAbsent });
   }
 
-  chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined> {
-    return repeat(() => this.#service.chunks(digest, options), { ...options, isAbsent });
+  statMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    const isAbsent = (found: readonly unknown[]) => found.includes(undefined);
+    return repeat(() => this.#service.statMany(digests, options), { ...options, isAbsent });
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
+    const open = () => this.#service.open(digest, options);
+    const reader = await repeat(open, { ...options, isAbsent });
+    if (reader === undefined) return undefined;
+    const { size, chunks } = reader;
+    return {
+      digest,
+      size,
+      chunks,
+      read: (offset, length, options) =>
+        repeat(() => reader.read(offset, length, options), { ...options }),
+      [Symbol.asyncDispose]: () => reader[Symbol.asyncDispose](),
+    };
   }
 
   async read(
@@ -52,21 +74,30 @@ export class RepeatingBlobService implements BlobService {
     return repeat(() => this.#service.hasMany(digests, options), { ...options, isAbsent });
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     /** What has come of all that was asked for. */
     const contents: (Uint8Array | undefined)[] = blobs.map(() => undefined);
     const read = async () => {
-      using lent = await this.#service.readMany(blobs, options);
-      for (const [i, data] of lent.contents.entries()) {
-        if (data !== undefined) contents[i] ??= copyBytes(data);
-      }
+      const found = await this.#service.readMany(blobs, options);
+      for (const [i, data] of found.entries()) contents[i] ??= data;
     };
     await repeat(read, { ...options, isAbsent: () => contents.includes(undefined) });
-    return { contents, [Symbol.dispose]: () => undefined };
+    return contents;
   }
 
   putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
     return repeat(() => this.#service.putMany(blobs, options), options);
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    return repeat(() => this.#service.putList(digest, chunks, options), options);
+  }
+
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    yield* await repeat(() => Array.fromAsync(this.#service.frames(chunks, options)), options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

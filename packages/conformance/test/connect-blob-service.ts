@@ -3,13 +3,20 @@ import { type Client, Code, ConnectError, createClient } from "@connectrpc/conne
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import {
   B3Digest,
+  type BlobReader,
   type BlobService,
+  type BlobStat,
   type BlobWriter,
+  ChunkedBlobReader,
+  ChunkList,
   type ChunkMeta,
   collectBytes,
-  type LentBlobs,
+  framesByCompressing,
   MemoryBlobService,
+  type PutListOptions,
+  putListByReading,
   type ReadOptions,
+  statOneByOne,
 } from "@tvix/castore";
 import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
 
@@ -41,45 +48,64 @@ export class ConnectBlobService implements BlobService {
     return found !== undefined;
   }
 
-  async chunks(
-    digest: B3Digest,
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  /** Its list of chunks is the one that the server tells. */
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     const call = this.#client.stat({ digest: digest.bytes, sendChunks: true });
     const found = await this.#orAbsent(call, options);
-    return found?.chunks.map((chunk) => ({
-      digest: B3Digest.fromBytes(chunk.digest),
-      size: Number(chunk.size),
+    const copy = found && (await this.#copyOf(digest, options));
+    const reader = await copy?.open(digest, options);
+    if (reader === undefined || found!.chunks.length === 0) return reader;
+    const chunks = found!.chunks.map(({ digest, size }) => ({
+      digest: B3Digest.fromBytes(digest),
+      size: Number(size),
     }));
+    return new ChunkedBlobReader(digest, ChunkList.of(chunks), async ({ digest }, options) => {
+      options?.signal?.throwIfAborted();
+      return await this.#download(digest);
+    });
   }
 
   async read(
     digest: B3Digest,
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const contents = await this.#orAbsent(this.#download(digest), options);
-    if (contents === undefined) return undefined;
-    const service = new MemoryBlobService();
-    await service.putMany([contents]);
-    return await service.read(digest, options);
+    const copy = await this.#copyOf(digest, options);
+    return await copy?.read(digest, options);
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     return Promise.all(digests.map((digest) => this.has(digest, options)));
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
-    const contents = await Promise.all(
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    return await Promise.all(
       blobs.map(async ({ digest, size }) => {
         const contents = await this.#orAbsent(this.#download(digest), options);
         return contents?.length === size ? contents : undefined;
       }),
     );
-    return { contents, [Symbol.dispose]: () => undefined };
   }
 
   putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
     return Promise.all(blobs.map((data) => this.#upload([data], options)));
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    return putListByReading(this, digest, chunks, options);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -114,6 +140,15 @@ export class ConnectBlobService implements BlobService {
     }
     const { digest } = await this.#client.put(messages());
     return B3Digest.fromBytes(digest);
+  }
+
+  /** Holds the blob in memory; `undefined` if there is none. */
+  async #copyOf(digest: B3Digest, options?: AbortOptions): Promise<MemoryBlobService | undefined> {
+    const contents = await this.#orAbsent(this.#download(digest), options);
+    if (contents === undefined) return undefined;
+    const service = new MemoryBlobService();
+    await service.putMany([contents]);
+    return service;
   }
 
   async #download(digest: B3Digest): Promise<Uint8Array> {

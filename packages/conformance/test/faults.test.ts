@@ -110,11 +110,10 @@ describe.each(FAULTS)("an object store that %s", (_, faults) => {
           const expected = data.subarray(data.length >> 1, (data.length >> 1) + 100);
           expect(Buffer.compare(part, expected)).toBe(0);
         }
-        using lent = await service.readMany(
+        const found = await service.readMany(
           digests.map((digest, i) => ({ digest, size: BLOBS[i]!.length })),
         );
-        for (const [i, data] of lent.contents.entries())
-          expect(Buffer.compare(data!, BLOBS[i]!)).toBe(0);
+        for (const [i, data] of found.entries()) expect(Buffer.compare(data!, BLOBS[i]!)).toBe(0);
       }
     },
   );
@@ -200,11 +199,10 @@ describe("an object store in which lists of chunks are damaged", () => {
         const found = await outcome(() => read(service, digest, range));
         if (found instanceof CastoreError) expect(found.code).toBe("data_loss");
         else if (found !== undefined) expectPart(found, range);
-        const chunks = await outcome(() => service.chunks(digest));
-        if (!Array.isArray(chunks)) continue;
+        const opened = await outcome(() => service.open(digest));
+        if (opened === undefined || opened instanceof CastoreError) continue;
         whole += 1;
-        if (chunks.length === 0) continue; // it says that there are none, as of a single one
-        expect(chunks.reduce((sum, { size }) => sum + size, 0)).toBe(NOISE.length);
+        expect(opened.size).toBe(NOISE.length);
       }
       expect(whole).toBeGreaterThan(50);
     },

@@ -1,7 +1,10 @@
 import type { ServiceImpl } from "@connectrpc/connect";
 import {
   type B3Digest,
+  type BlobReader,
   blake3Digest,
+  ChunkedBlobReader,
+  ChunkList,
   type ChunkMeta,
   collectBytes,
   MemoryBlobService,
@@ -50,8 +53,10 @@ class LyingBlobService extends MemoryBlobService {
     return service;
   }
 
-  override async chunks(digest: B3Digest): Promise<readonly ChunkMeta[] | undefined> {
-    return digest.equals(DIGEST) ? this.chunksOfOther : await super.chunks(digest);
+  override async open(digest: B3Digest): Promise<BlobReader | undefined> {
+    const fetch = () => Promise.reject(new Error("nobody reads it"));
+    if (!digest.equals(DIGEST)) return await super.open(digest);
+    return new ChunkedBlobReader(digest, ChunkList.of(this.chunksOfOther), fetch);
   }
 
   async outboard(): Promise<Outboard> {

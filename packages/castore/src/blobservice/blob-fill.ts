@@ -1,6 +1,6 @@
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
 import { SharedSource } from "../cache/shared-source.ts";
 import type { Tiers } from "../cache/tiers.ts";
 import { NearWriter } from "../cache/write-through.ts";
@@ -90,7 +90,6 @@ export class BlobFill {
         const data = copyBytes(piece.data.subarray(from, end - piece.start));
         reader.at += data.length;
         yield data;
-        freeBuffer(data);
       }
     } finally {
       this.#readers.delete(reader);
@@ -186,10 +185,8 @@ export class BlobFill {
       await this.#reach(this.#copiedTo);
       const piece = this.#window.at(this.#copiedTo);
       if (piece === undefined) break;
-      this.#window.lend(piece);
       this.#copiedTo = piece.end;
       yield piece.data;
-      this.#window.giveBack();
     }
     if (this.#source?.state === "failed") throw this.#source.failure;
     if (this.#isEnd(this.#copiedTo)) return;

@@ -1,22 +1,6 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
-
-/** One of the pieces that a blob is cut into, in order. */
-export interface ChunkMeta {
-  /** BLAKE3 digest of the piece. */
-  readonly digest: B3Digest;
-  /** Length of the piece in bytes. */
-  readonly size: number;
-}
-
-/** Contents of blobs, lent until this is disposed of. If it never is, they are garbage some day. */
-export interface LentBlobs extends Disposable {
-  /**
-   * The contents of each blob in the order in which they were asked for; `undefined` for one that is
-   * absent, damaged or of another length.
-   */
-  readonly contents: readonly (Uint8Array | undefined)[];
-}
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 
 /** Which part of a blob to read. */
 export interface ReadOptions extends AbortOptions {
@@ -26,48 +10,75 @@ export interface ReadOptions extends AbortOptions {
   length?: number;
 }
 
+/** What is known of a blob without its contents. */
+export interface BlobStat {
+  /** Length in bytes. */
+  readonly size: number;
+  /** How many chunks it is cut into: 1 where it is not cut, 0 for the empty blob. */
+  readonly chunks: number;
+}
+
+/** Options of {@link BlobService.putList}. */
+export interface PutListOptions extends AbortOptions {
+  /**
+   * The caller has hashed these very chunks as the contents of the blob: they are not read again. Never to be set on
+   * the word of another process. Default: false.
+   */
+  proven?: boolean;
+}
+
 /**
  * Stores blobs: byte strings of any length, named by the BLAKE3 digest of their bytes.
  *
  * What was put once reads back the same for ever; concurrent writers of the same blob, in one
  * process or several, all succeed. Whatever is read is verified: bytes that do not match their
- * digest are never handed out.
+ * digest are never handed out. Bytes that are handed out belong to the caller.
  *
  * Every method rejects with `signal.reason` when cancelled, with CastoreError `unavailable` when a
  * backend cannot be reached, `resource_exhausted` when it is full.
  */
 export interface BlobService extends AsyncDisposable {
-  /** Whether the blob, or a chunk of a blob, of that digest can be read. */
+  /** Tells whether the blob, or a chunk of a blob, of that digest can be read. */
   has(digest: B3Digest, options?: AbortOptions): Promise<boolean>;
 
-  /**
-   * How a blob is cut: its chunks in order. Empty if it is not cut any further, in which case it is
-   * read by its own digest. `undefined` if there is no such blob. A list that turns out to be damaged is
-   * told as {@link BlobService.read} tells it.
-   */
-  chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined>;
+  /** Tells whether each of many blobs, or chunks of blobs, can be read, in order. */
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]>;
 
   /**
-   * Reads a blob, or a chunk of a blob, from `offset` on, in pieces of any size, each of which is only
-   * lent until the next one is asked for. `undefined` if there is no such blob. The result is iterated
-   * once at most; ending early releases what it holds.
+   * Returns length and number of chunks of each of many blobs, or chunks of blobs, in order; `undefined` for one that
+   * is absent. A chunk is a blob that is not cut.
+   */
+  statMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (BlobStat | undefined)[]>;
+
+  /**
+   * Opens a blob, or a chunk of a blob, for random access; `undefined` if there is none. A list of chunks that turns
+   * out to be damaged is told as {@link BlobService.read} tells it, here or when the reader comes to it.
+   */
+  open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined>;
+
+  /**
+   * Reads a blob, or a chunk of a blob, from `offset` on, in pieces of any size. `undefined` if there is no such blob.
+   * The result is iterated once at most, and holds nothing before that; ending early releases what it holds.
    *
    * Iterating, or reading itself, rejects with CastoreError `data_loss` where stored bytes do not match
    * their digest: from then on the blob counts as absent, and putting it again heals it.
    */
   read(digest: B3Digest, options?: ReadOptions): Promise<AsyncIterable<Uint8Array> | undefined>;
 
-  /** Whether each of many blobs, or chunks of blobs, can be read: an answer for each, in order. */
-  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]>;
-
   /**
    * Reads many small blobs, or chunks of blobs, whole, which costs much less than one by one. The caller
    * bounds how much that is by the sizes that it asks for.
    *
    * @param blobs digest of each, and what length in bytes it should have
-   * @returns their contents, which {@link BlobService.read} says more about where they are not there
+   * @returns the contents of each in order; `undefined` for one that is absent, damaged or of another length
    */
-  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs>;
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]>;
 
   /**
    * Stores many blobs that are in memory, which costs much less than one by one. The caller bounds how
@@ -78,8 +89,45 @@ export interface BlobService extends AsyncDisposable {
    */
   putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]>;
 
+  /**
+   * Stores a blob whose chunks are there, each a blob or a chunk of one. Resolves once it is durable and can be read.
+   * The chunks are read and hashed first, unless they are `proven`. A list of one chunk is that chunk, which becomes
+   * a blob of its own; one of none is the empty blob.
+   *
+   * @throws CastoreError `data_loss` if the chunks do not make up the digest, or have other lengths than listed;
+   *   `not_found`, which names the first chunk that is absent. Nothing is stored then
+   */
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void>;
+
+  /**
+   * Streams chunks as they are stored, in order: one zstd frame for each, which states its content size; an
+   * incompressible one as a frame of raw blocks. They are not checked against their digests: whoever decompresses
+   * them does that. The result is iterated once at most, and holds nothing before that.
+   *
+   * @throws CastoreError `data_loss`, from iterating, for a chunk that is absent or has another length than listed
+   */
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array>;
+
   /** Starts a new blob. */
   openWriter(options?: AbortOptions): BlobWriter;
+}
+
+/** A blob that is open for random access. Cheap to hold: no more than its list of chunks is in memory. */
+export interface BlobReader extends AsyncDisposable {
+  readonly digest: B3Digest;
+  /** Length of the blob in bytes. */
+  readonly size: number;
+  /** How the blob is cut. One entry, the blob itself, where it is not cut; none for the empty blob. */
+  readonly chunks: ChunkList;
+
+  /**
+   * Reads up to `length` bytes from `offset` on: fewer only at the end of the blob, none at or past it. They are
+   * verified by the digests of the chunks that they are in. Several calls may be under way at the same time.
+   *
+   * @throws CastoreError `invalid_argument` for an offset or length that is no natural number, and once the reader is
+   *   disposed of; `data_loss` as {@link BlobService.read}
+   */
+  read(offset: number, length: number, options?: AbortOptions): Promise<Uint8Array>;
 }
 
 /**
@@ -89,7 +137,8 @@ export interface BlobService extends AsyncDisposable {
  */
 export interface BlobWriter extends AsyncDisposable {
   /**
-   * Adds bytes, which the caller leaves alone until it resolves. That is when there is room for more.
+   * Adds bytes, which the caller leaves alone until it resolves: the writer keeps nothing of them after that. It
+   * resolves when there is room for more.
    */
   write(data: Uint8Array): Promise<void>;
 

@@ -1,7 +1,12 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
-import type { ChunkMeta, ReadOptions } from "./blob-service.ts";
+import type { BlobReader, ReadOptions } from "./blob-service.ts";
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
+
+/** Reads a chunk, verified, into memory that belongs to whoever called. May be called while others are under way. */
+export type FetchChunk = (chunk: ChunkMeta, options?: AbortOptions) => Promise<Uint8Array>;
 
 /** Options of {@link readChunked}. */
 export interface ReadChunkedOptions extends ReadOptions {
@@ -10,101 +15,117 @@ export interface ReadChunkedOptions extends ReadOptions {
    * A chunk larger than that is fetched alone. Default: 4 MiB.
    */
   readAhead?: number;
-  /** Is given what was yielded and is no longer lent. Default: nobody is. */
-  release?: (data: Uint8Array) => void;
 }
 
 const DEFAULT_READ_AHEAD = 4 * 1024 * 1024;
 
-/** A chunk, and which part of it is to be read. */
-interface Piece {
-  readonly chunk: ChunkMeta;
-  readonly start: number;
-  readonly end: number;
-}
-
 /**
  * Reads a range of a blob by fetching the chunks that it overlaps, some ahead of the reader, and
- * yields them in order, each lent until the next one is asked for. Iterated once at most. However
- * iterating ends, no fetch is left running.
+ * yields them in order. Iterated once at most. However iterating ends, no fetch is left running.
  *
  * @param chunks all chunks of the blob in order
- * @param fetch gives the bytes of a chunk, verified; called for one chunk while others are under way
  * @throws CastoreError `invalid_argument` for an offset or length that is no natural number;
  *   `data_loss`, from iterating, for a chunk of another size than listed. What `fetch` rejects with
  *   comes when everything before that chunk has been yielded
  */
 export function readChunked(
-  chunks: readonly ChunkMeta[],
-  fetch: (chunk: ChunkMeta, options?: AbortOptions) => Promise<Uint8Array>,
+  chunks: ChunkList,
+  fetch: FetchChunk,
   options: ReadChunkedOptions = {},
 ): AsyncIterable<Uint8Array> {
-  const { signal, readAhead = DEFAULT_READ_AHEAD } = options;
-  signal?.throwIfAborted();
-  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
-  const { start, end } = resolveRange(size, options);
-  return readPieces(piecesOf(chunks, start, end), fetch, { ...options, readAhead, signal });
+  options.signal?.throwIfAborted();
+  const range = resolveRange(chunks.size, options);
+  return readRange(chunks, fetch, { ...options, ...range });
 }
 
-function piecesOf(chunks: readonly ChunkMeta[], start: number, end: number): Piece[] {
-  const pieces: Piece[] = [];
-  let position = 0;
-  for (const chunk of chunks) {
-    if (position >= end) break;
-    const from = Math.max(start - position, 0);
-    const to = Math.min(end - position, chunk.size);
-    if (from < to) pieces.push({ chunk, start: from, end: to });
-    position += chunk.size;
-  }
-  return pieces;
-}
-
-async function* readPieces(
-  pieces: readonly Piece[],
-  fetch: (chunk: ChunkMeta, options?: AbortOptions) => Promise<Uint8Array>,
-  options: ReadChunkedOptions & { readAhead: number },
+async function* readRange(
+  chunks: ChunkList,
+  fetch: FetchChunk,
+  options: ReadChunkedOptions & { start: number; end: number },
 ): AsyncGenerator<Uint8Array, void, void> {
-  const { readAhead, release, signal: callerSignal } = options;
+  const { readAhead = DEFAULT_READ_AHEAD, start, end, signal: callerSignal } = options;
+  if (start === end) return;
+  const first = chunks.indexAt(start);
+  const last = chunks.indexAt(end - 1);
   const abandon = new AbortController();
   const signals = [abandon.signal, ...(callerSignal === undefined ? [] : [callerSignal])];
-  // A single piece is awaited before anything can end the reading: most blobs need no signal of ours.
-  const signal = pieces.length > 1 ? AbortSignal.any(signals) : callerSignal;
+  // A single chunk is awaited before anything can end the reading: most blobs need no signal of ours.
+  const signal = last > first ? AbortSignal.any(signals) : callerSignal;
   const ahead: Promise<Uint8Array>[] = [];
   let bytesAhead = 0;
-  let next = 0;
-
-  async function read({ chunk, start, end }: Piece): Promise<Uint8Array> {
-    const data = await fetch(chunk, { signal });
-    if (data.length !== chunk.size) {
-      throw new CastoreError(
-        "data_loss",
-        `Cannot read chunk ${chunk.digest}: expected ${chunk.size} bytes, found ${data.length}`,
-      );
-    }
-    return data.subarray(start, end);
-  }
-
+  let next = first;
+  let offset = chunks.offsetAt(first);
   try {
-    for (const { chunk } of pieces) {
+    for (let i = first; i <= last; i++) {
       callerSignal?.throwIfAborted();
-      while (next < pieces.length) {
-        const piece = pieces[next]!;
-        const fits = bytesAhead + piece.chunk.size <= readAhead;
-        if (!fits && ahead.length > 0) break;
-        const data = read(piece);
+      while (next <= last) {
+        const size = chunks.sizeAt(next);
+        if (bytesAhead + size > readAhead && ahead.length > 0) break;
+        const data = fetchOfSize(chunks.at(next), fetch, signal);
         data.catch(() => undefined); // awaited when its turn comes, or never
         ahead.push(data);
-        bytesAhead += piece.chunk.size;
-        next++;
+        bytesAhead += size;
+        next += 1;
       }
       const data = await ahead.shift()!;
       callerSignal?.throwIfAborted();
-      yield data;
-      release?.(data);
-      bytesAhead -= chunk.size;
+      yield data.subarray(Math.max(start - offset, 0), end - offset);
+      offset += data.length;
+      bytesAhead -= data.length;
     }
   } finally {
     if (ahead.length > 0) abandon.abort(); // it is costly
     await Promise.allSettled(ahead);
+  }
+}
+
+async function fetchOfSize(
+  chunk: ChunkMeta,
+  fetch: FetchChunk,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const data = await fetch(chunk, { signal });
+  if (data.length === chunk.size) return data;
+  throw new CastoreError(
+    "data_loss",
+    `Cannot read chunk ${chunk.digest}: expected ${chunk.size} bytes, found ${data.length}`,
+  );
+}
+
+/** A reader of a blob whose chunks are fetched one by one. Holds nothing but their list. */
+export class ChunkedBlobReader implements BlobReader {
+  readonly digest: B3Digest;
+  readonly size: number;
+  readonly chunks: ChunkList;
+  readonly #fetch: FetchChunk;
+  #disposed = false;
+
+  /** @param chunks all chunks of the blob in order, which are known to make it up */
+  constructor(digest: B3Digest, chunks: ChunkList, fetch: FetchChunk) {
+    this.digest = digest;
+    this.size = chunks.size;
+    this.chunks = chunks;
+    this.#fetch = fetch;
+  }
+
+  async read(offset: number, length: number, options?: AbortOptions): Promise<Uint8Array> {
+    if (this.#disposed) {
+      const message = `Cannot read blob ${this.digest}: its reader is disposed of`;
+      throw new CastoreError("invalid_argument", message);
+    }
+    const signal = options?.signal;
+    const stream = readChunked(this.chunks, this.#fetch, { offset, length, signal });
+    const { start, end } = resolveRange(this.size, { offset, length });
+    const contents = new Uint8Array(end - start);
+    let filled = 0;
+    for await (const piece of stream) {
+      contents.set(piece, filled);
+      filled += piece.length;
+    }
+    return contents;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#disposed = true;
   }
 }

@@ -4,7 +4,8 @@ import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { BlobWriter, ChunkMeta } from "./blob-service.ts";
+import type { BlobWriter } from "./blob-service.ts";
+import { type ChunkList, ChunkListBuilder } from "./chunk-list.ts";
 
 /**
  * Where the chunks of one blob go. First any number of `putChunk`, one after the other, then either
@@ -22,10 +23,10 @@ export interface ChunkSink {
    * Makes the blob readable. Resolves once it is durable.
    *
    * @param digest digest of the blob
-   * @param chunks all chunks in order, at least one. A single one has the digest of the blob; that
-   *   of the empty blob has size 0
+   * @param chunks all chunks in order. A single one has the digest of the blob; the empty blob has none, though it was
+   *   put as a chunk
    */
-  commit(digest: B3Digest, chunks: readonly ChunkMeta[]): Promise<void>;
+  commit(digest: B3Digest, chunks: ChunkList): Promise<void>;
 
   /** Drops what was taken: nothing of it becomes readable. */
   discard(): Promise<void>;
@@ -53,7 +54,7 @@ export class ChunkedBlobWriter implements BlobWriter {
   readonly #sink: ChunkSink;
   readonly #signal: AbortSignal | undefined;
   readonly #chunker: Chunker;
-  readonly #chunks: ChunkMeta[] = [];
+  readonly #chunks = new ChunkListBuilder();
   /** Hashes the blob, from the first chunk on that is not known to be the only one. */
   #blobHasher: Blake3Hasher | undefined;
   #last: Promise<unknown> = Promise.resolve();
@@ -84,14 +85,11 @@ export class ChunkedBlobWriter implements BlobWriter {
   close(): Promise<B3Digest> {
     this.#closed ??= this.#inTurn(async () => {
       const rest = this.#chunker.finish();
-      if (this.#chunks.length === 0) {
-        await this.#putOnlyChunk(rest ?? EMPTY);
-      } else if (rest !== undefined) {
-        await this.#putChunk(rest);
-      }
-      const hash = this.#takeHash();
-      const digest = hash === undefined ? this.#chunks[0]!.digest : B3Digest.fromBytes(hash);
-      await this.#sink.commit(digest, this.#chunks);
+      let only: B3Digest | undefined;
+      if (this.#chunks.length === 0) only = await this.#putOnlyChunk(rest ?? EMPTY);
+      else if (rest !== undefined) await this.#putChunk(rest);
+      const digest = only ?? B3Digest.fromBytes(this.#takeHash()!);
+      await this.#sink.commit(digest, this.#chunks.finish());
       return digest;
     });
     return this.#closed;
@@ -135,11 +133,12 @@ export class ChunkedBlobWriter implements BlobWriter {
   }
 
   /** Puts a chunk without hashing it for the blob too: one that is the whole blob has its digest. */
-  async #putOnlyChunk(data: Uint8Array): Promise<void> {
+  async #putOnlyChunk(data: Uint8Array): Promise<B3Digest> {
     const digest = blake3Digest(data);
-    this.#chunks.push({ digest, size: data.length });
+    if (data.length > 0) this.#chunks.push(digest, data.length);
     await this.#sink.putChunk(digest, data);
     this.#signal?.throwIfAborted();
+    return digest;
   }
 
   /**

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it, vi } from "vitest";
+import { chunksOf } from "../../test/chunks-of.ts";
 import { noise } from "../../test/noise.ts";
 import { collectBytes } from "../bytes/byte-string.ts";
 import type { B3Digest } from "../model/digest.ts";
@@ -19,7 +20,7 @@ const never = (): Promise<never> => new Promise(() => undefined);
 class StuckBlobService extends MemoryBlobService {
   readonly #stuck: ReadonlySet<string>;
   /** How many writers are neither closed nor disposed of. */
-  open = 0;
+  openWriters = 0;
   isStuck = true;
 
   /** @param stuck which calls never come back: "write", "close", "dispose" are those of a writer */
@@ -33,9 +34,9 @@ class StuckBlobService extends MemoryBlobService {
     return await Promise.all(digests.map((digest) => super.has(digest)));
   }
 
-  override async chunks(digest: B3Digest) {
-    await this.#maybeNever("chunks");
-    return await super.chunks(digest);
+  override async open(digest: B3Digest) {
+    await this.#maybeNever("open");
+    return await super.open(digest);
   }
 
   override async read(digest: B3Digest, options: ReadOptions = {}) {
@@ -57,10 +58,10 @@ class StuckBlobService extends MemoryBlobService {
 
   override openWriter(): BlobWriter {
     const writer = super.openWriter();
-    this.open += 1;
+    this.openWriters += 1;
     let isOpen = true;
     const ended = () => {
-      if (isOpen) this.open -= 1;
+      if (isOpen) this.openWriters -= 1;
       isOpen = false;
     };
     return {
@@ -125,15 +126,15 @@ describe("CombinedBlobService with a near half that is silent", () => {
     const range = { offset: 5_000_000, length: 10 };
     expect(await readBack(service, digest, range)).toEqual(LARGE.subarray(5_000_000, 5_000_010));
     for (let i = 0; i < 3; i++) {
-      using lent = await service.readMany([{ digest: small, size: 1000 }]);
-      expect(Buffer.from(lent.contents[0]!).equals(LARGE.subarray(0, 1000))).toBe(true);
+      const found = await service.readMany([{ digest: small, size: 1000 }]);
+      expect(Buffer.from(found[0]!).equals(LARGE.subarray(0, 1000))).toBe(true);
     }
     await service[Symbol.asyncDispose]();
     expect(warnings).toEqual([]);
   });
 
   it.each([
-    ["answers nothing", ["hasMany", "chunks", "read", "readMany"]],
+    ["answers nothing", ["hasMany", "open", "read", "readMany"]],
     ["gives the beginning of what it has", ["next", "readMany"]],
     ["takes nothing", ["write", "putMany", "close", "dispose"]],
     ["ends nothing", ["close", "dispose"]],
@@ -157,13 +158,13 @@ describe("CombinedBlobService with a near half that is silent", () => {
       const found = await readBack(service, digest, range);
       expect(found.equals(data.subarray(1_000_000, 6_000_000))).toBe(true);
       expect(await service.has(digest)).toBe(true);
-      expect((await service.chunks(digest))!.length).toBeGreaterThan(0);
+      expect((await chunksOf(service, digest))!.length).toBeGreaterThan(0);
     }
     const written = await putBlob(service, LARGE.subarray(0, 3_000_000));
     expect(await far.has(written)).toBe(true);
     const [small] = await service.putMany([Buffer.from("small")]);
-    using lent = await service.readMany([{ digest: small!, size: 5 }]);
-    expect(Buffer.from(lent.contents[0]!).toString()).toBe("small");
+    const found = await service.readMany([{ digest: small!, size: 5 }]);
+    expect(Buffer.from(found[0]!).toString()).toBe("small");
     await eventually(() => expect(warnings.join()).toContain("no answer for 50 ms"));
   });
 
@@ -179,7 +180,7 @@ describe("CombinedBlobService with a near half that is silent", () => {
     expect((await readBack(service, digest)).equals(small)).toBe(true);
     near.isStuck = false;
     far.read = never;
-    far.chunks = never;
+    far.open = never;
     await eventually(async () => {
       const signal = AbortSignal.timeout(200);
       expect((await readBack(service, digest, { signal })).equals(small)).toBe(true);
@@ -207,7 +208,7 @@ describe("CombinedBlobService with a near half that is slow", () => {
     const [read, many] = await stored(far, [LARGE.subarray(0, 1000), LARGE.subarray(0, 2000)]);
     const service = new CombinedBlobService({ near, far });
     expect(await readBack(service, read!)).toHaveLength(1000);
-    using _ = await service.readMany([{ digest: many!, size: 2000 }]);
+    await service.readMany([{ digest: many!, size: 2000 }]);
     const disposed = service[Symbol.asyncDispose]();
     near.isStuck = false;
     await disposed;
@@ -221,9 +222,9 @@ describe("CombinedBlobService with a near half that is slow", () => {
     for (const digest of digests) {
       for await (const _ of (await service.read(digest))!) break;
     }
-    await eventually(() => expect(near.open).toBe(4));
+    await eventually(() => expect(near.openWriters).toBe(4));
     near.isStuck = false;
-    await eventually(() => expect(near.open).toBe(0));
+    await eventually(() => expect(near.openWriters).toBe(0));
     const kept = await Promise.all(digests.map((digest) => near.has(digest)));
     expect(kept.filter((has) => has)).toHaveLength(4);
     for (const [i, digest] of digests.entries()) {
@@ -239,9 +240,9 @@ describe("CombinedBlobService with a near half that is slow", () => {
     await using service = new CombinedBlobService({ near, far });
     const found = await Promise.all(digests.map((digest) => readBack(service, digest)));
     for (const [i, data] of found.entries()) expect(data.equals(blobs[i]!)).toBe(true);
-    expect(near.open).toBe(64);
+    expect(near.openWriters).toBe(64);
     near.isStuck = false;
-    await eventually(() => expect(near.open).toBe(0));
+    await eventually(() => expect(near.openWriters).toBe(0));
     for (const digest of digests) await readBack(service, digest);
     await eventually(async () => {
       for (const digest of digests) expect(await near.has(digest)).toBe(true);
@@ -256,8 +257,8 @@ describe("CombinedBlobService with a near half that is slow", () => {
     await using service = new CombinedBlobService({ near, far });
     const readAll = async () => {
       for (let from = 0; from < asked.length; from += 10) {
-        using lent = await service.readMany(asked.slice(from, from + 10));
-        for (const [i, data] of lent.contents.entries()) {
+        const found = await service.readMany(asked.slice(from, from + 10));
+        for (const [i, data] of found.entries()) {
           expect(Buffer.compare(data!, blobs[from + i]!)).toBe(0);
         }
       }

@@ -1,17 +1,25 @@
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { freeBuffer } from "../bytes/byte-string.ts";
 import { type TierOptions, Tiers } from "../cache/tiers.ts";
 import { WriteThrough } from "../cache/write-through.ts";
 import type { Outboard } from "../hash/outboard.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
-import { MAX_CHUNK_BYTES } from "../model/limits.ts";
 import { resolveRange } from "../model/range.ts";
 import { BlobFills } from "./blob-fills.ts";
-import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
-import { readChunked } from "./chunked-reader.ts";
-import { readWhole } from "./one-by-one.ts";
+import type {
+  BlobReader,
+  BlobService,
+  BlobStat,
+  BlobWriter,
+  PutListOptions,
+  ReadOptions,
+} from "./blob-service.ts";
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
+import { ChunkedBlobReader, readChunked } from "./chunked-reader.ts";
+import { framesByCompressing } from "./frames.ts";
+import { readWhole, statOneByOne } from "./one-by-one.ts";
+import { putListByReading } from "./put-list.ts";
 import { SharedBatches } from "./shared-batches.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
@@ -57,18 +65,22 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     return found!;
   }
 
-  async chunks(
-    digest: B3Digest,
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     options?.signal?.throwIfAborted();
-    const { far } = this.#tiers;
     const near = await this.#tiers.tryNear(
       `look up blob ${digest} in`,
-      (near, options) => near.chunks(digest, options),
+      (near, options) => chunksIn(near, digest, options),
       options,
     );
-    return near ?? (await far.chunks(digest, options));
+    const chunks = near ?? (await chunksIn(this.#tiers.far, digest, options));
+    return chunks && new ChunkedBlobReader(digest, chunks, this.#readChunk);
   }
 
   async read(
@@ -91,24 +103,20 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     return digests.map((_, i) => near?.[i] || far[next++]!);
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     options?.signal?.throwIfAborted();
-    using stack = new DisposableStack();
     const near = await this.#tiers.tryNear(
       "read blobs from",
       (near, options) => near.readMany(blobs, options),
       options,
     );
-    if (near !== undefined) stack.use(near);
-    const missing = blobs.filter((_, i) => near?.contents[i] === undefined);
+    const missing = blobs.filter((_, i) => near?.[i] === undefined);
     const far = missing.length > 0 ? await this.#batches.read(missing, options) : [];
-    stack.defer(() => {
-      for (const data of far) if (data !== undefined) freeBuffer(data);
-    });
     let next = 0;
-    const contents = blobs.map((_, i) => near?.contents[i] ?? far[next++]);
-    const lent = stack.move();
-    return { contents, [Symbol.dispose]: () => lent.dispose() };
+    return blobs.map((_, i) => near?.[i] ?? far[next++]);
   }
 
   async putMany(
@@ -122,6 +130,14 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     const store = (near: BlobService, options: AbortOptions) => near.putMany(blobs, options);
     await this.#tiers.storeNear("put blobs into", store, options);
     return digests;
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    return putListByReading(this, digest, chunks, options);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -179,12 +195,9 @@ export class CombinedBlobService implements BlobService, OutboardSource {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const { far } = this.#tiers;
     if (start > 0 || end < Number.MAX_SAFE_INTEGER) {
-      const chunks = await far.chunks(digest, options);
+      const chunks = await chunksIn(far, digest, options);
       if (chunks === undefined) return undefined;
-      if (chunks.some(({ size }) => size > MAX_CHUNK_BYTES)) return await far.read(digest, options);
-      if (chunks.length > 0) {
-        return readChunked(chunks, this.#readChunk, { ...options, release: freeBuffer });
-      }
+      if (chunks.length > 1) return readChunked(chunks, this.#readChunk, options);
     }
     const fill = this.#fills.of(digest);
     if (fill === undefined) return await far.read(digest, options);
@@ -262,6 +275,16 @@ class WriteThroughBlob extends WriteThrough<BlobService, BlobWriter> implements 
     await this.far.write(data);
     await this.near.try((near) => near.write(data));
   }
+}
+
+/** How a blob of a service is cut. */
+async function chunksIn(
+  service: BlobService,
+  digest: B3Digest,
+  options?: AbortOptions,
+): Promise<ChunkList | undefined> {
+  await using reader = await service.open(digest, options);
+  return reader?.chunks;
 }
 
 /** The outboard that a service has of a blob, without making it. */

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { chunksOf } from "../../test/chunks-of.ts";
 import { collectBytes, equalBytes } from "../bytes/byte-string.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { B3Digest } from "../model/digest.ts";
@@ -27,13 +28,13 @@ describe("MemoryBlobService", () => {
     expect(equalBytes((await read(service, digest))!, data)).toBe(true);
     const range = await read(service, digest, { offset: 999_999, length: 500_000 });
     expect(equalBytes(range!, data.subarray(999_999, 1_499_999))).toBe(true);
-    const chunks = (await service.chunks(digest))!;
+    const chunks = (await chunksOf(service, digest))!;
     expect(chunks.length).toBeGreaterThan(1);
     let position = 0;
     for (const chunk of chunks) {
       const end = position + chunk.size;
       expect(await service.has(chunk.digest)).toBe(true);
-      expect(await service.chunks(chunk.digest)).toEqual([]);
+      expect(await chunksOf(service, chunk.digest)).toEqual([chunk]);
       const found = await read(service, chunk.digest);
       expect(equalBytes(found!, data.subarray(position, end))).toBe(true);
       position = end;
@@ -45,12 +46,12 @@ describe("MemoryBlobService", () => {
     await using service = new MemoryBlobService();
     const elsewhere = new MemoryBlobService();
     const digest = await putBlob(elsewhere, data);
-    const chunks = (await elsewhere.chunks(digest))!;
+    const chunks = (await chunksOf(elsewhere, digest))!;
     const writer = service.openWriter();
     await writer.write(data);
     for (const candidate of [digest, ...chunks.map((chunk) => chunk.digest)]) {
       expect(await service.has(candidate)).toBe(false);
-      expect(await service.chunks(candidate)).toBeUndefined();
+      expect(await chunksOf(service, candidate)).toBeUndefined();
       expect(await service.read(candidate)).toBeUndefined();
     }
     await writer[Symbol.asyncDispose]();
@@ -63,7 +64,7 @@ describe("MemoryBlobService", () => {
     const empty = blake3Digest(new Uint8Array(0));
     expect(await service.has(empty)).toBe(false);
     expect(await putBlob(service, new Uint8Array(0))).toEqual(empty);
-    expect(await service.chunks(empty)).toEqual([]);
+    expect(await chunksOf(service, empty)).toEqual([]);
     expect((await read(service, empty))?.length).toBe(0);
   });
 
@@ -79,7 +80,7 @@ describe("MemoryBlobService", () => {
     const digest = await putBlob(service, data);
     const options = { signal: AbortSignal.abort("cancelled") };
     await expect(service.has(digest, options)).rejects.toBe("cancelled");
-    await expect(service.chunks(digest, options)).rejects.toBe("cancelled");
+    await expect(service.open(digest, options)).rejects.toBe("cancelled");
     await expect(service.read(digest, options)).rejects.toBe("cancelled");
     await expect(putBlob(service, new Uint8Array(1), options)).rejects.toBe("cancelled");
   });

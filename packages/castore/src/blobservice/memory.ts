@@ -1,29 +1,54 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
 import type { B3Digest } from "../model/digest.ts";
-import type { BlobService, BlobWriter, ChunkMeta, LentBlobs, ReadOptions } from "./blob-service.ts";
-import { readChunked } from "./chunked-reader.ts";
+import type {
+  BlobReader,
+  BlobService,
+  BlobStat,
+  BlobWriter,
+  PutListOptions,
+  ReadOptions,
+} from "./blob-service.ts";
+import { ChunkList, type ChunkMeta } from "./chunk-list.ts";
+import { ChunkedBlobReader, readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";
-import { hasOneByOne, putOneByOne, readOneByOne } from "./one-by-one.ts";
+import { framesByCompressing } from "./frames.ts";
+import { hasOneByOne, putOneByOne, readOneByOne, statOneByOne } from "./one-by-one.ts";
+import { expectPlausibleList, hashListed, putListByReading } from "./put-list.ts";
+
+const EMPTY = new Uint8Array(0);
+
+/** After how many chunks of a list other events get their turn. */
+const LOOKUPS_PER_TURN = 4096;
 
 /** Keeps blobs in memory, equal chunks once, for as long as the service itself is kept. */
 export class MemoryBlobService implements BlobService {
   /** By digest in hexadecimal. Every chunk of every blob, also the blobs that are one chunk. */
   readonly #chunks: Map<string, Uint8Array> = new Map();
   /** By digest in hexadecimal. The chunk lists of blobs of two or more. */
-  readonly #blobs: Map<string, readonly ChunkMeta[]> = new Map();
+  readonly #blobs: Map<string, ChunkList> = new Map();
 
   async has({ hex }: B3Digest, options?: AbortOptions): Promise<boolean> {
     options?.signal?.throwIfAborted();
     return this.#blobs.has(hex) || this.#chunks.has(hex);
   }
 
-  async chunks(
-    { hex }: B3Digest,
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return hasOneByOne(this, digests, options);
+  }
+
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     options?.signal?.throwIfAborted();
-    return this.#blobs.get(hex) ?? (this.#chunks.has(hex) ? [] : undefined);
+    const chunks = this.#listOf(digest);
+    return chunks && new ChunkedBlobReader(digest, chunks, this.#fetch);
   }
 
   async read(
@@ -31,29 +56,35 @@ export class MemoryBlobService implements BlobService {
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     options?.signal?.throwIfAborted();
-    let chunks = this.#blobs.get(digest.hex);
-    if (chunks === undefined) {
-      const chunk = this.#chunks.get(digest.hex);
-      if (chunk === undefined) return undefined;
-      chunks = [{ digest, size: chunk.length }];
-    }
-    // The reader gets a copy: whatever it does to the bytes, what is stored matches its digest.
-    return readChunked(chunks, async (chunk) => copyBytes(this.#chunks.get(chunk.digest.hex)!), {
-      ...options,
-      release: freeBuffer,
-    });
+    const chunks = this.#listOf(digest);
+    return chunks && readChunked(chunks, this.#fetch, options);
   }
 
-  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
-  }
-
-  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     return readOneByOne(this, blobs, options);
   }
 
   putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
     return putOneByOne(this, blobs, options);
+  }
+
+  async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    options?.signal?.throwIfAborted();
+    expectPlausibleList(digest, chunks);
+    if (!(await this.#areChunks(chunks))) {
+      await putListByReading(this, digest, chunks, options); // tells which is absent, and cuts anew what is no chunk
+      return;
+    }
+    if (!options?.proven) await hashListed(this, digest, chunks, options);
+    if (chunks.length === 0) this.#chunks.set(digest.hex, EMPTY);
+    if (chunks.length > 1) this.#blobs.set(digest.hex, chunks);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -76,5 +107,28 @@ export class MemoryBlobService implements BlobService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Nothing is held but memory.
+  }
+
+  #listOf(digest: B3Digest): ChunkList | undefined {
+    const { hex } = digest;
+    const found = this.#blobs.get(hex);
+    if (found !== undefined) return found;
+    const chunk = this.#chunks.get(hex);
+    if (chunk === undefined) return undefined;
+    return ChunkList.of(chunk.length > 0 ? [{ digest, size: chunk.length }] : []);
+  }
+
+  /** Copies a chunk: whatever the reader does to the bytes, what is stored matches its digest. */
+  readonly #fetch = async ({ digest }: ChunkMeta): Promise<Uint8Array> =>
+    copyBytes(this.#chunks.get(digest.hex)!);
+
+  /** Whether all of a list are chunks: one may be a blob of several. */
+  async #areChunks(chunks: ChunkList): Promise<boolean> {
+    for (let i = 0; i < chunks.length; i++) {
+      const { digest, size } = chunks.at(i);
+      if (this.#chunks.get(digest.hex)?.length !== size) return false;
+      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
+    }
+    return true;
   }
 }

@@ -2,7 +2,8 @@ import pLimit from "p-limit";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { BlobService, ChunkMeta, LentBlobs } from "./blob-service.ts";
+import type { BlobService, BlobStat } from "./blob-service.ts";
+import type { ChunkMeta } from "./chunk-list.ts";
 import { putBlob } from "./put-blob.ts";
 
 /** How many blobs of a batch are looked up, read or stored at the same time. */
@@ -17,19 +18,25 @@ export function hasOneByOne(
   return pLimit(CONCURRENCY).map(digests, (digest) => service.has(digest, options));
 }
 
+/** `statMany` of a service to which a batch is of no advantage. */
+export function statOneByOne(
+  service: Pick<BlobService, "open">,
+  digests: readonly B3Digest[],
+  options?: AbortOptions,
+): Promise<readonly (BlobStat | undefined)[]> {
+  return pLimit(CONCURRENCY).map(digests, async (digest) => {
+    await using reader = await service.open(digest, options);
+    return reader && { size: reader.size, chunks: reader.chunks.length };
+  });
+}
+
 /** `readMany` of a service to which a batch is of no advantage. */
-export async function readOneByOne(
+export function readOneByOne(
   service: BlobService,
   blobs: readonly ChunkMeta[],
   options?: AbortOptions,
-): Promise<LentBlobs> {
-  const readBlob = (blob: ChunkMeta) => readWhole(service, blob, options);
-  return ownBlobs(await pLimit(CONCURRENCY).map(blobs, readBlob));
-}
-
-/** Contents that nobody needs back. */
-export function ownBlobs(contents: readonly (Uint8Array | undefined)[]): LentBlobs {
-  return { contents, [Symbol.dispose]: () => undefined };
+): Promise<readonly (Uint8Array | undefined)[]> {
+  return pLimit(CONCURRENCY).map(blobs, (blob) => readWhole(service, blob, options));
 }
 
 /** `putMany` of a service to which a batch is of no advantage. */
@@ -41,7 +48,7 @@ export function putOneByOne(
   return pLimit(CONCURRENCY).map(blobs, (data) => putBlob(service, data, options));
 }
 
-/** A blob of one length; `undefined` if it is absent, damaged or of another. Never holds more. */
+/** Reads a blob of one length; `undefined` if it is absent, damaged or of another. Never holds more. */
 export async function readWhole(
   service: Pick<BlobService, "read">,
   { digest, size }: ChunkMeta,

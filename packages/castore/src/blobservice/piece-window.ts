@@ -1,5 +1,4 @@
-import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
-import { BlobHasher } from "../hash/blob-hasher.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
 
 /** How many bytes a window has at most. */
 const WINDOW_BYTES = 4 * 1024 * 1024;
@@ -26,13 +25,12 @@ export interface Piece {
   readonly data: Uint8Array;
 }
 
-/** What came last of a stream, in memory of its own, which is freed once it is dropped. */
+/** Holds what came last of a stream. */
 export class PieceWindow {
   readonly #space: WindowSpace;
   readonly #pieces: Piece[] = [];
   #bytes = 0;
   #end = 0;
-  #lent: Piece | undefined;
 
   constructor(space: WindowSpace) {
     this.#space = space;
@@ -77,18 +75,6 @@ export class PieceWindow {
     return piece !== undefined && piece.start <= position ? piece : undefined;
   }
 
-  /** Does not free a piece, dropped or not, until it is given back. One at a time. */
-  lend(piece: Piece): void {
-    this.#lent = piece;
-  }
-
-  /** For the piece that was lent. */
-  giveBack(): void {
-    const piece = this.#lent;
-    this.#lent = undefined;
-    if (piece !== undefined && piece.start < this.start) free(piece);
-  }
-
   /** Drops everything. */
   clear(): void {
     while (this.#pieces.length > 0) this.#drop();
@@ -98,11 +84,5 @@ export class PieceWindow {
     const piece = this.#pieces.shift()!;
     this.#bytes -= piece.data.length;
     this.#space.bytes -= piece.data.length;
-    if (piece !== this.#lent) free(piece);
   }
-}
-
-/** Frees what a piece stands in. A small one may still be held to be hashed. */
-function free({ data }: Piece): void {
-  if (data.length > BlobHasher.MAX_HELD_BYTES) freeBuffer(data);
 }

@@ -1,8 +1,8 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
-import { MAX_CHUNK_BYTES } from "../model/limits.ts";
-import type { BlobService, ChunkMeta } from "./blob-service.ts";
+import type { BlobService } from "./blob-service.ts";
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 import { readChunked } from "./chunked-reader.ts";
 import { readWhole } from "./one-by-one.ts";
 import { verifyBlob } from "./verify-blob.ts";
@@ -15,7 +15,7 @@ export type NearReads = Pick<BlobService, "hasMany" | "read">;
  * has already: of a new version of a large file, no more than what is new is fetched. Whatever the near service
  * fails to give comes from the far one.
  *
- * @returns pieces that are lent until the next one is asked for; `undefined` if `far` has no such blob. Iterating
+ * @returns `undefined` if `far` has no such blob. Iterating
  *   throws CastoreError `data_loss`, before the last piece, if they do not make up the blob; whatever `far`
  *   rejects with
  */
@@ -24,10 +24,10 @@ export async function readSharing(
   { near, far }: { near: NearReads; far: BlobService },
   options?: AbortOptions,
 ): Promise<AsyncIterable<Uint8Array> | undefined> {
-  const chunks = await far.chunks(digest, options);
-  if (chunks === undefined) return undefined;
-  const isCut = chunks.length > 0 && chunks.every(({ size }) => size <= MAX_CHUNK_BYTES);
-  const shared = isCut ? await sharedChunks(chunks, near, options) : new Set();
+  await using reader = await far.open(digest, options);
+  if (reader === undefined) return undefined;
+  const { chunks, size } = reader;
+  const shared = chunks.length > 1 ? await sharedChunks(chunks, near, options) : new Set();
   if (shared.size === 0) return await far.read(digest, options);
   const fetch = async (chunk: ChunkMeta, options?: AbortOptions) => {
     const found = shared.has(chunk.digest.hex)
@@ -37,7 +37,6 @@ export async function readSharing(
     if (data !== undefined) return data;
     throw new CastoreError("data_loss", `Cannot read chunk ${chunk.digest}: it is damaged or gone`);
   };
-  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
   const fail = (found: B3Digest) =>
     new CastoreError("data_loss", `Cannot read blob ${digest}: its chunks make up ${found}`);
   return verifyBlob(readChunked(chunks, fetch, options), { digest, size, fail });
@@ -45,11 +44,11 @@ export async function readSharing(
 
 /** The digests, in hexadecimal, of those chunks that a service has. */
 async function sharedChunks(
-  chunks: readonly ChunkMeta[],
+  chunks: ChunkList,
   near: NearReads,
   options?: AbortOptions,
 ): Promise<ReadonlySet<string>> {
-  const digests = chunks.map(({ digest }) => digest);
+  const digests = Array.from(chunks, ({ digest }) => digest);
   const found = await unlessFailed(near.hasMany(digests, options), options);
   return new Set(digests.filter((_, i) => found?.[i]).map(({ hex }) => hex));
 }

@@ -1,9 +1,10 @@
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { copyBytes, freeBuffer } from "../bytes/byte-string.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { BlobService, ChunkMeta } from "./blob-service.ts";
+import type { BlobService } from "./blob-service.ts";
+import type { ChunkMeta } from "./chunk-list.ts";
 
 /** A blob of some length that is being read, or was. */
 interface Item {
@@ -11,7 +12,7 @@ interface Item {
   readonly blob: ChunkMeta;
   batch: Batch | undefined;
   data: Uint8Array | undefined;
-  /** How many there are who need the data. The last of them gets, or frees, it. */
+  /** How many there are who need the data. The last of them gets it. */
   users: number;
 }
 
@@ -78,7 +79,7 @@ export class SharedBatches {
     try {
       await unlessAborted(Promise.all(batches.map(({ read }) => read)), options?.signal);
     } catch (error) {
-      for (const item of items) release(item);
+      for (const item of items) item.users -= 1;
       throw error;
     } finally {
       for (const batch of batches) this.#leave(batch);
@@ -100,9 +101,9 @@ export class SharedBatches {
   async #read(items: readonly Item[], signal: AbortSignal): Promise<void> {
     try {
       const blobs = items.map(({ blob }) => blob);
-      using lent = await unlessAborted(this.#service.readMany(blobs, { signal }), signal);
+      const contents = await unlessAborted(this.#service.readMany(blobs, { signal }), signal);
       for (const [i, item] of items.entries()) {
-        const data = lent.contents[i];
+        const data = contents[i];
         if (data !== undefined && isBlob(data, item.blob)) item.data = copyBytes(data);
       }
     } finally {
@@ -114,11 +115,7 @@ export class SharedBatches {
   #offer(items: readonly Item[]): void {
     const kept = items.length > 0 ? this.#keep(items.map(({ data }) => data!)) : undefined;
     if (kept === undefined) return;
-    for (const item of items) item.users += 1;
-    const done = (isLeftAlone: boolean) => {
-      if (isLeftAlone) for (const item of items) release(item);
-    };
-    kept.then(done, () => undefined);
+    for (const item of items) item.users += 1; // whoever asked gets a copy
   }
 
   #leave(batch: Batch): void {
@@ -144,10 +141,4 @@ function isBlob(data: Uint8Array, { digest, size }: ChunkMeta): boolean {
 function take(item: Item): Uint8Array | undefined {
   item.users -= 1;
   return item.users > 0 && item.data !== undefined ? copyBytes(item.data) : item.data;
-}
-
-/** For somebody who does not need the data of an item after all. */
-function release(item: Item): void {
-  item.users -= 1;
-  if (item.users === 0 && item.data !== undefined) freeBuffer(item.data);
 }

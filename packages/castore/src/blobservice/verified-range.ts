@@ -55,8 +55,8 @@ export async function outboardOf(
  * Reads a part of a blob of which every byte is proven by the digest of the blob, before it is handed out, and without
  * the rest of it: also where whoever stores it, and how it is cut, is not trusted.
  *
- * @returns pieces that are lent until the next one is asked for; `undefined` if there is no such blob. Iterating
- *   throws CastoreError `data_loss` for bytes that are not those of the blob
+ * @returns pieces that belong to the caller; `undefined` if there is no such blob. Iterating throws CastoreError
+ *   `data_loss` for bytes that are not those of the blob
  * @throws CastoreError `invalid_argument` for an offset or length that is no natural number; what
  *   {@link outboardOf} throws
  */
@@ -86,7 +86,8 @@ async function* verifyGroups(
   part: { offset: number; length: number; start: number; end: number },
 ): AsyncGenerator<Uint8Array> {
   const { offset, length, start, end } = part;
-  const buffer = new Uint8Array(Math.min(MAX_HASHED_BYTES, length));
+  const bufferBytes = Math.min(MAX_HASHED_BYTES, length);
+  let buffer = new Uint8Array(bufferBytes);
   let at = offset;
   let filled = 0;
   const expectLength = (isWrong: boolean, found: number) => {
@@ -101,17 +102,18 @@ async function* verifyGroups(
     const wanted = data.subarray(Math.max(start - at, 0), Math.max(end - at, 0));
     at += filled;
     filled = 0;
+    buffer = new Uint8Array(bufferBytes); // what was verified is handed out
     return wanted;
   };
   for await (const piece of stream) {
     const found = at + filled - offset + piece.length;
     expectLength(found > length, found);
     for (let from = 0; from < piece.length; ) {
-      const data = piece.subarray(from, from + buffer.length - filled);
+      const data = piece.subarray(from, from + bufferBytes - filled);
       buffer.set(data, filled);
       filled += data.length;
       from += data.length;
-      if (filled < buffer.length) continue;
+      if (filled < bufferBytes) continue;
       const wanted = take();
       if (wanted.length > 0) yield wanted;
     }

@@ -1,4 +1,3 @@
-import { copyBytes } from "../bytes/byte-string.ts";
 import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
 import { B3Digest } from "../model/digest.ts";
 import type { CastoreError } from "../model/errors.ts";
@@ -9,7 +8,7 @@ interface ExpectedBlob {
   readonly fail: (found: B3Digest) => CastoreError | Promise<CastoreError>;
 }
 
-/** Hashes a blob whose pieces are only lent. To be disposed of, which frees memory. */
+/** Hashes a blob that comes in pieces. To be disposed of, which frees memory. */
 export class PieceHasher implements Disposable {
   #hasher: Blake3Hasher | undefined = blake3.createHasher();
 
@@ -32,7 +31,7 @@ export class PieceHasher implements Disposable {
     for await (const data of rest) {
       if (held !== undefined) yield held;
       this.update(data);
-      held = copyBytes(data);
+      held = data;
     }
     await this.expect(expected);
     if (held !== undefined) yield held;

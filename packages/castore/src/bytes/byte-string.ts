@@ -69,23 +69,3 @@ async function joinAtMost(
   }
   return concatBytes(parts);
 }
-
-/**
- * Frees the memory of bytes that nobody uses any more. Left to the collector of garbage, buffers of this
- * size keep it running all the time, and tens of megabytes of them pile up in each thread.
- */
-export function freeBuffer({ buffer }: Uint8Array): void {
-  // Small ones may be parts of a buffer that Node.js hands out piece by piece.
-  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength <= Buffer.poolSize) return;
-  try {
-    buffer.transfer(0);
-  } catch (error) {
-    // From Node 26 on, zlib gives buffers that cannot be detached. The collector frees them.
-    if (!(error instanceof TypeError)) throw error;
-  }
-}
-
-/** Like {@link freeBuffer} for bytes that may be part of something larger, which is left alone. */
-export function freeUnshared(bytes: Uint8Array): void {
-  if (bytes.byteLength === bytes.buffer.byteLength) freeBuffer(bytes);
-}

@@ -1,11 +1,13 @@
 import type { Attributes } from "@opentelemetry/api";
 import type {
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
-  ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "../blobservice/blob-service.ts";
+import type { ChunkList, ChunkMeta } from "../blobservice/chunk-list.ts";
 import type { OutboardSource } from "../blobservice/verified-range.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { Outboard } from "../hash/outboard.ts";
@@ -29,9 +31,18 @@ export class FollowedBlobService implements BlobService, OutboardSource {
     return this.#calls.run("has", about(digest), options, () => this.#inner.has(digest, options));
   }
 
-  chunks(digest: B3Digest, options?: AbortOptions): Promise<readonly ChunkMeta[] | undefined> {
-    const call = () => this.#inner.chunks(digest, options);
-    return this.#calls.run("chunks", about(digest), options, call);
+  statMany(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    const call = () => this.#inner.statMany(digests, options);
+    return this.#calls.run("statMany", count(digests), options, call);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
+    const call = () => this.#inner.open(digest, options);
+    const reader = await this.#calls.run("open", about(digest), options, call);
+    return reader && new FollowedBlobReader(this.#calls, reader);
   }
 
   async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
@@ -57,7 +68,10 @@ export class FollowedBlobService implements BlobService, OutboardSource {
     return this.#calls.run("hasMany", count(digests), options, call);
   }
 
-  readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     const call = () => this.#inner.readMany(blobs, options);
     return this.#calls.run("readMany", count(blobs), options, call);
   }
@@ -65,6 +79,16 @@ export class FollowedBlobService implements BlobService, OutboardSource {
   putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
     const call = () => this.#inner.putMany(blobs, options);
     return this.#calls.run("putMany", count(blobs), options, call);
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    const call = () => this.#inner.putList(digest, chunks, options);
+    return this.#calls.run("putList", about(digest), options, call);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    const call = () => this.#inner.frames(chunks, options);
+    return this.#calls.stream("frames", count(chunks), options, call, BYTES);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -79,6 +103,32 @@ export class FollowedBlobService implements BlobService, OutboardSource {
   [Symbol.asyncDispose](): Promise<void> {
     this.#disposed ??= Promise.resolve(this.#inner[Symbol.asyncDispose]());
     return this.#disposed;
+  }
+}
+
+/** Reads, of which each is a call. */
+class FollowedBlobReader implements BlobReader {
+  readonly digest: B3Digest;
+  readonly size: number;
+  readonly chunks: ChunkList;
+  readonly #calls: StoreCalls;
+  readonly #inner: BlobReader;
+
+  constructor(calls: StoreCalls, inner: BlobReader) {
+    this.digest = inner.digest;
+    this.size = inner.size;
+    this.chunks = inner.chunks;
+    this.#calls = calls;
+    this.#inner = inner;
+  }
+
+  read(offset: number, length: number, options?: AbortOptions): Promise<Uint8Array> {
+    const call = () => this.#inner.read(offset, length, options);
+    return this.#calls.run("readPart", about(this.digest), options, call);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#inner[Symbol.asyncDispose]();
   }
 }
 
@@ -114,6 +164,6 @@ function about(digest: B3Digest): () => Attributes {
   return () => ({ "tvix.digest": digest.toString() });
 }
 
-function count({ length }: readonly unknown[]): () => Attributes {
+function count({ length }: { readonly length: number }): () => Attributes {
   return () => ({ "tvix.count": length });
 }

@@ -7,11 +7,13 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import { takeSpans } from "../../test/spans.ts";
 import type { BlobService, ReadOptions } from "../blobservice/blob-service.ts";
+import { ChunkList } from "../blobservice/chunk-list.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { putBlob } from "../blobservice/put-blob.ts";
 import { verifiedRange } from "../blobservice/verified-range.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { collectBytes } from "../bytes/byte-string.ts";
+import { rawFrame } from "../compression/zstd-frame.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
@@ -35,6 +37,7 @@ afterEach(() => {
 
 const DATA = Buffer.from("some contents");
 const DIGEST = blake3Digest(DATA);
+const LIST = ChunkList.of([{ digest: DIGEST, size: DATA.length }]);
 const EMPTY = Directory.from([]);
 
 /** What every call of the broken services throws: an error of its own for each. */
@@ -51,7 +54,10 @@ class BrokenBlobService extends MemoryBlobService {
     options?.signal?.throwIfAborted();
     throw damage();
   }
-  override chunks = () => this.has(DIGEST) as never;
+  override statMany = () => this.has(DIGEST) as never;
+  override open = () => this.has(DIGEST) as never;
+  override putList = () => this.has(DIGEST) as never;
+  override frames = () => brokenStream(DATA);
   override hasMany = () => this.has(DIGEST) as never;
   override readMany = () => this.has(DIGEST) as never;
   override putMany = () => this.has(DIGEST) as never;
@@ -116,11 +122,14 @@ const failure = (promise: Promise<unknown>) =>
 
 const BLOB_CALLS: Readonly<Record<string, (service: BlobService) => Promise<unknown>>> = {
   has: (service) => service.has(DIGEST),
-  chunks: (service) => service.chunks(DIGEST),
+  statMany: (service) => service.statMany([DIGEST, DIGEST]),
+  open: (service) => service.open(DIGEST),
   read: async (service) => await collectBytes((await service.read(DIGEST))!),
   hasMany: (service) => service.hasMany([DIGEST, DIGEST]),
   readMany: (service) => service.readMany([{ digest: DIGEST, size: DATA.length }]),
   putMany: (service) => service.putMany([DATA, DATA, DATA]),
+  putList: (service) => service.putList(DIGEST, LIST),
+  frames: (service) => Array.fromAsync(service.frames(LIST)),
   openWriter: (service) => putBlob(service, DATA),
 };
 
@@ -295,8 +304,10 @@ describe("a call of a store", () => {
     const { parent, ...span } = spans.take().at(-1)!;
     const about = {
       hasMany: { "tvix.count": 2 },
+      statMany: { "tvix.count": 2 },
       readMany: { "tvix.count": 1 },
       putMany: { "tvix.count": 3 },
+      frames: { "tvix.count": 1, "tvix.bytes": rawFrame(DATA).length },
       read: { "tvix.digest": `${DIGEST}`, "tvix.bytes": DATA.length },
       openWriter: { "tvix.digest": `${DIGEST}`, "tvix.bytes": DATA.length },
     }[method] ?? { "tvix.digest": `${DIGEST}` };
@@ -470,7 +481,7 @@ describe("a secret in a composition", () => {
       errors.push(await failure(composition.service("blobservices", reference)));
     }
     const told = events.length;
-    expect([told > 0, errors.length, spans.raw.length > 0]).toEqual([true, 19, true]);
+    expect([told > 0, errors.length, spans.raw.length > 0]).toEqual([true, 22, true]);
     expect(errors.every((error) => error instanceof CastoreError)).toBe(true);
     const exported = spans.raw.map(({ name, attributes, status, events, resource }) => {
       return { name, attributes, status, events, resource: resource.attributes };

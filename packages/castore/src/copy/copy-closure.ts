@@ -1,4 +1,5 @@
-import type { BlobService, ChunkMeta } from "../blobservice/blob-service.ts";
+import type { BlobService } from "../blobservice/blob-service.ts";
+import type { ChunkMeta } from "../blobservice/chunk-list.ts";
 import { ClosureSpool } from "../directoryservice/closure-spool.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
@@ -165,10 +166,10 @@ class ClosureCopy implements AsyncDisposable {
   async #copySmall(batch: readonly ChunkMeta[]): Promise<void> {
     const options = { signal: this.#signal };
     const source = this.#from.blobService;
-    using lent = await source.readMany(batch, options);
-    const contents = lent.contents.filter((data) => data !== undefined);
+    const found = await source.readMany(batch, options);
+    const contents = found.filter((data) => data !== undefined);
     if (contents.length < batch.length) {
-      const { digest, size } = batch[lent.contents.indexOf(undefined)]!;
+      const { digest, size } = batch[found.indexOf(undefined)]!;
       const isThere = await source.has(digest, options);
       throw isThere
         ? refusal("data_loss", digest, `it is damaged, or not of ${size} bytes`)

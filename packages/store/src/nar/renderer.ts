@@ -5,7 +5,6 @@ import {
   type DirectoryEntry,
   type DirectoryService,
   type FileNode,
-  type LentBlobs,
   type Node,
   type PathComponent,
   quoteBytes,
@@ -144,7 +143,7 @@ interface StepAhead {
 interface Stretch {
   readonly steps: readonly Step[];
   /** What was read of the small files among the steps, in order. */
-  readonly read: Promise<LentBlobs>;
+  readonly read: Promise<readonly (Uint8Array | undefined)[]>;
 }
 
 async function* readAhead(
@@ -166,8 +165,7 @@ async function* readAhead(
       }
       const next = window.shift();
       if (next === undefined) return;
-      using read = await next.read;
-      const contents = read.contents.values();
+      const contents = (await next.read).values();
       for (const step of next.steps) {
         yield { step, contents: isSmallFile(step) ? contents.next().value : undefined };
       }

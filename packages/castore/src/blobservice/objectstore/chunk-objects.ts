@@ -2,7 +2,7 @@ import { promisify } from "node:util";
 import { constants, zstdCompress, zstdDecompress } from "node:zlib";
 import { limitFunction } from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { freeBuffer, takeAtMost } from "../../bytes/byte-string.ts";
+import { takeAtMost } from "../../bytes/byte-string.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
@@ -106,8 +106,6 @@ export class ChunkObjects {
       // Whatever else is wrong with it, these are not the bytes that were put.
       const { code } = error as NodeJS.ErrnoException;
       return code === "ERR_BUFFER_TOO_LARGE" ? "longer" : "damaged";
-    } finally {
-      freeBuffer(frame);
     }
   }
 
@@ -120,7 +118,6 @@ export class ChunkObjects {
       chunkSize: outputSize(data.length),
     });
     await this.#store.put(chunkKey(digest), frame, options);
-    freeBuffer(frame); // where it fails, the store may still be sending it
     await this.#marks.clear(chunkKey(digest), options);
   }
 

@@ -3,7 +3,7 @@ import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/
 import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { collectAtMost, freeBuffer } from "../../bytes/byte-string.ts";
+import { collectAtMost } from "../../bytes/byte-string.ts";
 import { SingleFlight } from "../../bytes/single-flight.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -11,8 +11,9 @@ import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
 import { objectKey } from "../../objectstore/digest-key.ts";
-import type { ChunkMeta, ReadOptions } from "../blob-service.ts";
-import { readChunked } from "../chunked-reader.ts";
+import type { ReadOptions } from "../blob-service.ts";
+import { ChunkList } from "../chunk-list.ts";
+import { type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { verifyBlob } from "../verify-blob.ts";
 import type { BlobObjects, ChunkObjects } from "./chunk-objects.ts";
 
@@ -26,8 +27,8 @@ const KNOWN_PROVEN = 16_384;
 const PROOFS = 4;
 
 /** The chunks of a blob, none if it is one chunk or empty, and the digest of the object that lists them. */
-export interface ChunkList {
-  readonly chunks: readonly ChunkMeta[];
+export interface StoredList {
+  readonly chunks: ChunkList;
   readonly hex: string;
 }
 
@@ -63,13 +64,13 @@ export class ListedBlobs {
    * The list for a blob, which need not be right; `undefined` if there is none, or none that can be parsed, or the blob
    * was found lost and still is.
    */
-  async get(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
+  async get(digest: B3Digest, options?: AbortOptions): Promise<StoredList | undefined> {
     const { store, marks } = this.#objects;
     const key = listKey(digest);
     const object = await store.get(key, { signal: options?.signal });
     if (object === undefined) return undefined;
     const bytes = await collectAtMost(object, MAX_LIST_BYTES);
-    let list: ChunkList;
+    let list: StoredList;
     try {
       list = parseList(bytes);
     } catch (error) {
@@ -90,7 +91,7 @@ export class ListedBlobs {
    *
    * @throws CastoreError `data_loss` if they do not
    */
-  async prove(digest: B3Digest, list: ChunkList, options?: AbortOptions): Promise<void> {
+  async prove(digest: B3Digest, list: StoredList, options?: AbortOptions): Promise<void> {
     const isProven = await this.#isProven(digest, list, options);
     if (isProven !== true) await this.#readThrough(digest, list, options);
   }
@@ -103,10 +104,10 @@ export class ListedBlobs {
    */
   async read(
     digest: B3Digest,
-    list: ChunkList,
+    list: StoredList,
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array>> {
-    const size = sizeOf(list);
+    const size = list.chunks.size;
     const { start, end } = resolveRange(size, options);
     const isWhole = start === 0 && end === size;
     const isProven = await this.#isProven(digest, list, options);
@@ -123,7 +124,7 @@ export class ListedBlobs {
    * @param chunks none for a blob that is one chunk, or empty
    * @throws CastoreError `resource_exhausted` for too many chunks
    */
-  async put(digest: B3Digest, chunks: readonly ChunkMeta[], options?: AbortOptions): Promise<void> {
+  async put(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<void> {
     const bytes = encodeList(chunks);
     if (bytes.length > MAX_LIST_BYTES) {
       throw new CastoreError(
@@ -145,7 +146,7 @@ export class ListedBlobs {
   /** Whether a list is known to be right, or the one whose digest was stored; `undefined` if none was. */
   async #isProven(
     digest: B3Digest,
-    { hex }: ChunkList,
+    { hex }: StoredList,
     options?: AbortOptions,
   ): Promise<boolean | undefined> {
     if (this.#proven.get(digest.hex) === hex) return true;
@@ -158,7 +159,7 @@ export class ListedBlobs {
   }
 
   /** Whether a blob that was found lost can be read after all. */
-  async #isFound(digest: B3Digest, list: ChunkList, options?: AbortOptions): Promise<boolean> {
+  async #isFound(digest: B3Digest, list: StoredList, options?: AbortOptions): Promise<boolean> {
     for (const chunk of list.chunks) {
       if (!this.#chunks.isLost(chunk.digest)) continue;
       const found = await this.#chunks.get(chunk.digest, chunk.size, options);
@@ -173,7 +174,7 @@ export class ListedBlobs {
     }
   }
 
-  async #readThrough(digest: B3Digest, list: ChunkList, options?: AbortOptions): Promise<void> {
+  async #readThrough(digest: B3Digest, list: StoredList, options?: AbortOptions): Promise<void> {
     const read = async (signal: AbortSignal) => {
       for await (const _ of this.#readWhole(digest, list, { signal }));
     };
@@ -183,24 +184,29 @@ export class ListedBlobs {
 
   async *#readWhole(
     digest: B3Digest,
-    list: ChunkList,
+    list: StoredList,
     options?: AbortOptions,
   ): AsyncGenerator<Uint8Array> {
     const stream = this.#readChunks(digest, list, { signal: options?.signal });
     const fail = (found: B3Digest) => {
       return this.#lose(digest, `its chunks make up ${found}`, options);
     };
-    yield* verifyBlob(stream, { digest, size: sizeOf(list), fail });
+    yield* verifyBlob(stream, { digest, size: list.chunks.size, fail });
     this.#proven.set(digest.hex, list.hex);
     await this.#objects.marks.clear(listKey(digest), options);
   }
 
   #readChunks(
     digest: B3Digest,
-    { chunks }: ChunkList,
+    { chunks }: StoredList,
     options?: ReadOptions,
   ): AsyncIterable<Uint8Array> {
-    const fetch = async (chunk: ChunkMeta, options?: AbortOptions) => {
+    return readChunked(chunks, this.fetchOf(digest), options);
+  }
+
+  /** How a chunk of a blob is read. */
+  fetchOf(digest: B3Digest): FetchChunk {
+    return async (chunk, options) => {
       const found = await this.#chunks.get(chunk.digest, chunk.size, options);
       if (found instanceof Uint8Array) {
         if (found.length === chunk.size) return found;
@@ -211,7 +217,6 @@ export class ListedBlobs {
       await this.#chunks.lose(chunk.digest, found, options);
       throw await this.#lose(digest, `chunk ${chunk.digest} is ${found}`, options);
     };
-    return readChunked(chunks, fetch, { ...options, release: freeBuffer });
   }
 
   /** Notes that a blob cannot be read, so that putting it again heals. Gives the error that says so. */
@@ -232,13 +237,9 @@ function proofKey(digest: B3Digest): string {
   return objectKey("lists", digest);
 }
 
-function sizeOf({ chunks }: ChunkList): number {
-  return chunks.reduce((sum, chunk) => sum + chunk.size, 0);
-}
-
-function encodeList(chunks: readonly ChunkMeta[]): Uint8Array {
+function encodeList(chunks: ChunkList): Uint8Array {
   const message = create(StatBlobResponseSchema, {
-    chunks: chunks.map(({ digest, size }) =>
+    chunks: [...chunks].map(({ digest, size }) =>
       create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
     ),
   });
@@ -246,7 +247,7 @@ function encodeList(chunks: readonly ChunkMeta[]): Uint8Array {
 }
 
 /** @throws Error that says what is wrong with a list of chunks; `undefined` is one that is too long */
-function parseList(bytes: Uint8Array | undefined): ChunkList {
+function parseList(bytes: Uint8Array | undefined): StoredList {
   if (bytes === undefined) throw new Error(`it has more than ${MAX_LIST_BYTES} bytes`);
   const chunks = fromBinary(StatBlobResponseSchema, bytes).chunks.map(({ digest, size }) => {
     if (size > 0n && size <= BigInt(MAX_CHUNK_BYTES)) {
@@ -254,5 +255,5 @@ function parseList(bytes: Uint8Array | undefined): ChunkList {
     }
     throw new Error(`it has a chunk of ${size} bytes`);
   });
-  return { chunks, hex: blake3Digest(bytes).hex };
+  return { chunks: ChunkList.of(chunks), hex: blake3Digest(bytes).hex };
 }

@@ -1,5 +1,6 @@
 import { zstdCompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
+import { chunksOf } from "../../../test/chunks-of.ts";
 import { noise } from "../../../test/noise.ts";
 import { dataLoss, open, readBack } from "../../../test/object-store-blobs.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
@@ -20,13 +21,13 @@ describe("ObjectStoreBlobService", () => {
   ])("tells %s in place of a chunk, and is healed by putting the blob again", async (_, frame) => {
     const { store, service, warnings } = open();
     const digest = await putBlob(service, LARGE);
-    const [, second] = (await service.chunks(digest))!;
+    const [, second] = (await chunksOf(service, digest))!;
     await store.put(objectKey("chunks", second!.digest), frame);
     await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
     expect(warnings.join()).toContain(second!.digest.hex);
     expect(await service.hasMany([second!.digest, digest])).toEqual([false, false]);
     expect(await service.read(digest)).toBeUndefined();
-    expect(await service.chunks(digest)).toBeUndefined();
+    expect(await chunksOf(service, digest)).toBeUndefined();
     await putBlob(service, LARGE);
     expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
     expect(await service.hasMany([second!.digest, digest])).toEqual([true, true]);
@@ -38,7 +39,7 @@ describe("ObjectStoreBlobService", () => {
     await store.put(objectKey("chunks", digest), Buffer.from("garbage"));
     await expect(service.read(digest)).rejects.toThrow(dataLoss);
     expect(await service.read(digest)).toBeUndefined();
-    expect(await service.chunks(digest)).toBeUndefined();
+    expect(await chunksOf(service, digest)).toBeUndefined();
     expect(await service.has(digest)).toBe(false);
     await service.putMany([Buffer.from("contents")]);
     expect(Buffer.from(await readBack(service, digest)).toString()).toBe("contents");
@@ -48,7 +49,7 @@ describe("ObjectStoreBlobService", () => {
     const { store, service, warnings } = open();
     const digest = await putBlob(service, LARGE);
     await store.put(objectKey("blobs", digest), Buffer.from("garbage"));
-    expect(await service.chunks(digest)).toBeUndefined();
+    expect(await chunksOf(service, digest)).toBeUndefined();
     expect(warnings.join()).toContain("its list of chunks is damaged");
     await putBlob(service, LARGE);
     expect(Buffer.compare(await readBack(service, digest), LARGE)).toBe(0);
@@ -62,7 +63,7 @@ describe("ObjectStoreBlobService", () => {
     const small = Buffer.from("contents");
     const [single] = await service.putMany([small]);
     const digest = await putBlob(service, LARGE);
-    const [, second] = (await service.chunks(digest))!;
+    const [, second] = (await chunksOf(service, digest))!;
     for (const chunk of [single!, second!.digest]) await damage(store, objectKey("chunks", chunk));
     await expect(service.read(single!)).rejects.toThrow(dataLoss);
     await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
@@ -92,7 +93,7 @@ describe("ObjectStoreBlobService", () => {
     expect(await service.hasMany([single!, digest])).toEqual([false, false]);
     store.get = get;
     expect(Buffer.from(await readBack(service, single!)).toString()).toBe("contents");
-    expect(await service.chunks(digest)).toBeDefined();
+    expect(await chunksOf(service, digest)).toBeDefined();
     expect(await open(store).service.hasMany([single!, digest])).toEqual([true, true]);
     expect(await Array.fromAsync(store.list("damaged/"))).toEqual([]);
   });
@@ -100,7 +101,7 @@ describe("ObjectStoreBlobService", () => {
   it("takes no blob for stored of which a chunk is found damaged while it is put", async () => {
     const { store, service } = open();
     const digest = await putBlob(service, LARGE);
-    const [first] = (await service.chunks(digest))!;
+    const [first] = (await chunksOf(service, digest))!;
     const longer = Buffer.concat([LARGE, Buffer.from("and more")]);
     const lookedUp = Promise.withResolvers<void>();
     const head = store.head.bind(store);
@@ -126,7 +127,7 @@ describe("ObjectStoreBlobService", () => {
     const small = Buffer.from("contents");
     const [digest] = await service.putMany([small]);
     const large = await putBlob(service, LARGE);
-    const [first] = (await service.chunks(large))!;
+    const [first] = (await chunksOf(service, large))!;
     for (const chunk of [digest!, first!.digest]) {
       await store.put(objectKey("chunks", chunk), Buffer.from("garbage"));
     }
@@ -155,8 +156,8 @@ describe("ObjectStoreBlobService", () => {
           yield Buffer.alloc(65_536);
         }
       })();
-    using lent = await service.readMany([{ digest: digest!, size: 8 }]);
-    expect(lent.contents).toEqual([undefined]);
+    const found = await service.readMany([{ digest: digest!, size: 8 }]);
+    expect(found).toEqual([undefined]);
     expect(bytes).toBe(65_536);
     await expect(service.read(digest!)).rejects.toThrow(dataLoss);
     expect(bytes).toBeLessThan(100 * 1024 * 1024); // chunk and list have an end
@@ -167,8 +168,8 @@ describe("ObjectStoreBlobService", () => {
     const small = Buffer.alloc(100_000, 1);
     const digests = await service.putMany([small, LARGE]);
     for (const size of [1, 99_999, 100_001, 3_000_000]) {
-      using lent = await service.readMany(digests.map((digest) => ({ digest, size })));
-      expect(lent.contents).toEqual([undefined, undefined]);
+      const found = await service.readMany(digests.map((digest) => ({ digest, size })));
+      expect(found).toEqual([undefined, undefined]);
     }
     expect(warnings).toEqual([]);
     expect(await service.hasMany(digests)).toEqual([true, true]);
@@ -177,7 +178,7 @@ describe("ObjectStoreBlobService", () => {
   it("tells a chunk that is gone", async () => {
     const { store, service } = open();
     const digest = await putBlob(service, LARGE);
-    const [first] = (await service.chunks(digest))!;
+    const [first] = (await chunksOf(service, digest))!;
     await store.delete(objectKey("chunks", first!.digest));
     await expect(readBack(service, digest)).rejects.toThrow(dataLoss);
   });

@@ -1,7 +1,7 @@
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
-import { copyBytes, freeBuffer } from "../../bytes/byte-string.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
@@ -10,16 +10,20 @@ import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { DamageMarks } from "../../objectstore/damage-marks.ts";
 import type { ObjectStore } from "../../objectstore/object-store.ts";
 import type {
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
-  ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "../blob-service.ts";
-import { readChunked } from "../chunked-reader.ts";
+import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
+import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { ownBlobs, readWhole } from "../one-by-one.ts";
+import { framesByCompressing } from "../frames.ts";
+import { readWhole, statOneByOne } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
+import { putListByReading } from "../put-list.ts";
 import { ChunkObjects } from "./chunk-objects.ts";
 import { ListedBlobs } from "./listed-blobs.ts";
 
@@ -46,6 +50,7 @@ const BLOBS = 48;
 const KNOWN_ABSENT = 4096;
 
 const EMPTY = blake3Digest(new Uint8Array(0));
+const NONE = ChunkList.of([]);
 
 /**
  * Keeps blobs in an object store, in the layout of tvix: `chunks/b3/<4 hex>/<hex>` is a chunk, one frame of
@@ -88,39 +93,44 @@ export class ObjectStoreBlobService implements BlobService {
     return false;
   }
 
-  async chunks(
-    digest: B3Digest,
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     options?.signal?.throwIfAborted();
     const list = await this.#lists.get(digest, options);
     if (list === undefined || list.chunks.length === 0) {
-      const isThere = list !== undefined && !this.#chunks.isLost(digest);
-      return isThere || (await this.#chunks.has(digest, options)) ? [] : undefined;
+      const only = await this.#onlyChunk(digest, list !== undefined, options);
+      return only && new ChunkedBlobReader(digest, only, this.#fetch);
     }
     try {
       await this.#lists.prove(digest, list, options);
-      return list.chunks;
     } catch (error) {
       if (error instanceof CastoreError && error.code === "data_loss") return undefined;
       throw error;
     }
+    return new ChunkedBlobReader(digest, list.chunks, this.#lists.fetchOf(digest));
   }
 
   async read(
     digest: B3Digest,
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const none = readChunked([], () => Promise.reject(), options); // refuses a wrong range
+    const none = readChunked(NONE, this.#fetch, options); // refuses a wrong range
     if (digest.equals(EMPTY)) return (await this.has(digest, options)) ? none : undefined;
     const isKnown = this.#chunks.isLost(digest);
     // Most blobs are one chunk, which takes one request this way.
     const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
     if (found instanceof Uint8Array) {
-      return readChunked([{ digest, size: found.length }], async () => found, {
-        ...options,
-        release: freeBuffer,
-      });
+      return readChunked(
+        ChunkList.of([{ digest, size: found.length }]),
+        async () => found,
+        options,
+      );
     }
     const list = await this.#lists.get(digest, options);
     if (list !== undefined && list.chunks.length > 0) {
@@ -135,10 +145,13 @@ export class ObjectStoreBlobService implements BlobService {
     return this.#limit.map(digests, (digest) => this.has(digest, options));
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     options?.signal?.throwIfAborted();
     const read = (blob: ChunkMeta) => this.#readOfSize(blob, options);
-    return ownBlobs(await this.#limit.map(blobs, read));
+    return await this.#limit.map(blobs, read);
   }
 
   async putMany(
@@ -166,6 +179,14 @@ export class ObjectStoreBlobService implements BlobService {
     await Promise.allSettled(unique.values()); // until then the bytes are in use
     await Promise.all(unique.values());
     return digests;
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    return putListByReading(this, digest, chunks, options);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -199,7 +220,6 @@ export class ObjectStoreBlobService implements BlobService {
             failure ??= { error };
           })
           .finally(() => {
-            freeBuffer(copy);
             this.#budget.release(length);
             uploads.delete(upload);
           });
@@ -223,16 +243,12 @@ export class ObjectStoreBlobService implements BlobService {
       await putBlob(this, data, options);
     } else if (await this.#isWanted(digest, options)) {
       if (data.length > 0) await this.#chunks.put(digest, data, options);
-      await this.#lists.put(digest, [], options);
+      await this.#lists.put(digest, NONE, options);
     }
   }
 
   /** Stores a blob whose chunks are stored. */
-  async #putBlob(
-    digest: B3Digest,
-    chunks: readonly ChunkMeta[],
-    options: AbortOptions,
-  ): Promise<void> {
+  async #putBlob(digest: B3Digest, chunks: ChunkList, options: AbortOptions): Promise<void> {
     const isWanted = await this.#isWanted(digest, options);
     for (const chunk of chunks) {
       if (!this.#chunks.isLost(chunk.digest)) continue;
@@ -241,7 +257,7 @@ export class ObjectStoreBlobService implements BlobService {
       throw new CastoreError("aborted", text);
     }
     if (!isWanted) return;
-    await this.#lists.put(digest, chunks.length > 1 ? chunks : [], options);
+    await this.#lists.put(digest, chunks.length > 1 ? chunks : NONE, options);
     if (chunks.length > 1) await this.#chunks.forget(digest, options);
   }
 
@@ -249,6 +265,24 @@ export class ObjectStoreBlobService implements BlobService {
   async #isWanted(digest: B3Digest, options: AbortOptions): Promise<boolean> {
     return this.#absent.delete(digest.hex) || !(await this.#hasBlob(digest, options));
   }
+
+  /** The list of a blob that is not cut, of which only its chunk tells how long it is; `undefined` if it is absent. */
+  async #onlyChunk(
+    digest: B3Digest,
+    isListed: boolean,
+    options?: AbortOptions,
+  ): Promise<ChunkList | undefined> {
+    if (digest.equals(EMPTY)) return isListed && !this.#chunks.isLost(digest) ? NONE : undefined;
+    const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
+    return found instanceof Uint8Array ? ChunkList.of([{ digest, size: found.length }]) : undefined;
+  }
+
+  /** Reads the chunk that a blob is. */
+  readonly #fetch: FetchChunk = async ({ digest, size }, options) => {
+    const found = await this.#chunks.get(digest, size, options);
+    if (found instanceof Uint8Array) return found;
+    throw await this.#chunks.lose(digest, found, options);
+  };
 
   async #hasBlob(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
     options?.signal?.throwIfAborted();
@@ -268,7 +302,7 @@ export class ObjectStoreBlobService implements BlobService {
       const list = await this.#lists.get(digest, options);
       if (list === undefined) return undefined;
       if (list.chunks.length > 0) return await this.#lists.read(digest, list, options);
-      if (digest.equals(EMPTY)) return readChunked([], () => Promise.reject(), options);
+      if (digest.equals(EMPTY)) return readChunked(NONE, this.#fetch, options);
       throw await this.#chunks.lose(digest, found, options);
     };
     return await readWhole({ read }, blob, options);

@@ -11,8 +11,8 @@ import {
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
-import type { ChunkMeta } from "../blob-service.ts";
-import { type Codec, decodeChunkList } from "./format.ts";
+import { ChunkList } from "../chunk-list.ts";
+import type { Codec } from "./format.ts";
 
 /** Where a chunk is, and how it is stored. Sizes and offsets in bytes. */
 export interface ChunkLocation {
@@ -129,9 +129,9 @@ export class ChunkIndex implements Disposable {
   }
 
   /** The chunks of a blob that has two or more; `undefined` if there is none of that digest. */
-  findBlob(digest: B3Digest): ChunkMeta[] | undefined {
+  findBlob(digest: B3Digest): ChunkList | undefined {
     const list = this.#try(() => this.#blob.get(digest.bytes));
-    return list && decodeChunkList(list);
+    return list && ChunkList.fromBytes(list);
   }
 
   /** Whether a blob of two or more chunks is there. */

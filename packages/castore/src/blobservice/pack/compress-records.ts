@@ -1,4 +1,3 @@
-import { freeBuffer } from "../../bytes/byte-string.ts";
 import { encodeChunk } from "./codec.ts";
 import { HEADER_LENGTH, readHeader, writeHeader } from "./format.ts";
 
@@ -30,7 +29,6 @@ export function compressRecords(task: Records & { level: number }): number {
     const { codec, payload } = encodeChunk(bytes.subarray(start, at), task.level);
     const storedSize = payload.length;
     bytes.set(payload, length + HEADER_LENGTH);
-    if (payload.buffer !== buffer) freeBuffer(payload);
     writeHeader(bytes, length, { ...header, digest, codec, storedSize });
     length += HEADER_LENGTH + storedSize;
   }

@@ -2,6 +2,7 @@ import { cpSync, rmSync, statSync, truncateSync } from "node:fs";
 import Sqlite from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { blobContents, type FinishedBlob } from "../../../test/blob-contents.ts";
+import { chunksOf } from "../../../test/chunks-of.ts";
 import { cutOff, flipBits, type Span } from "../../../test/damage.ts";
 import { noise } from "../../../test/noise.ts";
 import { PackStore, readBack } from "../../../test/pack-store.ts";
@@ -112,11 +113,6 @@ describe("a store that was damaged after a process was killed", () => {
     return spans.map(([from, to]) => ({ from, to }));
   }
 
-  async function chunksOf(service: PackBlobService, digest: B3Digest): Promise<B3Digest[]> {
-    const chunks = (await service.chunks(digest)) ?? [];
-    return chunks.length === 0 ? [digest] : chunks.map(({ digest }) => digest);
-  }
-
   /** Puts everything until it is there: damage that was not met before is met by reading. */
   async function expectHealing(service: PackBlobService, blobs: readonly Uint8Array[]) {
     for (const data of blobs) {
@@ -137,7 +133,8 @@ describe("a store that was damaged after a process was killed", () => {
         await using service = await store.open({ onCorrupt: () => undefined });
         for (const data of before) await expectWhole(service, blake3Digest(data));
         for (const blob of finished) {
-          const spans = spansOf(await chunksOf(service, digestOf(blob)));
+          const chunks = (await chunksOf(service, digestOf(blob)))!;
+          const spans = spansOf(chunks.map(({ digest }) => digest));
           const isHit = spans.some((a) => damaged.some((b) => a.from < b.to && b.from < a.to));
           expect(await isThere(service, digestOf(blob)), `with seed ${seed}`).toBe(!isHit);
         }

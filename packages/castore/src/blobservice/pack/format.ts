@@ -17,7 +17,7 @@
  */
 import { crc32 } from "node:zlib";
 import { B3Digest } from "../../model/digest.ts";
-import type { ChunkMeta } from "../blob-service.ts";
+import { ChunkList } from "../chunk-list.ts";
 
 /** How the payload of a chunk is stored. */
 export const CODEC = { raw: 0, zstd: 1 } as const;
@@ -25,8 +25,6 @@ export type Codec = (typeof CODEC)[keyof typeof CODEC];
 
 /** Length of the header of a record in bytes. */
 export const HEADER_LENGTH = 52;
-
-const CHUNK_ENTRY_LENGTH = B3Digest.LENGTH + 4;
 
 /** What the header of a record says. Sizes in bytes. */
 export interface RecordHeader {
@@ -74,33 +72,31 @@ export function isHeader(bytes: Buffer, at: number): boolean {
   return isKnown && isOffered && crc32(bytes.subarray(at, at + 48)) === bytes.readUInt32LE(at + 48);
 }
 
-/** The whole record of a blob. */
-export function blobRecord(digest: B3Digest, chunks: readonly ChunkMeta[]): Uint8Array {
-  const payload = encodeChunkList(chunks);
-  const bytes = Buffer.allocUnsafe(HEADER_LENGTH + payload.length);
-  const [storedSize, size] = [payload.length, chunks.length];
+/** Makes the record of a blob of a list that {@link storedList} gives. */
+export function blobRecord(digest: B3Digest, list: Uint8Array): Uint8Array {
+  const bytes = Buffer.allocUnsafe(HEADER_LENGTH + list.length);
+  const [storedSize, size] = [list.length, list.length / ChunkList.ENTRY_BYTES];
   writeHeader(bytes, 0, { kind: "blob", codec: CODEC.raw, storedSize, size, digest });
-  bytes.set(payload, HEADER_LENGTH);
+  bytes.set(list, HEADER_LENGTH);
   return bytes;
 }
 
-/** A list of chunks in order: digest and length of each. */
-export function encodeChunkList(chunks: readonly ChunkMeta[]): Uint8Array {
-  const bytes = Buffer.alloc(chunks.length * CHUNK_ENTRY_LENGTH);
-  chunks.forEach(({ digest, size }, i) => {
-    bytes.set(digest.bytes, i * CHUNK_ENTRY_LENGTH);
-    bytes.writeUInt32LE(size, i * CHUNK_ENTRY_LENGTH + B3Digest.LENGTH);
-  });
-  return bytes;
+/** Returns the packed list of a blob as it is committed: the empty blob is listed as a chunk of no bytes. */
+export function storedList(digest: B3Digest, chunks: ChunkList): Uint8Array {
+  return chunks.length > 0 ? chunks.bytes : chunkEntry(digest, 0);
 }
 
-/** Decodes what {@link encodeChunkList} gives. */
-export function decodeChunkList(bytes: Uint8Array): ChunkMeta[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const chunks: ChunkMeta[] = [];
-  for (let at = 0; at + CHUNK_ENTRY_LENGTH <= bytes.length; at += CHUNK_ENTRY_LENGTH) {
-    const digest = B3Digest.fromBytes(bytes.subarray(at, at + B3Digest.LENGTH));
-    chunks.push({ digest, size: view.getUint32(at + B3Digest.LENGTH, true) });
+/** Packs one chunk as in a list. */
+export function chunkEntry(digest: B3Digest, size: number): Uint8Array {
+  const entry = Buffer.alloc(ChunkList.ENTRY_BYTES);
+  entry.set(digest.bytes);
+  entry.writeUInt32LE(size, B3Digest.LENGTH);
+  return entry;
+}
+
+/** Yields the digests in a list that {@link storedList} gives. */
+export function* digestsIn(list: Uint8Array): Generator<B3Digest> {
+  for (let at = 0; at < list.length; at += ChunkList.ENTRY_BYTES) {
+    yield B3Digest.fromBytes(list.subarray(at, at + B3Digest.LENGTH));
   }
-  return chunks;
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
-import { CODEC, HEADER_LENGTH, writeHeader } from "./format.ts";
+import { CODEC, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PackBlobService } from "./pack-blob-service.ts";
 
@@ -36,8 +36,8 @@ it("commits a blob that comes alone, long after its chunk went with others", asy
       await sleep(100);
       const digest = blake3Digest(late);
       await new Promise<void>((resolve, reject) => {
-        const chunks = [{ digest, size: late.length }];
-        commits.addBlobs([{ digest, chunks, check: () => undefined, resolve, reject }]);
+        const list = chunkEntry(digest, late.length);
+        commits.addBlobs([{ digest, list, check: () => undefined, resolve, reject }]);
       });
     }
     await using service = await PackBlobService.open({ path: folder });

@@ -4,7 +4,6 @@ import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { errorOf } from "../../worker/failure.ts";
 import { openPool } from "../../worker/pool.ts";
-import type { ChunkMeta } from "../blob-service.ts";
 import type * as thread from "./commit-thread.ts";
 import type { Records } from "./compress-records.ts";
 import { blobRecord } from "./format.ts";
@@ -20,7 +19,8 @@ export interface ChunksJob {
 /** A blob that waits to become readable. Its chunks are stored, or wait before it. */
 export interface BlobJob {
   readonly digest: B3Digest;
-  readonly chunks: readonly ChunkMeta[];
+  /** Its chunks, packed, as `storedList` gives them. */
+  readonly list: Uint8Array;
   /** Throws if the blob is not wanted any more, or a chunk of it could not be stored. */
   readonly check: () => void;
   readonly resolve: () => void;
@@ -166,7 +166,7 @@ function isWanted({ check, reject }: BlobJob): boolean {
 }
 
 function blobRecords(blobs: readonly BlobJob[]): Records {
-  const records = blobs.map(({ digest, chunks }) => blobRecord(digest, chunks));
+  const records = blobs.map(({ digest, list }) => blobRecord(digest, list));
   // In memory of its own: a part of a larger buffer would travel to the thread with all of that.
   const bytes = copyBytes(concatBytes(records));
   return { bytes, length: bytes.length };

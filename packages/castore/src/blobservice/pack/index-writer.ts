@@ -9,9 +9,7 @@ import {
 } from "../../disk/database.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import type { ChunkMeta } from "../blob-service.ts";
 import { type ChunkLocation, INDEX_FORMAT } from "./chunk-index.ts";
-import { encodeChunkList } from "./format.ts";
 
 /** The pack that is being filled. */
 export interface OpenPack {
@@ -131,9 +129,9 @@ export class IndexWriter implements Disposable {
     return this.#statements.hasBlob.get(digest.bytes) !== undefined;
   }
 
-  /** Makes a blob of two or more chunks readable, all of which are stored. */
-  addBlob(digest: B3Digest, chunks: readonly ChunkMeta[]): void {
-    this.#statements.addBlob.run(digest.bytes, encodeChunkList(chunks));
+  /** Makes a blob of two or more chunks readable, all of which are stored. The list is packed. */
+  addBlob(digest: B3Digest, list: Uint8Array): void {
+    this.#statements.addBlob.run(digest.bytes, list);
   }
 
   /** Forgets a chunk, unless it is stored elsewhere by now, and the blobs that use it. */

@@ -13,14 +13,15 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { chunksOf } from "../../../test/chunks-of.ts";
 import { noise } from "../../../test/noise.ts";
 import { flipBit, PackStore, readBack } from "../../../test/pack-store.ts";
 import { canMount, fillDisk, mountSmallDisk, unmount } from "../../../test/small-disk.ts";
 import { collectBytes, equalBytes } from "../../bytes/byte-string.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
+import { ChunkList } from "../chunk-list.ts";
 import { putBlob } from "../put-blob.ts";
-import { encodeChunkList } from "./format.ts";
 
 const store = new PackStore();
 
@@ -62,7 +63,7 @@ describe("PackBlobService", () => {
     for (let at = 0; at < contents.length; at += 1_000_000) {
       const lent = new Uint8Array(contents.subarray(at, at + 1_000_000));
       await writer.write(lent);
-      lent.buffer.transfer(0);
+      lent.buffer.transfer(0); // nothing of it is kept
     }
     expect((await writer.close()).equals(blake3Digest(contents))).toBe(true);
   });
@@ -98,8 +99,8 @@ describe("PackBlobService", () => {
     );
     const digests = await service.putMany(blobs);
     const wanted = digests.map((digest, i) => ({ digest, size: blobs[i]!.length }));
-    using read = await service.readMany(wanted.toReversed());
-    read.contents.toReversed().forEach((contents, i) => {
+    const read = await service.readMany(wanted.toReversed());
+    read.toReversed().forEach((contents, i) => {
       expect(contents !== undefined && equalBytes(contents, blobs[i]!)).toBe(true);
     });
   });
@@ -125,7 +126,7 @@ describe("PackBlobService", () => {
     expect(await service.has(digest)).toBe(false);
     await putBlob(service, contents);
     expect(statSync(store.packOf()).size).toBeLessThan(size + 1_000_000);
-    for (const chunk of (await service.chunks(digest))!) {
+    for (const chunk of (await chunksOf(service, digest))!) {
       expect(await service.has(chunk.digest)).toBe(true);
     }
   });
@@ -183,8 +184,8 @@ describe("a pack that was damaged", () => {
     const digests = await service.putMany(blobs);
     flipBit(store.packOf(), size + 52 + 1000 + 52 + 7); // in the second of them
     const wanted = digests.map((digest) => ({ digest, size: 1000 }));
-    using read = await service.readMany(wanted);
-    const found = read.contents.map((contents, i) => contents && equalBytes(contents, blobs[i]!));
+    const read = await service.readMany(wanted);
+    const found = read.map((contents, i) => contents && equalBytes(contents, blobs[i]!));
     expect(found).toEqual([true, undefined, true, true]);
     expect(reports[0]).toContain(`${digests[1]}`);
     expect(await service.hasMany(digests)).toEqual([true, false, true, true]);
@@ -219,8 +220,8 @@ describe("a list of chunks that was damaged in the index", () => {
   async function damage(): Promise<void> {
     await using service = await store.open();
     await putBlob(service, contents);
-    const [first, ...others] = (await service.chunks(digest))!;
-    const list = encodeChunkList([{ ...first!, size: first!.size + 1 }, ...others]);
+    const [first, ...others] = (await chunksOf(service, digest))!;
+    const list = ChunkList.of([{ ...first!, size: first!.size + 1 }, ...others]).bytes;
     const index = new Sqlite(store.index);
     index.prepare("UPDATE blobs SET chunks = ?").run(list);
     index.close();
@@ -260,8 +261,8 @@ describe("a list of chunks that was damaged in the index", () => {
     await damage();
     const { service, reports } = await store.openReporting();
     await using _service = service;
-    await expect(service.chunks(digest)).rejects.toMatchObject({ code: "data_loss" });
-    expect(await service.chunks(digest)).toBeUndefined();
+    await expect(chunksOf(service, digest)).rejects.toMatchObject({ code: "data_loss" });
+    expect(await chunksOf(service, digest)).toBeUndefined();
     expect(reports).toHaveLength(1);
   });
 });

@@ -1,6 +1,6 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
-import { freeBuffer } from "../../bytes/byte-string.ts";
 import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { Database } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
@@ -8,17 +8,22 @@ import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { startThreads } from "../../worker/pool.ts";
 import type {
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
-  ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "../blob-service.ts";
+import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { readWhole } from "../one-by-one.ts";
+import { framesByCompressing } from "../frames.ts";
+import { readWhole, statOneByOne } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
+import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
 import { ChunkEncoder } from "./chunk-encoder.ts";
 import { ChunkIndex } from "./chunk-index.ts";
+import { chunkEntry, storedList } from "./format.ts";
 import { type BlobJob, GroupCommit } from "./group-commit.ts";
 import { PackReader, type ReadBatch, type WantedChunk } from "./pack-reader.ts";
 import { rebuildIndex } from "./rebuild-index.ts";
@@ -42,6 +47,9 @@ const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 
 /** How many bytes of chunks one thread reads at a time. */
 const READ_BYTES = 512 * 1024;
+
+/** After how many look-ups other events get their turn. */
+const LOOKUPS_PER_TURN = 1000;
 
 /** A chunk on its way into a pack. */
 interface PendingChunk {
@@ -107,13 +115,16 @@ export class PackBlobService implements BlobService {
     return this.#isReadable(digest);
   }
 
-  async chunks(
-    digest: B3Digest,
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     options?.signal?.throwIfAborted();
-    if (this.#index.findChunk(digest) !== undefined) return [];
-    return await this.#reader.chunksOf(digest, options);
+    return await this.#reader.open(digest, options);
   }
 
   async read(
@@ -129,7 +140,10 @@ export class PackBlobService implements BlobService {
     return digests.map((digest) => this.#isReadable(digest));
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     options?.signal?.throwIfAborted();
     const parts: Promise<ReadBatch>[] = [];
     let batch: WantedChunk[] = [];
@@ -157,14 +171,9 @@ export class PackBlobService implements BlobService {
     readBatch();
     const found = await Promise.all(parts);
     options?.signal?.throwIfAborted();
-    return {
-      contents: found.flatMap(({ contents }) =>
-        contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
-      ),
-      [Symbol.dispose]: () => {
-        for (const { bytes } of found) if (bytes !== undefined) freeBuffer(bytes);
-      },
-    };
+    return found.flatMap(({ contents }) =>
+      contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
+    );
   }
 
   async putMany(
@@ -192,11 +201,27 @@ export class PackBlobService implements BlobService {
     await this.#commitBlobs(
       uncut.map(({ digest, size, chunk }) => ({
         digest,
-        chunks: [{ digest, size }],
+        list: chunkEntry(digest, size),
         check: () => throwIfUnwanted(chunk ? [chunk] : [], options),
       })),
     );
     return await Promise.all(digests);
+  }
+
+  async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    options?.signal?.throwIfAborted();
+    expectPlausibleList(digest, chunks);
+    if (chunks.length === 0 || !(await this.#areChunks(chunks))) {
+      await putListByReading(this, digest, chunks, options); // tells which is absent, and cuts anew what is no chunk
+      return;
+    }
+    if (!options?.proven) await hashListed(this, digest, chunks, options);
+    const check = () => throwIfUnwanted([], options);
+    await this.#commitBlobs([{ digest, list: storedList(digest, chunks), check }]);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -208,6 +233,16 @@ export class PackBlobService implements BlobService {
     await Promise.allSettled([...this.#pending.values()].map(({ queued }) => queued));
     await this.#commits[Symbol.asyncDispose]();
     this.#index[Symbol.dispose]();
+  }
+
+  /** Whether all of a list are chunks of that length: one may be a blob of several. */
+  async #areChunks(chunks: ChunkList): Promise<boolean> {
+    for (let i = 0; i < chunks.length; i++) {
+      const { digest, size } = chunks.at(i);
+      if (this.#index.findChunk(digest)?.size !== size) return false;
+      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
+    }
+    return true;
   }
 
   #isReadable(digest: B3Digest): boolean {
@@ -226,7 +261,7 @@ export class PackBlobService implements BlobService {
         if (awaited.size === 0 && this.#isReadable(digest)) return; // and so durable
         await Promise.all([...awaited].map(({ queued }) => queued));
         const check = () => throwIfUnwanted(awaited, options);
-        await this.#commitBlobs([{ digest, chunks, check }]);
+        await this.#commitBlobs([{ digest, list: storedList(digest, chunks), check }]);
       },
       discard: async () => awaited.clear(), // what is on its way stays, for the next writer
     };

@@ -1,14 +1,14 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { concatBytes, copyBytes, freeBuffer } from "../../bytes/byte-string.ts";
+import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { errorOf } from "../../worker/failure.ts";
 import { runTask, type Task, taskOf } from "../../worker/pool.ts";
-import type { ChunkMeta, ReadOptions } from "../blob-service.ts";
-import { readChunked } from "../chunked-reader.ts";
+import type { BlobReader, ReadOptions } from "../blob-service.ts";
+import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
+import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
-import { encodeChunkList } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
@@ -32,8 +32,6 @@ export interface WantedChunk {
 export interface ReadBatch {
   /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
   readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
-  /** What they stand in. */
-  readonly bytes?: Uint8Array;
 }
 
 /** Reads chunks and lists of them, and forgets what is damaged, so that putting it again heals. */
@@ -67,13 +65,11 @@ export class PackReader {
    *
    * @throws CastoreError `data_loss` if one is absent or has another length than listed
    */
-  async chunksOf(
-    digest: B3Digest,
-    options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
+  async #chunksOf(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
     const chunks = this.#index.findBlob(digest);
     if (chunks === undefined || this.#checked.has(digest.hex)) return chunks;
-    for (const [i, chunk] of chunks.entries()) {
+    for (let i = 0; i < chunks.length; i++) {
+      const chunk = chunks.at(i);
       const location = this.#index.findChunk(chunk.digest);
       if (location?.size !== chunk.size) {
         throw await this.#loseBlob(digest, chunks, chunk, location);
@@ -86,6 +82,12 @@ export class PackReader {
     return chunks;
   }
 
+  /** Opens a blob, or a chunk of a blob, as `BlobService.open` says. */
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
+    const chunks = this.#uncut(digest) ?? (await this.#chunksOf(digest, options));
+    return chunks && new ChunkedBlobReader(digest, chunks, this.#fetchOf(digest, chunks));
+  }
+
   /** Reads a blob, or a chunk of a blob, as `BlobService.read` says. */
   async read(
     digest: B3Digest,
@@ -93,12 +95,22 @@ export class PackReader {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     // Where a part begins depends on the lengths of all chunks before it, which are not read.
     const isPart = (options?.offset ?? 0) > 0;
-    const whole = this.#index.findChunk(digest);
-    const chunks = whole
-      ? [{ digest, size: whole.size }]
-      : await (isPart ? this.chunksOf(digest, options) : this.#index.findBlob(digest));
-    if (chunks === undefined) return undefined;
-    const fetch = async (chunk: ChunkMeta) => {
+    const chunks =
+      this.#uncut(digest) ??
+      (await (isPart ? this.#chunksOf(digest, options) : this.#index.findBlob(digest)));
+    return chunks && readChunked(chunks, this.#fetchOf(digest, chunks), options);
+  }
+
+  /** The list of a blob that is not cut. */
+  #uncut(digest: B3Digest): ChunkList | undefined {
+    const chunk = this.#index.findChunk(digest);
+    if (chunk === undefined) return undefined;
+    return ChunkList.of(chunk.size > 0 ? [{ digest, size: chunk.size }] : []);
+  }
+
+  /** How a chunk of a blob is read. */
+  #fetchOf(digest: B3Digest, chunks: ChunkList): FetchChunk {
+    return async (chunk) => {
       const location = this.#index.findChunk(chunk.digest);
       if (location?.size !== chunk.size) {
         throw await this.#loseBlob(digest, chunks, chunk, location);
@@ -107,7 +119,6 @@ export class PackReader {
       if (contents instanceof CastoreError) throw contents;
       return contents!;
     };
-    return readChunked(chunks, fetch, { ...options, release: freeBuffer });
   }
 
   /** Reads chunks together. */
@@ -125,18 +136,18 @@ export class PackReader {
       at += location.size;
       return errors.get(i) ?? data;
     });
-    return { contents, bytes };
+    return { contents };
   }
 
   /** @param location where the chunk is that is not what the list of the blob says, if it is anywhere */
   #loseBlob(
     digest: B3Digest,
-    chunks: readonly ChunkMeta[],
+    chunks: ChunkList,
     chunk: ChunkMeta,
     location: ChunkLocation | undefined,
   ): Promise<CastoreError> {
     if (location === undefined) return this.#loseChunk(chunk.digest, "it is not in the index");
-    const lost = { blob: copyBytes(digest.bytes), list: encodeChunkList(chunks) };
+    const lost = { blob: copyBytes(digest.bytes), list: copyBytes(chunks.bytes) };
     const reason = `chunk ${chunk.digest} has ${location.size} bytes, listed are ${chunk.size}`;
     return this.#lose(lost, `blob ${digest}`, reason);
   }

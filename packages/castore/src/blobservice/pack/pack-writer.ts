@@ -1,9 +1,8 @@
 import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
-import type { ChunkMeta } from "../blob-service.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import type { Records } from "./compress-records.ts";
-import { decodeChunkList, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
+import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
 
@@ -11,7 +10,7 @@ import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "
 export type Lost =
   /** A chunk, and where it should have been; that is `undefined` if it is not in the index. */
   | { readonly chunk: Uint8Array; readonly location: ChunkLocation | undefined }
-  /** A blob, and the list of chunks that is wrong, as `encodeChunkList` gives it. */
+  /** A blob, and the list of chunks that is wrong, as `storedList` gives it. */
   | { readonly blob: Uint8Array; readonly list: Uint8Array };
 
 /** What is committed together. */
@@ -42,7 +41,8 @@ interface PlacedRecord {
 }
 
 interface BlobToCommit extends PlacedRecord {
-  readonly chunks: readonly ChunkMeta[];
+  /** Its chunks, packed. */
+  readonly list: Uint8Array;
 }
 
 /**
@@ -87,7 +87,7 @@ export class PackWriter implements Disposable {
       const fresh = this.#freshChunks(chunks);
       const complete = this.#completeBlobs(blobs, fresh, incomplete);
       const used = new Set<string>();
-      for (const { chunks } of complete) for (const { digest } of chunks) used.add(digest.hex);
+      for (const { list } of complete) for (const digest of digestsIn(list)) used.add(digest.hex);
 
       const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
       const located = [...fresh].map(([hex, { header, bytes }]) => {
@@ -96,8 +96,8 @@ export class PackWriter implements Disposable {
         const location = { pack, offset: offset + HEADER_LENGTH, storedSize, size, codec };
         return { digest, location, live: used.has(hex) };
       });
-      for (const { header, chunks, bytes } of complete) {
-        if (chunks.length > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
+      for (const { header, bytes } of complete) {
+        if (header.size > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
       }
       for (const write of layout.writes) {
         writePack(this.#folder, write);
@@ -106,11 +106,11 @@ export class PackWriter implements Disposable {
       for (const { digest, location, live } of located) {
         this.#index.addChunk(digest, location, live);
       }
-      for (const { header, chunks } of complete) {
-        for (const { digest } of chunks) {
+      for (const { header, list } of complete) {
+        for (const digest of digestsIn(list)) {
           if (!fresh.has(digest.hex)) this.#index.useChunk(digest);
         }
-        if (chunks.length > 1) this.#index.addBlob(header.digest, chunks);
+        if (header.size > 1) this.#index.addBlob(header.digest, list);
       }
       for (const { pack, size } of layout.writes) this.#index.setPack({ pack, size });
     }, undo);
@@ -145,12 +145,12 @@ export class PackWriter implements Disposable {
     const complete: BlobToCommit[] = [];
     let position = 0;
     for (const record of eachRecord(blobs)) {
-      const chunks = decodeChunkList(record.bytes.subarray(HEADER_LENGTH));
-      const missing = chunks.find(
-        ({ digest }) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
+      const list = record.bytes.subarray(HEADER_LENGTH);
+      const missing = digestsIn(list).find(
+        (digest) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
       );
-      if (missing === undefined) complete.push({ ...record, chunks });
-      else incomplete.push({ blob: position, chunk: copyBytes(missing.digest.bytes) });
+      if (missing === undefined) complete.push({ ...record, list });
+      else incomplete.push({ blob: position, chunk: copyBytes(missing.bytes) });
       position += 1;
     }
     return complete;

@@ -1,5 +1,4 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { freeBuffer } from "../../bytes/byte-string.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
@@ -55,9 +54,7 @@ export function readChunks({ locations, digests, paths }: ReadChunksTask): ReadC
           continue;
         }
         contents.put(i, data);
-        if (data.buffer !== run.buffer) contents.free(data);
       }
-      contents.free(run);
       from = to;
     }
   } catch (error) {
@@ -95,11 +92,6 @@ class Contents {
       this.bytes = new Uint8Array(Buffer.allocUnsafeSlow(this.#length).buffer);
     }
     this.bytes.set(data, this.#starts[position]);
-  }
-
-  /** Frees what is used no more, unless it has become the contents. */
-  free(bytes: Uint8Array<ArrayBuffer>): void {
-    if (bytes.buffer !== this.bytes.buffer) freeBuffer(bytes);
   }
 }
 

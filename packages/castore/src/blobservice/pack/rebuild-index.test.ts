@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { describe, expect, it } from "vitest";
+import { chunksOf } from "../../../test/chunks-of.ts";
 import { noise } from "../../../test/noise.ts";
 import { flipBit, PackStore, readBack } from "../../../test/pack-store.ts";
 import { collectBytes, equalBytes } from "../../bytes/byte-string.ts";
@@ -41,7 +42,7 @@ describe("an index that is lost", () => {
       const { service, reports } = await store.openReporting();
       await using _service = service;
       await expectAll(service, digests);
-      expect(await service.chunks(digests[0]!)).not.toHaveLength(0);
+      expect(await chunksOf(service, digests[0]!)).not.toHaveLength(0);
       expect(reports).toEqual([expect.stringContaining("a new one is made from the packs")]);
       await putBlob(service, Buffer.from("more"));
     }

@@ -1,23 +1,16 @@
 import { type FileHandle, open } from "node:fs/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { copyBytes, freeBuffer } from "../../bytes/byte-string.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
 import type { Database } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
-import type { ChunkMeta } from "../blob-service.ts";
+import { ChunkList } from "../chunk-list.ts";
 import { verifyBlob } from "../verify-blob.ts";
 import { ChunkIndex } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
-import {
-  decodeChunkList,
-  HEADER_LENGTH,
-  isHeader,
-  MAGIC,
-  type RecordHeader,
-  readHeader,
-} from "./format.ts";
+import { HEADER_LENGTH, isHeader, MAGIC, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
 import { readLocated, type WantedChunk } from "./pack-reader.ts";
@@ -67,9 +60,11 @@ export async function rebuildIndex(
         const location = { pack, offset, storedSize, size: header.size, codec };
         if (!index.isKnown(digest)) index.addChunk(digest, location, true);
       } else if (!index.hasBlob(digest)) {
-        const chunks = decodeChunkList(copyBytes(payload)); // the window moves on
-        const fault = await faultOf(digest, chunks, contentsOf(chunks, folder, known, options));
-        if (fault === undefined) index.addBlob(digest, chunks);
+        const list = copyBytes(payload); // the window moves on
+        const fault = await faultOf(digest, list, (chunks) =>
+          contentsOf(chunks, folder, known, options),
+        );
+        if (fault === undefined) index.addBlob(digest, list);
         else onLoss(`Blob ${digest} is left out: ${fault}`);
       }
     }
@@ -80,13 +75,14 @@ export async function rebuildIndex(
 /** What is wrong with a blob; `undefined` if nothing is. */
 async function faultOf(
   digest: B3Digest,
-  chunks: readonly ChunkMeta[],
-  contents: AsyncIterable<Uint8Array>,
+  list: Uint8Array,
+  contentsOf: (chunks: ChunkList) => AsyncIterable<Uint8Array>,
 ): Promise<string | undefined> {
-  const size = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
   const fail = (found: B3Digest) => dataLoss(`its chunks make up ${found}`);
   try {
-    for await (const data of verifyBlob(contents, { digest, size, fail })) freeBuffer(data);
+    const chunks = ChunkList.fromBytes(list);
+    const { size } = chunks;
+    for await (const _ of verifyBlob(contentsOf(chunks), { digest, size, fail }));
     return undefined;
   } catch (error) {
     if (!(error instanceof CastoreError) || error.code !== "data_loss") throw error;
@@ -100,7 +96,7 @@ async function faultOf(
  * @throws CastoreError `data_loss`, from iterating, for one that is not there, or of another length than listed
  */
 async function* contentsOf(
-  chunks: readonly ChunkMeta[],
+  chunks: ChunkList,
   folder: string,
   index: ChunkIndex,
   options?: AbortOptions,
@@ -109,7 +105,7 @@ async function* contentsOf(
     options?.signal?.throwIfAborted();
     const batch: WantedChunk[] = [];
     for (let bytes = 0; bytes < HASH_BYTES && next < chunks.length; next++) {
-      const { digest, size } = chunks[next]!;
+      const { digest, size } = chunks.at(next);
       const location = index.findChunk(digest);
       if (location === undefined) throw dataLoss(`chunk ${digest} is lost`);
       if (location.size !== size) {

@@ -1,7 +1,7 @@
 import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { BlobBatchService as BlobBatchServiceDescriptor } from "@tvix/proto/castore";
 import pLimit from "p-limit";
-import type { ChunkMeta } from "../../blobservice/blob-service.ts";
+import type { ChunkMeta } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";

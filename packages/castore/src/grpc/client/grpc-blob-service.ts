@@ -1,17 +1,26 @@
 import { BlobService as BlobServiceDescriptor, type StatBlobResponse } from "@tvix/proto/castore";
 import type {
+  BlobReader,
   BlobService,
+  BlobStat,
   BlobWriter,
-  ChunkMeta,
-  LentBlobs,
+  PutListOptions,
   ReadOptions,
 } from "../../blobservice/blob-service.ts";
-import { readChunked } from "../../blobservice/chunked-reader.ts";
-import { hasOneByOne, ownBlobs, putOneByOne, readOneByOne } from "../../blobservice/one-by-one.ts";
+import { ChunkList, type ChunkMeta } from "../../blobservice/chunk-list.ts";
+import { ChunkedBlobReader, readChunked } from "../../blobservice/chunked-reader.ts";
+import { framesByCompressing } from "../../blobservice/frames.ts";
+import {
+  hasOneByOne,
+  putOneByOne,
+  readOneByOne,
+  statOneByOne,
+} from "../../blobservice/one-by-one.ts";
 import { OutboardCache } from "../../blobservice/outboard-cache.ts";
+import { putListByReading } from "../../blobservice/put-list.ts";
 import type { OutboardSource } from "../../blobservice/verified-range.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { collectBytes, copyBytes } from "../../bytes/byte-string.ts";
+import { collectBytes, copyBytes, takeAtMost } from "../../bytes/byte-string.ts";
 import { sliceStream } from "../../bytes/slice-stream.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { Outboard } from "../../hash/outboard.ts";
@@ -35,6 +44,8 @@ import {
 
 /** How many bytes of outboards are remembered: those of 4 GB of blobs. */
 const OUTBOARD_BYTES = 16 * 1024 * 1024;
+
+const NONE = ChunkList.of([]);
 
 const METHODS = BlobServiceDescriptor.method;
 
@@ -68,13 +79,22 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     return (await this.#stat(digest, {}, options)) !== undefined;
   }
 
-  async chunks(
-    digest: B3Digest,
+  statMany(
+    digests: readonly B3Digest[],
     options?: AbortOptions,
-  ): Promise<readonly ChunkMeta[] | undefined> {
-    const found = await this.#stat(digest, { sendChunks: true }, options);
-    const action = this.#cannot(`look up blob ${digest}`);
-    return found && received(action, () => chunksOf(digest, found));
+  ): Promise<readonly (BlobStat | undefined)[]> {
+    return statOneByOne(this, digests, options);
+  }
+
+  /** Reads a blob that the server does not cut, which is the only way to learn its length. */
+  async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
+    const chunks = await this.#chunks(digest, options);
+    if (chunks === undefined) return undefined;
+    const signal = options?.signal;
+    const list = chunks.length > 0 ? chunks : await this.#uncut(digest, { signal });
+    const fetch = (chunk: ChunkMeta, options?: AbortOptions) =>
+      this.#readChunk(chunk, { ...options, resume: "always" });
+    return list && new ChunkedBlobReader(digest, list, fetch);
   }
 
   async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
@@ -89,7 +109,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     options.signal?.throwIfAborted();
     const isPart = start > 0 || end < Number.MAX_SAFE_INTEGER;
     if (isPart) {
-      const chunks = await this.chunks(digest, options);
+      const chunks = await this.#chunks(digest, options);
       if (chunks === undefined) return undefined;
       if (chunks.length > 0) return this.#readChunks(chunks, "always", options);
     }
@@ -103,10 +123,13 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     return found ?? (await hasOneByOne(this, digests, options));
   }
 
-  async readMany(blobs: readonly ChunkMeta[], options?: AbortOptions): Promise<LentBlobs> {
+  async readMany(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
     const found = small ? await this.#batch.read(blobs, options) : undefined;
-    return found ? ownBlobs(found) : await readOneByOne(this, blobs, options);
+    return found ?? (await readOneByOne(this, blobs, options));
   }
 
   async putMany(
@@ -122,6 +145,14 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     const missing = hashed.filter((_, i) => !stored?.[i]);
     if (stored && (await this.#batch.put(missing, options))) return digests;
     return await putOneByOne(this, blobs, options);
+  }
+
+  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    return putListByReading(this, digest, chunks, options);
+  }
+
+  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
+    return framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -149,8 +180,28 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     }
   }
 
+  /** The chunks that the server lists: none of a blob that it does not cut. */
+  async #chunks(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
+    const found = await this.#stat(digest, { sendChunks: true }, options);
+    const action = this.#cannot(`look up blob ${digest}`);
+    return found && received(action, () => chunksOf(digest, found));
+  }
+
+  async #uncut(digest: B3Digest, options: AbortOptions): Promise<ChunkList | undefined> {
+    const stream = await this.read(digest, options);
+    if (stream === undefined) return undefined;
+    const contents = await takeAtMost(stream, MAX_CHUNK_BYTES);
+    if (contents === undefined) {
+      throw new CastoreError(
+        "unimplemented",
+        `${this.#cannot(`open blob ${digest}`)}: the server does not cut it, expected at most ${MAX_CHUNK_BYTES} bytes`,
+      );
+    }
+    return contents.length > 0 ? ChunkList.of([{ digest, size: contents.length }]) : NONE;
+  }
+
   #readChunks(
-    chunks: readonly ChunkMeta[],
+    chunks: ChunkList,
     resume: DownloadOptions["resume"],
     options?: ReadOptions,
   ): AsyncIterable<Uint8Array> {
@@ -186,7 +237,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   /** Begins a call that gives a blob, or what comes behind so many bytes of it. */
   async #start(digest: B3Digest, offset: number, options: AbortOptions): Promise<DataCall> {
     // Nobody but a list of chunks can tell where to go on. Without one, the beginning is passed by.
-    const chunks = offset > 0 ? await this.chunks(digest, options) : [];
+    const chunks = offset > 0 ? await this.#chunks(digest, options) : NONE;
     if (chunks === undefined) {
       throw new CastoreError("not_found", `${this.#cannot(`read blob ${digest}`)}: it is gone`);
     }
@@ -204,7 +255,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
 }
 
 /** The chunks that a server lists. A message has no room for so many that their sizes are no safe integer any more. */
-function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkMeta[] {
+function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkList {
   const list = chunks.map(({ digest, size }) => {
     if (size < 1n || size > BigInt(MAX_CHUNK_BYTES)) {
       const expected = `expected chunks of 1 to ${MAX_CHUNK_BYTES} bytes`;
@@ -212,7 +263,7 @@ function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkMeta[] {
     }
     return { digest: B3Digest.fromBytes(digest), size: Number(size) };
   });
-  if (list.length !== 1 || list[0]!.digest.equals(digest)) return list;
+  if (list.length !== 1 || list[0]!.digest.equals(digest)) return ChunkList.of(list);
   throw new CastoreError(
     "data_loss",
     `expected the blob as its only chunk, found ${list[0]!.digest}`,

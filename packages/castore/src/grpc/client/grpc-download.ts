@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { concatBytes, copyBytes, freeUnshared } from "../../bytes/byte-string.ts";
+import { concatBytes } from "../../bytes/byte-string.ts";
 import { BlobHasher } from "../../hash/blob-hasher.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
@@ -75,14 +75,14 @@ export class Download {
     }
   }
 
-  /** Everything from the start on, in pieces that are lent until the next one is asked for. To be iterated once. */
+  /** Everything from the start on, in pieces that belong to the caller. To be iterated once. */
   async *contents(): AsyncGenerator<Uint8Array> {
     try {
       while (!this.#complete) {
         await this.#receive();
-        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield* this.#lend();
+        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield* this.#handOut();
       }
-      while (this.#held.length > 0) yield* this.#lend();
+      while (this.#held.length > 0) yield* this.#handOut();
     } finally {
       this.cancel();
     }
@@ -95,12 +95,11 @@ export class Download {
     this.#complete = true;
   }
 
-  *#lend(): Generator<Uint8Array> {
+  *#handOut(): Generator<Uint8Array> {
     this.#options.signal?.throwIfAborted();
     const data = this.#held.shift()!;
     this.#heldBytes -= data.length;
     yield data;
-    freeUnshared(data);
   }
 
   async #receive(): Promise<void> {
@@ -166,13 +165,13 @@ function isAbsence(failure: unknown): boolean {
   return failure instanceof CastoreError && failure.code === "not_found";
 }
 
-/** A stream whose pieces are lent, as a call. */
+/** A stream as a call. */
 export function callOf(stream: AsyncIterable<Uint8Array>): DataCall {
   const iterator = stream[Symbol.asyncIterator]();
   return {
     async nextData() {
       const { done, value } = await iterator.next();
-      return done ? undefined : copyBytes(value);
+      return done ? undefined : value;
     },
     cancel: () => void iterator.return?.(),
   };

@@ -33,8 +33,7 @@ export function blobBatchHandler(
           size: Number(size),
         }));
         expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
-        // Not disposed of: what it lends is sent later.
-        const { contents } = await blobService.readMany(wanted, { signal });
+        const contents = await blobService.readMany(wanted, { signal });
         return {
           blobs: contents.map((contents) =>
             create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),

@@ -10,7 +10,7 @@ import pLimit from "p-limit";
 import type { BlobService } from "../../blobservice/blob-service.ts";
 import { OutboardCache } from "../../blobservice/outboard-cache.ts";
 import { outboardOf } from "../../blobservice/verified-range.ts";
-import { freeUnshared } from "../../bytes/byte-string.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { toConnectError } from "../transport/connect-error.ts";
@@ -39,18 +39,23 @@ export function blobServiceHandler(
       limit(() => outboardOf(blobService, digest, { ...options, maxBytes: MAX_OUTBOARD_BYTES })),
     OUTBOARD_BYTES,
   );
+  /** How a blob is cut: none where it is not; `undefined` if there is no such blob. */
+  const chunksOf = async (digest: B3Digest, options: AbortOptions) => {
+    await using reader = await blobService.open(digest, options);
+    if (reader === undefined) return undefined;
+    return reader.chunks.length > 1 ? reader.chunks : [];
+  };
   return {
     async stat(request, { signal }) {
       try {
         const digest = B3Digest.fromBytes(request.digest);
-        const chunks = request.sendChunks
-          ? await blobService.chunks(digest, { signal })
-          : (await blobService.has(digest, { signal })) && [];
-        if (!chunks) throw notFound(digest);
+        const chunks = request.sendChunks ? await chunksOf(digest, { signal }) : [];
+        const isThere = request.sendChunks ? chunks : await blobService.has(digest, { signal });
+        if (!isThere || chunks === undefined) throw notFound(digest);
         const outboard = request.sendBao ? await outboards.get(digest, { signal }) : undefined;
         if (request.sendBao && outboard === undefined) throw notFound(digest);
         return {
-          chunks: chunks.map(({ digest, size }) =>
+          chunks: Array.from(chunks, ({ digest, size }) =>
             create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
           ),
           bao: outboard?.bytes ?? NO_BYTES,
@@ -78,10 +83,7 @@ export function blobServiceHandler(
     async put(messages, { signal }) {
       try {
         await using writer = blobService.openWriter({ signal });
-        for await (const { data } of messages) {
-          await writer.write(data);
-          freeUnshared(data);
-        }
+        for await (const { data } of messages) await writer.write(data);
         await expectWholeUpload(signal);
         const digest = await writer.close();
         return { digest: digest.bytes };

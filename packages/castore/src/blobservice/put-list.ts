@@ -1,0 +1,91 @@
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
+import type { B3Digest } from "../model/digest.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { BlobService, PutListOptions } from "./blob-service.ts";
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
+import { readListed } from "./read-listed.ts";
+import { PieceHasher } from "./verify-blob.ts";
+
+const EMPTY = blake3Digest(new Uint8Array(0));
+
+/** What {@link hashListed} asks for chunks. */
+type ChunkSource = Pick<BlobService, "readMany" | "statMany">;
+
+/**
+ * `putList` of a service that cannot commit a list as it is: reads the chunks and writes them as a blob.
+ *
+ * @throws CastoreError as `putList`
+ */
+export async function putListByReading(
+  service: BlobService,
+  digest: B3Digest,
+  chunks: ChunkList,
+  options?: PutListOptions,
+): Promise<void> {
+  expectPlausibleList(digest, chunks);
+  const signal = options?.signal;
+  await using writer = service.openWriter({ signal });
+  await hashListed(service, digest, chunks, { signal }, (data) => writer.write(data));
+  await writer.close();
+}
+
+/**
+ * Reads the chunks of a list, and makes sure that they make up a blob.
+ *
+ * @param onData takes the contents as they are read, before all of them are hashed. Default: nobody does
+ * @throws CastoreError `data_loss` if they do not make up the digest or have other lengths, `not_found` for the first
+ *   that is absent
+ */
+export async function hashListed(
+  service: ChunkSource,
+  digest: B3Digest,
+  chunks: ChunkList,
+  options?: AbortOptions,
+  onData?: (data: Uint8Array) => Promise<void>,
+): Promise<void> {
+  using hasher = new PieceHasher();
+  for await (const { chunk, data } of readListed(service, chunks, options)) {
+    if (data === undefined) throw await refusal(service, digest, chunk, options);
+    hasher.update(data);
+    await onData?.(data);
+  }
+  const fail = (found: B3Digest) =>
+    new CastoreError(
+      "data_loss",
+      `Cannot put blob ${digest}: the listed chunks make up blob ${found}`,
+    );
+  await hasher.expect({ digest, fail });
+}
+
+/**
+ * Checks what can be said of a list without its chunks.
+ *
+ * @throws CastoreError `data_loss` for a list of none or one that is not the blob
+ */
+export function expectPlausibleList(digest: B3Digest, chunks: ChunkList): void {
+  if (chunks.length > 1) return;
+  const only = chunks.length === 0 ? EMPTY : chunks.digestAt(0);
+  if (only.equals(digest)) return;
+  throw new CastoreError(
+    "data_loss",
+    `Cannot put blob ${digest}: the listed chunks make up blob ${only}`,
+  );
+}
+
+/** Finds out why a listed chunk could not be read. */
+async function refusal(
+  service: ChunkSource,
+  digest: B3Digest,
+  chunk: ChunkMeta,
+  options?: AbortOptions,
+): Promise<CastoreError> {
+  const [found] = await service.statMany([chunk.digest], options);
+  const action = `Cannot put blob ${digest}: chunk ${chunk.digest}`;
+  if (found === undefined) return new CastoreError("not_found", `${action} is absent`);
+  const reason =
+    found.size === chunk.size
+      ? "is damaged"
+      : `is listed with ${chunk.size} bytes, found are ${found.size}`;
+  return new CastoreError("data_loss", `${action} ${reason}`);
+}

@@ -1,0 +1,24 @@
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { BlobService } from "./blob-service.ts";
+import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
+
+/** How many bytes of chunks are read at a time, unless one is longer. */
+const BATCH_BYTES = 4 * 1024 * 1024;
+
+/** Reads the chunks of a list in order, several at a time; `data` is `undefined` for one that cannot be read. */
+export async function* readListed(
+  service: Pick<BlobService, "readMany">,
+  chunks: ChunkList,
+  options?: AbortOptions,
+): AsyncGenerator<{ chunk: ChunkMeta; data: Uint8Array | undefined }> {
+  for (let next = 0; next < chunks.length; ) {
+    const batch: ChunkMeta[] = [];
+    for (let bytes = 0; next < chunks.length; next++) {
+      bytes += chunks.sizeAt(next);
+      if (bytes > BATCH_BYTES && batch.length > 0) break;
+      batch.push(chunks.at(next));
+    }
+    const contents = await service.readMany(batch, options);
+    for (const [i, chunk] of batch.entries()) yield { chunk, data: contents[i] };
+  }
+}

@@ -1,0 +1,96 @@
+import { promisify } from "node:util";
+import { constants, zstdCompress } from "node:zlib";
+
+const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
+
+const MAGIC = 0xfd2fb528;
+
+/** In the frame header descriptor: there is no window size, as the contents are the window. */
+const SINGLE_SEGMENT = 0x20;
+
+/** Longest block, in bytes. */
+const MAX_BLOCK = 128 * 1024;
+
+/** Length of the header of a block. */
+const BLOCK_HEADER = 3;
+
+/**
+ * Compresses bytes into one zstd frame that states its content size, or makes a frame of raw blocks where that is not
+ * longer.
+ *
+ * @param level level of zstd, 1 to 22. Default: 1
+ */
+export async function compressToFrame(data: Uint8Array, level = 1): Promise<Uint8Array> {
+  const frame = await compress(data, {
+    params: { [constants.ZSTD_c_compressionLevel]: level },
+    pledgedSrcSize: data.length,
+    chunkSize: Math.max(data.length, constants.Z_MIN_CHUNK),
+  });
+  return frame.length < data.length ? frame : rawFrame(data);
+}
+
+/** Makes a zstd frame of bytes as they are, which states its content size: raw blocks, as in RFC 8878. */
+export function rawFrame(data: Uint8Array): Uint8Array {
+  const blocks = Math.max(Math.ceil(data.length / MAX_BLOCK), 1);
+  const header = frameHeader(data.length);
+  const frame = new Uint8Array(header.length + blocks * BLOCK_HEADER + data.length);
+  frame.set(header);
+  let at = header.length;
+  for (let i = 0; i < blocks; i++) {
+    const block = data.subarray(i * MAX_BLOCK, (i + 1) * MAX_BLOCK);
+    const isLast = i === blocks - 1 ? 1 : 0;
+    const blockHeader = isLast | (block.length << 3); // the type between them is 0: raw
+    frame[at] = blockHeader;
+    frame[at + 1] = blockHeader >>> 8;
+    frame[at + 2] = blockHeader >>> 16;
+    frame.set(block, at + BLOCK_HEADER);
+    at += BLOCK_HEADER + block.length;
+  }
+  return frame;
+}
+
+/** The header of a frame whose contents are its window: magic number, descriptor, length of the contents. */
+function frameHeader(size: number): Uint8Array {
+  const header = Buffer.alloc(9);
+  header.writeUInt32LE(MAGIC);
+  if (size < 256) {
+    header[4] = SINGLE_SEGMENT;
+    header[5] = size;
+    return header.subarray(0, 6);
+  }
+  if (size < 256 + 65_536) {
+    header[4] = SINGLE_SEGMENT | (1 << 6);
+    header.writeUInt16LE(size - 256, 5);
+    return header.subarray(0, 7);
+  }
+  header[4] = SINGLE_SEGMENT | (2 << 6);
+  header.writeUInt32LE(size, 5);
+  return header;
+}
+
+/**
+ * Reads the content size that a zstd frame states; `undefined` where it states none, or is no zstd frame.
+ *
+ * @param frame at least the first 18 bytes of it, or all of it
+ */
+export function contentSizeOf(frame: Uint8Array): number | undefined {
+  const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
+  if (bytes.length < 6 || bytes.readUInt32LE() !== MAGIC) return undefined;
+  const descriptor = bytes[4]!;
+  const isSingleSegment = (descriptor & SINGLE_SEGMENT) !== 0;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3]!;
+  const at = 5 + (isSingleSegment ? 0 : 1) + dictionaryBytes;
+  const sizeFlag = descriptor >>> 6;
+  const sizeBytes = sizeFlag === 0 ? (isSingleSegment ? 1 : 0) : 2 ** sizeFlag;
+  if (sizeBytes === 0 || bytes.length < at + sizeBytes) return undefined;
+  switch (sizeBytes) {
+    case 1:
+      return bytes[at];
+    case 2:
+      return bytes.readUInt16LE(at) + 256;
+    case 4:
+      return bytes.readUInt32LE(at);
+    default:
+      return Number(bytes.readBigUInt64LE(at));
+  }
+}
