@@ -13,6 +13,7 @@ import {
   openDirectoryService,
   openObjectStore,
 } from "@tvix/castore";
+import { listNar, RenderingNarCalculationService, SeekableNar } from "@tvix/store";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { chunksOf, type TreeSpec, writeTree } from "../src/index.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
@@ -73,6 +74,30 @@ it("reads whole what the reference wrote", async () => {
     const lengths = chunks.reduce((sum, chunk) => sum + chunk.size, 0);
     expect(lengths).toBe(bytes.length);
   }
+});
+
+it("gives the NAR of a tree in a bucket of the reference, which has only the whole trees", async () => {
+  const sample = `objectstore+file://${folder.path}/sample`;
+  await using blobService = await openBlobService(`${sample}/blobs.object_store`);
+  await using directoryService = await openDirectoryService(`${sample}/directories.object_store`);
+  await using blobs = await openBlobService("memory://");
+  await using directories = await openDirectoryService("memory://");
+  const root = await importPath(tree, { blobService: blobs, directoryService: directories });
+  const sources = { blobService, directoryService };
+  const { narSize, narSha256 } = await new RenderingNarCalculationService(sources).calculateNar(
+    root,
+  );
+  // `nix-store --dump` and `nix-hash --type sha256` of Nix 2.8.
+  expect(narSize).toBe(615_808n);
+  expect(Buffer.from(narSha256).toString("hex")).toBe(
+    "05dd5146831dd2b28edcfeb2e60ca2faa653851925c7ca3e4842e3292eaf311c",
+  );
+  await using nar = await SeekableNar.open(root, sources);
+  expect(nar.size).toBe(615_808);
+  const listing = await listNar(root, directoryService);
+  expect(listing.root).toMatchObject({
+    entries: { bin: { entries: { hello: { executable: true, size: 21 } } } },
+  });
 });
 
 it("writes what the reference wrote", async () => {

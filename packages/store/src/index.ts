@@ -10,15 +10,9 @@ export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest
 export { listNar, type NarListing, type NarListingNode } from "./nar/listing.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
 export { type NarEvent, readNar } from "./nar/reader.ts";
-export {
-  type NarPart,
-  type NarSources,
-  type RenderNarOptions,
-  renderNar,
-} from "./nar/renderer.ts";
+export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { type NarRange, SeekableNar } from "./nar/seekable.ts";
-export { NarSizes } from "./nar/sizes.ts";
 export { NarWriter } from "./nar/writer.ts";
 export { narInfoFromPathInfo, pathInfoFromNarInfo } from "./narinfo-convert.ts";
 export {

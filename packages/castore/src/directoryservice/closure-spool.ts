@@ -1,46 +1,23 @@
-import Sqlite from "better-sqlite3";
-import { sqliteError } from "../disk/database.ts";
+import { SpillTable } from "../disk/spill-table.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { decodeDirectoryOf, type EncodedDirectory } from "./encoded-directory.ts";
-
-/** How many bytes of the directories SQLite keeps in memory, in KiB, before it writes to a temporary file. */
-const CACHE_KIB = 8192;
 
 /**
  * Keeps the directories of one tree, in any order, to give them from the leaves to the root. Of a large tree
  * no more than the digests is in memory.
  */
 export class ClosureSpool implements Disposable {
-  readonly #database = new Sqlite(""); // the name of a database in a temporary file
-  readonly #insert;
-  readonly #select;
-
-  constructor() {
-    this.#database.pragma("journal_mode = OFF");
-    this.#database.pragma("synchronous = OFF");
-    this.#database.pragma(`cache_size = -${CACHE_KIB}`);
-    this.#database.exec("CREATE TABLE spool (digest BLOB PRIMARY KEY, data BLOB) WITHOUT ROWID");
-    this.#insert = this.#database.prepare<[Uint8Array, Uint8Array]>(
-      "INSERT OR IGNORE INTO spool VALUES (?, ?)",
-    );
-    this.#select = this.#database
-      .prepare<[Uint8Array], Buffer>("SELECT data FROM spool WHERE digest = ?")
-      .pluck();
-  }
+  readonly #table = new SpillTable();
 
   /** @throws CastoreError `resource_exhausted` when the disk is full */
   add({ digest, bytes }: EncodedDirectory): void {
-    try {
-      this.#insert.run(digest.bytes, bytes);
-    } catch (error) {
-      throw sqliteError(error, "Cannot write to a temporary file");
-    }
+    this.#table.add(digest.bytes, bytes);
   }
 
   /** A directory that was added; `undefined` if there is none of that digest. */
   get(digest: B3Digest): Directory | undefined {
-    const data = this.#select.get(digest.bytes);
+    const data = this.#table.get(digest.bytes);
     return data && decodeDirectoryOf(digest, data);
   }
 
@@ -85,7 +62,7 @@ export class ClosureSpool implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#database.close();
+    this.#table[Symbol.dispose]();
   }
 
   #visit(digest: B3Digest): { digest: B3Digest; children: B3Digest[] } {

@@ -6,3 +6,4 @@ export {
   openDatabase,
 } from "./database.ts";
 export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
+export { SpillTable } from "./spill-table.ts";

@@ -116,7 +116,7 @@ describe("listNar", () => {
     });
     const missing = nodeOf(Directory.from([entry("nowhere", await file("?"))]));
     await expect(listNar(missing, sources.directoryService)).rejects.toMatchObject({
-      code: "data_loss",
+      code: "not_found",
     });
   });
 });

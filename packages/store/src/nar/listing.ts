@@ -6,6 +6,7 @@ import {
   quoteBytes,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
+import { TreeReader } from "./tree-reader.ts";
 import {
   CLOSE,
   DIRECTORY,
@@ -48,10 +49,11 @@ interface OpenDirectory {
 }
 
 /**
- * Lists the NAR of a node, without reading any contents. Holds the whole listing.
+ * Lists the NAR of a node. The directories are read by one `getRecursive`, and no contents. Holds the whole listing.
  *
  * @throws StoreError `invalid_argument` for a name or target that is not UTF-8, which JSON cannot have;
- *   `data_loss` if a directory is missing; whatever the service throws
+ *   `not_found` if the root directory is missing; whatever the service throws: `data_loss` if a directory below is
+ *   missing
  */
 export async function listNar(
   node: Node,
@@ -59,6 +61,7 @@ export async function listNar(
   options?: AbortOptions,
 ): Promise<NarListing> {
   options?.signal?.throwIfAborted();
+  await using tree = new TreeReader(node, directoryService, options);
   let offset = MAGIC.length;
   const open: OpenDirectory[] = [];
   /** Lists a node, but for the entries of a directory, which are listed next. */
@@ -77,10 +80,10 @@ export async function listNar(
         return { type: "regular", size, ...(node.executable && { executable: true }), narOffset };
       }
       case "directory": {
-        const directory = await directoryService.get(node.digest, options);
+        const directory = await tree.get(node.digest);
         if (directory === undefined) {
           const what = `directory ${node.digest} is missing`;
-          throw new StoreError("data_loss", `Cannot list a NAR: ${what}`);
+          throw new StoreError("not_found", `Cannot list a NAR: ${what}`);
         }
         offset += DIRECTORY.length;
         const entries: Record<string, NarListingNode> = Object.create(null);
@@ -103,6 +106,7 @@ export async function listNar(
     top.entries[text(name)] = await begin(node);
     if (node.type !== "directory") offset += CLOSE.length;
   }
+  await tree.readAll(); // what is wrong with the tree as a whole is told at its end
   return { version: 1, root };
 }
 

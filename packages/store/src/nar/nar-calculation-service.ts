@@ -11,10 +11,10 @@ export interface CalculatedNar {
 /** Computes what the NAR of contents would be. */
 export interface NarCalculationService {
   /**
-   * Size and digest of the NAR of `root`.
+   * Computes size and digest of the NAR of `root`.
    *
-   * @throws CastoreError or StoreError `not_found` if a directory or blob is missing, `data_loss` if
-   *   one is damaged or not of the stated size
+   * @throws CastoreError or StoreError `not_found` if the root directory or a blob is missing, `data_loss` if
+   *   a directory below the root is missing, or something is damaged or not of the stated size
    */
   calculateNar(root: Node, options?: AbortOptions): Promise<CalculatedNar>;
 }

@@ -1,6 +1,7 @@
 import {
   type B3Digest,
   blake3Digest,
+  CastoreError,
   Directory,
   encodeDirectory,
   MemoryBlobService,
@@ -150,13 +151,31 @@ describe("renderNar", () => {
     });
   });
 
-  it("tells where a directory is missing", async () => {
+  it("fails as the directory service does where a directory below the root is missing", async () => {
     const root = await directory({ lib: { empty: {} } });
-    const { digest } = encodeDirectory(Directory.from([]));
+    const reason = new CastoreError("data_loss", "a directory is missing");
     const directoryService = Object.assign(new MemoryDirectoryService(), {
-      get: async (wanted: B3Digest) =>
-        wanted.equals(digest) ? undefined : await sources.directoryService.get(wanted),
+      async *getRecursive(digest: B3Digest) {
+        for await (const directory of sources.directoryService.getRecursive(digest)) {
+          if (directory.entries.length === 0) throw reason;
+          yield directory;
+        }
+      },
     });
+    const nar = renderNar(root, { ...sources, directoryService });
+    await expect(Array.fromAsync(nar)).rejects.toBe(reason);
+  });
+
+  it("takes no directories that do not belong together", async () => {
+    const root = await directory({ lib: { empty: {} } });
+    const directoryService = Object.assign(new MemoryDirectoryService(), {
+      async *getRecursive(digest: B3Digest) {
+        for await (const directory of sources.directoryService.getRecursive(digest)) {
+          if (directory.entries.length > 0) yield directory;
+        }
+      },
+    });
+    const { digest } = encodeDirectory(Directory.from([]));
     const nar = renderNar(root, { ...sources, directoryService });
     await expect(Array.fromAsync(nar)).rejects.toMatchObject({
       code: "not_found",

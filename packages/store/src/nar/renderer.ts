@@ -12,6 +12,7 @@ import {
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { entrySize, leafSize, type NarSizes } from "./sizes.ts";
+import { TreeReader } from "./tree-reader.ts";
 import { CLOSE, DIRECTORY, MAGIC } from "./wire.ts";
 import { type NarPlace, type NarSink, NarWriter } from "./writer.ts";
 
@@ -39,24 +40,41 @@ export interface NarPart {
   readonly end: number;
 }
 
-/** Options of {@link renderNar}. */
-export interface RenderNarOptions extends AbortOptions {
-  /** Which part is rendered; nothing before it is read. Default: all of the NAR. */
-  part?: NarPart;
+/** Where the contents of a part come from. */
+interface PartSources {
+  readonly blobService: BlobService;
+  readonly tree: TreeReader;
 }
 
 /**
- * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. Memory
- * does not depend on the size of the tree, but on its depth and the widest directory. However iterating ends, nothing
- * is left being read.
+ * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. The
+ * directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on its depth and the
+ * widest directory. However iterating ends, nothing is left being read.
  *
- * @throws StoreError `not_found` if a directory or blob is missing, `data_loss` if a blob has another
- *   size than its node states, both naming digest and path; whatever the services throw
+ * @throws StoreError `not_found` if the root directory or a blob is missing, `data_loss` if a blob has another
+ *   size than its node states, both naming digest and path; whatever the services throw: `data_loss` if a directory
+ *   below the root is missing
  */
 export async function* renderNar(
   root: Node,
-  sources: NarSources,
-  { signal, part }: RenderNarOptions = {},
+  { blobService, directoryService }: NarSources,
+  options: AbortOptions = {},
+): AsyncGenerator<Uint8Array> {
+  options.signal?.throwIfAborted();
+  await using tree = new TreeReader(root, directoryService, options);
+  yield* renderPart(root, { blobService, tree }, options);
+  await tree.readAll(); // what is wrong with the tree as a whole is told at its end
+}
+
+/**
+ * Renders a part of a NAR, as {@link renderNar} does.
+ *
+ * @param options.part which part is rendered; nothing before it is read. Default: all of the NAR
+ */
+export async function* renderPart(
+  root: Node,
+  sources: PartSources,
+  { signal, part }: AbortOptions & { part?: NarPart } = {},
 ): AsyncGenerator<Uint8Array> {
   signal?.throwIfAborted();
   const { start, end } = part ?? { start: 0, end: Number.POSITIVE_INFINITY };
@@ -148,13 +166,13 @@ interface Stretch {
 
 async function* readAhead(
   root: Node,
-  sources: NarSources,
+  sources: PartSources,
   part: NarPart | undefined,
   callerSignal: AbortSignal | undefined,
 ): AsyncGenerator<StepAhead> {
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const walk = walkNodes(root, sources.directoryService, part, signal);
+  const walk = walkNodes(root, sources.tree, part);
   const window: Stretch[] = [];
   try {
     for (let ended = false; ; ) {
@@ -205,9 +223,8 @@ function isSmallFile(step: Step): step is FileStep {
 
 async function* walkNodes(
   root: Node,
-  directoryService: DirectoryService,
+  tree: TreeReader,
   part: NarPart | undefined,
-  signal: AbortSignal,
 ): AsyncGenerator<Step, undefined> {
   const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];
   const cursor = new PartCursor(part);
@@ -225,7 +242,7 @@ async function* walkNodes(
     } else if (!cursor.skipsNode(next.node, next.place)) {
       const { place, node } = next;
       if (node.type === "directory") {
-        const directory = await directoryService.get(node.digest, { signal });
+        const directory = await tree.get(node.digest);
         if (directory === undefined) {
           throw refusal("not_found", `directory ${node.digest}`, place, "is missing");
         }
@@ -288,7 +305,7 @@ class PartCursor {
 async function* readFile(
   { file: { digest, size }, place }: FileStep,
   { offset, length }: { offset: number; length: number },
-  { blobService }: NarSources,
+  { blobService }: PartSources,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   const end = offset + length;

@@ -86,7 +86,7 @@ describe("SeekableNar", () => {
   it("gives every part of a NAR", async () => {
     const root = await sampleTree(100);
     const whole = await all(renderNar(root, sources));
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     expect(nar.size).toBe(whole.length);
     expect((await read(nar)).equals(whole)).toBe(true);
     for (let offset = 0; offset <= whole.length + 1; offset++) {
@@ -102,7 +102,7 @@ describe("SeekableNar", () => {
   it("gives parts of large files, from any byte in them", async () => {
     const root = await sampleTree(3_000_001);
     const whole = await all(renderNar(root, sources));
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     const first = whole.indexOf("largelarge");
     const edges = [first, first + 1, first + 700_000, first + 3_000_000, first + 3_000_001];
     for (const offset of edges.flatMap((edge) => [edge - 8, edge - 1, edge, edge + 1, edge + 8])) {
@@ -121,7 +121,7 @@ describe("SeekableNar", () => {
   ])("gives every part where the root is a %s", async (_, make) => {
     const root = await make();
     const whole = await all(renderNar(root, sources));
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     expect(nar.size).toBe(whole.length);
     for (let offset = 0; offset < Math.min(whole.length, 200); offset++) {
       for (const length of [1, 50, whole.length]) {
@@ -138,7 +138,7 @@ describe("SeekableNar", () => {
       const name = (i: number) => String(i).padStart(4, "0");
       return await add(Object.fromEntries(files.map((node, i) => [name(i), node])));
     });
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     const whole = await all(renderNar(root, sources));
     for (const i of [0, 777, 1000, 1999]) {
       const offset = whole.indexOf(Buffer.alloc(sizes[i]!, `${i} `));
@@ -157,7 +157,7 @@ describe("SeekableNar", () => {
       for (let i = 0; i < 7; i++) node = await add({ a: node, b: node });
       return node;
     });
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     expect(nar.size).toBeGreaterThan(2 ** 52);
     expect((await read(nar, { length: 500 })).subarray(8, 21).toString()).toBe("nix-archive-1");
     const end = await read(nar, { offset: nar.size - 32 });
@@ -178,7 +178,7 @@ describe("SeekableNar", () => {
     const none = SeekableNar.open(missing, sources);
     await expect(none).rejects.toMatchObject({ code: "not_found" });
     const root: Node = { type: "file", digest, size: 1_000_000n, executable: false };
-    const nar = await SeekableNar.open(root, sources);
+    await using nar = await SeekableNar.open(root, sources);
     const code = "not_found";
     await expect(read(nar, { offset: 1000, length: 5 })).rejects.toMatchObject({ code });
     for (const range of [{ offset: -1 }, { offset: 0.5 }, { length: -1 }, { length: Number.NaN }]) {
@@ -186,13 +186,24 @@ describe("SeekableNar", () => {
     }
     const shorter = await putBlob(sources.blobService, Buffer.alloc(500_000));
     const wrong: Node = { type: "file", digest: shorter, size: 1_000_000n, executable: false };
-    const other = await SeekableNar.open(wrong, sources);
+    await using other = await SeekableNar.open(wrong, sources);
     const past = read(other, { offset: 400_000, length: 200_000 });
     await expect(past).rejects.toMatchObject({ code: "data_loss" });
   });
 
+  it("is read by several at the same time", async () => {
+    const root = await sampleTree(100);
+    const whole = await all(renderNar(root, sources));
+    await using nar = await SeekableNar.open(root, sources);
+    const offsets = Array.from({ length: 50 }, (_, i) => i * 20);
+    const found = await Promise.all(offsets.map((offset) => read(nar, { offset, length: 300 })));
+    for (const [i, offset] of offsets.entries()) {
+      expect(found[i]!.equals(whole.subarray(offset, offset + 300))).toBe(true);
+    }
+  });
+
   it("stops when it is cancelled", async () => {
-    const nar = await SeekableNar.open(await sampleTree(3_000_001), sources);
+    await using nar = await SeekableNar.open(await sampleTree(3_000_001), sources);
     const reason = new Error("enough");
     const signal = AbortSignal.abort(reason);
     await expect(read(nar, { signal })).rejects.toBe(reason);

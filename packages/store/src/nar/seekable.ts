@@ -1,7 +1,8 @@
-import type { AbortOptions, Node } from "@tvix/castore";
+import type { AbortOptions, BlobService, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { type NarSources, renderNar } from "./renderer.ts";
+import { type NarSources, renderPart } from "./renderer.ts";
 import { NarSizes } from "./sizes.ts";
+import { TreeReader } from "./tree-reader.ts";
 
 /** Which part of a NAR to read. */
 export interface NarRange extends AbortOptions {
@@ -12,29 +13,44 @@ export interface NarRange extends AbortOptions {
 }
 
 /**
- * The NAR of a stored tree, of which any part can be read. What comes before it is neither read nor rendered: on the way
- * to it, the directories that it is in are looked up. Of each directory of the tree, some 200 bytes are held.
+ * The NAR of a stored tree, of which any part can be read, by several readers at the same time. Neither files nor
+ * directories before a part are read. The directories of the tree are held until it is disposed of, beyond some megabytes
+ * in a temporary file.
  */
-export class SeekableNar {
+export class SeekableNar implements AsyncDisposable {
   readonly #root: Node;
-  readonly #sources: NarSources;
+  readonly #blobService: BlobService;
+  readonly #tree: TreeReader;
   readonly #sizes: NarSizes;
 
-  private constructor(root: Node, sources: NarSources, sizes: NarSizes) {
+  private constructor(root: Node, blobService: BlobService, tree: TreeReader, sizes: NarSizes) {
     this.#root = root;
-    this.#sources = sources;
+    this.#blobService = blobService;
+    this.#tree = tree;
     this.#sizes = sizes;
   }
 
   /**
-   * Looks at the directories of the tree.
+   * Reads the directories of the tree, by one `getRecursive`.
    *
    * @throws StoreError `not_found` if the root is missing, `invalid_argument` if the NAR would be longer than
    *   2^53 bytes; whatever the directory service throws
    */
-  static async open(root: Node, sources: NarSources, options?: AbortOptions): Promise<SeekableNar> {
-    const sizes = await NarSizes.of(root, sources.directoryService, options);
-    return new SeekableNar(root, sources, sizes);
+  static async open(
+    root: Node,
+    { blobService, directoryService }: NarSources,
+    options?: AbortOptions,
+  ): Promise<SeekableNar> {
+    options?.signal?.throwIfAborted();
+    const tree = new TreeReader(root, directoryService, options);
+    try {
+      const sizes = await NarSizes.of(root, tree);
+      await tree.readAll();
+      return new SeekableNar(root, blobService, tree, sizes);
+    } catch (error) {
+      await tree[Symbol.asyncDispose]();
+      throw error;
+    }
   }
 
   /** Length of the NAR in bytes. */
@@ -46,7 +62,7 @@ export class SeekableNar {
    * Reads a part of the NAR, in pieces that are lent until the next one is asked for. To be iterated once.
    *
    * @throws StoreError `invalid_argument` for an offset or length that is no natural number; what
-   *   {@link renderNar} throws, from iterating
+   *   `renderNar` throws, from iterating
    */
   read({ offset = 0, length = this.size, signal }: NarRange = {}): AsyncIterable<Uint8Array> {
     for (const [name, value] of Object.entries({ offset, length })) {
@@ -56,6 +72,12 @@ export class SeekableNar {
     }
     const end = Math.min(offset + length, this.size);
     const part = { sizes: this.#sizes, start: offset, end };
-    return renderNar(this.#root, this.#sources, { part, signal });
+    const sources = { tree: this.#tree, blobService: this.#blobService };
+    return renderPart(this.#root, sources, { part, signal });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#sizes[Symbol.dispose]();
+    await this.#tree[Symbol.asyncDispose]();
   }
 }

@@ -1,12 +1,7 @@
-import {
-  type AbortOptions,
-  type B3Digest,
-  type DirectoryNode,
-  type DirectoryService,
-  encodeDirectory,
-  type Node,
-} from "@tvix/castore";
+import type { DirectoryEntry, DirectoryNode, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
+import { SpillingMap } from "./spilling-map.ts";
+import type { TreeReader } from "./tree-reader.ts";
 import {
   CLOSE,
   DIRECTORY,
@@ -19,58 +14,103 @@ import {
   stringLength,
 } from "./wire.ts";
 
-/** A directory, as far as its size in a NAR goes. */
-interface Sketch {
-  /** Bytes of everything but the directories in it. */
-  readonly bytes: number;
-  readonly children: readonly B3Digest[];
+/** How many bytes of sizes are kept in memory: those of some 50,000 directories. */
+const MAX_BYTES_IN_MEMORY = 8 * 1024 * 1024;
+
+/** A directory whose size is being added up. */
+interface OpenDirectory {
+  readonly node: DirectoryNode;
+  readonly entries: Iterator<DirectoryEntry>;
+  bytes: number;
 }
 
 /** How long the parts of the NAR of a tree are. */
-export class NarSizes {
-  /** Bytes of the NAR. */
-  readonly total: number;
-  /** Bytes that each directory takes, by digest. */
-  readonly #directories: ReadonlyMap<string, number>;
+export class NarSizes implements Disposable {
+  /** How many bytes each directory takes. */
+  readonly #directories = new SpillingMap<number>(
+    {
+      encode(size) {
+        const bytes = Buffer.alloc(8);
+        bytes.writeDoubleLE(size);
+        return bytes;
+      },
+      decode: (bytes) => Buffer.from(bytes).readDoubleLE(),
+    },
+    MAX_BYTES_IN_MEMORY,
+  );
+  #total = 0;
 
-  private constructor(root: Node, directories: ReadonlyMap<string, number>) {
-    this.#directories = directories;
-    this.total = MAGIC.length + this.node(root);
+  private constructor() {
+    // Made by `of`, which adds up all directories first.
   }
 
   /**
-   * Looks at every directory of a tree once. Some 200 bytes of each are held.
+   * Adds up the sizes of the directories of a tree, each once.
    *
    * @throws StoreError `not_found` if the root is missing, `invalid_argument` if the NAR would be longer than
-   *   2^53 bytes; whatever the service throws
+   *   2^53 bytes; whatever reading the tree throws
    */
-  static async of(
-    root: Node,
-    directoryService: DirectoryService,
-    options?: AbortOptions,
-  ): Promise<NarSizes> {
-    const directories =
-      root.type === "directory"
-        ? addUp(root, await sketches(root, directoryService, options))
-        : new Map<string, number>();
-    const sizes = new NarSizes(root, directories);
-    if (Number.isSafeInteger(sizes.total)) return sizes;
-    const reason = `expected at most ${Number.MAX_SAFE_INTEGER} bytes, found ${sizes.total}`;
-    throw new StoreError("invalid_argument", `Cannot use the NAR of ${show(root)}: ${reason}`);
+  static async of(root: Node, tree: TreeReader): Promise<NarSizes> {
+    const sizes = new NarSizes();
+    try {
+      if (root.type === "directory") await sizes.#addUp(root, tree);
+      sizes.#total = MAGIC.length + sizes.node(root);
+      if (Number.isSafeInteger(sizes.#total)) return sizes;
+      const reason = `expected at most ${Number.MAX_SAFE_INTEGER} bytes, found ${sizes.#total}`;
+      throw refusal("invalid_argument", root, reason);
+    } catch (error) {
+      sizes[Symbol.dispose]();
+      throw error;
+    }
   }
 
-  /** How many bytes a node of the tree takes. */
+  /** Length of the NAR in bytes. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** Returns how many bytes a node of the tree takes. */
   node(node: Node): number {
-    return node.type === "directory" ? this.#directories.get(node.digest.hex)! : leafSize(node);
+    return node.type === "directory" ? this.#directories.get(node.digest)! : leafSize(node);
+  }
+
+  [Symbol.dispose](): void {
+    this.#directories[Symbol.dispose]();
+  }
+
+  /** Adds to each directory what is in it, depth first. */
+  async #addUp(root: DirectoryNode, tree: TreeReader): Promise<void> {
+    const open = async (node: DirectoryNode): Promise<OpenDirectory> => {
+      const directory = await tree.get(node.digest);
+      if (directory === undefined) throw refusal("not_found", node, "it is missing");
+      const bytes = DIRECTORY.length + CLOSE.length;
+      return { node, entries: directory.entries.values(), bytes };
+    };
+    const path = [await open(root)];
+    for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {
+      const { done, value: entry } = top.entries.next();
+      if (done) {
+        path.pop();
+        await this.#directories.add(top.node.digest, top.bytes);
+        const parent = path.at(-1);
+        if (parent !== undefined) parent.bytes += top.bytes;
+        continue;
+      }
+      const { name, node } = entry;
+      top.bytes += entrySize(name.length);
+      const known = node.type === "directory" ? this.#directories.get(node.digest) : leafSize(node);
+      if (known !== undefined) top.bytes += known;
+      else path.push(await open(node as DirectoryNode));
+    }
   }
 }
 
-/** How many bytes an entry of a directory takes, but for its node. The last of them, a `CLOSE`, come after that. */
+/** Returns how many bytes an entry takes beside its node, of which the last, a `CLOSE`, come after the node. */
 export function entrySize(nameLength: number): number {
   return ENTRY.length + stringLength(nameLength) + ENTRY_NODE.length + CLOSE.length;
 }
 
-/** How many bytes a file or symlink takes. */
+/** Returns how many bytes a file or symlink takes. */
 export function leafSize(node: Exclude<Node, DirectoryNode>): number {
   return node.type === "symlink"
     ? SYMLINK.length + stringLength(node.target.length) + CLOSE.length
@@ -79,47 +119,7 @@ export function leafSize(node: Exclude<Node, DirectoryNode>): number {
         CLOSE.length;
 }
 
-async function sketches(
-  root: DirectoryNode,
-  directoryService: DirectoryService,
-  options?: AbortOptions,
-): Promise<ReadonlyMap<string, Sketch>> {
-  const found = new Map<string, Sketch>();
-  for await (const directory of directoryService.getRecursive(root.digest, options)) {
-    let bytes = DIRECTORY.length + CLOSE.length;
-    const children: B3Digest[] = [];
-    for (const { name, node } of directory.entries) {
-      bytes += entrySize(name.length);
-      if (node.type === "directory") children.push(node.digest);
-      else bytes += leafSize(node);
-    }
-    found.set(encodeDirectory(directory).digest.hex, { bytes, children });
-  }
-  if (found.size > 0) return found;
-  throw new StoreError("not_found", `Cannot use the NAR of ${show(root)}: it is missing`);
-}
-
-/** Adds to each directory what is in it, the innermost first. */
-function addUp(
-  root: DirectoryNode,
-  sketches: ReadonlyMap<string, Sketch>,
-): ReadonlyMap<string, number> {
-  const sizes = new Map<string, number>();
-  const path = [{ digest: root.digest, next: 0 }];
-  for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {
-    const { bytes, children } = sketches.get(top.digest.hex)!;
-    const child = children[top.next++];
-    if (child !== undefined) {
-      if (!sizes.has(child.hex)) path.push({ digest: child, next: 0 });
-      continue;
-    }
-    path.pop();
-    const size = children.reduce((sum, child) => sum + sizes.get(child.hex)!, bytes);
-    sizes.set(top.digest.hex, size);
-  }
-  return sizes;
-}
-
-function show(node: Node): string {
-  return node.type === "symlink" ? "a symlink" : `${node.type} ${node.digest}`;
+function refusal(code: "not_found" | "invalid_argument", node: Node, reason: string): StoreError {
+  const shown = node.type === "symlink" ? "a symlink" : `${node.type} ${node.digest}`;
+  return new StoreError(code, `Cannot measure the NAR of ${shown}: ${reason}`);
 }

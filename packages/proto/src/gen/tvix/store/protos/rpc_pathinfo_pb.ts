@@ -113,7 +113,8 @@ export const PathInfoService: GenService<{
   },
   /**
    * Computes size and SHA-256 of the NAR of contents that are in the store.
-   * NOT_FOUND if some of them are not.
+   * NOT_FOUND if the root directory or a blob is not, DATA_LOSS if a directory
+   * below the root is not.
    *
    * @generated from rpc tvix.store.v1.PathInfoService.CalculateNAR
    */

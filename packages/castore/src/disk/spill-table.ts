@@ -1,0 +1,51 @@
+import Sqlite from "better-sqlite3";
+import { sqliteError } from "./database.ts";
+
+/** How many KiB SQLite keeps in memory before it writes to a temporary file. */
+const CACHE_KIB = 8192;
+
+/** Keeps bytes by key outside of memory, in a temporary file that is gone when it is disposed of. */
+export class SpillTable implements Disposable {
+  readonly #database = new Sqlite(""); // the name of a database in a temporary file
+  readonly #insert;
+  readonly #select;
+
+  constructor() {
+    this.#database.pragma("journal_mode = OFF");
+    this.#database.pragma("synchronous = OFF");
+    this.#database.pragma(`cache_size = -${CACHE_KIB}`);
+    this.#database.exec("CREATE TABLE spill (key BLOB PRIMARY KEY, data BLOB) WITHOUT ROWID");
+    this.#insert = this.#database.prepare<[Uint8Array, Uint8Array]>(
+      "INSERT OR IGNORE INTO spill VALUES (?, ?)",
+    );
+    this.#select = this.#database
+      .prepare<[Uint8Array], Buffer>("SELECT data FROM spill WHERE key = ?")
+      .pluck();
+  }
+
+  /**
+   * Adds bytes. A key that is there keeps what it has.
+   *
+   * @throws CastoreError `resource_exhausted` when the disk is full
+   */
+  add(key: Uint8Array, data: Uint8Array): void {
+    try {
+      this.#insert.run(key, data);
+    } catch (error) {
+      throw sqliteError(error, "Cannot write to a temporary file");
+    }
+  }
+
+  /** Returns what was added under a key; `undefined` if nothing was. */
+  get(key: Uint8Array): Uint8Array | undefined {
+    try {
+      return this.#select.get(key);
+    } catch (error) {
+      throw sqliteError(error, "Cannot read from a temporary file");
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#database.close();
+  }
+}

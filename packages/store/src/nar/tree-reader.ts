@@ -1,0 +1,81 @@
+import {
+  type AbortOptions,
+  type B3Digest,
+  type Directory,
+  type DirectoryService,
+  decodeDirectoryOf,
+  type EncodedDirectory,
+  encodeDirectory,
+  type Node,
+} from "@tvix/castore";
+import { SpillingMap } from "./spilling-map.ts";
+
+/** How many bytes of encoded directories are kept in memory. Decoded, they take some ten times as much. */
+const MAX_BYTES_IN_MEMORY = 2 * 1024 * 1024;
+
+/**
+ * Reads the directories of one tree by a single `getRecursive` of its root, and gives them in whatever order they are
+ * asked for: the stream is read as far as it takes, and what it has given is kept, beyond some megabytes in a temporary
+ * file.
+ */
+export class TreeReader implements AsyncDisposable {
+  readonly #stream: AsyncIterator<Directory> | undefined;
+  readonly #found: SpillingMap<Pick<EncodedDirectory, "directory" | "bytes">>;
+  #isAtEnd = false;
+
+  /** Reads nothing yet. A root that is no directory has no directories. */
+  constructor(root: Node, directoryService: DirectoryService, options?: AbortOptions) {
+    this.#found = new SpillingMap(
+      {
+        encode: ({ bytes }) => bytes,
+        decode: (bytes, digest) => ({ directory: decodeDirectoryOf(digest, bytes), bytes }),
+      },
+      MAX_BYTES_IN_MEMORY,
+    );
+    if (root.type !== "directory") return;
+    const stream = directoryService.getRecursive(root.digest, options);
+    this.#stream = stream[Symbol.asyncIterator]();
+  }
+
+  /**
+   * Returns a directory of the tree; `undefined` if the tree has none of that digest. One call at a time until all of
+   * the tree was read.
+   *
+   * @throws whatever the directory service throws: `data_loss` if a directory below the root is missing
+   */
+  async get(digest: B3Digest): Promise<Directory | undefined> {
+    const found = this.#found.get(digest);
+    if (found !== undefined) return found.directory;
+    for (;;) {
+      const next = await this.#next();
+      if (next === undefined) return undefined;
+      if (next.digest.equals(digest)) return next.directory;
+    }
+  }
+
+  /** Reads the stream to its end. */
+  async readAll(): Promise<void> {
+    while ((await this.#next()) !== undefined);
+  }
+
+  /** Ends the stream, and frees what is kept. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      if (!this.#isAtEnd) await this.#stream?.return?.();
+    } finally {
+      this.#found[Symbol.dispose]();
+    }
+  }
+
+  async #next(): Promise<EncodedDirectory | undefined> {
+    if (this.#isAtEnd || this.#stream === undefined) return undefined;
+    const { done, value } = await this.#stream.next();
+    if (done) {
+      this.#isAtEnd = true;
+      return undefined;
+    }
+    const encoded = encodeDirectory(value);
+    await this.#found.add(encoded.digest, encoded);
+    return encoded;
+  }
+}
