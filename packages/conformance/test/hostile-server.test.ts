@@ -284,13 +284,13 @@ describe("path infos of a server", () => {
 });
 
 /** A server with the blob, and a client of it over a link that breaks. */
-async function overCutLink(limits: readonly number[], blobs: Answers = {}) {
+async function overCutLink(limits: readonly number[], blobs: Answers = {}, keys = "") {
   const backend = new MemoryBlobService();
   await putBlob(backend, CONTENTS);
   const stack = new AsyncDisposableStack();
   const server = stack.use(await serve(hostile({ blobs }, backend), "streams"));
   const link = stack.use(await cutLink(server.address, limits));
-  const client = stack.use(await openBlobService(link.address));
+  const client = stack.use(await openBlobService(link.address + keys));
   return { client, link, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
@@ -323,7 +323,7 @@ describe("a download over a link that breaks", () => {
 
   it("fails when the link does not come back", async () => {
     for (const blobs of [{}, listing()]) {
-      await using broken = await overCutLink([6_000_000, 0], blobs);
+      await using broken = await overCutLink([6_000_000, 0], blobs, "?retry_ms=300");
       const contents = (await broken.client.read(DIGEST))!;
       await expect(collectBytes(contents)).rejects.toMatchObject({ code: "unavailable" });
     }

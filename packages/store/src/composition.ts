@@ -34,10 +34,10 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
   types: {
     memory: memoryType(() => new MemoryPathInfoService()),
     sqlite: sqliteType((options) => SqlitePathInfoService.open(options)),
-    grpc: grpcType(async (address) => {
+    grpc: grpcType(async (address, options) => {
       const { openChannel } = await import("@tvix/castore/grpc");
       const { GrpcPathInfoService } = await import("./grpc.ts");
-      return new GrpcPathInfoService(openChannel(address));
+      return new GrpcPathInfoService(openChannel(address, options));
     }),
     cache: tierType("pathinfoservices", (options) => new CachePathInfoService(options)),
     lru: serviceType({

@@ -58,7 +58,17 @@ export const SQLITE_KEYS: z.ZodType<{ path?: string | undefined }> = z.strictObj
 });
 
 /** `grpc` */
-export const GRPC_KEYS: z.ZodType<{ url: string }> = z.strictObject({ url: z.string() });
+export const GRPC_KEYS: z.ZodType<{
+  url: string;
+  keepalive_ms?: number | undefined;
+  timeout_ms?: number | undefined;
+  retry_ms?: number | undefined;
+}> = z.strictObject({
+  url: z.string(),
+  keepalive_ms: TIMEOUT_MS,
+  timeout_ms: TIMEOUT_MS,
+  retry_ms: integerKey({ max: 2 ** 31 - 1 }).optional(),
+});
 
 /** What is made of a near half and a far one, each by name or address. tvix calls them local and remote. */
 export const TIER_KEYS: z.ZodType<{

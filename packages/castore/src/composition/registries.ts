@@ -43,9 +43,9 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
         });
       },
     }),
-    grpc: grpcType(async (address) => {
+    grpc: grpcType(async (address, options) => {
       const { GrpcBlobService, openChannel } = await import("../grpc/client/index.ts");
-      return new GrpcBlobService(openChannel(address));
+      return new GrpcBlobService(openChannel(address, options));
     }),
     objectstore: serviceType({
       schemes: OBJECT_STORE_SCHEMES,
@@ -89,9 +89,9 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
   types: {
     memory: memoryType(() => new MemoryDirectoryService()),
     sqlite: sqliteType((options) => SqliteDirectoryService.open(options)),
-    grpc: grpcType(async (address) => {
+    grpc: grpcType(async (address, options) => {
       const { GrpcDirectoryService, openChannel } = await import("../grpc/client/index.ts");
-      return new GrpcDirectoryService(openChannel(address));
+      return new GrpcDirectoryService(openChannel(address, options));
     }),
     objectstore: serviceType({
       schemes: OBJECT_STORE_SCHEMES,

@@ -11,6 +11,7 @@ import {
 } from "../address/service-address.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { TierOptions } from "../cache/tiers.ts";
+import type { ChannelOptions } from "../grpc/transport/channel.ts";
 import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
 
 /** The config of an address that is nothing but keys. */
@@ -53,24 +54,27 @@ export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): Ser
 }
 
 /**
- * `grpc+http://host[:port]`, `grpc+https://host[:port]` and `grpc+unix:///socket`.
+ * Describes `grpc+http://host[:port]`, `grpc+https://host[:port]` and `grpc+unix:///socket`.
  *
- * @param connect makes a client of such an address. Nothing is connected yet
+ * @param connect makes a client of such an address, which has no keys. Nothing is connected yet
  */
-export function grpcType<T>(connect: (address: string) => Promise<T>): ServiceType<T> {
+export function grpcType<T>(
+  connect: (address: string, options: ChannelOptions) => Promise<T>,
+): ServiceType<T> {
   const schemes = ["grpc+http", "grpc+https", "grpc+unix"];
   return serviceType({
     schemes,
     plain: true,
-    config: ({ text }) => ({ url: text }),
+    config: (address) => withKeys(address, { url: address.text.split("?", 1)[0] }),
     schema: async () => (await import("./keys.ts")).GRPC_KEYS,
-    async open({ url }) {
+    async open({ url, keepalive_ms, timeout_ms, retry_ms }) {
       const address = parseServiceAddress(url);
       if (!schemes.includes(address.scheme)) {
         throw addressError(address.shown, `expected one of ${schemes.join(", ")}`);
       }
       expectGrpc(address);
-      return await connect(url);
+      const options = { keepAliveMs: keepalive_ms, timeoutMs: timeout_ms, retryMs: retry_ms };
+      return await connect(url, options);
     },
   });
 }

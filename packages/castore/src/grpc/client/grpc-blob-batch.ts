@@ -10,6 +10,7 @@ import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
 import { received } from "../transport/received.ts";
+import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 
 const METHODS = BlobBatchServiceDescriptor.method;
@@ -29,10 +30,11 @@ interface Batch<Item> {
 /** The batch service of a server, if it has one, which the first call finds out. */
 export class GrpcBlobBatch {
   readonly #channel: Channel;
-  #isMissing = false;
+  readonly #support: ServiceSupport;
 
   constructor(channel: Channel) {
     this.#channel = channel;
+    this.#support = new ServiceSupport(channel);
   }
 
   /** Blobs of up to so many bytes can be in a batch. */
@@ -113,7 +115,7 @@ export class GrpcBlobBatch {
     sizeOf: (item: Item) => number,
     run: (batch: readonly Item[]) => Promise<readonly Result[]>,
   ): Promise<readonly Result[] | undefined> {
-    if (this.#isMissing) return undefined;
+    if (this.#support.isMissing()) return undefined;
     const batches: Batch<Item>[] = [];
     for (const item of items) {
       const size = sizeOf(item);
@@ -130,8 +132,7 @@ export class GrpcBlobBatch {
       const results = await pLimit(CONCURRENCY).map(batches, ({ items }) => run(items));
       return results.flat();
     } catch (error) {
-      if (!(error instanceof CastoreError) || error.code !== "unimplemented") throw error;
-      this.#isMissing = true;
+      if (!this.#support.isAbsence(error)) throw error;
       return undefined;
     }
   }

@@ -31,6 +31,7 @@ import { resolveRange } from "../../model/range.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
 import { received } from "../transport/received.ts";
+import { Retries } from "../transport/retry.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
@@ -56,8 +57,7 @@ const METHODS = BlobServiceDescriptor.method;
  * lists, which `verifiedRange` need not believe.
  *
  * A whole blob is read by one call, which is faster than one for each chunk. Where it breaks off, those chunks are read
- * that are missing, or, of a blob that the server does not cut, all of it again: up to four times in a row without
- * getting on. What a server sends against the contract is `data_loss`, or `internal` if it is nothing at all.
+ * that are missing, or, of a blob that the server does not cut, all of it again, as {@link Retries} allows. What a server sends against the contract is `data_loss`, or `internal` if it is nothing at all.
  *
  * Disposes of its channel.
  */
@@ -92,8 +92,8 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     if (chunks === undefined) return undefined;
     const signal = options?.signal;
     const list = chunks.length > 0 ? chunks : await this.#uncut(digest, { signal });
-    const fetch = (chunk: ChunkMeta, options?: AbortOptions) =>
-      this.#readChunk(chunk, { ...options, resume: "always" });
+    const fetch = (chunk: ChunkMeta, { signal }: AbortOptions = {}) =>
+      this.#readChunk(chunk, { retries: new Retries(this.#channel, { signal }), signal });
     return list && new ChunkedBlobReader(digest, list, fetch);
   }
 
@@ -111,9 +111,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     if (isPart) {
       const chunks = await this.#chunks(digest, options);
       if (chunks === undefined) return undefined;
-      if (chunks.length > 0) return this.#readChunks(chunks, "always", options);
+      if (chunks.length > 0) return this.#readChunks(chunks, "retried", options);
     }
-    const download = await this.#download(digest, options);
+    const { signal } = options;
+    const retries = new Retries(this.#channel, { signal });
+    const download = await this.#download(digest, { retries, signal });
     const contents = download?.contents();
     return contents && (isPart ? sliceStream(contents, start, end) : contents);
   }
@@ -200,19 +202,22 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     return contents.length > 0 ? ChunkList.of([{ digest, size: contents.length }]) : NONE;
   }
 
+  /** @param calls whether the call for a chunk is made again where it breaks off */
   #readChunks(
     chunks: ChunkList,
-    resume: DownloadOptions["resume"],
+    calls: "retried" | "once",
     options?: ReadOptions,
   ): AsyncIterable<Uint8Array> {
-    const read = (chunk: ChunkMeta, options?: AbortOptions) =>
-      this.#readChunk(chunk, { ...options, resume });
+    const read = (chunk: ChunkMeta, { signal }: AbortOptions = {}) => {
+      const retries = calls === "retried" ? new Retries(this.#channel, { signal }) : undefined;
+      return this.#readChunk(chunk, { retries, signal });
+    };
     return readChunked(chunks, read, options);
   }
 
   async #readChunk(
     { digest, size }: ChunkMeta,
-    options: Pick<DownloadOptions, "resume" | "signal">,
+    options: Pick<DownloadOptions, "retries" | "signal">,
   ): Promise<Uint8Array> {
     const download = await this.#download(digest, { ...options, size });
     if (download !== undefined) return await collectBytes(download.contents());
@@ -225,12 +230,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   /** Begins to read a blob, or a chunk, by one call; `undefined` if the server does not have it. */
   async #download(
     digest: B3Digest,
-    options: Pick<DownloadOptions, "size" | "resume" | "signal"> = {},
+    options: Pick<DownloadOptions, "size" | "retries" | "signal">,
   ): Promise<Download | undefined> {
     const action = this.#cannot(`read blob ${digest}`);
-    const { size, resume, signal } = options;
-    const start = (offset: number) => this.#start(digest, offset, { signal });
-    const download = new Download(digest, { start, action, size, resume, signal });
+    const start = (offset: number) => this.#start(digest, offset, { signal: options.signal });
+    const download = new Download(digest, { ...options, start, action });
     return (await download.begin()) ? download : undefined;
   }
 
@@ -242,7 +246,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
       throw new CastoreError("not_found", `${this.#cannot(`read blob ${digest}`)}: it is gone`);
     }
     if (chunks.length > 0) {
-      return callOf(this.#readChunks(chunks, "never", { ...options, offset }));
+      return callOf(this.#readChunks(chunks, "once", { ...options, offset }));
     }
     const request = { digest: digest.bytes };
     const call = await StreamCall.dataStream(this.#channel, METHODS.read, request, options);

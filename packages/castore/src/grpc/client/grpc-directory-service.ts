@@ -1,4 +1,7 @@
-import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
+import {
+  DirectorySchema,
+  DirectoryService as DirectoryServiceDescriptor,
+} from "@tvix/proto/castore";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type {
   DirectoryPutter,
@@ -16,9 +19,13 @@ import type { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
+import { frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
+
+/** Up to this many bytes of a tree are kept to be sent again to a server that restarts. */
+const KEPT_BYTES = 8 * 1024 * 1024;
 
 const METHODS = DirectoryServiceDescriptor.method;
 
@@ -61,13 +68,16 @@ export class GrpcDirectoryService implements DirectoryService {
   openPutter(options?: AbortOptions): DirectoryPutter {
     const { address } = this.#channel;
     const action = `Cannot put directories at ${address}`;
-    const upload = new Upload(this.#channel, METHODS.put, action, options);
+    const upload = new Upload(this.#channel, METHODS.put, action, {
+      ...options,
+      keptBytes: KEPT_BYTES,
+    });
     let root: B3Digest | undefined;
     return new StagedTree(
       {
         async add({ directory, digest }) {
           root = digest;
-          await upload.send(directoryToProto(directory));
+          await upload.send(frameMessage(DirectorySchema, directoryToProto(directory)));
         },
         async commit() {
           const { rootDigest } = await upload.finish();

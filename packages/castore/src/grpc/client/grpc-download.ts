@@ -1,9 +1,9 @@
-import { setTimeout as delay } from "node:timers/promises";
 import { concatBytes } from "../../bytes/byte-string.ts";
 import { BlobHasher } from "../../hash/blob-hasher.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
+import type { Retries } from "../transport/retry.ts";
 
 /** Up to this many bytes are verified before any of them is passed on. */
 const VERIFIED_AHEAD = 4 * 1024 * 1024;
@@ -11,9 +11,8 @@ const VERIFIED_AHEAD = 4 * 1024 * 1024;
 /** So many pieces that are held become one: those of a server that sends a byte at a time would fill the memory. */
 const MAX_PIECES = 1024;
 
-/** How often a call that breaks off is made again without bringing anything, and the first pause before, doubled then. */
-const MAX_TRIES = 4;
-const PAUSE_MS = 100;
+/** After this long a call is ended whose bytes nobody has begun to read. Another one goes on where it was. */
+const UNREAD_MS = 5_000;
 
 /** A call whose response is bytes. */
 export interface DataCall {
@@ -30,11 +29,8 @@ export interface DownloadOptions {
   action: string;
   /** Length in bytes, if it is known: no more is taken. */
   size?: number | undefined;
-  /**
-   * Whether another call is made where one breaks off: `begun`, if it has brought something; `always`, where all this
-   * is a part of something that has begun. Default: `begun`.
-   */
-  resume?: "never" | "begun" | "always" | undefined;
+  /** Decides whether another call is made where one breaks off. Default: none is. */
+  retries?: Retries | undefined;
   /** Cancels the calls. */
   signal?: AbortSignal | undefined;
 }
@@ -49,9 +45,8 @@ export class Download {
   #held: Uint8Array[] = [];
   #heldBytes = 0;
   #receivedBytes = 0;
-  /** How many calls have brought nothing since the last bytes came. */
-  #tries = 0;
   #complete = false;
+  #unread: NodeJS.Timeout | undefined;
 
   constructor(digest: B3Digest, options: DownloadOptions) {
     this.#digest = digest;
@@ -67,6 +62,7 @@ export class Download {
   async begin(): Promise<boolean> {
     try {
       while (!this.#complete && this.#heldBytes <= VERIFIED_AHEAD) await this.#receive();
+      if (!this.#complete) this.#unread = setTimeout(() => this.#leave(), UNREAD_MS).unref();
       return true;
     } catch (error) {
       this.cancel();
@@ -77,12 +73,13 @@ export class Download {
 
   /** Everything from the start on, in pieces that belong to the caller. To be iterated once. */
   async *contents(): AsyncGenerator<Uint8Array> {
+    clearTimeout(this.#unread);
     try {
       while (!this.#complete) {
         await this.#receive();
-        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield* this.#handOut();
+        while (!this.#complete && this.#heldBytes > VERIFIED_AHEAD) yield this.#take();
       }
-      while (this.#held.length > 0) yield* this.#handOut();
+      while (this.#held.length > 0) yield this.#take();
     } finally {
       this.cancel();
     }
@@ -90,16 +87,21 @@ export class Download {
 
   /** Ends the call. */
   cancel(): void {
-    this.#call?.cancel();
+    this.#leave();
     if (!this.#complete) this.#hasher.digest(); // frees it
     this.#complete = true;
   }
 
-  *#handOut(): Generator<Uint8Array> {
+  #leave(): void {
+    this.#call?.cancel();
+    this.#call = undefined;
+  }
+
+  #take(): Uint8Array {
     this.#options.signal?.throwIfAborted();
     const data = this.#held.shift()!;
     this.#heldBytes -= data.length;
-    yield data;
+    return data;
   }
 
   async #receive(): Promise<void> {
@@ -115,7 +117,7 @@ export class Download {
     if (this.#receivedBytes > size) {
       throw new CastoreError("data_loss", `${action}: expected ${size} bytes, found more`);
     }
-    this.#tries = 0;
+    this.#options.retries?.reset();
     this.#hasher.update(data);
     this.#held.push(data);
     this.#heldBytes += data.length;
@@ -123,41 +125,26 @@ export class Download {
   }
 
   async #nextData(): Promise<Uint8Array | undefined> {
-    const { start, action, signal } = this.#options;
+    const { start, retries, action, signal } = this.#options;
     let broken: unknown;
     for (;;) {
       try {
         this.#call ??= await start(this.#receivedBytes);
         return await this.#call.nextData();
       } catch (error) {
-        this.#call?.cancel();
-        this.#call = undefined;
-        const failure = fromConnectError(error, action, signal);
-        // That it is gone by now is not why it broke off.
-        if (!this.#mayGoOn(failure)) throw isAbsence(failure) ? (broken ?? failure) : failure;
-        broken = failure;
-        await this.#pause();
+        this.#leave();
+        try {
+          if (retries === undefined) throw error;
+          await retries.pause(error);
+          broken = error;
+        } catch (last) {
+          const failure = fromConnectError(last, action, signal);
+          // That it is gone by now is not why it broke off.
+          if (broken === undefined || !isAbsence(failure)) throw failure;
+          throw fromConnectError(broken, action, signal);
+        }
       }
     }
-  }
-
-  /** Whether another call may help where one has failed. */
-  #mayGoOn(failure: unknown): boolean {
-    const isBroken = failure instanceof CastoreError && failure.code === "unavailable";
-    if (!isBroken || this.#tries === MAX_TRIES) return false;
-    const { resume = "begun" } = this.#options;
-    return resume === "always" || (resume === "begun" && this.#receivedBytes > 0);
-  }
-
-  async #pause(): Promise<void> {
-    const { signal } = this.#options;
-    try {
-      await delay(PAUSE_MS * 2 ** this.#tries, undefined, { signal });
-    } catch (error) {
-      signal?.throwIfAborted();
-      throw error;
-    }
-    this.#tries += 1;
   }
 }
 

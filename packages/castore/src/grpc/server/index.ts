@@ -18,6 +18,7 @@ export {
   directMethods,
   type ServedService,
 } from "../transport/direct-methods.ts";
+export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";
 

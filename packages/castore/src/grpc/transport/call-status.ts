@@ -1,17 +1,42 @@
 import type { IncomingHttpHeaders } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 
-/** HTTP statuses of what stands before a server, and the codes that gRPC gives them. */
+/** The codes that gRPC gives to HTTP statuses of what stands before a server. */
 const HTTP_CODES: Readonly<Record<number, Code>> = {
   400: Code.Internal,
   401: Code.Unauthenticated,
   403: Code.PermissionDenied,
   404: Code.Unimplemented,
+  408: Code.Unavailable,
+  413: Code.ResourceExhausted,
   429: Code.Unavailable,
   502: Code.Unavailable,
   503: Code.Unavailable,
   504: Code.Unavailable,
 };
+
+const GRPC_TYPE = /^application\/grpc(?:\+proto)?(?:;|$)/i;
+
+/** What the cause of an error is that something else than a server of gRPC has answered with. */
+export class ForeignAnswer {
+  readonly httpStatus: number;
+
+  constructor(httpStatus: number) {
+    this.httpStatus = httpStatus;
+  }
+}
+
+/** The error for a response that does not come from a server of gRPC; `undefined` for one that does. */
+export function answerError(headers: IncomingHttpHeaders): ConnectError | undefined {
+  const httpStatus = Number(headers[":status"] ?? 200);
+  const contentType = headers["content-type"];
+  const isGrpc = contentType === undefined || GRPC_TYPE.test(contentType);
+  if (isGrpc && (httpStatus === 200 || headers["grpc-status"] !== undefined)) return undefined;
+  const code = HTTP_CODES[httpStatus] ?? Code.Unknown;
+  const found = contentType === undefined ? "" : ` and content type ${JSON.stringify(contentType)}`;
+  const reason = `expected an answer of a gRPC server, found HTTP status ${httpStatus}${found}`;
+  return new ConnectError(reason, code, undefined, undefined, new ForeignAnswer(httpStatus));
+}
 
 /**
  * The error that the headers or trailers of a gRPC response tell of. `undefined` for a call that has
@@ -23,22 +48,21 @@ export function statusError(
   headers: IncomingHttpHeaders,
   trailers: IncomingHttpHeaders | undefined,
 ): ConnectError | "none" | undefined {
-  const httpStatus = Number(headers[":status"] ?? 200);
-  if (httpStatus !== 200) {
-    const code = HTTP_CODES[httpStatus] ?? Code.Unknown;
-    return new ConnectError(`the server answered with HTTP status ${httpStatus}`, code);
-  }
-  const contentType = headers["content-type"];
-  if (contentType !== undefined && !/^application\/grpc(?:\+proto)?(?:;|$)/i.test(contentType)) {
-    return new ConnectError(`the server answered with ${contentType}, not gRPC`, Code.Unknown);
-  }
+  const foreign = answerError(headers);
+  if (foreign !== undefined) return foreign;
   const found = trailers?.["grpc-status"] === undefined ? headers : trailers;
   const status = found["grpc-status"];
   if (status === undefined) return "none";
   if (status === "0") return undefined;
   const code = Number(status);
   if (!(code in Code)) return new ConnectError(`invalid gRPC status "${status}"`, Code.Internal);
-  return new ConnectError(decodeStatusMessage(String(found["grpc-message"] ?? "")), code);
+  const message = decodeStatusMessage(String(found["grpc-message"] ?? ""));
+  return new ConnectError(message, code, { "grpc-status": status });
+}
+
+/** Tells whether an error is one that a server of gRPC answered with: the server was reached. */
+export function isAnswered(error: ConnectError): boolean {
+  return error.metadata.has("grpc-status");
 }
 
 /** Undoes the percent-encoding of a message. Whatever is not encoded as it should be stays as it is. */

@@ -1,6 +1,15 @@
-import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from "node:http2";
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  type ClientSessionOptions,
+  connect,
+  constants,
+  type OutgoingHttpHeaders,
+  type SecureClientSessionOptions,
+} from "node:http2";
 import { connect as connectSocket } from "node:net";
-import { Http2SessionManager } from "@connectrpc/connect-node";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { Heartbeat } from "./heartbeat.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
 const STREAM_WINDOW = 4 * 1024 * 1024;
@@ -11,22 +20,58 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
 /** How long a frame may be that a server sends, in bytes: each one costs time, however long it is. */
 const MAX_FRAME_SIZE = 256 * 1024;
 
+/** A connection without a call is closed after this long. */
+const IDLE_MS = 5 * 60_000;
+
+/** What a server of gRPC says that takes PINGs for abuse: the interval has to be doubled. */
+const TOO_MANY_PINGS = Buffer.from("too_many_pings");
+
 const REQUEST_HEADERS: OutgoingHttpHeaders = {
   "content-type": "application/grpc+proto",
   te: "trailers",
 };
+
+const SESSION_OPTIONS: ClientSessionOptions & SecureClientSessionOptions = {
+  settings: {
+    initialWindowSize: STREAM_WINDOW,
+    maxFrameSize: MAX_FRAME_SIZE,
+    enablePush: false,
+  },
+  // In MB, as good as none. Node counts unsent data of calls that were cancelled for as long as the
+  // connection lives, and a connection over the limit refuses every further call. What is really held
+  // is bounded by the windows and the number of calls.
+  maxSessionMemory: 1_000_000,
+};
+
+/** Options of {@link openChannel}. Times are in milliseconds. */
+export interface ChannelOptions {
+  /** After this long without a byte from the server, a PING asks whether it is there. Default: 30,000. */
+  keepAliveMs?: number | undefined;
+  /** How long the server may take to accept a connection, and to answer a PING. Default: 20,000. */
+  timeoutMs?: number | undefined;
+  /**
+   * How long a call is tried again when the server, which was there before, cannot be reached: as long as it may take
+   * to restart. 0 for not at all. Default: 60,000.
+   */
+  retryMs?: number | undefined;
+}
 
 /**
  * A connection to a gRPC server, shared by all calls. It is made when the first call is, and made again
  * when it broke.
  */
 export interface Channel extends AsyncDisposable {
-  /** Where it leads, as it was given. */
+  /** The address of the server, as it was given. */
   readonly address: string;
+  /** How many connections have been made on which the server answered. */
+  readonly connections: number;
+  /** How long calls may be tried again, in milliseconds. */
+  readonly retryMs: number;
   /**
-   * Begins a request of gRPC on a stream of the same connection. Rejects if there is none to be had.
+   * Begins a request of gRPC on a stream of the same connection.
    *
    * @param headers what it has beside those of gRPC
+   * @throws ConnectError `unavailable` if the server cannot be reached
    */
   request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream>;
 }
@@ -35,45 +80,183 @@ export interface Channel extends AsyncDisposable {
  * Makes a channel to an address: `grpc+http://host[:port]`, `grpc+https://host[:port]` or
  * `grpc+unix:///socket`. Nothing is connected yet.
  *
- * @param address a valid one, see `openBlobService`
+ * @param address a valid one without a query, see `openBlobService`
  */
-export function openChannel(address: string): Channel {
-  const url = new URL(address.slice("grpc+".length));
-  const settings = {
-    settings: {
-      initialWindowSize: STREAM_WINDOW,
-      maxFrameSize: MAX_FRAME_SIZE,
-      enablePush: false,
-    },
-    // In MB, as good as none. Node counts unsent data of calls that were cancelled for as long as the
-    // connection lives, and a connection over the limit refuses every further call. What is really held
-    // is bounded by the windows and the number of calls.
-    maxSessionMemory: 1_000_000,
-  };
-  const path = decodeURIComponent(url.pathname);
-  const isUnix = url.protocol === "unix:";
-  const baseUrl = isUnix ? "http://localhost" : url.origin;
-  const options = isUnix ? { ...settings, createConnection: () => connectSocket(path) } : settings;
-  const sessionManager = new Http2SessionManager(baseUrl, undefined, options);
-  return {
-    address,
-    async request(path, headers) {
-      const all = { ...REQUEST_HEADERS, ...headers };
-      const stream = await sessionManager.request("POST", path, all, {});
-      widen(stream.session);
-      return stream;
-    },
-    async [Symbol.asyncDispose]() {
-      sessionManager.abort();
-    },
-  };
+export function openChannel(address: string, options?: ChannelOptions): Channel {
+  return new Http2Channel(address, options);
 }
 
-/** The connections whose window was raised: it is as small for all responses as for one, by default. */
-const widened = new WeakSet<object>();
+class Http2Channel implements Channel {
+  readonly address: string;
+  readonly retryMs: number;
+  connections = 0;
+  #keepAliveMs: number;
+  readonly #timeoutMs: number;
+  #current: Promise<Connection> | undefined;
+  readonly #open = new Set<Connection>();
+  #isDisposed = false;
 
-function widen(session: object | undefined): void {
-  if (session === undefined || widened.has(session)) return;
-  widened.add(session);
-  (session as ClientHttp2Session).setLocalWindowSize(CONNECTION_WINDOW);
+  constructor(address: string, options: ChannelOptions = {}) {
+    this.address = address;
+    this.retryMs = options.retryMs ?? 60_000;
+    this.#keepAliveMs = options.keepAliveMs ?? 30_000;
+    this.#timeoutMs = options.timeoutMs ?? 20_000;
+  }
+
+  async request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream> {
+    const all = { ...REQUEST_HEADERS, ...headers, ":method": "POST", ":path": path };
+    for (let attempt = 1; ; attempt++) {
+      const current = this.#connection();
+      const connection = await current;
+      const stream = connection.request(all);
+      if (stream !== undefined) return stream;
+      if (this.#current === current) this.#current = undefined; // it takes no more calls
+      if (attempt === 3)
+        throw unreachable(`the server at ${this.address} closes connections at once`);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#isDisposed = true;
+    for (const connection of this.#open) connection.destroy(closed());
+  }
+
+  #connection(): Promise<Connection> {
+    if (this.#isDisposed) throw closed();
+    this.#current ??= this.#connect();
+    return this.#current;
+  }
+
+  #connect(): Promise<Connection> {
+    const { promise, resolve, reject } = Promise.withResolvers<Connection>();
+    const connection = new Connection(this.address, {
+      keepAliveMs: this.#keepAliveMs,
+      timeoutMs: this.#timeoutMs,
+      onConnect: () => resolve(connection),
+      onAnswer: () => {
+        this.connections += 1;
+      },
+      onTooManyPings: () => {
+        this.#keepAliveMs *= 2;
+      },
+      onEnd: (error) => {
+        this.#open.delete(connection);
+        if (this.#current === promise) this.#current = undefined;
+        reject(error);
+      },
+    });
+    this.#open.add(connection);
+    return promise;
+  }
+}
+
+interface ConnectionOptions {
+  readonly keepAliveMs: number;
+  readonly timeoutMs: number;
+  readonly onConnect: () => void;
+  /** Is called when the server has sent its first frame, its settings. */
+  readonly onAnswer: () => void;
+  readonly onTooManyPings: () => void;
+  /** Is called when the connection has ended, or was not made. */
+  readonly onEnd: (error: unknown) => void;
+}
+
+/** One connection of a channel. */
+class Connection {
+  readonly #session: ClientHttp2Session;
+  readonly #options: ConnectionOptions;
+  readonly #address: string;
+  #heartbeat: Heartbeat | undefined;
+  #calls = 0;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(address: string, options: ConnectionOptions) {
+    this.#options = options;
+    this.#address = address;
+    const session = openSession(address);
+    this.#session = session;
+    let failure: unknown;
+    const silent = `the server at ${address} did not answer within ${options.timeoutMs} ms`;
+    const unanswered = setTimeout(() => this.destroy(unreachable(silent)), options.timeoutMs);
+    session.once("connect", () => {
+      if (session.destroyed) return;
+      session.setLocalWindowSize(CONNECTION_WINDOW);
+      this.#heartbeat = this.#watch();
+      options.onConnect();
+      this.#rest();
+    });
+    session.once("remoteSettings", () => {
+      clearTimeout(unanswered);
+      options.onAnswer();
+    });
+    session.on("error", (error) => {
+      failure ??= error;
+    });
+    session.once("goaway", (_code, _lastStreamId, data: Buffer | undefined) => {
+      if (data !== undefined && TOO_MANY_PINGS.equals(data)) options.onTooManyPings();
+    });
+    session.once("close", () => {
+      clearTimeout(unanswered);
+      clearTimeout(this.#idle);
+      options.onEnd(failure ?? unreachable(`the server at ${address} closed the connection`));
+    });
+  }
+
+  /** Begins a request; `undefined` if the connection takes no more of them. */
+  request(headers: OutgoingHttpHeaders): ClientHttp2Stream | undefined {
+    const session = this.#session;
+    if (session.closed || session.destroyed) return undefined;
+    const stream = session.request(headers);
+    clearTimeout(this.#idle);
+    if (this.#calls++ === 0) {
+      session.ref();
+      if (session.remoteSettings !== undefined) this.#heartbeat?.check();
+    }
+    stream.once("close", () => {
+      if (--this.#calls === 0) this.#rest();
+    });
+    return stream;
+  }
+
+  destroy(reason: Error): void {
+    this.#session.destroy(reason, constants.NGHTTP2_CANCEL);
+  }
+
+  /** Keeps no process alive while there is no call, and ends the connection if there is none for long. */
+  #rest(): void {
+    if (this.#session.destroyed) return;
+    this.#session.unref();
+    this.#idle = setTimeout(() => this.#session.close(), IDLE_MS).unref();
+  }
+
+  #watch(): Heartbeat {
+    const { keepAliveMs, timeoutMs } = this.#options;
+    return new Heartbeat(this.#session, {
+      idleMs: keepAliveMs,
+      timeoutMs,
+      isNeeded: () => this.#calls > 0,
+      onSilence: () => {
+        const silent = `the server at ${this.#address} did not answer a PING within ${timeoutMs} ms`;
+        this.destroy(unreachable(silent));
+      },
+    });
+  }
+}
+
+function openSession(address: string): ClientHttp2Session {
+  const url = new URL(address.slice("grpc+".length));
+  if (url.protocol !== "unix:") return connect(url.origin, SESSION_OPTIONS);
+  const path = decodeURIComponent(url.pathname);
+  return connect("http://localhost", {
+    ...SESSION_OPTIONS,
+    createConnection: () => connectSocket(path),
+  });
+}
+
+function unreachable(reason: string): ConnectError {
+  return new ConnectError(reason, Code.Unavailable);
+}
+
+function closed(): ConnectError {
+  return new ConnectError("the channel is closed", Code.Canceled);
 }

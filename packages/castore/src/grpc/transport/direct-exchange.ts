@@ -4,6 +4,7 @@ import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import type { DirectMethod, ResponseSender } from "./direct-methods.ts";
 import { cancelled, stopSender } from "./http2-stream.ts";
 import { MessageReader } from "./message-reader.ts";
+import { UnsentBytes } from "./unsent-bytes.ts";
 
 /** The content types of gRPC with messages in Protocol Buffers. */
 const CONTENT_TYPES: ReadonlySet<string | undefined> = new Set([
@@ -57,14 +58,14 @@ class DirectExchange implements ResponseSender {
   readonly #observer: CallObserver;
   readonly #requests: MessageReader;
   readonly #closed = new AbortController();
+  readonly #unsent: UnsentBytes;
   #status: Record<string, string> | undefined;
-  /** Lets a sender go on that waits for room. */
-  #wakeSender: (() => void) | undefined;
 
   constructor(stream: ServerHttp2Stream, method: DirectMethod, observer: CallObserver) {
     this.#stream = stream;
     this.#method = method;
     this.#observer = observer;
+    this.#unsent = new UnsentBytes(stream);
     this.#requests = new MessageReader(stream, {
       maxBytes: MAX_MESSAGE_BYTES,
       dataOf: method.dataOf,
@@ -84,33 +85,15 @@ class DirectExchange implements ResponseSender {
     }
   }
 
-  /** Sends a frame, and resolves when there is room for more: at once, if there is `undefined`. */
-  send(frame: Uint8Array): Promise<void> | undefined {
-    const stream = this.#stream;
+  send(...parts: readonly Uint8Array[]): Promise<void> | undefined {
     this.#begin();
-    this.#observer.bytesOut += frame.length;
-    stream.write(frame);
-    if (stream.writableLength <= UNSENT_BYTES) return undefined;
-    return new Promise((resolve) => {
-      this.#wakeSender = resolve;
-      stream.once("drain", resolve);
-    });
-  }
-
-  /** Sends parts one after the other, of which the bytes are lent until it resolves. */
-  async sendLent(...parts: readonly Uint8Array[]): Promise<void> {
-    const stream = this.#stream;
-    this.#begin();
-    await new Promise<void>((resolve) => {
-      this.#wakeSender = resolve;
-      stream.cork();
-      for (const [i, part] of parts.entries()) {
-        this.#observer.bytesOut += part.length;
-        stream.write(part, i === parts.length - 1 ? () => resolve() : undefined);
-      }
-      stream.uncork();
-    });
-    this.#closed.signal.throwIfAborted(); // before anybody is told that the bytes have left
+    this.#stream.cork();
+    for (const part of parts) {
+      this.#observer.bytesOut += part.length;
+      this.#unsent.write(part);
+    }
+    this.#stream.uncork();
+    return this.#unsent.untilAtMost(UNSENT_BYTES);
   }
 
   #begin(): void {
@@ -142,7 +125,6 @@ class DirectExchange implements ResponseSender {
     const reason = cancelled();
     this.#closed.abort(reason);
     this.#requests.fail(reason);
-    this.#wakeSender?.();
   }
 }
 

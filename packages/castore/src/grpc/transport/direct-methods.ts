@@ -1,8 +1,15 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import { dataField, dataFrameHeader, dataIn, frameMessage, parseMessage } from "./frames.ts";
+import {
+  dataField,
+  dataFrameHeader,
+  dataIn,
+  frameData,
+  frameMessage,
+  parseMessage,
+} from "./frames.ts";
 
-/** Up to this many bytes are copied rather than waited for until they have left. */
+/** Up to this many bytes are copied, which costs less than to send them in two parts. */
 const COPIED_BYTES = 64 * 1024;
 
 /** A service, and what answers its calls. */
@@ -14,10 +21,11 @@ export interface ServedService<Service extends DescService = DescService> {
 
 /** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
 export interface ResponseSender {
-  /** Sends a framed message; resolves when there is room for more, `undefined` if there is already. */
-  send(frame: Uint8Array): Promise<void> | undefined;
-  /** Sends a framed message in parts, one after the other, that are lent until it resolves. */
-  sendLent(...parts: readonly Uint8Array[]): Promise<void>;
+  /**
+   * Sends a framed message in parts, one after the other, which nobody may change from then on. Resolves when there is
+   * room for more; `undefined` if there is already.
+   */
+  send(...parts: readonly Uint8Array[]): Promise<void> | undefined;
 }
 
 /**
@@ -85,18 +93,17 @@ function directMethod({ methodKind, input, output }: DescMethod, call: Call): Di
         if (givenData === undefined) {
           await sender.send(frameMessage(output, create(output, message)));
         } else {
-          await sendData(sender, (message as unknown as Record<string, Uint8Array>)[givenData]!);
+          const data = (message as unknown as Record<string, Uint8Array>)[givenData]!;
+          await sendData(sender, data);
         }
       }
     },
   };
 }
 
-/** Sends data, which is lent until it resolves: a copy of it if there is little. */
 async function sendData(sender: ResponseSender, data: Uint8Array): Promise<void> {
-  const header = dataFrameHeader(data.length);
-  if (data.length <= COPIED_BYTES) await sender.send(Buffer.concat([header, data]));
-  else await sender.sendLent(header, data);
+  if (data.length <= COPIED_BYTES) await sender.send(frameData([data]));
+  else await sender.send(dataFrameHeader(data.length), data);
 }
 
 /** Like a generator that yields what is made of each, at a fraction of the cost. */

@@ -25,6 +25,20 @@ export function frameMessage<Desc extends DescMessage>(
   return frame;
 }
 
+/** A message that has a {@link dataField}, with what stands before it, of a copy of its data. */
+export function frameData(parts: readonly Uint8Array[]): Uint8Array {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const header = dataFrameHeader(length);
+  const frame = Buffer.allocUnsafeSlow(header.length + length);
+  frame.set(header);
+  let at = header.length;
+  for (const part of parts) {
+    frame.set(part, at);
+    at += part.length;
+  }
+  return frame;
+}
+
 /** What stands before the data of a message that has a {@link dataField}, so that the data need not be copied. */
 export function dataFrameHeader(dataLength: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + 6);

@@ -30,7 +30,9 @@ async function start(
       void answer(stream);
     });
   });
-  const blobService = new GrpcBlobService(openChannel(`grpc+unix://${fixture.socket}`));
+  const blobService = new GrpcBlobService(
+    openChannel(`grpc+unix://${fixture.socket}`, { retryMs: 0 }),
+  );
   const dispose = fixture[Symbol.asyncDispose].bind(fixture);
   return Object.assign(fixture, {
     blobService,
@@ -252,6 +254,7 @@ describe("a call that is cancelled", () => {
     {
       await using writer = fixture.blobService.openWriter({ signal });
       await writer.write(noise(100_000));
+      await expect.poll(() => bodies.length).toBe(1);
       if (how === "signal") {
         abort();
         await expect(writer.close()).rejects.toBe(signal.reason);

@@ -8,18 +8,17 @@ import {
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { copyBytes } from "../../bytes/byte-string.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
-import { statusError } from "./call-status.ts";
+import { answerError, statusError } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
-import { dataFrameHeader, dataIn, frameMessage, parseMessage } from "./frames.ts";
+import { dataIn, frameMessage, parseMessage } from "./frames.ts";
 import { MessageReader } from "./message-reader.ts";
+import { Retries, withRetries } from "./retry.ts";
 import { RpcSpan } from "./rpc-span.ts";
+import { UnsentBytes } from "./unsent-bytes.ts";
 
 /** How many bytes of a request may wait for their turn to be sent. */
 const UNSENT_BYTES = 2 * 1024 * 1024;
-
-const NOTHING = new Uint8Array(0);
 
 /**
  * A call of gRPC straight on an HTTP/2 stream. Connect, made for comfort and every protocol, takes several
@@ -34,13 +33,13 @@ export class StreamCall<Method extends DescMethod> {
   readonly #reader: MessageReader;
   readonly #signal: AbortSignal | undefined;
   readonly #span: RpcSpan | undefined;
-  #kept = NOTHING;
+  readonly #unsent: UnsentBytes;
+  /** The last byte of the request so far. */
+  #kept: Uint8Array | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
   #error: unknown;
   #cancelled = false;
-  /** Lets a sender go on that waits for room, or for its bytes to leave. */
-  #wakeSender: (() => void) | undefined;
 
   private constructor(
     method: Method,
@@ -52,17 +51,20 @@ export class StreamCall<Method extends DescMethod> {
     this.#stream = stream;
     this.#span = span;
     this.#signal = options.signal;
+    this.#unsent = new UnsentBytes(stream);
     this.#reader = new MessageReader(stream, {
       maxBytes: MAX_MESSAGE_BYTES,
       dataOf: options.asData ? (message) => dataIn(method.output, message) : undefined,
     });
     stream.once("response", (headers) => {
       this.#headers = headers;
+      const refusal = answerError(headers);
+      if (refusal !== undefined) this.#end(refusal); // its body is no message
     });
     stream.once("trailers", (trailers) => {
       this.#trailers = trailers;
-      this.#wakeSender?.();
     });
+    stream.once("end", () => this.#unsent.giveUp()); // whoever has answered need not read on
     stream.on("error", (error) => {
       this.#error ??= error;
     });
@@ -95,41 +97,62 @@ export class StreamCall<Method extends DescMethod> {
     return new StreamCall(method, stream, span, options);
   }
 
-  /** Makes a call that has one request and one response. */
-  static async unary<Method extends DescMethod>(
+  /**
+   * Makes a call that has one request and one response. It is made again while the server cannot be reached, see
+   * {@link Channel.retryMs}, so it has to be one that may be answered twice.
+   */
+  static unary<Method extends DescMethod>(
     channel: Channel,
     method: Method,
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
-    const call = await StreamCall.begin(channel, method, options);
-    call.#endWith([call.#frame(request)]);
-    return await call.#response();
+    const frame = frameRequest(method, request);
+    return withRetries(
+      channel,
+      async () => {
+        const call = await StreamCall.begin(channel, method, options);
+        return await call.finish(frame);
+      },
+      options,
+    );
   }
 
-  /** Makes a call that has one request. When iterating ends early, it is cancelled. */
+  /**
+   * Makes a call that has one request. When iterating ends early, it is cancelled. It is made again, while the server
+   * cannot be reached, until the first message has come.
+   */
   static async *serverStream<Method extends DescMethod>(
     channel: Channel,
     method: Method,
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): AsyncGenerator<MessageShape<Method["output"]>> {
-    const call = await StreamCall.begin(channel, method, options);
-    call.#endWith([call.#frame(request)]);
-    try {
-      for (;;) {
-        const message = await call.#next();
-        if (message === undefined) return;
-        yield call.#parse(message);
+    const frame = frameRequest(method, request);
+    const retries = new Retries(channel, options);
+    for (let hasBegun = false; ; ) {
+      let call: StreamCall<Method> | undefined;
+      try {
+        call = await StreamCall.begin(channel, method, options);
+        call.#endWith(frame);
+        for (;;) {
+          const message = await call.#next();
+          if (message === undefined) return;
+          hasBegun = true;
+          yield call.#parse(message);
+        }
+      } catch (error) {
+        if (hasBegun) throw error;
+        await retries.pause(error);
+      } finally {
+        call?.cancel();
       }
-    } finally {
-      call.cancel();
     }
   }
 
   /**
    * Makes a call that has one request, whose response is nothing but bytes: {@link nextData} gives them.
-   * To be cancelled when they are not read to their end.
+   * To be cancelled when they are not read to their end. It is not made again where it fails.
    */
   static async dataStream<Method extends DescMethod>(
     channel: Channel,
@@ -138,7 +161,7 @@ export class StreamCall<Method extends DescMethod> {
     options?: AbortOptions,
   ): Promise<StreamCall<Method>> {
     const call = await StreamCall.begin(channel, method, { ...options, asData: true });
-    call.#endWith([call.#frame(request)]);
+    call.#endWith(frameRequest(method, request));
     return call;
   }
 
@@ -147,53 +170,36 @@ export class StreamCall<Method extends DescMethod> {
     return this.#next();
   }
 
-  /** Sends a message, and resolves when there is room for more. One call at a time. */
-  async send(message: MessageInitShape<Method["input"]>): Promise<void> {
-    this.#write([this.#frame(message)]);
-    if (this.#stream.writableLength <= UNSENT_BYTES) return;
-    await new Promise<void>((resolve) => {
-      this.#wakeSender = resolve;
-      this.#stream.once("drain", resolve);
-      if (this.#isOver()) resolve();
-    });
+  /** Sends a framed message, which nobody may change from then on. Resolves when there is room for more. */
+  async send(frame: Uint8Array): Promise<void> {
+    if (this.#isOver()) throw this.#answeredEarly();
+    this.#write(frame);
+    await this.#unsent.untilAtMost(UNSENT_BYTES);
   }
 
   /**
-   * Sends a message that is nothing but data, of which the bytes are lent until it resolves. One call at a
-   * time.
+   * Ends the request, and resolves with the only message of the response.
    *
-   * @param parts the data, at least one byte of it
+   * @param frame the last message of the request, framed. Default: none
    */
-  async sendData(parts: readonly Uint8Array[]): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#write([dataFrameHeader(lengthOf(parts)), ...parts], resolve);
-      this.#wakeSender = resolve;
-      if (this.#isOver()) resolve();
-    });
-  }
-
-  /** Ends the request, and resolves with the only message of the response. */
-  async finish(): Promise<MessageShape<Method["output"]>> {
-    this.#endWith([]);
-    return await this.#response();
-  }
-
-  /** Like {@link finish}, with a last message that is nothing but data, of at least one byte. */
-  async finishWithData(parts: readonly Uint8Array[]): Promise<MessageShape<Method["output"]>> {
-    this.#endWith([dataFrameHeader(lengthOf(parts)), ...parts]);
+  async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
+    this.#endWith(frame);
     return await this.#response();
   }
 
   /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
   cancel(): void {
+    this.#end(undefined);
+  }
+
+  /** @param reason why no response is read. Default: the call was cancelled */
+  #end(reason: ConnectError | undefined): void {
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
-    if (!this.#reader.isOver) {
-      this.#cancelled = true;
-      const reason = new ConnectError("the call was cancelled", Code.Canceled);
-      this.#span?.end(reason);
-      this.#reader.fail(reason);
-    }
-    this.#wakeSender?.();
+    if (this.#reader.isOver) return;
+    this.#cancelled = reason === undefined;
+    const failure = reason ?? new ConnectError("the call was cancelled", Code.Canceled);
+    this.#span?.end(failure);
+    this.#reader.fail(failure);
   }
 
   readonly #onAbort = (): void => this.cancel();
@@ -201,13 +207,7 @@ export class StreamCall<Method extends DescMethod> {
   #onClose(): void {
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (!this.#reader.isOver) this.#reader.fail(this.#cut());
-    this.#wakeSender?.();
     this.#span?.end(this.#failure()); // unless it has, with the response
-  }
-
-  #frame(message: MessageInitShape<Method["input"]>): Uint8Array {
-    const { input } = this.#method;
-    return frameMessage(input, create(input, message) as Message);
   }
 
   #parse(message: Uint8Array): MessageShape<Method["output"]> {
@@ -218,29 +218,23 @@ export class StreamCall<Method extends DescMethod> {
     }
   }
 
-  /** Sends all but the last byte. */
-  #write(parts: readonly Uint8Array[], done?: () => void): void {
-    if (this.#isOver()) throw this.#answeredEarly();
-    const stream = this.#stream;
-    const last = parts.at(-1)!;
-    stream.cork();
-    if (this.#kept.length > 0) stream.write(this.#kept);
-    for (const part of parts.slice(0, -1)) stream.write(part);
-    stream.write(last.subarray(0, -1), done);
-    stream.uncork();
-    this.#kept = copyBytes(last.subarray(-1));
+  /** Sends all but the last byte, and what was kept back before. */
+  #write(frame: Uint8Array): void {
+    const last = frame.length - 1;
+    this.#stream.cork();
+    if (this.#kept !== undefined) this.#unsent.write(this.#kept);
+    this.#unsent.write(frame.subarray(0, last));
+    this.#stream.uncork();
+    this.#kept = frame.subarray(last);
   }
 
-  #endWith(parts: readonly Uint8Array[]): void {
+  #endWith(frame?: Uint8Array): void {
     if (this.#isOver()) return; // which its response tells
-    const stream = this.#stream;
-    const all = [this.#kept, ...parts].filter(({ length }) => length > 0);
-    const last = all.pop();
-    stream.cork();
-    for (const part of all) stream.write(part);
-    if (last === undefined) stream.end();
-    else stream.end(last);
-    stream.uncork();
+    this.#stream.cork();
+    if (this.#kept !== undefined) this.#unsent.write(this.#kept);
+    if (frame !== undefined) this.#unsent.write(frame);
+    this.#stream.end();
+    this.#stream.uncork();
   }
 
   async #response(): Promise<MessageShape<Method["output"]>> {
@@ -305,8 +299,12 @@ export interface StreamCallOptions extends AbortOptions {
   asData?: boolean;
 }
 
-function lengthOf(parts: readonly Uint8Array[]): number {
-  return parts.reduce((sum, { length }) => sum + length, 0);
+/** Encodes a request, with what stands before a message in gRPC. */
+function frameRequest<Method extends DescMethod>(
+  { input }: Method,
+  message: MessageInitShape<Method["input"]>,
+): Uint8Array {
+  return frameMessage(input, create(input, message) as Message);
 }
 
 /** The stream of a request, unless the call is cancelled before there is one. */

@@ -1,53 +1,64 @@
-import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { DescMethod, MessageShape } from "@bufbuild/protobuf";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type { Channel } from "./channel.ts";
 import { fromConnectError } from "./connect-error.ts";
+import { Retries } from "./retry.ts";
 import { StreamCall } from "./stream-call.ts";
+
+/** Options of an {@link Upload}. */
+export interface UploadOptions extends AbortOptions {
+  /**
+   * How many bytes are kept, to be sent again where the server cannot be reached for a while. An upload of more fails
+   * then.
+   */
+  keptBytes: number;
+}
 
 /** A call that takes messages one after the other and answers once, begun when it has something to send. */
 export class Upload<Method extends DescMethod> {
   readonly #channel: Channel;
   readonly #method: Method;
   readonly #action: string;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: UploadOptions;
+  readonly #retries: Retries;
   #call: Promise<StreamCall<Method>> | undefined;
+  /** Everything that was sent; `undefined` once that is too much. */
+  #kept: Uint8Array[] | undefined = [];
+  #keptBytes = 0;
+  #isCancelled = false;
   #failure: { error: unknown } | undefined;
 
   /** @param action what is attempted and where, for messages */
-  constructor(channel: Channel, method: Method, action: string, options?: AbortOptions) {
+  constructor(channel: Channel, method: Method, action: string, options: UploadOptions) {
     this.#channel = channel;
     this.#method = method;
     this.#action = action;
-    this.#signal = options?.signal;
+    this.#options = options;
+    this.#retries = new Retries(channel, options);
   }
 
   /**
-   * Sends a message, whose bytes are lent until it resolves. That is when there is room for more. One call
-   * at a time.
+   * Sends a framed message, which nobody may change from then on. Resolves when there is room for more. One call at a
+   * time.
    *
    * @throws CastoreError by cause, the same from then on
    */
-  async send(message: MessageInitShape<Method["input"]>): Promise<void> {
-    await this.#try((call) => call.send(message));
+  async send(frame: Uint8Array): Promise<void> {
+    await this.#try((call) => call.send(frame));
+    this.#keptBytes += frame.length;
+    if (this.#keptBytes > this.#options.keptBytes) this.#kept = undefined;
+    this.#kept?.push(frame);
   }
 
-  /** Like {@link send}, for a message that is nothing but data, of at least one byte. */
-  async sendData(parts: readonly Uint8Array[]): Promise<void> {
-    await this.#try((call) => call.sendData(parts));
-  }
-
-  /** Ends the stream and resolves with the answer. */
-  async finish(): Promise<MessageShape<Method["output"]>> {
-    return await this.#try((call) => call.finish());
-  }
-
-  /** Like {@link finish}, with a last message that is nothing but data, of at least one byte. */
-  async finishWithData(parts: readonly Uint8Array[]): Promise<MessageShape<Method["output"]>> {
-    return await this.#try((call) => call.finishWithData(parts));
+  /** Ends the stream, after a last framed message if there is one, and resolves with the answer. */
+  async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
+    return await this.#try((call) => call.finish(frame));
   }
 
   /** Ends the call without an end of its stream, so that the server stores nothing. */
   async cancel(): Promise<void> {
+    this.#isCancelled = true;
+    this.#kept = undefined;
     await this.#call?.then(
       (call) => call.cancel(),
       () => undefined, // it was never begun
@@ -56,18 +67,35 @@ export class Upload<Method extends DescMethod> {
 
   /** Throws the reason if it was cancelled by its signal, the error if it has failed. */
   throwIfOver(): void {
-    this.#signal?.throwIfAborted();
+    this.#options.signal?.throwIfAborted();
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
   async #try<T>(action: (call: StreamCall<Method>) => Promise<T>): Promise<T> {
     this.throwIfOver();
-    try {
-      this.#call ??= StreamCall.begin(this.#channel, this.#method, { signal: this.#signal });
-      return await action(await this.#call);
-    } catch (error) {
-      this.#failure = { error: fromConnectError(error, this.#action, this.#signal) };
-      throw this.#failure.error;
+    for (;;) {
+      try {
+        this.#call ??= this.#begin();
+        return await action(await this.#call);
+      } catch (error) {
+        this.#call = undefined;
+        try {
+          if (this.#kept === undefined || this.#isCancelled) throw error;
+          await this.#retries.pause(error);
+        } catch (failure) {
+          this.#kept = undefined;
+          const { signal } = this.#options;
+          this.#failure = { error: fromConnectError(failure, this.#action, signal) };
+          throw this.#failure.error;
+        }
+      }
     }
+  }
+
+  /** Begins a call, and sends what was sent before. */
+  async #begin(): Promise<StreamCall<Method>> {
+    const call = await StreamCall.begin(this.#channel, this.#method, this.#options);
+    for (const frame of this.#kept ?? []) await call.send(frame);
+    return call;
   }
 }

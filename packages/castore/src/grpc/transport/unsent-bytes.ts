@@ -1,0 +1,102 @@
+import type { Http2Session, Http2Stream } from "node:http2";
+
+/**
+ * Writes to an HTTP/2 stream, and keeps every buffer alive until the socket is done with it.
+ *
+ * Node.js reports the writes of a stream that is reset as over while the socket still points at a part of their
+ * bytes. The collector would free such a buffer, and the socket would send whatever took its place.
+ */
+export class UnsentBytes {
+  readonly #stream: Http2Stream;
+  /** A stream forgets it when it closes. */
+  readonly #session: Http2Session | undefined;
+  /** Buffers in the order in which they were written; those before `#sent` have left. */
+  #buffers: Uint8Array[] = [];
+  #sent = 0;
+  #bytes = 0;
+  #isGivenUp = false;
+  #wake: (() => void) | undefined;
+
+  constructor(stream: Http2Stream) {
+    this.#stream = stream;
+    this.#session = stream.session;
+    stream.once("close", () => this.#onClose());
+  }
+
+  /** How many bytes have not left yet. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Writes bytes, which nobody may change from then on. */
+  write(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#buffers.push(bytes);
+    this.#bytes += bytes.length;
+    this.#stream.write(bytes, this.#onSent);
+  }
+
+  /**
+   * Resolves once at most `limit` bytes are unsent, or nobody cares any more; `undefined` if that is so already. One
+   * call at a time.
+   */
+  untilAtMost(limit: number): Promise<void> | undefined {
+    const isDone = () => this.#bytes <= limit || this.#isGivenUp;
+    if (isDone()) return undefined;
+    return new Promise((resolve) => {
+      this.#wake = () => {
+        if (isDone()) resolve();
+      };
+    });
+  }
+
+  /** Ends all waiting, as when the stream has closed. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+    this.#wake?.();
+  }
+
+  readonly #onSent = (error?: Error | null): void => {
+    if (error) return; // the stream closes, which is where it is dealt with
+    this.#bytes -= this.#buffers[this.#sent++]!.length;
+    if (this.#sent * 2 > this.#buffers.length) {
+      this.#buffers = this.#buffers.slice(this.#sent);
+      this.#sent = 0;
+    }
+    this.#wake?.();
+  };
+
+  #onClose(): void {
+    const rest = this.#buffers.slice(this.#sent);
+    if (rest.length > 0) keepUntilSent(this.#session, rest);
+    this.giveUp();
+  }
+}
+
+/** What is kept of the streams of a session that were reset. */
+interface Kept {
+  waiting: Uint8Array[];
+  isPinging: boolean;
+}
+
+const KEPT = new WeakMap<Http2Session, Kept>();
+
+/** Keeps buffers alive until a PING that was sent behind them is answered, or the session ends. */
+function keepUntilSent(session: Http2Session | undefined, buffers: Uint8Array[]): void {
+  if (session === undefined || session.destroyed) return;
+  const kept = KEPT.get(session) ?? { waiting: [], isPinging: false };
+  KEPT.set(session, kept);
+  kept.waiting.push(...buffers);
+  if (!kept.isPinging) ping(session, kept);
+}
+
+function ping(session: Http2Session, kept: Kept): void {
+  const sentBefore = kept.waiting;
+  kept.waiting = [];
+  kept.isPinging = true;
+  session.ping(() => {
+    sentBefore.length = 0;
+    kept.isPinging = false;
+    if (kept.waiting.length > 0 && !session.destroyed) ping(session, kept);
+  });
+}
