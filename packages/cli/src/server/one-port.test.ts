@@ -1,3 +1,4 @@
+import { connect } from "node:http2";
 import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import {
@@ -102,5 +103,29 @@ describe("a connection", () => {
     const socket = await openSocket(fixture);
     socket.end(REQUEST.replace("Connection: close\r\n", ""));
     expect(await readToEnd(socket)).toMatch(/^HTTP\/1\.1 404 /);
+  });
+});
+
+describe("the client of an HTTP/2 connection", () => {
+  const times = { keepAliveMs: 50, keepAliveTimeoutMs: 100 };
+
+  it("is let go when it answers no PING", async () => {
+    await using fixture = await startFixture(times);
+    const socket = await openSocket(fixture);
+    const ended = new Promise((resolve) => socket.once("end", resolve));
+    socket.resume();
+    socket.write(Buffer.concat([Buffer.from(PREFACE, "latin1"), EMPTY_SETTINGS]));
+    await ended;
+    socket.destroy();
+  });
+
+  it("stays connected as long as it answers", async () => {
+    await using fixture = await startFixture(times);
+    const session = connect(fixture.url);
+    let pings = 0;
+    session.on("ping", () => pings++);
+    await expect.poll(() => pings).toBeGreaterThan(3);
+    expect(session.destroyed).toBe(false);
+    session.destroy();
   });
 });

@@ -16,6 +16,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import type { Socket } from "node:net";
+import { Heartbeat } from "@tvix/castore/rpc";
 import { formatTcpAddress } from "./listen-address.ts";
 
 /** A request over either version of HTTP. */
@@ -47,6 +48,10 @@ export interface OnePortOptions {
   onProtocolError?: (error: Error, peer: string) => void;
   /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
   headerTimeoutMs?: number;
+  /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
+  keepAliveMs?: number;
+  /** How long it may take to answer. Then its connection is ended. Default: 20 seconds. */
+  keepAliveTimeoutMs?: number;
 }
 
 /** How an HTTP/2 client begins: RFC 9113, section 3.4. */
@@ -102,12 +107,16 @@ export class OnePort {
   readonly #handlers: HttpHandlers;
   readonly #onProtocolError: (error: Error, peer: string) => void;
   readonly #headerTimeoutMs: number;
+  readonly #keepAliveMs: number;
+  readonly #keepAliveTimeoutMs: number;
   #closing = false;
 
   constructor(options: OnePortOptions) {
     this.#handlers = options.handlers;
     this.#onProtocolError = options.onProtocolError ?? (() => undefined);
     this.#headerTimeoutMs = options.headerTimeoutMs ?? 10_000;
+    this.#keepAliveMs = options.keepAliveMs ?? 60_000;
+    this.#keepAliveTimeoutMs = options.keepAliveTimeoutMs ?? 20_000;
     this.#http1 = this.#createHttp1();
     this.#http2 = this.#createHttp2();
   }
@@ -197,6 +206,11 @@ export class OnePort {
       this.#peers.set(session, peer);
       session.once("error", (error) => this.#onProtocolError(error, peer));
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+      new Heartbeat(session, {
+        idleMs: this.#keepAliveMs,
+        timeoutMs: this.#keepAliveTimeoutMs,
+        onSilence: () => session.destroy(undefined, constants.NGHTTP2_CANCEL),
+      });
     });
     this.#http2.emit("connection", socket);
   }

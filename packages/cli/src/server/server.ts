@@ -18,6 +18,10 @@ export interface ServerOptions {
   logger: Logger;
   /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
   headerTimeoutMs?: number;
+  /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
+  keepAliveMs?: number;
+  /** How long it may take to answer. Then its connection is ended. Default: 20 seconds. */
+  keepAliveTimeoutMs?: number;
 }
 
 /** A server that runs. Disposing terminates it. */
@@ -46,7 +50,7 @@ export interface Server extends AsyncDisposable {
  *   machine, `unavailable` for one in use, `permission_denied` for one that the system refuses
  */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { logger, headerTimeoutMs } = options;
+  const { logger, headerTimeoutMs, keepAliveMs, keepAliveTimeoutMs } = options;
   const addresses = options.addresses.map(parseListenAddress);
   const stopping = new AbortController();
   const services = [...options.services.map(({ service }) => service), Health];
@@ -63,6 +67,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       logger.debug({ err, peer }, "connection failed");
     },
     ...(headerTimeoutMs !== undefined && { headerTimeoutMs }),
+    ...(keepAliveMs !== undefined && { keepAliveMs }),
+    ...(keepAliveTimeoutMs !== undefined && { keepAliveTimeoutMs }),
   });
 
   const events: ListenerEvents = {
