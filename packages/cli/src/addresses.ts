@@ -8,22 +8,22 @@ export interface ServiceAddresses {
   pathInfoServiceAddr: string;
 }
 
-/** The services of a command, as given on the command line. */
+/** The options that choose the services of a command. */
 export interface ServiceOptions extends Partial<ServiceAddresses> {
-  /** A TOML file that describes the services, in place of the addresses. */
+  /** Path of a TOML file that describes the services, instead of the addresses. */
   storeComposition?: string;
 }
 
 /**
  * Returns the options for the three services, with their environment variables.
  *
- * @param defaults `undefined` if there are none: the addresses have to be given then
+ * @param defaults `undefined` if there are none: the user has to give the addresses then
  */
 export function serviceOptions(defaults: ServiceAddresses | undefined): Option[] {
   return [
     new Option(
       "--experimental-store-composition, --store-composition <file>",
-      "a TOML file that describes the services, in place of their addresses",
+      "a TOML file that describes the services, instead of their addresses",
     )
       .env("STORE_COMPOSITION")
       .conflicts(["blobServiceAddr", "directoryServiceAddr", "pathInfoServiceAddr"]),
@@ -39,7 +39,7 @@ export function serviceOptions(defaults: ServiceAddresses | undefined): Option[]
   ];
 }
 
-/** Returns the addresses of a daemon on this machine, which listens on `localhost` as well. */
+/** Returns the default address of a daemon on this machine, for each service. */
 export function daemonAddresses(): ServiceAddresses {
   const daemon = "grpc+http://localhost:8000";
   return { blobServiceAddr: daemon, directoryServiceAddr: daemon, pathInfoServiceAddr: daemon };

@@ -2,19 +2,19 @@ import { isUtf8 } from "node:buffer";
 import { readFileSync, readlinkSync } from "node:fs";
 import { resolve } from "node:path";
 
-/** Stands in a string for bytes that Node could not decode. */
+/** Replaces bytes that Node could not decode. */
 const REPLACEMENT = "\ufffd";
 
-/** Added to a byte that is not part of UTF-8, gives the lone surrogate that stands for it. */
+/** The lone surrogate of a byte is the byte added to this. */
 const ESCAPE = 0xdc00;
 
 /** The lone surrogates of escaped bytes, 0x80 to 0xff. */
 const ESCAPED = /[\udc80-\udcff]/u;
 
 /**
- * Returns the arguments after the script, without loss. Each byte that is not part of UTF-8, which Node replaces in
- * `process.argv`, is escaped as a lone surrogate from U+DC80 to U+DCFF, as Python does it (PEP 383, surrogateescape).
- * Where the system does not show the bytes, which only Linux does, they are as Node has them.
+ * Returns the arguments after the script, without loss. Bytes that are not UTF-8, which Node replaces in `process.argv`,
+ * are escaped as lone surrogates U+DC80 to U+DCFF, as Python does (PEP 383, surrogateescape). Only Linux shows the bytes;
+ * elsewhere the arguments are those of Node.
  */
 export function commandArguments(): string[] {
   const decoded = process.argv.slice(2);
@@ -23,14 +23,14 @@ export function commandArguments(): string[] {
   return raw === undefined ? decoded : raw.slice(-decoded.length).map(escapeBytes);
 }
 
-/** Whether an argument has bytes that no string can pass on to another process. */
+/** Whether an argument has bytes that are not UTF-8. */
 export function hasEscapedBytes(argument: string): boolean {
   return ESCAPED.test(argument);
 }
 
-/** Returns the absolute path of a file that an argument names: a string if it is UTF-8, its bytes otherwise. */
+/** Returns the absolute path that an argument names: a string if it is UTF-8, bytes otherwise. */
 export function absolutePath(argument: string): string | Buffer {
-  const path = unescapeBytes(argument).toString("latin1"); // a character a byte, so that none is lost
+  const path = unescapeBytes(argument).toString("latin1"); // one character for each byte
   const bytes = Buffer.from(
     path.startsWith("/") ? resolve(path) : resolve(workingFolder().toString("latin1"), path),
     "latin1",
@@ -38,7 +38,7 @@ export function absolutePath(argument: string): string | Buffer {
   return isUtf8(bytes) ? bytes.toString() : bytes;
 }
 
-/** All arguments of this process as the system has them; `undefined` where it does not show them. */
+/** Returns all arguments of this process as bytes; `undefined` where the system does not show them. */
 function readArguments(): Buffer[] | undefined {
   let bytes: Buffer;
   try {

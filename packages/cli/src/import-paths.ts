@@ -10,25 +10,25 @@ import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 
-/** What is imported, besides paths, and how. */
+/** Options of {@link importPaths} about what is imported, and how. */
 export interface ImportCommandOptions {
-  /** A tar archive instead of paths: the path of a file, or `-` for stdin. */
+  /** Path of a tar archive to import instead of paths; `-` is stdin. */
   archive?: string;
-  /** Name of the archive in the store. Default: that of the file, without what tells that it is an archive. */
+  /** Name of the archive in the store. Default: the name of the file without its ending, such as `.tar.gz`. */
   name?: string;
-  /** Whether to scan for the store paths that are there, also those imported before. */
+  /** Whether to register the known store paths that the contents mention. Default: false. */
   references?: boolean;
 }
 
-/** What is around the imports of a command. */
-interface Surroundings {
+/** What the imports of a command share. */
+interface ImportContext {
   readonly interrupt: Interrupt;
   readonly spinner: Ora | undefined;
   /** Writes a line on stderr. */
   readonly tell: (message: string) => void;
 }
 
-/** What every import of a command is given. */
+/** Options that every import of a command gets. */
 interface CommonOptions {
   signal: AbortSignal;
   references?: ReferenceCandidates;
@@ -43,7 +43,7 @@ export async function importPaths(
 ): Promise<void> {
   const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
   const tell = (message: string) => {
-    if (spinner?.isSpinning) spinner.clear(); // it draws itself again
+    if (spinner?.isSpinning) spinner.clear(); // ora redraws it
     writeStderr(`tvix-store: ${message}\n`);
   };
   await using _tracing = await startTracing(options, tell);
@@ -55,7 +55,7 @@ export async function importPaths(
 async function importAll(
   paths: readonly string[],
   { archive, name, references, ...addresses }: ServiceOptions & ImportCommandOptions,
-  { interrupt: { signal }, spinner, tell }: Surroundings,
+  { interrupt: { signal }, spinner, tell }: ImportContext,
 ): Promise<void> {
   await using services = await openServices(addresses, {
     signal,
@@ -110,24 +110,24 @@ async function importTar(
   try {
     return await importArchive(process.stdin, services, { ...options, name });
   } finally {
-    process.stdin.destroy(); // which would keep the process, if nothing came to its end
+    process.stdin.destroy(); // an open stdin keeps the process alive
   }
 }
 
-/** The name of a file without what tells that it is an archive, such as `.tar.gz` or `.tgz`. */
+/** Returns the name of a file without the ending of an archive, such as `.tar.gz` or `.tgz`. */
 function nameOfArchive(path: string): string {
   return basename(path).replace(/(.)\.(tar(\.[a-z0-9]+)?|t(gz|az|xz|zst|bz2?|b2))$/i, "$1");
 }
 
-/** Says that only a symlink was stored: somebody who gives `./result`, as nix-build makes it, wants what it points to. */
+/** Returns the warning about an import of a bare symlink, such as the `result` of nix-build. */
 function symlinkWarning(path: string, target: Uint8Array): string {
   const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
   return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
 }
 
-/** Loads what draws the progress line, for which there has to be a terminal. */
+/** Creates the progress line, which needs a terminal. */
 async function createSpinner(): Promise<Ora> {
   const { default: ora } = await import("ora");
-  // Reading from the terminal is left alone, so that Ctrl-C stays a signal.
+  // With `discardStdin`, ora would read the terminal, and Ctrl-C would be no signal.
   return ora({ stream: process.stderr, discardStdin: false });
 }

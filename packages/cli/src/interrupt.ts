@@ -1,4 +1,4 @@
-/** What ended a command early. */
+/** Thrown where SIGINT or SIGTERM ends a command early. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";
   /** Exit status by the convention of shells: 128 and the number of the signal. */
@@ -10,7 +10,7 @@ export class Interrupted extends Error {
   }
 }
 
-/** Listens for SIGINT and SIGTERM for as long as it is not disposed of. */
+/** Handles SIGINT and SIGTERM until it is disposed of. */
 export class Interrupt implements Disposable {
   readonly #first = new AbortController();
   readonly #second = new AbortController();
@@ -19,7 +19,7 @@ export class Interrupt implements Disposable {
     process.on("SIGINT", this.#take).on("SIGTERM", this.#take);
   }
 
-  /** Aborted by the first signal, with an {@link Interrupted}: end in good order. */
+  /** Aborted by the first signal, with an {@link Interrupted}: shut down in good order. */
   get signal(): AbortSignal {
     return this.#first.signal;
   }

@@ -2,19 +2,19 @@ import { closeSync, constants, openSync, write, writeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isatty } from "node:tty";
 
-/** Characters of log lines that wait to be written; lines beyond are lost. */
+/** Limit of waiting log lines, in characters. Further lines are dropped. */
 const MAX_PENDING = 1024 * 1024;
 
-/** How long a pipe or terminal that is full is left alone before it is tried again. */
+/** Time before a full pipe or terminal is tried again. */
 const RETRY_MS = 100;
 
-/** How long the end of the process may wait for the last lines. */
+/** Time limit for writing the last lines at the end of the process. */
 const FLUSH_MS = 1000;
 
 /**
- * Writes log lines on stderr without ever holding anybody up. Lines are written together, away from the event loop.
- * Where stderr takes no more, because the disk is full or nobody reads the pipe, up to a megabyte of lines waits and the
- * others are lost; once stderr takes lines again, `onLoss` is told how many were.
+ * Writes log lines on stderr and never blocks or fails its caller. Lines are written in batches, off the event loop.
+ * While stderr takes no more (a full disk, a pipe that nobody reads), up to a megabyte of lines waits and further lines are
+ * dropped. Once stderr takes lines again, `onLoss` is called with the number of dropped lines.
  */
 export class LogWriter implements AsyncDisposable {
   readonly #fd: number;
@@ -32,7 +32,7 @@ export class LogWriter implements AsyncDisposable {
     process.once("exit", this.#onExit);
   }
 
-  /** Takes a line, with the line feed at its end. */
+  /** Queues a line, which ends with a line feed, or drops it. */
   write(line: string): void {
     if (this.#pendingLength + line.length > MAX_PENDING) {
       this.#lost += 1;
@@ -43,7 +43,7 @@ export class LogWriter implements AsyncDisposable {
     this.#writing ??= this.#writePending();
   }
 
-  /** Writes the lines that wait, as far as stderr takes them within a second. */
+  /** Writes the waiting lines, as far as stderr takes them within a second. */
   async [Symbol.asyncDispose](): Promise<void> {
     const deadline = new AbortController();
     const timeout = sleep(FLUSH_MS, undefined, deadline).catch(() => undefined);
@@ -54,7 +54,7 @@ export class LogWriter implements AsyncDisposable {
   }
 
   async #writePending(): Promise<void> {
-    await undefined; // so that lines of the same moment are written together
+    await undefined; // batches the lines of this turn
     while (this.#pending.length > 0) {
       const lines = this.#take();
       const bytes = Buffer.from((this.#isCut ? "\n" : "") + lines.join(""));
@@ -73,7 +73,7 @@ export class LogWriter implements AsyncDisposable {
     this.#writing = undefined;
   }
 
-  /** Writes bytes, and resolves with how many were written before an error. */
+  /** Writes bytes; resolves with the number of bytes written before an error. */
   async #writeBytes(bytes: Buffer): Promise<number> {
     for (let at = 0; ; ) {
       const { error, written } = await new Promise<{
@@ -101,24 +101,24 @@ export class LogWriter implements AsyncDisposable {
     this.#onLoss(lost);
   }
 
-  /** Writes the lines that wait when the process ends without disposing, as after an error that nobody expected. */
+  /** Writes the waiting lines when the process exits without disposing, as after an uncaught error. */
   readonly #onExit = (): void => {
     try {
       writeSync(this.#fd, this.#take().join(""));
-    } catch {} // as little as in any other case
+    } catch {} // dropped, as in any other case
   };
 }
 
 const LINE_FEED = 0x0a;
 
-/** Opens stderr so that writing never blocks. */
+/** Returns a file descriptor of stderr on which writing does not block. */
 function openStderr(): number {
   if (!isatty(2)) {
-    void process.stderr; // sets a pipe or a socket to non-blocking; a file never blocks for long
+    void process.stderr; // makes a pipe or a socket non-blocking; files do not block for long
     return 2;
   }
   try {
-    // A terminal that is stopped blocks. Opened anew, as the mode would be that of all programs on this terminal.
+    // Opened anew, since O_NONBLOCK on the inherited descriptor would affect all programs on this terminal.
     return openSync("/dev/stderr", constants.O_WRONLY | constants.O_NOCTTY | constants.O_NONBLOCK);
   } catch {
     return 2;

@@ -1,10 +1,10 @@
 import { getSystemErrorMessage } from "node:util";
 import type { AbortOptions } from "@tvix/castore";
 
-/** Writing on stdout failed. */
+/** Thrown where writing on stdout fails. */
 export class OutputError extends Error {
   override readonly name = "OutputError";
-  /** 141 if nobody reads stdout any more, as if SIGPIPE had ended the command; 1 otherwise. */
+  /** 141, as after SIGPIPE, if the reader of stdout has gone; 1 otherwise. */
   readonly exitStatus: number;
 
   constructor(cause: NodeJS.ErrnoException) {
@@ -17,7 +17,7 @@ export class OutputError extends Error {
 /**
  * Writes on stdout. Resolves once the system has taken all of it.
  *
- * @param options.signal ends the wait for a reader; what the system has not taken then may still be written
+ * @param options.signal ends the wait for a reader; the text may be written all the same
  * @throws OutputError if the system does not take it
  */
 export async function writeStdout(text: string, { signal }: AbortOptions = {}): Promise<void> {
@@ -34,20 +34,20 @@ export async function writeStdout(text: string, { signal }: AbortOptions = {}): 
   }
 }
 
-/** Writes on stderr. What the system does not take is lost: there is no other place to tell it. */
+/** Writes on stderr. Errors are ignored, as there is no other place to report them. */
 export function writeStderr(text: string): void {
   surviveErrors(process.stderr);
   process.stderr.write(text);
 }
 
-/** Sets the exit status for the first {@link OutputError}, and tells it, unless nobody reads stdout any more. */
+/** Reports the first {@link OutputError} by the exit status and, unless the reader of stdout has gone, on stderr. */
 export function reportOutputError({ message, exitStatus }: OutputError): void {
   if (process.exitCode) return;
   process.exitCode = exitStatus;
   if (exitStatus === 1) writeStderr(`tvix-store: ${message}\n`);
 }
 
-/** Keeps errors of a stream from ending the process; who writes is told of them by the callback. */
+/** Ignores "error" events of a stream, which would end the process. Callbacks of writes still get the errors. */
 function surviveErrors(stream: NodeJS.WriteStream): void {
   if (!stream.listeners("error").includes(ignore)) stream.on("error", ignore);
 }

@@ -5,20 +5,20 @@ import { daemonCommand } from "./command/daemon.ts";
 import { importCommand } from "./command/import.ts";
 import { reportOutputError, writeStderr, writeStdout } from "./output.ts";
 
-/** Runs `tvix-store` with the arguments of this process, and sets the exit status. */
+/** Runs `tvix-store` with the arguments of this process and sets the exit status. */
 export async function runProgram(): Promise<void> {
   const program = new Command("tvix-store")
     .description("A content-addressed store for Nix")
     .version(manifest.version)
     .addHelpText(
       "after",
-      "\nExit status: 0 when everything was done, 1 when something was refused or failed, 130, 141 or 143\n" +
-        "when SIGINT, the end of whoever reads stdout or SIGTERM ended it early.",
+      "\nExit status: 0 on success, 1 if anything was refused or failed, 130 after SIGINT, 143 after SIGTERM,\n" +
+        "141 if the reader of stdout has gone.",
     )
     .addCommand(daemonCommand())
     .addCommand(importCommand());
   for (const command of [program, ...program.commands]) {
-    // Commander would exit before the system has taken, or refused, what is written.
+    // Commander itself would exit before the outcome of its writes is known.
     command.exitOverride().configureOutput({
       writeOut: (text) => void writeStdout(text).catch(reportOutputError),
       writeErr: writeStderr,

@@ -3,8 +3,8 @@ import { Interrupt, Interrupted } from "./interrupt.ts";
 import { OutputError, reportOutputError, writeStderr } from "./output.ts";
 
 /**
- * Runs the body of a command. What it throws becomes one line on stderr and the exit status; only
- * what nobody expected shows where it came from.
+ * Runs the body of a command. An error becomes one line on stderr and the exit status; only an unexpected error is shown
+ * with its stack.
  */
 export async function run(body: (interrupt: Interrupt) => Promise<void>): Promise<void> {
   using interrupt = new Interrupt();
@@ -14,7 +14,7 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
     if (error instanceof OutputError) return reportOutputError(error);
     process.exitCode = error instanceof Interrupted ? error.exitStatus : 1;
     writeStderr(`tvix-store: ${describe(error)}\n`);
-    if (error instanceof Interrupted) process.exit(); // what nobody reads yet does not keep it
+    if (error instanceof Interrupted) process.exit(); // unread output does not keep it alive
   }
 }
 
@@ -24,11 +24,11 @@ function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** What to do about a daemon that cannot be reached; empty for other errors. */
+/** Returns what to do about a daemon that cannot be reached; an empty string for other errors. */
 function adviceFor(error: CastoreError): string {
   const isDaemon = /\bgrpc\+(?:https?|unix):/.test(error.message);
   return isDaemon && cameFromConnecting(error)
-    ? '; start a daemon there with "tvix-store daemon", or give the addresses of other stores, see "tvix-store import --help"'
+    ? '; start one with "tvix-store daemon", or pass the addresses of other stores, see "tvix-store import --help"'
     : "";
 }
 

@@ -14,22 +14,22 @@ import { openServices } from "./services.ts";
 import { startTracing } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 
-/** What a daemon is told. */
+/** Options of {@link serve}. */
 export interface DaemonOptions extends ServiceOptions, TracingOptions {
-  /** Where to listen, in the syntax of {@link parseListenAddress}. */
+  /** Addresses to listen on, in the syntax of {@link parseListenAddress}. */
   listenAddress: string[];
-  /** The least severe log lines to write, on stderr: a level of pino. */
+  /** The lowest level of log lines to write, a level of pino. */
   logLevel: string;
 }
 
-/** Runs a daemon until it is interrupted, then lets the calls in flight finish. */
+/** Runs a daemon until it is interrupted, then waits for the calls in flight. */
 export async function serve(options: DaemonOptions, interrupt: Interrupt): Promise<void> {
   await using log = new LogWriter((lost) =>
-    logger.warn({ lost }, "log lines were lost: stderr took no more"),
+    logger.warn({ lost }, "log lines dropped: stderr took no more"),
   );
   const logger = pino({ level: options.logLevel }, log);
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
-  useThreads(availableParallelism() - 1); // the event loop, which answers the calls, has a core to itself
+  useThreads(availableParallelism() - 1); // one core is for the event loop, which answers the calls
   await using services = await openServices(options, {
     signal: interrupt.signal,
     onEvent({ type, kind, store, message }) {
@@ -49,8 +49,11 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
     ],
     logger,
   });
-  warnOfOpenDoors(options.listenAddress, (address) =>
-    logger.warn({ address }, "anybody who reaches this address can read and write the store"),
+  warnOfOpenAddresses(options.listenAddress, (address) =>
+    logger.warn(
+      { address },
+      "no authentication: everybody who reaches this address can read and write the store",
+    ),
   );
   logger.info({ addresses: server.addresses }, "listening");
 
@@ -60,8 +63,8 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
   await server.shutdown();
 }
 
-/** Nothing guards an address but the machine or the permissions of a socket that it is local to. */
-function warnOfOpenDoors(addresses: readonly string[], warn: (address: string) => void): void {
+/** Warns of addresses that other machines can reach, as there is no authentication. */
+function warnOfOpenAddresses(addresses: readonly string[], warn: (address: string) => void): void {
   for (const address of addresses) {
     if (!parseListenAddress(address).local) warn(address);
   }

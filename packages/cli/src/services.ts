@@ -11,7 +11,7 @@ import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
 import { absolutePath, hasEscapedBytes } from "./arguments.ts";
 
-/** The three services that every command works on. Disposing of it closes them. */
+/** The three services that a command works on. Disposing closes them. */
 export interface Services extends AsyncDisposable {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
@@ -19,9 +19,9 @@ export interface Services extends AsyncDisposable {
 }
 
 /**
- * Opens the three services; none stays open if one of them cannot be opened.
+ * Opens the three services. If one of them cannot be opened, the others are closed.
  *
- * @param options.onEvent is told what stores tell of. Default: a process warning
+ * @param options.onEvent receives the events of stores. Default: a process warning for each
  */
 export async function openServices(
   services: ServiceOptions,
@@ -60,12 +60,16 @@ async function compose(
   return new Composition(STORE_REGISTRIES, named, options);
 }
 
-/** Checks the value of an option that has no default where this user has no home folder. */
+/**
+ * Returns the value of an option for an address.
+ *
+ * @throws CastoreError `invalid_argument` if there is none, or it is not UTF-8
+ */
 function given(option: string, address: string | undefined): string {
   if (address === undefined) {
     throw new CastoreError(
       "invalid_argument",
-      `Cannot open stores in the state folder of this user: expected STATE_DIRECTORY, XDG_STATE_HOME or HOME in the environment, found none of them; set one, or give ${option}`,
+      `Cannot find a folder for the embedded stores: expected STATE_DIRECTORY, XDG_STATE_HOME or HOME in the environment, found none; set one of them, or pass ${option}`,
     );
   }
   if (hasEscapedBytes(address)) {

@@ -1,16 +1,16 @@
 import { Option } from "commander";
 
-/** Whether spans are sent somewhere, as given on the command line. */
+/** Options of tracing. */
 export interface TracingOptions {
-  /** Sends them even if no variable of OpenTelemetry says where. */
+  /** Whether to send spans to the default collector if no variable of OpenTelemetry names one. */
   otlp?: boolean;
 }
 
-/** The option that has a command send spans. */
+/** Returns the option that makes a command send spans. */
 export function tracingOption(): Option {
   return new Option(
     "--otlp",
-    "send spans to an OpenTelemetry collector, http://localhost:4318 unless " +
-      "OTEL_EXPORTER_OTLP_ENDPOINT says which (which suffices to have them sent)",
+    "send spans to an OpenTelemetry collector: that in OTEL_EXPORTER_OTLP_ENDPOINT, for which " +
+      "this option is not needed, or http://localhost:4318",
   );
 }

@@ -20,13 +20,10 @@ import {
 } from "@opentelemetry/sdk-trace";
 import manifest from "../package.json" with { type: "json" };
 
-/**
- * How long sending may take, all attempts together, in milliseconds, unless a variable says so. Nothing but the end of a
- * command waits for it.
- */
+/** Default time limit for sending spans, all attempts together, in ms. Only the end of a command waits for it. */
 const TIMEOUT_MS = 3000;
 
-/** Has the whole process give its spans to a collector, as the variables of OpenTelemetry say, until it is disposed of. */
+/** Sends the spans of this process to the collector that the variables of OpenTelemetry name, until it is disposed of. */
 export function startSdk(warn: (message: string) => void): AsyncDisposable {
   const exporter = new ForgivingExporter(new OTLPTraceExporter(ownTimeout()), warn);
   const own = { "service.name": "tvix-store", "service.version": manifest.version };
@@ -48,7 +45,7 @@ function ownTimeout(): { timeoutMillis?: number } {
   return isSet ? {} : { timeoutMillis: TIMEOUT_MS };
 }
 
-/** Drops what cannot be sent, and tells so once, until something is sent again. */
+/** Drops spans that cannot be sent, and warns once until sending works again. */
 class ForgivingExporter implements SpanExporter {
   readonly #inner: SpanExporter;
   readonly #warn: (message: string) => void;

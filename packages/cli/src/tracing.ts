@@ -2,10 +2,10 @@ import { SpanStatusCode, trace } from "@opentelemetry/api";
 import type { TracingOptions } from "./tracing-option.ts";
 
 /**
- * Begins to send spans, if they are wanted: by an option, or by the variables of OpenTelemetry. To be disposed of last:
- * sends what is left, for as long as the exporter may take.
+ * Starts sending spans if an option or the variables of OpenTelemetry ask for it. Disposing sends the rest, within the
+ * time limit of the exporter; dispose of it last.
  *
- * @param warn is told once if they cannot be sent, which fails nothing
+ * @param warn is called once if spans cannot be sent, which fails nothing
  */
 export async function startTracing(
   { otlp = false }: TracingOptions,
@@ -15,7 +15,7 @@ export async function startTracing(
   const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT;
   const isDisabled = env.OTEL_SDK_DISABLED?.trim().toLowerCase() === "true";
   if (isDisabled || !(otlp || endpoint)) return undefined;
-  const { startSdk } = await import("./tracing-sdk.ts"); // which takes a while
+  const { startSdk } = await import("./tracing-sdk.ts"); // slow to load
   try {
     return startSdk(warn);
   } catch (error) {
@@ -24,7 +24,7 @@ export async function startTracing(
   }
 }
 
-/** Does what a command does, as the root of a trace. */
+/** Runs the body of a command as the root span of a trace. */
 export async function traceCommand<T>(name: string, body: () => Promise<T>): Promise<T> {
   return await trace.getTracer("@tvix/cli").startActiveSpan(name, async (span) => {
     try {

@@ -137,7 +137,7 @@ describe("tvix-store daemon", () => {
     await using _daemon = await startDaemon([`--listen-address=${address}`, ...MEMORY]);
     const outcome = await tvixStore(["daemon", `--listen-address=${address}`, ...MEMORY]);
     expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toContain("in use");
+    expect(outcome.stderr).toContain("already listens");
   });
 
   it("refuses stores that it cannot open, and says which", async () => {

@@ -11,23 +11,23 @@ export function daemonCommand(): Command {
     .addOption(
       new Option(
         "-l, --listen-address <address...>",
-        "where to listen: host:port, [::]:port, or the path of a unix socket; may be repeated",
+        "address to listen on: host:port, [IPv6]:port or the path of a unix socket; may be repeated",
       )
         .env("LISTEN_ADDRESS")
         .default(["localhost:8000"]),
     )
     .addOption(
-      new Option("--log-level <level>", "the least severe log lines to write, on stderr")
+      new Option("--log-level <level>", "lowest level of log lines to write on stderr")
         .env("LOG_LEVEL")
         .choices(["trace", "debug", "info", "warn", "error", "silent"])
         .default("info"),
     )
     .action(async (options: DaemonOptions) => {
       useSmallHeap();
-      const { serve } = await import("../serve.ts"); // no other command needs a server
+      const { serve } = await import("../serve.ts"); // loaded here, as no other command needs a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serve(options, interrupt));
-      process.exit(); // what waits to be written on a stderr that nobody reads does not keep it
+      process.exit(); // unread log lines do not keep it alive
     });
   for (const option of serviceOptions(embeddedAddresses())) command.addOption(option);
   return command.addOption(tracingOption());

@@ -8,28 +8,28 @@ import { type TracingOptions, tracingOption } from "../tracing-option.ts";
 export function importCommand(): Command {
   const command = new Command("import")
     .description("Stores files and folders, and prints the store path of each on stdout")
-    .argument("[path...]", "a folder, a file or a symlink, named in the store as it is here")
+    .argument("[path...]", "a folder, a file or a symlink; its last name is its name in the store")
     .option(
       "--archive <file>",
-      "import what is in a tar archive (also compressed by gzip, xz, zstd or bzip2) as a folder, " +
-        'instead of PATHs; "-" is stdin',
+      "import the contents of a tar archive (plain, gzip, xz, zstd or bzip2) as a folder, " +
+        'instead of paths; "-" is stdin',
     )
     .option(
       "--name <name>",
-      "name of the archive in the store (default: that of the file, without .tar and the like)",
+      "name of the archive in the store (default: the name of the file without .tar and the like)",
     )
     .option(
       "--references",
-      "register to which store paths, of all that the PathInfo service has, the contents refer; " +
-        "each PATH may refer to those before it",
+      "register the store paths that the contents mention, of all that the PathInfo service knows, " +
+        "including the paths before it",
     )
     .action(
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
-        // What is read of an archive goes through this thread, and would leave hundreds of megabytes of garbage.
+        // All bytes of an archive pass through this thread, which would leave hundreds of megabytes of garbage.
         if (options.archive !== undefined) useSmallHeap();
-        const { importPaths } = await import("../import-paths.ts"); // no other command needs it
+        const { importPaths } = await import("../import-paths.ts"); // loaded here, as no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));
       },
@@ -38,7 +38,7 @@ export function importCommand(): Command {
   return command.addOption(tracingOption());
 }
 
-/** What cannot be asked for together; `undefined` if all of it can. */
+/** Returns what is wrong with a combination of arguments; `undefined` if it is valid. */
 function wrongUse(
   paths: readonly string[],
   { archive, name }: ImportCommandOptions,

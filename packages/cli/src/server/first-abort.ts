@@ -1,6 +1,6 @@
 /**
- * Resolves once any of the signals is aborted, and leaves nothing behind on the others: some of them
- * live as long as the server.
+ * Resolves once any of the signals is aborted. Removes its listeners from all of them, as some live as long as the
+ * server.
  */
 export function firstAbort(...signals: readonly AbortSignal[]): Promise<void> {
   return new Promise((resolve) => {

@@ -3,17 +3,17 @@ import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "@tvix/proto/health";
 import { firstAbort } from "./first-abort.ts";
 
-/** What the health service reports on. */
+/** Options of {@link registerHealth}. */
 export interface HealthOptions {
   /** The services that the server serves. */
   services: readonly DescService[];
-  /** Aborts when the server begins to stop: from then on nothing is serving. */
+  /** Aborted when the server begins to stop: from then on every service is NOT_SERVING. */
   stopping: AbortSignal;
 }
 
 /**
- * Registers `grpc.health.v1.Health`. The server as a whole (`""`) and each of its services are
- * serving until the server begins to stop, which watchers are told before their calls end.
+ * Registers `grpc.health.v1.Health`. The server as a whole (`""`) and each of its services are SERVING until the server
+ * begins to stop. Watchers get that change before their calls end.
  */
 export function registerHealth(
   router: ConnectRouter,

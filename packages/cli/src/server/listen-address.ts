@@ -2,20 +2,20 @@ import { BlockList, isIPv4, isIPv6 } from "node:net";
 import { CastoreError } from "@tvix/castore";
 import { hasEscapedBytes } from "../arguments.ts";
 
-/** Where a server accepts connections. */
+/** An address on which a server accepts connections. */
 export type ListenAddress = TcpListenAddress | UnixListenAddress;
 
 /** A TCP port of one host. */
 export interface TcpListenAddress {
   readonly kind: "tcp";
   /**
-   * An IPv4 address, an IPv6 address without brackets, or a host name. `localhost` stands for both
+   * An IPv4 address, an IPv6 address without brackets, or a host name. `localhost` means both
    * loopback addresses, 127.0.0.1 and ::1, as far as the machine has them.
    */
   readonly host: string;
   /** 0 to 65535, where 0 lets the system choose one. */
   readonly port: number;
-  /** Whether only this machine can connect. A host name other than `localhost` counts as not. */
+  /** Whether only this machine can connect. Host names other than `localhost` count as not local. */
   readonly local: boolean;
 }
 
@@ -27,7 +27,7 @@ export interface UnixListenAddress {
   readonly local: true;
 }
 
-/** Bytes that fit into the address of a unix socket, without the NUL at its end. */
+/** Longest path of a unix socket in bytes, without the NUL at its end. */
 const MAX_UNIX_PATH_BYTES = process.platform === "darwin" ? 103 : 107;
 
 const HOST_NAME = /^(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?$/;
@@ -103,7 +103,7 @@ function refuse(text: string, found: string): CastoreError {
   );
 }
 
-/** Writes an address the way that {@link parseListenAddress} reads it. */
+/** Formats an address in the syntax of {@link parseListenAddress}. */
 export function formatTcpAddress(host: string, port: number): string {
   return isIPv6(host) ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -104,7 +104,7 @@ describe("listening on a unix socket", () => {
     await hello(path);
     await expect(hello(path)).rejects.toMatchObject({
       code: "unavailable",
-      message: `Cannot listen on "${path}": already in use by a running process`,
+      message: `Cannot listen on "${path}": a running process already listens there`,
     });
     expect(await heard(path)).toBe("hello");
     expect(await readdir(folder)).toEqual(["socket"]);

@@ -13,43 +13,43 @@ import {
 
 /** A socket that accepts connections. */
 export interface Listener {
-  /** What it is bound to, with the real port, in the syntax of `--listen-address`. */
+  /** The address it is bound to, with the actual port, in the syntax of `--listen-address`. */
   readonly address: string;
 
   /**
-   * Accepts no more connections, at once, and removes the file of a unix socket. Resolves when the
-   * last connection that was accepted has ended.
+   * Stops accepting connections at once and removes the file of a unix socket. Resolves when the last
+   * accepted connection has ended.
    */
   close(): Promise<void>;
 }
 
-/** What a listener tells about. */
+/** Callbacks of a listener. */
 export interface ListenerEvents {
-  /** A connection was made. Its socket allows half-open connections. */
+  /** Takes a new connection. Its socket allows half-open connections. */
   onConnection: (socket: Socket) => void;
-  /** A connection could not be accepted, as for lack of file descriptors. The listener goes on. */
+  /** Takes the error of a connection that could not be accepted, such as EMFILE. The listener goes on. */
   onError: (error: Error) => void;
 }
 
-/** After this long without a byte the system asks whether the peer is still there. */
+/** Idle time before the system sends TCP keep-alive probes. */
 const KEEP_ALIVE_MS = 60_000;
 
-/** How often a port that the system chose is tried on the second loopback address. */
+/** Attempts to find a port that is free on both loopback addresses, if the system chooses it. */
 const PORT_ATTEMPTS = 20;
 
 const LOOPBACKS = ["127.0.0.1", "::1"];
 
-/** What Linux, macOS and the BSDs say where an address family does not exist. */
+/** Error codes of Linux, macOS and the BSDs for an address family that the machine does not have. */
 const NO_SUCH_ADDRESS: readonly string[] = ["EADDRNOTAVAIL", "EAFNOSUPPORT"];
 
 /**
- * Starts to accept connections on an address.
+ * Starts accepting connections on an address.
  *
  * `localhost` gives a listener for each of the two loopback addresses, on the same port, and skips
  * one that the machine does not have. A name gives one, for the first address it resolves to.
  *
- * The file of a unix socket replaces that of a process that is gone; its permissions follow the
- * umask, so that with the usual one only the owner can connect.
+ * A unix socket replaces the file of one whose process has ended. Its permissions follow the umask: with
+ * the usual one, only the owner can connect.
  *
  * @throws CastoreError `unavailable` if the address is in use, `permission_denied` if the system
  *   refuses it, `invalid_argument` if it does not exist on this machine or is no socket
@@ -85,7 +85,7 @@ async function listenLoopbacks(
       if (listeners.length === 0) throw missing;
       return listeners;
     } catch (error) {
-      // Frees the port at once. Connections that were made meanwhile are not waited for.
+      // Not awaited: the port is free at once, whatever connections there are.
       for (const listener of listeners) void listener.close();
       const chosen = address.port === 0 && errno(error) === "EADDRINUSE";
       if (!chosen || attempt === PORT_ATTEMPTS) throw error;
@@ -113,9 +113,8 @@ async function listenTcp(
 }
 
 /**
- * The socket is bound under another name first and then renamed: that replaces a stale file in one
- * step, and when the server closes, the system calls unlink only on the name it was bound to, never
- * on a file that another process has put in the place of ours meanwhile.
+ * Binds the socket to a temporary name and renames it. The rename replaces a stale file in one step. At the close,
+ * libuv unlinks only the temporary name, never a file that another process has put in our place meanwhile.
  */
 async function listenUnix({ path }: UnixListenAddress, events: ListenerEvents): Promise<Listener> {
   const temporary = join(dirname(path), `.${randomBytes(4).toString("hex")}`);
@@ -143,7 +142,7 @@ async function listenUnix({ path }: UnixListenAddress, events: ListenerEvents): 
   };
 }
 
-/** Refuses a path at which there is something else than the socket of a process that is gone. */
+/** Throws unless the path is free or holds the socket of a process that has ended. */
 async function assertReplaceable(path: string): Promise<void> {
   const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
@@ -153,7 +152,7 @@ async function assertReplaceable(path: string): Promise<void> {
   if (!found.isSocket()) {
     throw new CastoreError(
       "invalid_argument",
-      `Cannot listen on "${path}": expected no file or a socket there, found something else`,
+      `Cannot listen on "${path}": expected no file or a socket there, found another kind of file; remove it or choose another path`,
     );
   }
   const socket = connect(path);
@@ -167,7 +166,7 @@ async function assertReplaceable(path: string): Promise<void> {
   }
   throw new CastoreError(
     "unavailable",
-    `Cannot listen on "${path}": already in use by a running process`,
+    `Cannot listen on "${path}": a running process already listens there`,
   );
 }
 

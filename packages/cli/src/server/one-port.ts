@@ -25,28 +25,28 @@ export type HttpRequest = IncomingMessage | Http2ServerRequest;
 /** The response to an {@link HttpRequest}. */
 export type HttpResponse = ServerResponse | Http2ServerResponse;
 
-/** What answers requests. */
+/** Handlers of requests. */
 export interface HttpHandlers {
   /**
-   * Answers a request over HTTP/2 straight on its stream, unless it gives `false`. Must not throw.
+   * Answers a request over HTTP/2 directly on its stream, or returns `false`. Must not throw.
    *
    * @param peer the client, as `host:port` or `unix`
    */
   onStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peer: string): boolean;
-  /** Answers every other request. Must not throw. */
+  /** Answers all other requests. Must not throw. */
   onRequest(request: HttpRequest, response: HttpResponse): void;
 }
 
 /** Options of a {@link OnePort}. */
 export interface OnePortOptions {
-  /** Answers requests. */
+  /** Handlers of all requests. */
   handlers: HttpHandlers;
   /**
-   * Is told when a connection breaks the rules of HTTP/2, as clients in Go do with their last frame, a
-   * GOAWAY that names a stream which cannot be. Default: nobody is.
+   * Called when a connection violates HTTP/2, as Go clients do with their last frame, a GOAWAY that names
+   * an impossible stream. Default: violations are ignored.
    */
   onProtocolError?: (error: Error, peer: string) => void;
-  /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
+  /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
   headerTimeoutMs?: number;
   /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
   keepAliveMs?: number;
@@ -54,38 +54,37 @@ export interface OnePortOptions {
   keepAliveTimeoutMs?: number;
 }
 
-/** How an HTTP/2 client begins: RFC 9113, section 3.4. */
+/** The connection preface of HTTP/2: RFC 9113, section 3.4. */
 const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 
-/** How many bytes a client may have under way over all calls of one HTTP/2 connection. */
+/** Flow-control window of an HTTP/2 connection, for all calls, in bytes. */
 const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
 
 /**
- * How many bytes one call may have under way. Times the number of calls this bounds what is buffered
- * per connection, since Node.js returns credit to the connection before a handler has read.
+ * Flow-control window of one call, in bytes. Times the number of calls, it bounds the buffers of a connection, since
+ * Node.js returns credit to the connection before a handler has read.
  */
 const STREAM_WINDOW_BYTES = 1024 * 1024;
 const MAX_CALLS_PER_CONNECTION = 256;
 
 /**
- * What one HTTP/2 connection may hold in header tables and unsent data, in megabytes: as good as no limit.
- * Node counts unsent data of calls that were cancelled for as long as the connection lives, and a
- * connection over the limit refuses every further call. What is really held is bounded by the windows and
- * the number of calls.
+ * Limit of header tables and unsent data of an HTTP/2 connection, in megabytes; in effect, none. Node counts unsent data
+ * of cancelled calls until the connection ends, and a connection over the limit refuses every further call. The windows
+ * and the number of calls bound the memory that is really held.
  */
 const MAX_SESSION_MEMORY_MB = 1_000_000;
 
-/** Cancelled calls that are tolerated at once, and per second: partial reads are cancelled reads. */
+/** Limits for cancelled calls, at once and per second. Every partial read is a cancelled call. */
 const RESET_BURST = 10_000;
 const RESETS_PER_SECOND = 1_000;
 
-/** How long an HTTP/1.1 connection may stay open without a request. */
+/** Idle time limit of an HTTP/1.1 connection. */
 const KEEP_ALIVE_MS = 60_000;
 
-/** How long the last frame of a connection that is ended at once may take to leave. */
+/** Time limit for sending the last frame of a connection that is terminated. */
 const FAREWELL_MS = 200;
 
-/** How long a peer may take to close its side after ours. */
+/** Time limit for a peer to close its side after ours. */
 const LINGER_MS = 5_000;
 
 type Connection =
@@ -96,8 +95,8 @@ type Connection =
 const NEW: Connection = { kind: "new" };
 
 /**
- * Serves HTTP/2 without TLS (prior knowledge) and HTTP/1.1 on the same connections: the first bytes
- * of each tell which one it is.
+ * Serves HTTP/2 without TLS (prior knowledge) and HTTP/1.1 on the same port. The first bytes of a connection tell the
+ * version.
  */
 export class OnePort {
   readonly #connections = new Map<Socket, Connection>();
@@ -124,7 +123,7 @@ export class OnePort {
   /** Takes a new connection. Its socket allows half-open connections. */
   accept(socket: Socket): void {
     this.#connections.set(socket, NEW);
-    // Whatever goes wrong with a connection also ends it, which is where it is dealt with.
+    // Every error also closes the connection, and "close" is handled.
     socket.on("error", () => undefined);
     socket.once("close", () => this.#connections.delete(socket));
     socket.once("finish", () => {
@@ -135,10 +134,7 @@ export class OnePort {
     else this.#peek(socket);
   }
 
-  /**
-   * Lets the calls that have begun finish, and ends every connection once it has none. Takes no new
-   * calls.
-   */
+  /** Ends every connection once its calls have finished. New calls are refused. */
   close(): void {
     this.#closing = true;
     for (const [socket, connection] of this.#connections) {
@@ -149,7 +145,7 @@ export class OnePort {
     this.#http1.close(); // ends its check of header timeouts
   }
 
-  /** Ends every connection at once, calls and all. */
+  /** Ends every connection at once, with its calls. */
   destroy(): void {
     this.#closing = true;
     for (const [socket, connection] of this.#connections) {
@@ -157,8 +153,8 @@ export class OnePort {
         socket.destroy();
         continue;
       }
-      // Says so with a code. A client that was told before, by close(), that no calls are taken any more,
-      // may take a connection that ends without one for a call that is still going on.
+      // With a code: after the GOAWAY of close(), a client may take a connection that ends without one for a
+      // call that is still in flight.
       connection.session.destroy(undefined, constants.NGHTTP2_CANCEL);
       setTimeout(() => socket.destroy(), FAREWELL_MS).unref();
     }
@@ -198,7 +194,7 @@ export class OnePort {
   }
 
   #serveHttp2(socket: Socket): void {
-    // An HTTP/2 session over half a connection would never end.
+    // An HTTP/2 session on a half-open connection would never end.
     socket.allowHalfOpen = false;
     const peer = peerOf(socket);
     this.#http2.once("session", (session) => {
@@ -234,7 +230,7 @@ export class OnePort {
       if (this.#closing) response.setHeader("Connection", "close");
       this.#handlers.onRequest(request, response);
     });
-    // This server never listens by itself, and it is the event that starts its check of timeouts.
+    // This server never listens, and the event starts its check of timeouts.
     server.emit("listening");
     return server;
   }
@@ -249,7 +245,7 @@ export class OnePort {
       streamResetBurst: RESET_BURST,
       streamResetRate: RESETS_PER_SECOND,
     });
-    // A server of its own gives streams the form of requests: it never listens.
+    // A second server, which never listens, turns streams into requests.
     const requests = createHttp2Server();
     requests.on("request", (request, response) => this.#handlers.onRequest(request, response));
     server.on("stream", (stream, headers, ...rest) => {
@@ -261,7 +257,7 @@ export class OnePort {
   }
 }
 
-/** Ends a connection that has no call, and asks for an end after those that it has. */
+/** Ends an idle connection; has any other end after its calls. */
 function closeHttp1(socket: Socket, responses: ReadonlySet<ServerResponse>): void {
   if (responses.size === 0) socket.destroySoon();
   for (const response of responses) {
@@ -269,7 +265,7 @@ function closeHttp1(socket: Socket, responses: ReadonlySet<ServerResponse>): voi
   }
 }
 
-/** The other end of a connection as `host:port`, or `unix`. */
+/** Returns the other end of a connection as `host:port`, or `unix`. */
 export function peerOf(socket: Socket): string {
   const { remoteAddress, remotePort } = socket;
   if (remoteAddress === undefined || remotePort === undefined) return "unix";

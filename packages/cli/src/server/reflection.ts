@@ -11,11 +11,11 @@ import { Code, type ConnectRouter } from "@connectrpc/connect";
 import { v1, v1alpha } from "@tvix/proto/reflection";
 import { firstAbort } from "./first-abort.ts";
 
-/** What the reflection service tells about. */
+/** Options of {@link registerReflection}. */
 export interface ReflectionOptions {
-  /** The services that the server serves, besides reflection itself. */
+  /** The services that the server serves, except reflection itself. */
   services: readonly DescService[];
-  /** Aborts when the server begins to stop, which ends the calls. */
+  /** Aborted when the server begins to stop, which ends the calls. */
   stopping: AbortSignal;
 }
 
@@ -29,7 +29,7 @@ type Answer =
     }
   | { case: "errorResponse"; value: { errorCode: number; errorMessage: string } };
 
-/** Registers `grpc.reflection.v1.ServerReflection` and its older twin, `v1alpha`. */
+/** Registers `grpc.reflection.v1.ServerReflection` and the older `v1alpha`. */
 export function registerReflection(
   router: ConnectRouter,
   { services, stopping }: ReflectionOptions,
@@ -46,7 +46,7 @@ export function registerReflection(
     .service(v1alpha.ServerReflection, { serverReflectionInfo });
 }
 
-/** The items of a stream, up to its end or to the signal. */
+/** Yields the items of a stream until it ends or the signal is aborted. */
 async function* until<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncIterable<T> {
   const iterator = items[Symbol.asyncIterator]();
   try {
@@ -61,12 +61,12 @@ async function* until<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncIte
       yield result.value;
     }
   } finally {
-    // Not awaited: it waits for the next item, which may never come.
+    // Not awaited: return() waits for the next item, which may never come.
     iterator.return?.().catch(() => undefined);
   }
 }
 
-/** Finds descriptors by the names that clients ask for. */
+/** Finds file descriptors by name, symbol or extension. */
 class DescriptorIndex {
   readonly #services: readonly DescService[];
   readonly #files = new Map<string, DescFile>();
@@ -80,7 +80,7 @@ class DescriptorIndex {
     for (const service of services) this.#addFile(service.file);
   }
 
-  /** Answers one question. What is not known gives an error response, not a failure of the call. */
+  /** Answers one request. An unknown name gives an error response; the call goes on. */
   answer({ messageRequest }: Request): Answer {
     switch (messageRequest.case) {
       case "listServices":
@@ -142,7 +142,7 @@ class DescriptorIndex {
 
   #addEnum({ file, typeName, parent, values }: DescEnum): void {
     this.#symbols.set(typeName, file);
-    // The values of an enum are named beside it, not inside it.
+    // Enum values are in the scope that encloses the enum.
     const scope = parent?.typeName ?? file.proto.package;
     for (const { name } of values) this.#symbols.set(scope ? `${scope}.${name}` : name, file);
   }
@@ -154,7 +154,7 @@ class DescriptorIndex {
   }
 }
 
-/** The file and all that it imports, itself first. */
+/** Returns the file and everything that it imports, itself first. */
 function fileAnswer(file: DescFile | undefined, kind: string, name: string): Answer {
   if (file === undefined) return notFound(kind, name);
   const files = new Set([file]);

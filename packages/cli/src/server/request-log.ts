@@ -9,23 +9,23 @@ import {
 import type { RpcSpan } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
 
-/** What is known of a call when it begins. */
+/** Properties of a call that are known when it begins. */
 export interface CallStart {
-  /** The method that is called; `undefined` if there is none of that path. */
+  /** The method; `undefined` if no method has this path. */
   method: DescMethod | undefined;
   /** Path of the request, without its query. */
   path: string;
-  /** Content type of the request, which tells the protocol. */
+  /** Content type of the request, which determines the protocol. */
   contentType: string | undefined;
   /** Version of HTTP, such as `"2.0"`. */
   httpVersion: string;
   /** The client, as `host:port` or `unix`. */
   peer: string;
-  /** The span of the call, which ends with it, if there is one. */
+  /** The span of the call, if there is one. It ends with the call. */
   span: RpcSpan | undefined;
 }
 
-/** Codes that say that the server failed, not the client. */
+/** Codes of failures of the server rather than the client. */
 const FAULTS: ReadonlySet<Code> = new Set([
   Code.Unknown,
   Code.Internal,
@@ -34,7 +34,7 @@ const FAULTS: ReadonlySet<Code> = new Set([
   Code.ResourceExhausted,
 ]);
 
-/** Codes that the handlers give to HTTP when a call is refused before it reaches a method. */
+/** Codes for the HTTP statuses of calls that are refused before they reach a method. */
 const HTTP_CODES: Readonly<Record<number, Code>> = {
   400: Code.InvalidArgument,
   404: Code.Unimplemented,
@@ -45,16 +45,16 @@ const HTTP_CODES: Readonly<Record<number, Code>> = {
   505: Code.Unimplemented,
 };
 
-/** Clients ask these all the time, or behind the back of their users. */
+/** Services that clients call all the time by themselves. */
 const CHATTER = /^grpc\.(?:health|reflection)\./;
 
-/** Follows one call and writes the line about it. */
+/** Measures one call and writes its log line. */
 export class CallLog {
-  /** Bytes of the request body that were read so far. */
+  /** Bytes of the request body read so far. */
   bytesIn = 0;
-  /** Bytes of the response body that were written so far. */
+  /** Bytes of the response body written so far. */
   bytesOut = 0;
-  /** What the method threw, if it did. */
+  /** The error that the method threw, if it did. */
   error: unknown;
 
   readonly #logger: Logger;
@@ -67,13 +67,13 @@ export class CallLog {
     this.#start = start;
   }
 
-  /** Notes a refusal that no method made: the HTTP status, and the gRPC status if one was sent. */
+  /** Records a response without an error of a method: its HTTP status, and the gRPC status if one was sent. */
   answered(httpStatus: number, grpcStatus?: string | null): void {
     if (grpcStatus) this.#wireCode = Number(grpcStatus) || undefined;
     else if (httpStatus >= 400) this.#wireCode = HTTP_CODES[httpStatus] ?? Code.Internal;
   }
 
-  /** Writes the line, and ends the span. To be called once. */
+  /** Writes the line and ends the span. Call it once. */
   end(outcome: "complete" | "cut"): void {
     const { method, path, peer, httpVersion, span } = this.#start;
     const code = this.#code(outcome);
@@ -108,7 +108,7 @@ export class CallLog {
     return code === undefined ? undefined : new ConnectError("", code);
   }
 
-  /** The whole error where an operator has to act on it, else what the client was told. */
+  /** Returns the whole error for a fault of the server, else the message that the client got. */
   #cause(fault: boolean): { err?: unknown; error?: string } {
     if (this.error === undefined) return {};
     if (fault) return { err: this.error };
@@ -116,13 +116,13 @@ export class CallLog {
   }
 }
 
-/** Under which key the log of a call is found in the context of the call. */
+/** Context key of the log of a call. */
 export const callLogKey: ContextKey<CallLog | undefined> = createContextKey<CallLog | undefined>(
   undefined,
   { description: "call log" },
 );
 
-/** Notes in the log of each call what its method threw, also in mid-stream. */
+/** Records in the log of each call the error that its method threw, also in mid-stream. */
 export const noteErrors: Interceptor = (next) => async (request) => {
   const log = request.contextValues.get(callLogKey);
   if (log === undefined) return next(request);
@@ -147,7 +147,7 @@ async function* noteStreamErrors<T>(messages: AsyncIterable<T>, log: CallLog): A
 }
 
 function codeOf(error: unknown): Code {
-  // What is no ConnectError is sent as an internal error, without its message.
+  // Any other error is sent as an internal error, without its message.
   return error instanceof ConnectError ? error.code : Code.Internal;
 }
 

@@ -26,11 +26,11 @@ import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
 
 /** Options of {@link createRpcHandler}. */
 export interface RpcHandlerOptions {
-  /** What is served, straight on the streams of HTTP/2 where that can be. */
+  /** The services to serve, directly on HTTP/2 streams where possible. */
   services: readonly ServedService[];
   /** Registers further services. */
   routes: (router: ConnectRouter) => void;
-  /** Gets a line per call. */
+  /** Receives a line for each call. */
   logger: Logger;
 }
 
@@ -38,8 +38,8 @@ export interface RpcHandlerOptions {
 const GRPC_WEB_TRAILER = 0x80;
 
 /**
- * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Compressed requests are understood;
- * responses are not compressed, since most of what is served cannot be, and the rest is small.
+ * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Requests may be compressed; responses are
+ * not, since contents rarely compress further in transit and other messages are small.
  */
 export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions): HttpHandlers {
   const router = createConnectRouter({
@@ -92,7 +92,7 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
   };
 }
 
-/** Does what belongs to a span, if there is one. */
+/** Runs an action in the context of a span, if there is one. */
 function inSpan<T>(span: RpcSpan | undefined, action: () => T): T {
   return span === undefined ? action() : context.with(span.context, action);
 }
@@ -101,7 +101,7 @@ function inSpan<T>(span: RpcSpan | undefined, action: () => T): T {
 class Exchange {
   readonly #request: HttpRequest;
   readonly #response: HttpResponse;
-  /** The stream of an HTTP/2 exchange: the request forgets it when it closes. */
+  /** The stream of an HTTP/2 exchange, kept here as the request drops it at the close. */
   readonly #stream: Http2Stream | undefined;
   readonly #log: CallLog;
   readonly #closed = new AbortController();
@@ -119,12 +119,12 @@ class Exchange {
     });
   }
 
-  /** Lets a method answer. */
+  /** Calls a method and sends its response. */
   async run(handler: UniversalHandler): Promise<void> {
     const result = await handler({
       httpVersion: this.#request.httpVersion,
       method: this.#request.method ?? "",
-      // The host is the client's choice, and need not be one: clients of unix sockets send paths.
+      // Clients choose the host freely: those of unix sockets send paths.
       url: `http://localhost${this.#request.url}`,
       header: webHeaders(this.#request),
       body: this.#requestBody(),
@@ -143,7 +143,7 @@ class Exchange {
     this.#end();
   }
 
-  /** Answers a call of a method that does not exist. */
+  /** Answers a call to a method that does not exist. */
   refuse(path: string, contentType: string | undefined): void {
     if (contentType?.startsWith("application/grpc")) {
       this.#writeHead(200, {
@@ -160,7 +160,7 @@ class Exchange {
     this.#end();
   }
 
-  /** Ends the call when answering it failed, which leaves nothing to say but that it did. */
+  /** Resets the call after an error in sending the response. */
   fail(error: unknown): void {
     if (this.#closed.signal.aborted) return;
     this.#log.error ??= error;
@@ -168,16 +168,16 @@ class Exchange {
     else this.#response.destroy();
   }
 
-  /** Whether the other side gave up, or the connection broke. */
+  /** Whether the client cancelled or the connection broke. */
   #isCut(): boolean {
     if (this.#stream) return this.#stream.aborted || this.#stream.rstCode !== 0;
     return !this.#response.writableFinished;
   }
 
-  /** The body of the request. Throws where the request is cut off, which is not its end. */
+  /** Yields the body of the request. Throws if the request is cut off. */
   async *#requestBody(): AsyncIterable<Uint8Array> {
     try {
-      // Destroying a request over HTTP/1.1 destroys the connection, and the response with it.
+      // Destroying a request over HTTP/1.1 would destroy the connection and the response.
       for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
         this.#log.bytesIn += chunk.byteLength;
         yield chunk;
@@ -216,7 +216,7 @@ class Exchange {
   }
 }
 
-/** The two classes of responses have the same methods, with types that cannot be called as one. */
+/** Gives the two classes of responses one type: TypeScript cannot call methods of their union. */
 function common(response: HttpResponse): {
   writeHead(status: number, headers: Record<string, string>): unknown;
   write(chunk: Uint8Array): boolean;
@@ -224,7 +224,7 @@ function common(response: HttpResponse): {
   return response;
 }
 
-/** The status of a gRPC or gRPC-web response, from wherever it stands; `undefined` for Connect. */
+/** Returns the status of a gRPC or gRPC-web response, from headers, trailers or body; `undefined` for Connect. */
 function grpcStatus(
   trailer: Headers | undefined,
   header: Headers | undefined,

@@ -10,13 +10,13 @@ import { createRpcHandler } from "./rpc-handler.ts";
 
 /** Options of {@link startServer}. */
 export interface ServerOptions {
-  /** Where to listen, at least one, in the syntax of {@link parseListenAddress}. */
+  /** Addresses to listen on, at least one, in the syntax of {@link parseListenAddress}. */
   addresses: readonly string[];
-  /** What is served. Health and reflection are added. */
+  /** The services to serve. Health and reflection are added. */
   services: readonly ServedService[];
-  /** Gets one line per call: `info`, `warn` where the server failed, `debug` for health and reflection. */
+  /** Receives a line for each call: `info`, `warn` for failures of the server, `debug` for health and reflection. */
   logger: Logger;
-  /** How long a client may take to send its first bytes, or a request header. Default: 10 seconds. */
+  /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
   headerTimeoutMs?: number;
   /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
   keepAliveMs?: number;
@@ -24,27 +24,27 @@ export interface ServerOptions {
   keepAliveTimeoutMs?: number;
 }
 
-/** A server that runs. Disposing terminates it. */
+/** A running server. Disposing terminates it. */
 export interface Server extends AsyncDisposable {
   /**
-   * What it is bound to, with real ports, in the syntax of {@link parseListenAddress}. `localhost`
-   * shows as the loopback addresses that the machine has.
+   * The addresses it is bound to, with actual ports, in the syntax of {@link parseListenAddress}. `localhost`
+   * appears as the loopback addresses that the machine has.
    */
   readonly addresses: readonly string[];
 
   /**
-   * Stops: accepts no more connections and calls, reports itself as not serving, lets the calls that
-   * have begun finish, however long they take, and resolves when the last connection has ended.
+   * Shuts down: accepts no more connections and calls, reports NOT_SERVING, and waits for the calls in
+   * flight, however long they take. Resolves when the last connection has ended.
    */
   shutdown(): Promise<void>;
 
-  /** Stops at once: calls that have begun fail. Also ends a {@link shutdown} that is under way. */
+  /** Stops at once: calls in flight fail. Also ends a {@link shutdown} in progress. */
   terminate(): Promise<void>;
 }
 
 /**
  * Serves gRPC, gRPC-web and Connect, over HTTP/2 without TLS and over HTTP/1.1, on every address.
- * Resolves once all of them accept connections; listens on none of them if one is refused.
+ * Resolves once all of them accept connections. If one is refused, none is listened on.
  *
  * @throws CastoreError `invalid_argument` for an address that cannot be parsed or is not of this
  *   machine, `unavailable` for one in use, `permission_denied` for one that the system refuses
