@@ -1,5 +1,5 @@
 /**
- * Keeps a folder in S3. Needs `@aws-sdk/client-s3` and `@aws-sdk/lib-storage`, which look for credentials as always: in
+ * Keeps a folder in S3. Needs `@aws-sdk/client-s3`, which looks for credentials as always: in
  * `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, in `~/.aws`, ...
  *
  *   node examples/s3.ts FOLDER 's3://bucket/store?region=eu-central-1'

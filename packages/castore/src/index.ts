@@ -149,12 +149,14 @@ export {
 export { type PathComponent, pathComponent } from "./model/path.ts";
 export { MemoryObjectStore } from "./objectstore/memory.ts";
 export type {
+  DeleteObjectOptions,
   GetObjectOptions,
   ListObjectsOptions,
+  ObjectContents,
+  ObjectHead,
   ObjectMeta,
   ObjectStore,
   ObjectUpload,
-  PutObjectOptions,
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";

@@ -1,12 +1,14 @@
 import {
   type AbortOptions,
   collectBytes,
+  type DeleteObjectOptions,
   type GetObjectOptions,
   type ListObjectsOptions,
+  type ObjectContents,
+  type ObjectHead,
   type ObjectMeta,
   type ObjectStore,
   type ObjectUpload,
-  type PutObjectOptions,
 } from "@tvix/castore";
 import { FaultPlan, type Faults } from "./fault-plan.ts";
 
@@ -24,28 +26,25 @@ export class FaultyObjectStore implements ObjectStore {
     this.#plan = new FaultPlan(faults, seed, store.name);
   }
 
-  async get(
-    key: string,
-    options?: GetObjectOptions,
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+  async get(key: string, options?: GetObjectOptions): Promise<ObjectContents | undefined> {
     await this.#plan.call();
     const found = await this.#store.get(key, options);
-    return found && (this.#spares(key) ? found : this.#damaged(found));
+    if (found === undefined || this.#spares(key)) return found;
+    return Object.assign(this.#damaged(found), { version: found.version });
   }
 
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
+  async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
     await this.#plan.call();
     return await this.#store.head(key, options);
   }
 
-  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
+  async put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void> {
     await this.#plan.call();
-    const stored = await this.#store.put(key, data, options);
+    await this.#store.put(key, data, options);
     await this.#plan.call();
-    return stored;
   }
 
-  openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
+  openUpload(key: string, options?: AbortOptions): ObjectUpload {
     const upload = this.#store.openUpload(key, options);
     return {
       write: async (data) => {
@@ -54,9 +53,8 @@ export class FaultyObjectStore implements ObjectStore {
       },
       close: async () => {
         await this.#plan.call();
-        const stored = await upload.close();
+        await upload.close();
         await this.#plan.call();
-        return stored;
       },
       [Symbol.asyncDispose]: () => upload[Symbol.asyncDispose](),
     };
@@ -70,7 +68,7 @@ export class FaultyObjectStore implements ObjectStore {
     }
   }
 
-  async delete(key: string, options?: AbortOptions): Promise<void> {
+  async delete(key: string, options?: DeleteObjectOptions): Promise<void> {
     await this.#plan.call();
     await this.#store.delete(key, options);
   }

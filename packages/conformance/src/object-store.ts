@@ -8,6 +8,8 @@ export interface ObjectStoreSuiteOptions {
   createPair: () => Promise<readonly [ObjectStore, ObjectStore]>;
   /** Gives a store on a bucket that does not exist, and its name. Default: stores make what they need. */
   createMissing?: () => Promise<readonly [ObjectStore, bucket: string]>;
+  /** Whether a version can be deleted. Default: yes. */
+  deletesVersions?: boolean;
 }
 
 /** Longer than a part of an upload of any store. */
@@ -40,7 +42,7 @@ const invalid = expect.objectContaining({ name: "CastoreError", code: "invalid_a
 /** Tests that a store keeps the contract of `ObjectStore`. */
 export function objectStoreSuite(
   name: string,
-  { createPair, createMissing }: ObjectStoreSuiteOptions,
+  { createPair, createMissing, deletesVersions = true }: ObjectStoreSuiteOptions,
 ): void {
   describe(`${name} is an ObjectStore`, () => {
     let store: ObjectStore;
@@ -55,17 +57,12 @@ export function objectStoreSuite(
       await other[Symbol.asyncDispose]();
     });
 
-    async function upload(
-      key: string,
-      data: Uint8Array,
-      ifAbsent = false,
-      to = store,
-    ): Promise<boolean> {
-      await using upload = to.openUpload(key, { ifAbsent });
+    async function upload(key: string, data: Uint8Array, to = store): Promise<void> {
+      await using upload = to.openUpload(key);
       for (let at = 0; at < data.length; at += 3_000_000) {
         await upload.write(data.subarray(at, at + 3_000_000));
       }
-      return await upload.close();
+      await upload.close();
     }
 
     it("has nothing that was never stored", async () => {
@@ -78,13 +75,16 @@ export function objectStoreSuite(
 
     describe.each(CONTENTS)("with an object of %s", (_, data) => {
       it("gives it back, to whoever opened the store", async () => {
-        expect(await store.put("a/b-1.x/C_d", data)).toBe(true);
+        await store.put("a/b-1.x/C_d", data);
         expect(Buffer.compare((await read(other, "a/b-1.x/C_d"))!, data)).toBe(0);
-        expect(await other.head("a/b-1.x/C_d")).toEqual({ key: "a/b-1.x/C_d", size: data.length });
+        expect(await other.head("a/b-1.x/C_d")).toMatchObject({
+          key: "a/b-1.x/C_d",
+          size: data.length,
+        });
       });
 
       it("takes it piece by piece", async () => {
-        expect(await upload("k", data)).toBe(true);
+        await upload("k", data);
         expect(Buffer.compare((await read(other, "k"))!, data)).toBe(0);
       });
 
@@ -105,46 +105,53 @@ export function objectStoreSuite(
       });
     });
 
-    it("replaces an object, or leaves it alone when told to", async () => {
-      expect(await store.put("k", Buffer.from("one"), { ifAbsent: true })).toBe(true);
-      expect(await store.put("k", Buffer.from("two"), { ifAbsent: true })).toBe(false);
-      expect(await upload("k", Buffer.from("two"), true)).toBe(false);
-      expect(Buffer.from((await read(store, "k"))!).toString()).toBe("one");
-      expect(await store.put("k", Buffer.from("three"))).toBe(true);
-      expect(Buffer.from((await read(other, "k"))!).toString()).toBe("three");
-    });
-
-    it("lets one of many win who store the same key if it is absent", async () => {
-      const racers = Array.from({ length: 32 }, (_, i) => i);
-      const won = await Promise.all(
-        racers.map((i) =>
-          (i % 2 ? store : other).put("k", Buffer.from(`racer ${i}`), { ifAbsent: true }),
-        ),
-      );
-      expect(won.filter((stored) => stored)).toHaveLength(1);
-      const found = Buffer.from((await read(store, "k"))!).toString();
-      expect(found).toBe(`racer ${won.indexOf(true)}`);
+    it("replaces an object", async () => {
+      await store.put("k", Buffer.from("one"));
+      await other.put("k", Buffer.from("two, longer"));
+      expect(Buffer.from((await read(store, "k"))!).toString()).toBe("two, longer");
+      await upload("k", Buffer.from("3"));
+      expect(Buffer.from((await read(other, "k"))!).toString()).toBe("3");
     });
 
     it("takes the same object from many at the same time", async () => {
       const data = LARGE.subarray(0, 100_000);
-      const puts = Array.from({ length: 16 }, (_, i) => (i % 2 ? store : other).put("k", data));
-      expect(await Promise.all(puts)).not.toContain(false);
+      const racers = Array.from({ length: 16 }, (_, i) => (i % 2 ? store : other));
+      await Promise.all(racers.map((racer) => racer.put("k", data)));
       expect(Buffer.compare((await read(store, "k"))!, data)).toBe(0);
     });
 
-    it.each([false, true])(
-      "takes the same object from many uploads at the same time (if it is absent: %s)",
-      async (ifAbsent) => {
-        const data = LARGE.subarray(0, 100_000);
-        const uploads = Array.from({ length: 16 }, (_, i) =>
-          upload("k", data, ifAbsent, i % 2 ? store : other),
-        );
-        const stored = (await Promise.all(uploads)).filter((isStored) => isStored);
-        expect(stored.length).toBe(ifAbsent ? 1 : uploads.length);
+    it.each([100_000, 10_000_000])(
+      "takes the same object of %i bytes from many uploads at the same time",
+      async (length) => {
+        const data = LARGE.subarray(0, length);
+        const racers = Array.from({ length: 4 }, (_, i) => (i % 2 ? store : other));
+        await Promise.all(racers.map((racer) => upload("k", data, racer)));
         expect(Buffer.compare((await read(store, "k"))!, data)).toBe(0);
       },
     );
+
+    it("keeps what it was given, though the caller changes the bytes afterwards", async () => {
+      const data = Buffer.alloc(9_000_000, 1);
+      await store.put("put", data);
+      await using upload = store.openUpload("uploaded");
+      await upload.write(data);
+      data.fill(2);
+      await upload.write(data.subarray(0, 1));
+      await upload.close();
+      const expected = Buffer.alloc(9_000_000, 1);
+      expect(Buffer.compare((await read(other, "put"))!, expected)).toBe(0);
+      const uploaded = Buffer.concat([expected, Buffer.from([2])]);
+      expect(Buffer.compare((await read(other, "uploaded"))!, uploaded)).toBe(0);
+    });
+
+    it("tells which of the objects it is that had a key one after the other", async () => {
+      await store.put("k", Buffer.from("one"));
+      const first = await store.head("k");
+      expect((await other.get("k"))?.version).toBe(first?.version);
+      expect(typeof first?.version).toBe("string");
+      await other.put("k", Buffer.from("two"));
+      expect((await store.head("k"))?.version).not.toBe(first?.version);
+    });
 
     it("lists keys in order, by prefix, and from one on", async () => {
       const keys = ["a-b/c", "a.b", "a/b", "a/b-c", "a/c/d", "a0", "b/a", "b/b"];
@@ -181,6 +188,19 @@ export function objectStoreSuite(
       expect(await keysOf(store, "")).toEqual([]);
     });
 
+    it.runIf(deletesVersions)("deletes an object only while it is of a version", async () => {
+      await store.put("a/b", Buffer.from("damaged"));
+      const { version } = (await store.head("a/b"))!;
+      await other.put("a/b", Buffer.from("whole"));
+      await store.delete("a/b", { version: version! });
+      expect(Buffer.from((await read(store, "a/b"))!).toString()).toBe("whole");
+      const { version: current } = (await other.get("a/b"))!;
+      await store.delete("a/b", { version: current! });
+      expect(await other.head("a/b")).toBeUndefined();
+      await store.delete("a/b", { version: current! });
+      expect(await keysOf(store, "")).toEqual([]);
+    });
+
     it.each([["dropped"], ["cancelled"]])("leaves nothing of an upload that is %s", async (how) => {
       const controller = new AbortController();
       const reason = new Error("enough");
@@ -199,8 +219,10 @@ export function objectStoreSuite(
     it("closes an upload once", async () => {
       await using upload = store.openUpload("k");
       await upload.write(Buffer.from("x"));
-      expect([await upload.close(), await upload.close()]).toEqual([true, true]);
-      await expect(upload.write(Buffer.from("y"))).rejects.toThrow();
+      await Promise.all([upload.close(), upload.close()]);
+      await upload.close();
+      await expect(upload.write(Buffer.from("y"))).rejects.toThrow(invalid);
+      expect(Buffer.from((await read(other, "k"))!).toString()).toBe("x");
     });
 
     it.each(["", "/", "a//b", "/a", "a/", ".", "a/../b", "a b", "ä", "a\0"])(
@@ -282,9 +304,8 @@ export function objectStoreSuite(
           () => missing.get("k", { offset: 1, length: 0 }),
           () => keysOf(missing, ""),
           () => missing.put("k", Buffer.from("x")),
-          () => missing.put("k", Buffer.from("x"), { ifAbsent: true }),
-          () => upload("k", Buffer.from("x"), false, missing),
-          () => upload("k", LARGE, false, missing),
+          () => upload("k", Buffer.from("x"), missing),
+          () => upload("k", LARGE, missing),
           () => missing.delete("k"),
           () => missing.head("k"),
         ];

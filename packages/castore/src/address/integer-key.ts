@@ -18,3 +18,9 @@ export function integerKey({
   const integer = z.int({ error }).min(min, { error }).max(max, { error });
   return z.union([z.number(), digits], { error }).pipe(integer);
 }
+
+/** How long something may take, in milliseconds. */
+export const TIMEOUT_MS: z.ZodType<number | undefined> = integerKey({
+  min: 1,
+  max: 2 ** 31 - 1, // timers take no more
+}).optional();

@@ -3,9 +3,8 @@
  * value is a string.
  */
 import { z } from "zod";
-import { integerKey } from "../address/integer-key.ts";
+import { integerKey, TIMEOUT_MS } from "../address/integer-key.ts";
 import { TIER_MODES, type TierMode } from "../cache/tiers.ts";
-import { TIMEOUT_MS } from "../objectstore/options.ts";
 
 export { integerKey } from "../address/integer-key.ts";
 

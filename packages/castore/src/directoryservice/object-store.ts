@@ -1,17 +1,18 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { ByteBudget } from "../bytes/byte-budget.ts";
 import { collectAtMost } from "../bytes/byte-string.ts";
+import { mapInParallel } from "../bytes/parallel.ts";
 import { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
-import { DamageMarks } from "../objectstore/damage-marks.ts";
-import { digestOfKey, objectKey } from "../objectstore/digest-key.ts";
+import { DamagedObjects } from "../objectstore/damaged-objects.ts";
+import { objectKey } from "../objectstore/object-key.ts";
 import type { ObjectStore } from "../objectstore/object-store.ts";
 import { ClosureSpool, childrenOf } from "./closure-spool.ts";
 import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
 import { decodeDirectoryOf, encodeDirectory, withDigests } from "./encoded-directory.ts";
-import { getOneByOne, hasOneByOne } from "./one-by-one.ts";
 import { RootToLeavesValidator } from "./order-validator.ts";
 import { StagedTree } from "./staged-tree.ts";
 import { skipDirectories, traverseDirectory } from "./traverse.ts";
@@ -28,22 +29,14 @@ export interface ObjectStoreDirectoryOptions {
 /** The folder of directories by their own digests. */
 const INNER = "dirs-inner";
 
-/** How many requests are made at the same time for one tree. */
+/** How many requests are made at the same time for one tree, or one batch. */
 const REQUESTS = 32;
 
 /** How many bytes of directories are sent at the same time. */
 const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 
-/** A directory that is to be sent. */
-interface Upload {
-  readonly digest: B3Digest;
-  readonly length: number;
-  readonly children: readonly B3Digest[];
-  /** Those that refer to it, which are sent after it. */
-  readonly parents: Upload[];
-  /** How many of those that it refers to are not sent yet. */
-  waitsFor: number;
-}
+/** After how many directories other events get their turn. */
+const DIRECTORIES_PER_TURN = 64;
 
 /**
  * Keeps directories in an object store. `dirs/b3/<4 hex>/<hex>` is a tree, under the digest of its root, in the
@@ -51,25 +44,23 @@ interface Upload {
  * every directory of the tree is found by its own digest, `dirs-inner/b3/<4 hex>/<hex>` is one of them: the
  * digest of the root, and the directory. See docs/formats.md.
  *
- * The leaves are stored first, the tree after all of them but the root, and the root last: whatever is found is whole
- * at every instant, and what is below a directory that was stored before is not looked at again. A tree of which
- * storing fails leaves such parts of it that are whole.
+ * The leaves are stored first, the tree after all directories but the root, and the root last: at every instant,
+ * whatever is found is whole. A tree of which storing fails leaves such parts of it that are whole. Every object of a
+ * tree is looked up when the tree is put: whichever of them is missing, for whatever reason, is stored again.
  *
- * What is found damaged, or missing below a directory, is marked, and stored again with the next tree that it is in, by
- * whatever process.
+ * Objects that are found damaged are deleted, as {@link DamagedObjects} does it.
  *
- * Below the root of a tree that tvix wrote, directories are only found through the root, until it is put again.
+ * Below the root of a tree that tvix wrote, directories are found only through the root, until the tree is put again.
  */
 export class ObjectStoreDirectoryService implements DirectoryService {
   readonly #store: ObjectStore;
-  readonly #onCorrupt: (message: string) => void;
+  readonly #damaged: DamagedObjects;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
-  readonly #marks: DamageMarks;
 
-  constructor({ store, onCorrupt }: ObjectStoreDirectoryOptions) {
+  constructor(options: ObjectStoreDirectoryOptions) {
+    const { store, onCorrupt = (message) => process.emitWarning(message) } = options;
     this.#store = store;
-    this.#marks = new DamageMarks(store);
-    this.#onCorrupt = onCorrupt ?? ((message) => process.emitWarning(message));
+    this.#damaged = new DamagedObjects(store, onCorrupt);
   }
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
@@ -83,11 +74,15 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (Directory | undefined)[]> {
-    return getOneByOne(this, digests, options);
+    const get = (digest: B3Digest, options: AbortOptions) => this.get(digest, options);
+    return mapInParallel(digests, REQUESTS, get, options);
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
+    const has = async (digest: B3Digest, options: AbortOptions) =>
+      (await this.#damaged.has(innerKey(digest), options)) ||
+      (await this.#damaged.has(treeKey(digest), options));
+    return mapInParallel(digests, REQUESTS, has, options);
   }
 
   getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
@@ -132,86 +127,44 @@ export class ObjectStoreDirectoryService implements DirectoryService {
   }
 
   async #commit(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
-    const uploads = await this.#findAbsent(root, spool, options);
-    const isTreeThere = await this.#has(treeKey(root), options);
-    const rootUpload = uploads.get(root.hex);
-    uploads.delete(root.hex);
-    for (const upload of uploads.values()) {
-      const children = upload.children.flatMap(({ hex }) => uploads.get(hex) ?? []);
-      upload.waitsFor = children.length;
-      for (const child of children) child.parents.push(upload);
+    const [top, ...levels] = (await levelsOf(root, spool, options)).toReversed();
+    for (const level of levels.toReversed()) {
+      const put = (digest: B3Digest, options: AbortOptions) =>
+        this.#putInner(digest, root, spool, options);
+      await mapInParallel(level, REQUESTS, put, options);
     }
-    const isReady = ({ waitsFor }: Upload) => waitsFor === 0;
-    const ready = uploads.values().filter(isReady).toArray();
-    await drain(ready, async (upload) => {
-      await this.#putInner(root, upload, spool, options);
-      for (const parent of upload.parents) parent.waitsFor -= 1;
-      ready.push(...upload.parents.filter(isReady));
-    });
-    if (!isTreeThere) await this.#putTree(root, spool, options);
-    if (rootUpload !== undefined) await this.#putInner(root, rootUpload, spool, options);
+    await this.#putTree(root, spool, options);
+    for (const digest of top ?? []) await this.#putInner(digest, root, spool, options);
   }
 
-  /**
-   * The directories of a tree that are not stored yet, by digest. Everything below one that is, is too, except for what
-   * is marked.
-   */
-  async #findAbsent(
-    root: B3Digest,
-    spool: ClosureSpool,
-    options?: AbortOptions,
-  ): Promise<Map<string, Upload>> {
-    const absent = new Map<string, Upload>();
-    const queue = [root];
-    for (const key of await this.#marks.keys(options)) {
-      const digest = digestOfKey(INNER, key);
-      if (digest && !digest.equals(root) && spool.get(digest)) queue.push(digest);
-    }
-    const met = new Set(queue.map(({ hex }) => hex));
-    await drain(queue, async (digest) => {
-      if (await this.#has(innerKey(digest), options)) return;
-      const directory = spool.get(digest)!;
-      const children = childrenOf(directory);
-      const { length } = encodeDirectory(directory).bytes;
-      absent.set(digest.hex, { digest, length, children, parents: [], waitsFor: 0 });
-      for (const child of children) {
-        if (met.has(child.hex)) continue;
-        met.add(child.hex);
-        queue.push(child);
-      }
-    });
-    return absent;
-  }
-
+  /** Stores a directory by its own digest, unless it is there. */
   async #putInner(
+    digest: B3Digest,
     root: B3Digest,
-    { digest, length }: Upload,
     spool: ClosureSpool,
     options?: AbortOptions,
   ): Promise<void> {
-    await this.#budget.take(length, options);
+    const key = innerKey(digest);
+    if (await this.#damaged.has(key, options)) return;
+    const { bytes } = encodeDirectory(spool.get(digest)!);
+    await this.#budget.take(bytes.length, options);
     try {
-      const data = Buffer.concat([root.bytes, encodeDirectory(spool.get(digest)!).bytes]);
-      await this.#store.put(innerKey(digest), data, options);
-      await this.#marks.clear(innerKey(digest), options);
+      await this.#store.put(key, Buffer.concat([root.bytes, bytes]), options);
     } finally {
-      this.#budget.release(length);
+      this.#budget.release(bytes.length);
     }
   }
 
+  /** Stores a tree, unless it is there. */
   async #putTree(root: B3Digest, spool: ClosureSpool, options?: AbortOptions): Promise<void> {
-    await using upload = this.#store.openUpload(treeKey(root), options);
+    const key = treeKey(root);
+    if (await this.#damaged.has(key, options)) return;
+    await using upload = this.#store.openUpload(key, options);
     for await (const data of encodeTree(spool.rootFirst(root))) await upload.write(data);
     await upload.close();
-    await this.#marks.clear(treeKey(root), options);
   }
 
-  async #has(key: string, options?: AbortOptions): Promise<boolean> {
-    if (await this.#marks.has(key, options)) return false;
-    return (await this.#store.head(key, options)) !== undefined;
-  }
-
-  /** The root of a tree; `undefined` if there is none of that digest. */
+  /** Reads the root of a tree; `undefined` if there is none of that digest. */
   async #getRoot(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     try {
       for await (const directory of this.#readTree(digest, options)) return directory;
@@ -221,23 +174,11 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     return undefined;
   }
 
-  /** A directory that is an object of its own; `undefined` if there is none of that digest. */
+  /** Reads a directory that is an object of its own; `undefined` if there is none of that digest. */
   async #getInner(digest: B3Digest, options?: AbortOptions): Promise<InnerDirectory | undefined> {
-    const key = innerKey(digest);
-    const object = await this.#store.get(key, { signal: options?.signal });
-    if (object === undefined) return undefined;
-    const bytes = await collectAtMost(object, B3Digest.LENGTH + MAX_MESSAGE_BYTES);
-    try {
-      if (bytes === undefined) throw new CastoreError("data_loss", "it is too long");
-      const root = B3Digest.fromBytes(bytes.subarray(0, B3Digest.LENGTH));
-      const directory = decodeDirectoryOf(digest, bytes.subarray(B3Digest.LENGTH));
-      await this.#marks.clear(key, options);
-      return { root, directory };
-    } catch (error) {
-      if (!isWrongData(error)) throw error;
-      await this.#lose(key, error, options);
-      return undefined;
-    }
+    const parse = (contents: AsyncIterable<Uint8Array>) => parseInner(digest, contents);
+    const found = await this.#damaged.read(innerKey(digest), parse, options);
+    return typeof found === "string" ? undefined : found;
   }
 
   /** Reads a directory and everything below it, from the tree that it is in as far as that can be read. */
@@ -255,12 +196,11 @@ export class ObjectStoreDirectoryService implements DirectoryService {
         if (!isDataLoss(error)) throw error;
       }
     }
-    const get = async (digest: B3Digest) => {
-      const found = spool.get(digest) ?? (await this.#getInner(digest, options))?.directory;
-      if (found === undefined) await this.#marks.mark(innerKey(digest), options);
-      return found;
-    };
-    yield* traverseDirectory((digests) => getOneByOne({ get }, digests), digest, options);
+    const get = async (digest: B3Digest, options: AbortOptions) =>
+      spool.get(digest) ?? (await this.#getInner(digest, options))?.directory;
+    const getMany = (digests: readonly B3Digest[], options?: AbortOptions) =>
+      mapInParallel(digests, REQUESTS, get, options);
+    yield* traverseDirectory(getMany, digest, options);
   }
 
   /** Reads a tree; nothing if there is none with that root. */
@@ -268,28 +208,39 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     const key = treeKey(root);
     const object = await this.#store.get(key, { signal: options?.signal });
     if (object === undefined) return;
-    const validator = new RootToLeavesValidator(root);
     try {
-      for await (const directory of decodeTree(object, options)) {
-        validator.add(encodeDirectory(directory));
-        options?.signal?.throwIfAborted();
-        yield directory;
-      }
-      validator.finish();
+      yield* parseTree(root, object, options);
     } catch (error) {
-      if (!isWrongData(error)) throw error;
-      throw await this.#lose(key, error, options);
+      if (!isDataLoss(error)) throw error;
+      // Read anew, to be deleted unless it is whole: what came so far was handed on already.
+      const check = async (contents: AsyncIterable<Uint8Array>) => {
+        for await (const _ of parseTree(root, contents, options));
+      };
+      await this.#damaged.read(key, check, options);
+      throw error;
     }
-    await this.#marks.clear(key, options);
   }
+}
 
-  /** Notes that an object cannot be read, so that it is put again with its tree. */
-  async #lose(key: string, cause: Error, options?: AbortOptions): Promise<CastoreError> {
-    const message = `Cannot read object "${key}" in ${this.#store.name}: ${cause.message}`;
-    this.#onCorrupt(message);
-    await this.#marks.mark(key, options);
-    return new CastoreError("data_loss", message, { cause });
+/** Returns the directories of a tree by height, the leaves first, the root alone last. */
+async function levelsOf(
+  root: B3Digest,
+  spool: ClosureSpool,
+  options?: AbortOptions,
+): Promise<readonly (readonly B3Digest[])[]> {
+  const heights = new Map<string, number>();
+  const levels: B3Digest[][] = [];
+  for (const directory of spool.leavesFirst(root)) {
+    const { digest } = encodeDirectory(directory);
+    const below = childrenOf(directory).map(({ hex }) => heights.get(hex) ?? -1);
+    const height = 1 + below.reduce((highest, one) => Math.max(highest, one), -1);
+    heights.set(digest.hex, height);
+    levels[height] ??= [];
+    levels[height].push(digest);
+    if (heights.size % DIRECTORIES_PER_TURN === 0) await yieldToEvents();
+    options?.signal?.throwIfAborted();
   }
+  return levels;
 }
 
 /** A directory, and the root of a tree that it is in. */
@@ -302,24 +253,38 @@ function isDataLoss(error: unknown): boolean {
   return error instanceof CastoreError && error.code === "data_loss";
 }
 
-/** Whether parsing or checking threw it, for bytes that are not those that were stored. */
-function isWrongData(error: unknown): error is CastoreError {
-  return isDataLoss(error) || (error instanceof CastoreError && error.code === "invalid_argument");
+/** @throws CastoreError `data_loss` for contents that are not the directory */
+async function parseInner(
+  digest: B3Digest,
+  contents: AsyncIterable<Uint8Array>,
+): Promise<InnerDirectory> {
+  const bytes = await collectAtMost(contents, B3Digest.LENGTH + MAX_MESSAGE_BYTES);
+  if (bytes === undefined || bytes.length < B3Digest.LENGTH) {
+    const expected = `expected ${B3Digest.LENGTH} to ${B3Digest.LENGTH + MAX_MESSAGE_BYTES} bytes`;
+    throw new CastoreError("data_loss", `${expected}, found ${bytes?.length ?? "more"}`);
+  }
+  const root = B3Digest.fromBytes(bytes.subarray(0, B3Digest.LENGTH));
+  return { root, directory: decodeDirectoryOf(digest, bytes.subarray(B3Digest.LENGTH)) };
 }
 
-/** Makes a request for each item of a queue, to which requests add more, many at the same time. */
-async function drain<T>(queue: T[], request: (item: T) => Promise<void>): Promise<void> {
-  const running = new Set<Promise<void>>();
+/** @throws CastoreError `data_loss`, from iterating, for contents that are not the tree below the root */
+async function* parseTree(
+  root: B3Digest,
+  contents: AsyncIterable<Uint8Array>,
+  options?: AbortOptions,
+): AsyncGenerator<Directory> {
+  const validator = new RootToLeavesValidator(root);
   try {
-    while (queue.length > 0 || running.size > 0) {
-      while (queue.length > 0 && running.size < REQUESTS) {
-        const done = request(queue.pop()!).finally(() => running.delete(done));
-        running.add(done);
-      }
-      await Promise.race(running);
+    for await (const directory of decodeTree(contents, options)) {
+      validator.add(encodeDirectory(directory));
+      options?.signal?.throwIfAborted();
+      yield directory;
     }
-  } finally {
-    await Promise.allSettled(running);
+    validator.finish();
+  } catch (error) {
+    const isInvalid = error instanceof CastoreError && error.code === "invalid_argument";
+    if (!isInvalid) throw error;
+    throw new CastoreError("data_loss", error.message, { cause: error });
   }
 }
 

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type {
   BlobServiceClient,
   BlockBlobClient,
@@ -6,25 +7,24 @@ import type {
   StoragePipelineOptions,
 } from "@azure/storage-blob";
 import { z } from "zod";
-import type { AbortOptions } from "../bytes/abort-options.ts";
+import { TIMEOUT_MS } from "../address/integer-key.ts";
+import { proxyFor } from "../address/proxy.ts";
 import { collectBytes } from "../bytes/byte-string.ts";
 import { CastoreError } from "../model/errors.ts";
-import { resolveRange } from "../model/range.ts";
-import { missingBucket } from "./bucket-check.ts";
-import { loadSdk, PARTS_IN_FLIGHT, unlessPresent, uploadThrough } from "./cloud.ts";
-import { assertObjectKey } from "./object-key.ts";
-import type {
-  GetObjectOptions,
-  ListObjectsOptions,
-  ObjectMeta,
-  ObjectStore,
-  ObjectUpload,
-  PutObjectOptions,
-} from "./object-store.ts";
-import { onePiece } from "./one-piece.ts";
-import { TIMEOUT_MS } from "./options.ts";
-import { type ObjectPart, PART_BYTES, readParts } from "./read-parts.ts";
-import { ATTEMPTS, request, retryRequest, withTimeout } from "./retry.ts";
+import {
+  type Bucket,
+  type BucketRange,
+  type BucketUpload,
+  codeOfStatus,
+  type Failure,
+  type ListFrom,
+  loadSdk,
+  NO_BUCKET,
+  type ObjectPage,
+  textOf,
+} from "./bucket.ts";
+import type { ObjectHead } from "./object-store.ts";
+import type { ObjectPart } from "./read-parts.ts";
 
 /** What the library of Azure is told beside its own configuration and credentials. */
 export const AZURE_OPTIONS: z.ZodType<{
@@ -37,71 +37,48 @@ export const AZURE_OPTIONS: z.ZodType<{
   timeout_ms: TIMEOUT_MS,
 });
 
-/** How long a request may take, in milliseconds, unless the options say so. */
-const REQUEST_MS = 60_000;
-
-/** The pause before the third attempt at a part of an upload, which grows from there. The second is made at once. */
-const RETRY_DELAY_MS = 1000;
-
 /**
- * Keeps objects in a container of Azure Blob Storage. Credentials come from `AZURE_STORAGE_CONNECTION_STRING`
- * where that is set, and otherwise from what `@azure/identity` finds.
+ * A container of Azure Blob Storage. Credentials come from `AZURE_STORAGE_CONNECTION_STRING` where that is set, and
+ * otherwise from what `@azure/identity` finds. Versions are ETags.
  */
-export class AzureObjectStore implements ObjectStore {
+export class AzureContainer implements Bucket {
   readonly name: string;
+  readonly partsAtOnce = 2;
   readonly #container: ContainerClient;
-  /** The same container, as uploads use it: the library itself tries their parts again. */
-  readonly #uploads: ContainerClient;
-  readonly #prefix: string;
-  readonly #timeoutMs: number;
 
-  private constructor(
-    { container, uploads }: { container: ContainerClient; uploads: ContainerClient },
-    prefix: string,
-    timeoutMs: number,
-  ) {
+  private constructor(container: ContainerClient) {
     this.#container = container;
-    this.#uploads = uploads;
-    this.#prefix = prefix;
-    this.#timeoutMs = timeoutMs;
-    this.name = `az://${container.containerName}/${prefix}`;
+    this.name = `az://${container.containerName}`;
   }
 
   /**
    * Opens a container. Nothing is connected yet.
    *
-   * @param prefix what every key begins with: empty, or ending with `/`
    * @throws CastoreError `unimplemented` where the library is not installed, `invalid_argument` where
    *   nothing says which account it is
    */
   static async open(
     container: string,
-    prefix: string,
-    { account_name: account, endpoint, timeout_ms = REQUEST_MS }: z.output<typeof AZURE_OPTIONS>,
-  ): Promise<AzureObjectStore> {
+    { account_name: account, endpoint }: z.output<typeof AZURE_OPTIONS>,
+  ): Promise<AzureContainer> {
     const { BlobServiceClient } = await loadSdk(
       "@azure/storage-blob",
       () => import("@azure/storage-blob"),
     );
-    const openContainer = (service: (options: StoragePipelineOptions) => BlobServiceClient) => {
-      const withRetries = (maxTries: number) => {
-        const retryOptions = { maxTries, retryDelayInMs: RETRY_DELAY_MS };
-        return service({ retryOptions }).getContainerClient(container);
-      };
-      const clients = { container: withRetries(1), uploads: withRetries(ATTEMPTS) };
-      return new AzureObjectStore(clients, prefix, timeout_ms);
+    const open = (service: (options: StoragePipelineOptions) => BlobServiceClient, url: string) => {
+      const settings = { retryOptions: { maxTries: 1 }, ...proxyOptions(url) };
+      return new AzureContainer(service(settings).getContainerClient(container));
     };
     const connection = process.env.AZURE_STORAGE_CONNECTION_STRING;
     if (connection && account === undefined && endpoint === undefined) {
-      return openContainer((options) =>
-        BlobServiceClient.fromConnectionString(connection, options),
-      );
+      const { url } = BlobServiceClient.fromConnectionString(connection);
+      return open((options) => BlobServiceClient.fromConnectionString(connection, options), url);
     }
     const name = account ?? process.env.AZURE_STORAGE_ACCOUNT;
     if (name === undefined && endpoint === undefined) {
       throw new CastoreError(
         "invalid_argument",
-        `Cannot open "az://${container}/${prefix}": expected option "account_name" or "endpoint", or ` +
+        `Cannot open "az://${container}": expected option "account_name" or "endpoint", or ` +
           "AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT in the environment",
       );
     }
@@ -111,154 +88,121 @@ export class AzureObjectStore implements ObjectStore {
     );
     const url = endpoint ?? `https://${name}.blob.core.windows.net`;
     const credential = new DefaultAzureCredential();
-    return openContainer((options) => new BlobServiceClient(url, credential, options));
+    return open((options) => new BlobServiceClient(url, credential, options), url);
   }
 
   async get(
     key: string,
-    options: GetObjectOptions = {},
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    const blob = this.#blob(key);
-    if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
-    return await readParts(this.name + key, { start, end }, (from, to, version) => {
-      const read = async (abortSignal: AbortSignal): Promise<ObjectPart | undefined> => {
-        try {
-          const answer = await blob.download(from, to - from, {
-            abortSignal,
-            maxRetryRequests: 0, // it is asked for again as a whole
-            ...(version && { conditions: { ifMatch: version } }),
-          });
-          const body = answer.readableStreamBody as AsyncIterable<Uint8Array>;
-          return { data: await collectBytes(body), version: answer.etag };
-        } catch (error) {
-          const status = statusOf(error);
-          if (isAbsent(error) || status === 412) return undefined;
-          if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
-          throw error;
-        }
-      };
-      return this.#request("get", key, options, () => this.#inTime(read, options));
-    });
+    { start, end, version }: BucketRange,
+    abortSignal: AbortSignal,
+  ): Promise<ObjectPart | undefined> {
+    try {
+      const answer = await this.#blob(key).download(start, end - start, {
+        abortSignal,
+        maxRetryRequests: 0,
+        ...(version && { conditions: { ifMatch: version } }),
+      });
+      const body = answer.readableStreamBody as AsyncIterable<Uint8Array>;
+      return { data: await collectBytes(body), version: answer.etag };
+    } catch (error) {
+      const status = statusOf(error);
+      if (isAbsent(error) || status === 412) return undefined;
+      if (status === 416) return { data: new Uint8Array(0), version }; // it begins behind the end
+      throw error;
+    }
   }
 
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
-    const blob = this.#blob(key);
-    return await this.#request("look up", key, options, async () => {
-      try {
-        const look = (abortSignal: AbortSignal) => blob.getProperties({ abortSignal });
-        const found = await this.#inTime(look, options);
-        return { key, size: found.contentLength ?? 0 };
-      } catch (error) {
-        if (isAbsent(error)) return undefined;
-        throw error;
-      }
-    });
+  async head(key: string, abortSignal: AbortSignal): Promise<Omit<ObjectHead, "key"> | undefined> {
+    try {
+      const found = await this.#blob(key).getProperties({ abortSignal });
+      return { size: found.contentLength ?? 0, version: found.etag };
+    } catch (error) {
+      if (isAbsent(error)) return undefined;
+      throw error;
+    }
   }
 
-  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
-    const blob = this.#blob(key);
-    const contents = Buffer.from(data); // the library may go on with it when it is cancelled
-    const send = (abortSignal: AbortSignal) =>
-      blob.upload(contents, contents.length, { ...ifAbsent(options), abortSignal });
-    return await this.#request("store", key, options, () =>
-      unlessPresent(() => this.#inTime(send, options), statusOf, options?.ifAbsent ? PRESENT : []),
-    );
+  async put(key: string, data: Buffer, abortSignal: AbortSignal): Promise<void> {
+    await this.#blob(key).upload(data, data.length, { abortSignal });
   }
 
-  openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
-    const blob = this.#blob(key, this.#uploads);
-    return uploadThrough(
-      key,
-      (body) => {
-        const stop = new AbortController();
-        const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
-        const settings = { ...ifAbsent(options), abortSignal: AbortSignal.any(signals) };
-        const send = () => blob.uploadStream(body, PART_BYTES, PARTS_IN_FLIGHT, settings);
-        const done = this.#request("store", key, options, async () => {
-          try {
-            return await unlessPresent(send, statusOf, options?.ifAbsent ? PRESENT : []);
-          } catch (error) {
-            if (!(await this.#isOvertaken(key, error, options))) throw error;
-            return options?.ifAbsent !== true; // as if it had been stored first, and replaced
-          }
-        });
-        // Blocks that are not committed are seen by nobody, and the service drops them after a week.
-        return { done, abort: async () => stop.abort() };
+  async list(prefix: string, { token }: ListFrom, abortSignal: AbortSignal): Promise<ObjectPage> {
+    const blobs = this.#container.listBlobsFlat({ prefix, abortSignal });
+    const { value } = await blobs.byPage(token ? { continuationToken: token } : {}).next();
+    const page = value as ContainerListBlobFlatSegmentResponse;
+    const objects = page.segment.blobItems.map(({ name, properties }) => ({
+      key: name,
+      size: properties.contentLength ?? 0,
+    }));
+    return { objects, next: page.continuationToken || undefined };
+  }
+
+  async delete(
+    key: string,
+    version: string | undefined,
+    abortSignal: AbortSignal,
+  ): Promise<boolean> {
+    const conditions = version === undefined ? {} : { conditions: { ifMatch: version } };
+    try {
+      await this.#blob(key).delete({ abortSignal, ...conditions });
+      return true;
+    } catch (error) {
+      if (isAbsent(error)) return false;
+      if (statusOf(error) === 412) return true;
+      throw error;
+    }
+  }
+
+  async beginUpload(key: string): Promise<BucketUpload> {
+    const blob = this.#blob(key);
+    // Uploads of one key share their blocks, which have names of one length.
+    const upload = randomUUID();
+    const blocks: string[] = [];
+    return {
+      send: async ({ index, data }, abortSignal) => {
+        const name = `${upload}-${String(index).padStart(6, "0")}`;
+        blocks[index] = Buffer.from(name).toString("base64");
+        await blob.stageBlock(blocks[index], data, data.length, { abortSignal });
       },
-      { ...options, timeoutMs: ATTEMPTS * this.#timeoutMs },
-    );
+      finish: async (abortSignal) => {
+        try {
+          await blob.commitBlockList(blocks, { abortSignal });
+        } catch (error) {
+          // Whoever commits an upload drops the blocks of all others: as if this one had come first.
+          const isOvertaken = codeOf(error) === "InvalidBlockList";
+          if (!isOvertaken || (await this.head(key, abortSignal)) === undefined) throw error;
+        }
+      },
+      // Blocks that are not committed are seen by nobody, and the service drops them after a week.
+      abandon: async () => undefined,
+    };
   }
 
-  async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
-    const { after = "", signal } = options;
-    let token: string | undefined;
-    do {
-      const from = token ? { continuationToken: token } : {};
-      const list = async (abortSignal: AbortSignal) => {
-        const blobs = this.#container.listBlobsFlat({ prefix: this.#prefix + prefix, abortSignal });
-        return (await blobs.byPage(from).next()).value as ContainerListBlobFlatSegmentResponse;
-      };
-      const page = await this.#request("list", prefix, options, () => this.#inTime(list, options));
-      for (const { name, properties } of page.segment.blobItems) {
-        signal?.throwIfAborted();
-        const key = name.slice(this.#prefix.length);
-        if (key > after) yield { key, size: properties.contentLength ?? 0 };
-      }
-      token = page.continuationToken;
-    } while (token);
+  failureOf(error: unknown): Failure {
+    const status = statusOf(error);
+    const name = codeOf(error);
+    if (name === NO_CONTAINER) return { code: "invalid_argument", reason: NO_BUCKET };
+    const code = codeOfStatus(status);
+    const [text = ""] = textOf(error).split("\n"); // ids of the request follow
+    if (status === undefined) return { code, reason: `cannot reach the service: ${text}` };
+    const reason = `HTTP status ${status}${name ? `, ${name}` : ""}${text ? `: ${text}` : ""}`;
+    if (code !== "permission_denied") return { code, reason };
+    const advice =
+      'the service refuses access: the credentials need role "Storage Blob Data Contributor"';
+    return { code, reason: `${advice} (${reason})` };
   }
 
-  async delete(key: string, options?: AbortOptions): Promise<void> {
-    const blob = this.#blob(key);
-    await this.#request("delete", key, options, () =>
-      this.#inTime((abortSignal) => blob.deleteIfExists({ abortSignal }), options),
-    );
-  }
+  /** Every answer tells whether there is a container. */
+  async look(): Promise<void> {}
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The library keeps no connections that could be ended.
   }
 
-  /** Whether an upload failed because somebody else stored the object, which drops the blocks of all others. */
-  async #isOvertaken(key: string, error: unknown, options?: AbortOptions): Promise<boolean> {
-    return codeOf(error) === "InvalidBlockList" && (await this.head(key, options)) !== undefined;
-  }
-
-  /** Makes a request, also again where nobody answers, which the library would wait for. */
-  #inTime<T>(run: (signal: AbortSignal) => Promise<T>, options?: AbortOptions): Promise<T> {
-    return retryRequest(() => withTimeout(this.#timeoutMs, run, options), statusOf, options);
-  }
-
-  #blob(key: string, container: ContainerClient = this.#container): BlockBlobClient {
-    assertObjectKey(key);
-    return container.getBlockBlobClient(this.#prefix + key);
-  }
-
-  #request<T>(
-    action: string,
-    key: string,
-    options: AbortOptions | undefined,
-    run: () => Promise<T>,
-  ): Promise<T> {
-    const checked = async () => {
-      try {
-        return await run();
-      } catch (error) {
-        throw codeOf(error) === NO_CONTAINER ? missingBucket(this.name, error) : error;
-      }
-    };
-    return request(checked, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+  #blob(key: string): BlockBlobClient {
+    return this.#container.getBlockBlobClient(key);
   }
 }
-
-/** The condition that there is no object yet. */
-function ifAbsent(options?: PutObjectOptions): object {
-  return options?.ifAbsent ? { conditions: { ifNoneMatch: "*" } } : {};
-}
-
-/** Answers that say that there is an object, or that somebody else stores one at the same time. */
-const PRESENT = [409, 412];
 
 /** What the service says of a container that does not exist, whatever is asked for. */
 const NO_CONTAINER = "ContainerNotFound";
@@ -276,4 +220,19 @@ function codeOf(error: unknown): string | undefined {
 function statusOf(error: unknown): number | undefined {
   const { statusCode } = error as { statusCode?: number };
   return statusCode;
+}
+
+/** Names the proxy, if any: left alone, the library would find others than curl does. */
+function proxyOptions(url: string): StoragePipelineOptions {
+  const proxy = proxyFor(url);
+  if (proxy === undefined) return {};
+  const { protocol, hostname, port, username, password } = new URL(proxy);
+  return {
+    proxyOptions: {
+      host: `${protocol}//${hostname}`,
+      port: Number(port || (protocol === "https:" ? 443 : 80)),
+      ...(username && { username: decodeURIComponent(username) }),
+      ...(password && { password: decodeURIComponent(password) }),
+    },
+  };
 }

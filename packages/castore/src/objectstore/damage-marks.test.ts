@@ -19,9 +19,9 @@ class WatchedObjectStore extends MemoryObjectStore {
     return await super.head(...args);
   }
 
-  override async put(...args: Parameters<MemoryObjectStore["put"]>): Promise<boolean> {
+  override async put(...args: Parameters<MemoryObjectStore["put"]>): Promise<void> {
     if (this.refuses) throw new CastoreError("unimplemented", "it is only read");
-    return await super.put(...args);
+    await super.put(...args);
   }
 
   override async delete(...args: Parameters<MemoryObjectStore["delete"]>): Promise<void> {

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import type { BigIntStats } from "node:fs";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { AbortOptions } from "../bytes/abort-options.ts";
@@ -7,14 +8,15 @@ import { resolveRange } from "../model/range.ts";
 import { systemError } from "../model/system-error.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
+  DeleteObjectOptions,
   GetObjectOptions,
   ListObjectsOptions,
+  ObjectContents,
+  ObjectHead,
   ObjectMeta,
   ObjectStore,
   ObjectUpload,
-  PutObjectOptions,
 } from "./object-store.ts";
-import { uploadEnded } from "./upload-ended.ts";
 
 /** Where files are written before they get their names. No key has such a name in it. */
 const UPLOADS = "~uploads";
@@ -43,78 +45,69 @@ export class FileObjectStore implements ObjectStore {
     this.name = `file://${encodeURI(path)}`;
   }
 
-  async get(
-    key: string,
-    options?: GetObjectOptions,
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+  async get(key: string, options?: GetObjectOptions): Promise<ObjectContents | undefined> {
     const found = await this.head(key, options);
     if (found === undefined) return undefined;
     resolveRange(found.size, options); // refuses what is no range before anything is read
-    return this.#read(key, options);
+    return Object.assign(this.#read(key, options), { version: found.version });
   }
 
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
+  async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
-    const found = await this.#try("look up", () => stat(this.#file(key)).catch(ifAbsent), key);
-    return found?.isFile() ? { key, size: found.size } : undefined;
+    const found = await this.#try("look up", () => statFile(this.#file(key)), key);
+    return found && { key, size: Number(found.size), version: versionOf(found) };
   }
 
-  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
+  async put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void> {
     await using upload = this.openUpload(key, options);
     await upload.write(data);
-    return await upload.close();
+    await upload.close();
   }
 
-  openUpload(key: string, options: PutObjectOptions = {}): ObjectUpload {
+  openUpload(key: string, options: AbortOptions = {}): ObjectUpload {
     assertObjectKey(key);
     const target = this.#file(key);
-    const temporary = join(this.#path, UPLOADS, randomUUID());
+    const temporary = this.#temporaryFile();
+    const ended = () =>
+      new CastoreError("invalid_argument", `Cannot store "${key}": the upload has ended`);
     const attempt = async <T>(action: () => Promise<T>): Promise<T> => {
       options.signal?.throwIfAborted();
       return await this.#try("store", action, key);
     };
     let file: FileHandle | undefined;
-    let closed: Promise<boolean> | undefined;
-    let over = false;
+    let closed: Promise<void> | undefined;
+    let isOver = false;
     const create = async (): Promise<FileHandle> => {
-      this.#prepared ??= this.#prepare().catch((error) => {
-        this.#prepared = undefined; // whoever stores something next tries again
-        throw error;
-      });
-      await this.#prepared;
+      await this.#prepare();
       return await open(temporary, "wx");
     };
-    const finish = async (): Promise<boolean> => {
+    const finish = async (): Promise<void> => {
       file ??= await create();
       await file.datasync();
       await file.close();
       file = undefined;
       options.signal?.throwIfAborted();
       await this.#folders.make(dirname(target));
-      let stored = true;
-      if (options.ifAbsent) stored = await linkIfAbsent(temporary, target);
-      else await rename(temporary, target);
-      // Also where somebody else stored it, who may not have come so far yet.
+      await rename(temporary, target);
       await this.#folders.sync(dirname(target));
-      return stored;
     };
     return {
       write: async (data) => {
-        if (over || closed) throw uploadEnded(key);
+        if (isOver || closed) throw ended();
         await attempt(async () => {
           file ??= await create();
           await file.appendFile(data);
         });
       },
       close: () => {
-        if (over) return Promise.reject(uploadEnded(key));
+        if (isOver) return Promise.reject(ended());
         closed ??= attempt(finish);
         return closed;
       },
       [Symbol.asyncDispose]: async () => {
-        over = true;
-        await closed?.catch(() => undefined); // whoever called close() was told
+        isOver = true;
+        await closed?.catch(() => undefined); // close() has told
         await file?.close();
         file = undefined;
         await rm(temporary).catch(ifAbsent);
@@ -128,14 +121,16 @@ export class FileObjectStore implements ObjectStore {
     yield* this.#list("", prefix, after, signal);
   }
 
-  async delete(key: string, options?: AbortOptions): Promise<void> {
+  async delete(key: string, options: DeleteObjectOptions = {}): Promise<void> {
     assertObjectKey(key);
-    options?.signal?.throwIfAborted();
+    options.signal?.throwIfAborted();
     const file = this.#file(key);
+    const { version } = options;
+    const remove = () => (version === undefined ? rm(file) : this.#removeVersion(file, version));
     await this.#try(
       "delete",
       async () => {
-        if ((await rm(file).catch(ifAbsent)) === null) return;
+        if ((await remove().catch(ifAbsent)) === null) return;
         await this.#folders.sync(dirname(file));
       },
       key,
@@ -146,8 +141,16 @@ export class FileObjectStore implements ObjectStore {
     // Nothing stays open between calls.
   }
 
-  /** Makes the folder for uploads, or removes what was left in it a day ago. */
-  async #prepare(): Promise<void> {
+  /** Makes the folder for uploads, or removes what was left in it a day ago. Done once; whoever fails tries again. */
+  #prepare(): Promise<void> {
+    this.#prepared ??= this.#clean().catch((error) => {
+      this.#prepared = undefined;
+      throw error;
+    });
+    return this.#prepared;
+  }
+
+  async #clean(): Promise<void> {
     const uploads = join(this.#path, UPLOADS);
     await this.#folders.make(uploads);
     for (const name of await readdir(uploads)) {
@@ -155,6 +158,28 @@ export class FileObjectStore implements ObjectStore {
       const found = await stat(file).catch(ifAbsent);
       if (found && Date.now() - found.mtimeMs > ABANDONED_MS) await rm(file, { force: true });
     }
+  }
+
+  /**
+   * Removes a file if it is of a version. A file system removes whatever has a name, so the file is moved out of the way
+   * first; another one than was meant is moved back, unless there is a new one by then.
+   */
+  async #removeVersion(file: string, version: string): Promise<void> {
+    const found = await statFile(file);
+    if (found === undefined || versionOf(found) !== version) return;
+    await this.#prepare();
+    const aside = this.#temporaryFile();
+    await rename(file, aside);
+    const moved = await statFile(aside);
+    if (moved !== undefined && versionOf(moved) !== version) {
+      await link(aside, file).catch(ifPresent);
+      await this.#folders.sync(dirname(file));
+    }
+    await rm(aside);
+  }
+
+  #temporaryFile(): string {
+    return join(this.#path, UPLOADS, randomUUID());
   }
 
   #file(key: string): string {
@@ -279,17 +304,21 @@ async function syncFolder(path: string): Promise<void> {
   await folder.sync();
 }
 
-async function linkIfAbsent(from: string, to: string): Promise<boolean> {
-  try {
-    await link(from, to);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw error;
-  }
+/** Looks at a file; `undefined` if there is none. */
+async function statFile(path: string): Promise<BigIntStats | undefined> {
+  const found = await stat(path, { bigint: true }).catch(ifAbsent);
+  return found?.isFile() ? found : undefined;
 }
 
-/** `null` for what is not there. */
+function versionOf({ ino, size, mtimeNs }: BigIntStats): string {
+  return `${ino}-${size}-${mtimeNs}`;
+}
+
+function ifPresent(error: NodeJS.ErrnoException): void {
+  if (error.code !== "EEXIST") throw error;
+}
+
+/** Returns `null` where there is no file. */
 function ifAbsent(error: NodeJS.ErrnoException): null {
   if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
   throw error;

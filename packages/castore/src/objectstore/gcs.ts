@@ -1,25 +1,30 @@
-import { addAbortSignal, type PassThrough } from "node:stream";
-import type { Bucket, File, GetFilesOptions, GetFilesResponse } from "@google-cloud/storage";
-import { z } from "zod";
-import type { AbortOptions } from "../bytes/abort-options.ts";
-import { collectBytes } from "../bytes/byte-string.ts";
-import { resolveRange } from "../model/range.ts";
-import { BucketCheck } from "./bucket-check.ts";
-import { loadSdk, unlessPresent, uploadThrough } from "./cloud.ts";
-import { assertObjectKey } from "./object-key.ts";
+import { addAbortSignal } from "node:stream";
 import type {
-  GetObjectOptions,
-  ListObjectsOptions,
-  ObjectMeta,
-  ObjectStore,
-  ObjectUpload,
-  PutObjectOptions,
-} from "./object-store.ts";
-import { onePiece } from "./one-piece.ts";
-import { TIMEOUT_MS } from "./options.ts";
-import { type ObjectPart, PART_BYTES, readParts } from "./read-parts.ts";
-import { ATTEMPTS, request, retryRequest, withTimeout } from "./retry.ts";
-import { uploadEnded } from "./upload-ended.ts";
+  File,
+  Bucket as GcsBucketClient,
+  GetFilesOptions,
+  GetFilesResponse,
+} from "@google-cloud/storage";
+import { Agent, type Dispatcher, ProxyAgent, request as sendRequest } from "undici";
+import { z } from "zod";
+import { TIMEOUT_MS } from "../address/integer-key.ts";
+import { proxyFor } from "../address/proxy.ts";
+import { collectBytes } from "../bytes/byte-string.ts";
+import {
+  type Bucket,
+  type BucketRange,
+  type BucketUpload,
+  codeOfStatus,
+  type Failure,
+  type ListFrom,
+  loadSdk,
+  NO_BUCKET,
+  type ObjectPage,
+  textOf,
+} from "./bucket.ts";
+import { HttpError } from "./http-parts.ts";
+import type { ObjectHead } from "./object-store.ts";
+import type { ObjectPart } from "./read-parts.ts";
 
 /** What the library of Google Cloud is told beside its own configuration and credentials. */
 export const GCS_OPTIONS: z.ZodType<{
@@ -32,235 +37,175 @@ export const GCS_OPTIONS: z.ZodType<{
   timeout_ms: TIMEOUT_MS,
 });
 
-/** How long a request may take, in milliseconds, unless the options say so. */
-const REQUEST_MS = 60_000;
+/** When the library ends a request that nobody waits for any more, in milliseconds. */
+const LIBRARY_TIMEOUT_MS = 60_000;
 
-/** Keeps objects in a bucket of Google Cloud Storage. */
-export class GcsObjectStore implements ObjectStore {
+/** A bucket of Google Cloud Storage. Versions are generations. */
+export class GcsBucket implements Bucket {
   readonly name: string;
-  readonly #bucket: Bucket;
-  /** The same bucket, as it is read. */
-  readonly #readingBucket: Bucket;
-  readonly #prefix: string;
-  readonly #timeoutMs: number;
-  readonly #check: BucketCheck;
+  readonly partsAtOnce = 1;
+  readonly #bucket: GcsBucketClient;
+  readonly #dispatcher: Dispatcher;
 
-  private constructor(bucket: Bucket, readingBucket: Bucket, prefix: string, timeoutMs: number) {
+  private constructor(bucket: GcsBucketClient, dispatcher: Dispatcher) {
     this.#bucket = bucket;
-    this.#readingBucket = readingBucket;
-    this.#prefix = prefix;
-    this.#timeoutMs = timeoutMs;
-    this.name = `gs://${bucket.name}/${prefix}`;
-    // Who may use objects may not always look at a bucket, but list it.
-    const query = { prefix, maxResults: 1, autoPaginate: false };
-    const look = (options?: AbortOptions) => this.#inTime(() => bucket.getFiles(query), options);
-    this.#check = new BucketCheck(this.name, look, statusOf);
+    this.#dispatcher = dispatcher;
+    this.name = `gs://${bucket.name}`;
   }
 
   /**
    * Opens a bucket. Nothing is connected yet.
    *
-   * @param prefix what every key begins with: empty, or ending with `/`
    * @throws CastoreError `unimplemented` where the library is not installed
    */
-  static async open(
-    bucket: string,
-    prefix: string,
-    options: z.output<typeof GCS_OPTIONS>,
-  ): Promise<GcsObjectStore> {
-    const { endpoint, project_id: projectId, timeout_ms: timeout = REQUEST_MS } = options;
-    const name = "@google-cloud/storage";
-    const { Storage, IdempotencyStrategy } = await loadSdk(
-      name,
+  static async open(bucket: string, options: z.output<typeof GCS_OPTIONS>): Promise<GcsBucket> {
+    const { endpoint, project_id: projectId, timeout_ms: timeout = LIBRARY_TIMEOUT_MS } = options;
+    const { Storage } = await loadSdk(
+      "@google-cloud/storage",
       () => import("@google-cloud/storage"),
     );
-    const settings = {
+    const proxy = proxyFor(endpoint ?? "https://storage.googleapis.com");
+    const storage = new Storage({
       ...(endpoint && { apiEndpoint: endpoint }),
       ...(projectId && { projectId }),
+      ...(proxy && { clientOptions: { transporterOptions: { proxy } } }), // for credentials
       timeout,
-    };
-    const storage = new Storage({
-      ...settings,
-      retryOptions: {
-        maxRetries: ATTEMPTS - 1,
-        // What is stored is the same whoever stores it, and however often.
-        idempotencyStrategy: IdempotencyStrategy.RetryAlways,
-      },
+      retryOptions: { autoRetry: false },
     });
-    // Where the library itself asks again for a stream, a promise is rejected that nobody can await.
-    const { authClient } = storage;
-    const reading = new Storage({ ...settings, authClient, retryOptions: { autoRetry: false } });
-    return new GcsObjectStore(storage.bucket(bucket), reading.bucket(bucket), prefix, timeout);
+    if (proxy !== undefined) {
+      storage.interceptors.push({
+        request: (options) => ({ ...(options as Parameters<File["requestStream"]>[0]), proxy }),
+      });
+    }
+    return new GcsBucket(storage.bucket(bucket), proxy ? new ProxyAgent(proxy) : new Agent());
   }
 
   async get(
     key: string,
-    options: GetObjectOptions = {},
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
-    return await readParts(this.name + key, { start, end }, (from, to, version) => {
-      const get = () => this.#getPart(key, from, to, version, options);
-      return this.#request("get", key, options, () => retryRequest(get, statusOf, options));
+    { start, end, version }: BucketRange,
+    signal: AbortSignal,
+  ): Promise<ObjectPart | undefined> {
+    const file = this.#bucket.file(key, version === undefined ? {} : { generation: version });
+    const range = { start, end: end - 1, validation: false, decompress: false };
+    const stream = addAbortSignal(signal, file.createReadStream(range));
+    let found: string | undefined;
+    stream.once("response", ({ headers }) => {
+      found = headers["x-goog-generation"];
     });
-  }
-
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
-    const file = this.#file(key);
-    return await this.#request("look up", key, options, async () => {
-      try {
-        const [{ size }] = await this.#inTime(() => file.getMetadata(), options);
-        return { key, size: Number(size) };
-      } catch (error) {
-        if (statusOf(error) !== 404) throw error;
-        await this.#check.assertExists(options);
-        return undefined;
-      }
-    });
-  }
-
-  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
-    const file = this.#file(key);
-    const contents = Buffer.from(data); // the library goes on with it when it is cancelled
-    const settings = { resumable: false, validation: false, ...ifAbsent(options) };
-    return await this.#request("store", key, options, () =>
-      unlessPresent(
-        () => this.#inTime(() => file.save(contents, settings), options),
-        statusOf,
-        options?.ifAbsent ? PRESENT : [],
-      ),
-    );
-  }
-
-  openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
-    const file = this.#file(key);
-    const start = (body: PassThrough) => {
-      const target = file.createWriteStream({
-        resumable: true,
-        chunkSize: PART_BYTES,
-        validation: false,
-        ...ifAbsent(options),
-      });
-      const stored = new Promise<void>((resolve, reject) => {
-        target.once("finish", resolve).once("error", reject);
-        body.once("error", (error) => target.destroy(error));
-      });
-      body.pipe(target);
-      const present = options?.ifAbsent ? PRESENT : [];
-      const done = this.#request("store", key, undefined, () =>
-        unlessPresent(() => stored, statusOf, present),
-      );
-      // An upload that was not ended is none: the service forgets it.
-      return { done, abort: () => void target.destroy(uploadEnded(key)) };
-    };
-    return uploadThrough(key, start, { ...options, timeoutMs: ATTEMPTS * this.#timeoutMs });
-  }
-
-  async *list(prefix: string, options: ListObjectsOptions = {}): AsyncGenerator<ObjectMeta> {
-    const { after, signal } = options;
-    let query: GetFilesOptions | undefined = {
-      prefix: this.#prefix + prefix,
-      autoPaginate: false,
-      ...(after && { startOffset: this.#prefix + after }),
-    };
-    while (query !== undefined) {
-      const page: GetFilesOptions = query;
-      const [files, next]: GetFilesResponse = await this.#request("list", prefix, options, () =>
-        this.#inTime(() => this.#bucket.getFiles(page), options),
-      );
-      for (const { name, metadata } of files) {
-        signal?.throwIfAborted();
-        const key = name.slice(this.#prefix.length);
-        if (after === undefined || key > after) yield { key, size: Number(metadata.size) };
-      }
-      query = next ?? undefined;
+    try {
+      return { data: await collectBytes(stream), version: found };
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      if (statusOf(error) === 416) return { data: new Uint8Array(0), version }; // it begins behind the end
+      throw error;
     }
   }
 
-  async delete(key: string, options?: AbortOptions): Promise<void> {
-    const file = this.#file(key);
-    await this.#request("delete", key, options, async () => {
-      try {
-        await this.#inTime(() => file.delete(), options);
-      } catch (error) {
-        if (statusOf(error) !== 404) throw error;
-        await this.#check.assertExists(options);
-      }
-    });
+  async head(key: string): Promise<Omit<ObjectHead, "key"> | undefined> {
+    try {
+      const [{ size, generation }] = await this.#bucket.file(key).getMetadata();
+      return { size: Number(size), version: String(generation) };
+    } catch (error) {
+      if (statusOf(error) === 404) return undefined;
+      throw error;
+    }
+  }
+
+  async put(key: string, data: Buffer): Promise<void> {
+    await this.#bucket.file(key).save(data, { resumable: false, validation: false });
+  }
+
+  async list(prefix: string, { token, after }: ListFrom): Promise<ObjectPage> {
+    const query: GetFilesOptions = {
+      prefix,
+      autoPaginate: false,
+      ...(after && { startOffset: after }),
+      ...(token && { pageToken: token }),
+    };
+    const [files, next]: GetFilesResponse = await this.#bucket.getFiles(query);
+    const objects = files.map((file: File) => ({
+      key: file.name,
+      size: Number(file.metadata.size),
+    }));
+    return { objects, next: next?.pageToken };
+  }
+
+  async delete(key: string, version: string | undefined): Promise<boolean> {
+    try {
+      const condition = version === undefined ? {} : { ifGenerationMatch: version };
+      await this.#bucket.file(key).delete(condition);
+      return true;
+    } catch (error) {
+      if (statusOf(error) === 404) return false;
+      if (statusOf(error) === 412) return true;
+      throw error;
+    }
+  }
+
+  /** The library sends resumable uploads as streams, which can be neither repeated by the part nor ended. */
+  async beginUpload(key: string): Promise<BucketUpload> {
+    const [url] = await this.#bucket.file(key).createResumableUpload();
+    const send = (range: string, body: Buffer, signal: AbortSignal) =>
+      sendRequest(url, {
+        method: "PUT",
+        headers: { "content-range": range },
+        body,
+        signal,
+        dispatcher: this.#dispatcher,
+      });
+    return {
+      send: async ({ data, offset, isLast }, signal) => {
+        const total = isLast ? offset + data.length : "*";
+        for (let at = 0; at < data.length; ) {
+          const range = `bytes ${offset + at}-${offset + data.length - 1}/${total}`;
+          const { statusCode, headers, body } = await send(range, data.subarray(at), signal);
+          await body.dump();
+          if (statusCode === 200 || statusCode === 201) return;
+          if (statusCode !== 308) throw new HttpError(statusCode);
+          // What the service has of it, which may be less than was sent, or more, if an answer got lost.
+          const [, last] = /^bytes=0-(\d+)$/.exec(String(headers.range ?? "")) ?? [];
+          const reached = Number(last ?? -1) + 1 - offset;
+          if (reached <= at) throw new HttpError(statusCode, ": it took nothing of a part");
+          at = reached;
+        }
+      },
+      finish: async () => undefined, // with the last part
+      abandon: async (signal) => {
+        const { body } = await sendRequest(url, {
+          method: "DELETE",
+          signal,
+          dispatcher: this.#dispatcher,
+        });
+        await body.dump();
+      },
+    };
+  }
+
+  failureOf(error: unknown): Failure {
+    const status = statusOf(error);
+    if (status === 404) return { code: "invalid_argument", reason: NO_BUCKET };
+    const text = textOf(error);
+    const code = codeOfStatus(status);
+    if (status === undefined) {
+      const hasNone = text.includes("default credentials");
+      if (hasNone) return { code: "permission_denied", reason: text };
+      return { code, reason: `cannot reach the service: ${text}` };
+    }
+    return { code, reason: `HTTP status ${status}: ${text}` };
+  }
+
+  /** Whoever may use objects may not always look at a bucket, but list it. */
+  async look(): Promise<unknown> {
+    return await this.#bucket.getFiles({ maxResults: 1, autoPaginate: false });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // The library keeps no connections that could be ended.
-  }
-
-  async #getPart(
-    key: string,
-    start: number,
-    end: number,
-    version: string | undefined,
-    options?: AbortOptions,
-  ): Promise<ObjectPart | undefined> {
-    const file = this.#file(key, this.#readingBucket, version);
-    const range = { start, end: end - 1, validation: false, decompress: false };
-    const read = async (signal: AbortSignal): Promise<ObjectPart | undefined> => {
-      const stream = addAbortSignal(signal, file.createReadStream(range));
-      let version: string | undefined;
-      stream.once("response", ({ headers }) => {
-        version = headers["x-goog-generation"];
-      });
-      try {
-        const data = await collectBytes(stream);
-        return { data, version };
-      } catch (error) {
-        const status = statusOf(error);
-        if (status === 404) {
-          await this.#check.assertExists(options);
-          return undefined;
-        }
-        if (status === 416) return { data: new Uint8Array(0) }; // it begins behind the end
-        throw error;
-      }
-    };
-    return await withTimeout(this.#timeoutMs, read, options);
-  }
-
-  /** The library ends a request by itself, mostly. */
-  #inTime<T>(run: () => Promise<T>, options?: AbortOptions): Promise<T> {
-    return withTimeout(ATTEMPTS * this.#timeoutMs, run, options);
-  }
-
-  #file(key: string, bucket: Bucket = this.#bucket, generation?: string): File {
-    assertObjectKey(key);
-    return bucket.file(this.#prefix + key, generation === undefined ? {} : { generation });
-  }
-
-  #request<T>(
-    action: string,
-    key: string,
-    options: AbortOptions | undefined,
-    run: () => Promise<T>,
-  ): Promise<T> {
-    const checked = async () => {
-      try {
-        return await run();
-      } catch (error) {
-        if (statusOf(error) === 404) await this.#check.assertExists(options);
-        throw error;
-      }
-    };
-    return request(checked, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+    await this.#dispatcher.destroy();
   }
 }
-
-/** The condition that there is no object yet. */
-function ifAbsent(options?: PutObjectOptions): object {
-  return options?.ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {};
-}
-
-/** The answer that says that there is an object. */
-const PRESENT = [412];
 
 function statusOf(error: unknown): number | undefined {
+  if (error instanceof HttpError) return error.status;
   const { code } = error as { code?: unknown };
   return Number(code) || undefined;
 }

@@ -1,13 +1,16 @@
 import type { Dispatcher } from "undici";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import { collectAtMost, concatBytes, copyBytes } from "../bytes/byte-string.ts";
+import { COMPRESSIONS, type Compression, decompress } from "../compression/decompress.ts";
+import { CastoreError } from "../model/errors.ts";
 import type { ObjectPart } from "./read-parts.ts";
 
-/** Answers that say that there is no such object. */
+/** The statuses of answers for an object that does not exist. */
 export const ABSENT: ReadonlySet<number> = new Set([404, 410]);
 
 const NOTHING = new Uint8Array(0);
 
-/** An answer other than what was hoped for. */
+/** An answer that is neither the object nor its absence. */
 export class HttpError extends Error {
   readonly status: number;
 
@@ -19,42 +22,49 @@ export class HttpError extends Error {
 
 type Answer = Pick<Dispatcher.ResponseData, "statusCode" | "headers" | "body">;
 
-/** An answer with all of an object. */
+/** An answer with all of an object, decoded. */
 interface WholeAnswer {
   readonly iterator: AsyncIterator<Uint8Array>;
   readonly version: string | undefined;
-  /** How much of it was read. */
+  /** How many bytes of it were read. */
   at: number;
-  /** What has come already of what follows. */
+  /** Bytes that follow, and have come already. */
   rest: Uint8Array;
 }
 
 /**
- * The parts of one object, each of which is asked for as a range. Where a server takes no ranges, its answer is all of
- * the object: it is read on from part to part, and asked for again, and read up to the part, where it breaks off.
+ * Reads one object part by part, each of which is requested as a range. Where a server takes no ranges, or sends an
+ * object encoded, its answer is all of the object: it is read on from part to part, and where it breaks off, requested
+ * again and read up to the part.
  */
 export class HttpParts implements AsyncDisposable {
   readonly #send: (headers: Record<string, string>) => Promise<Answer>;
+  readonly #options: AbortOptions;
   #whole: WholeAnswer | undefined;
 
-  /** @param send asks for the object with some headers */
-  constructor(send: (headers: Record<string, string>) => Promise<Answer>) {
+  /** @param send requests the object with some headers */
+  constructor(send: (headers: Record<string, string>) => Promise<Answer>, options: AbortOptions) {
     this.#send = send;
+    this.#options = options;
   }
 
   /**
-   * Gets a part of the object, once.
+   * Requests a part of the object, once.
    *
    * @param version what the parts before were of, if the server tells
-   * @returns `undefined` if there is no object, or not of this version any more
+   * @returns `undefined` if there is no object, or no longer of this version
    * @throws HttpError for any other answer; whatever a broken one throws
    */
   async get(start: number, end: number, version?: string): Promise<ObjectPart | undefined> {
     if (this.#whole?.at === start) return await this.#readOn(this.#whole, start, end);
-    const { statusCode, headers, body } = await this.#send({
-      range: `bytes=${start}-${end - 1}`,
-      ...(version?.startsWith('"') && { "if-range": version }), // no weak one: they are never the same
-    });
+    const range = `bytes=${start}-${end - 1}`;
+    const isStrong = version?.startsWith('"'); // weak ones are never the same
+    let answer = await this.#send({ range, ...(isStrong && { "if-range": version }) });
+    if (answer.statusCode === 206 && isEncoded(answer.headers)) {
+      await answer.body.dump(); // a part of what was encoded is of no use
+      answer = await this.#send({});
+    }
+    const { statusCode, headers, body } = answer;
     if (statusCode === 200 || statusCode === 206) {
       const found = versionOf(headers);
       if (version !== undefined && found !== version) {
@@ -64,13 +74,13 @@ export class HttpParts implements AsyncDisposable {
       if (statusCode === 206) {
         return { data: await readRange(headers, body, start, end), version: found };
       }
-      const iterator = body[Symbol.asyncIterator]();
+      const iterator = decoded(headers, body, this.#options)[Symbol.asyncIterator]();
       this.#whole = { iterator, version: found, at: 0, rest: NOTHING };
       return await this.#readOn(this.#whole, start, end);
     }
     await body.dump();
     if (ABSENT.has(statusCode)) return undefined;
-    if (statusCode === 416) return { data: NOTHING }; // it begins behind the end
+    if (statusCode === 416) return { data: NOTHING, version }; // it begins behind the end
     throw new HttpError(statusCode);
   }
 
@@ -101,9 +111,33 @@ export class HttpParts implements AsyncDisposable {
   }
 }
 
-/** What an answer says of which of the objects it is that had this key one after the other. */
-function versionOf({ etag, "last-modified": modified }: Answer["headers"]): string | undefined {
+/** Returns what an answer tells of the version of the object. */
+export function versionOf({
+  etag,
+  "last-modified": modified,
+}: Answer["headers"]): string | undefined {
   return (etag ?? modified)?.toString();
+}
+
+/** Tells whether an answer is encoded, though nobody asked for that: an object may be stored so. */
+export function isEncoded({ "content-encoding": encoding = "" }: Answer["headers"]): boolean {
+  return !["", "identity"].includes(encoding.toString());
+}
+
+function decoded(
+  headers: Answer["headers"],
+  body: Answer["body"],
+  options: AbortOptions,
+): AsyncIterable<Uint8Array> {
+  if (!isEncoded(headers)) return body;
+  const encoding = String(headers["content-encoding"]).toLowerCase().replace(/^x-/, "");
+  if (COMPRESSIONS.includes(encoding as Compression)) {
+    return decompress(body, encoding as Compression, options);
+  }
+  body.destroy();
+  const known = COMPRESSIONS.join(", ");
+  const text = `expected content encoding ${known}, found ${JSON.stringify(encoding)}`;
+  throw new CastoreError("unimplemented", text);
 }
 
 /** @throws HttpError for another part than was asked for */

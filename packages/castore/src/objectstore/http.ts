@@ -1,18 +1,37 @@
-import { Agent, type Dispatcher, interceptors, request as sendRequest } from "undici";
-import type { z } from "zod";
+import { Agent, type Dispatcher, interceptors, ProxyAgent, request as sendRequest } from "undici";
+import { z } from "zod";
+import { TIMEOUT_MS } from "../address/integer-key.ts";
+import { proxyFor } from "../address/proxy.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
-import { ABSENT, HttpError, HttpParts } from "./http-parts.ts";
+import { retryRequest } from "../policy/retry.ts";
+import { codeOfStatus, textOf } from "./bucket.ts";
+import { ABSENT, HttpError, HttpParts, isEncoded, versionOf } from "./http-parts.ts";
 import { assertObjectKey } from "./object-key.ts";
-import type { GetObjectOptions, ObjectMeta, ObjectStore, ObjectUpload } from "./object-store.ts";
-import { onePiece } from "./one-piece.ts";
-import type { HTTP_OPTIONS } from "./options.ts";
-import { readParts } from "./read-parts.ts";
-import { CONNECT_TIMEOUT_MS, request, retryRequest } from "./retry.ts";
+import type {
+  GetObjectOptions,
+  ObjectContents,
+  ObjectHead,
+  ObjectMeta,
+  ObjectStore,
+  ObjectUpload,
+} from "./object-store.ts";
+import { contentsOf, readParts } from "./read-parts.ts";
 
-/** How long a server may be silent, in milliseconds, unless the options say so. */
+/** What the store of an address is told. */
+export const HTTP_OPTIONS: z.ZodType<{ timeout_ms?: number | undefined }> = z.strictObject({
+  timeout_ms: TIMEOUT_MS,
+});
+
+/** How long a server may be silent, in milliseconds, unless an option says so. */
 const SILENCE_MS = 30_000;
+
+/** How long a connection may take, in milliseconds. */
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** How many bytes of headers an answer may have, as curl has it. */
+const MAX_HEADER_BYTES = 300 * 1024;
 
 /** How often a server may send somewhere else. */
 const REDIRECTS = 3;
@@ -20,7 +39,7 @@ const REDIRECTS = 3;
 /** Reads objects from a server of HTTP, such as one that serves a folder of files. Nothing can be changed. */
 export class HttpObjectStore implements ObjectStore {
   readonly name: string;
-  readonly #agent: Agent;
+  readonly #agent: Dispatcher;
   readonly #dispatcher: Dispatcher;
 
   /** @param base where the objects are: `http://host/folder/`, or `https:` */
@@ -29,44 +48,45 @@ export class HttpObjectStore implements ObjectStore {
     { timeout_ms: silence = SILENCE_MS }: z.output<typeof HTTP_OPTIONS> = {},
   ) {
     this.name = base;
-    this.#agent = new Agent({
+    const proxy = proxyFor(base);
+    const settings = {
       connect: { timeout: CONNECT_TIMEOUT_MS },
       headersTimeout: silence,
       bodyTimeout: silence,
-    });
+      maxHeaderSize: MAX_HEADER_BYTES,
+    };
+    this.#agent = proxy ? new ProxyAgent({ ...settings, uri: proxy }) : new Agent(settings);
     this.#dispatcher = this.#agent.compose(interceptors.redirect({ maxRedirections: REDIRECTS }));
   }
 
-  async get(
-    key: string,
-    options: GetObjectOptions = {},
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+  async get(key: string, options: GetObjectOptions = {}): Promise<ObjectContents | undefined> {
     const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    if (start === end) return (await this.head(key, options)) && onePiece(new Uint8Array(0));
-    const source = new HttpParts((headers) => this.#send("GET", key, headers, options));
-    const parts = await readParts(this.name + key, { start, end }, (from, to, version) => {
-      const get = () => source.get(from, to, version);
-      return this.#request("get", key, options, () => retryRequest(get, statusOf, options));
-    });
-    return parts && releasing(parts, source);
+    if (start === end) {
+      const found = await this.head(key, options);
+      return found && contentsOf(new Uint8Array(0), found.version);
+    }
+    const source = new HttpParts((headers) => this.#send("GET", key, headers, options), options);
+    const parts = await readParts(this.name + key, { start, end }, (from, to, version) =>
+      this.#request("get", key, options, () => source.get(from, to, version)),
+    );
+    return parts && Object.assign(releasing(parts, source), { version: parts.version });
   }
 
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
-    const look = async () => {
+  async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
+    return await this.#request("look up", key, options, async () => {
       const { statusCode, headers, body } = await this.#send("HEAD", key, {}, options);
       await body.dump();
-      const length = headers["content-length"];
-      if (statusCode === 200 && length !== undefined) return { key, size: Number(length) };
+      const length = isEncoded(headers) ? undefined : headers["content-length"];
+      if (statusCode === 200 && length !== undefined) {
+        return { key, size: Number(length), version: versionOf(headers) };
+      }
       if (statusCode === 200) throw this.#unimplemented("look up", "the server tells no length");
       if (ABSENT.has(statusCode)) return undefined;
       throw new HttpError(statusCode);
-    };
-    return await this.#request("look up", key, options, () =>
-      retryRequest(look, statusOf, options),
-    );
+    });
   }
 
-  async put(): Promise<boolean> {
+  async put(): Promise<void> {
     throw this.#unimplemented("store to");
   }
 
@@ -96,19 +116,32 @@ export class HttpObjectStore implements ObjectStore {
     const signal = options?.signal;
     return await sendRequest(this.name + key, {
       method,
-      headers,
+      headers: { "accept-encoding": "identity", ...headers },
       dispatcher: this.#dispatcher,
       ...(signal && { signal }),
     });
   }
 
-  #request<T>(
+  /** Makes a request and reads its answer, repeatedly where that may help. */
+  async #request<T>(
     action: string,
     key: string,
     options: AbortOptions | undefined,
     run: () => Promise<T>,
   ): Promise<T> {
-    return request(run, `Cannot ${action} "${this.name}${key}"`, statusOf, options);
+    const signal = options?.signal;
+    const attempt = async () => {
+      try {
+        return await run();
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (error instanceof CastoreError) throw error;
+        const code = codeOfStatus(error instanceof HttpError ? error.status : undefined);
+        const text = `Cannot ${action} "${this.name}${key}": ${textOf(error)}`;
+        throw new CastoreError(code, text, { cause: error });
+      }
+    };
+    return await retryRequest(attempt, { signal });
   }
 
   #unimplemented(action: string, reason = "it is only read"): CastoreError {
@@ -116,15 +149,11 @@ export class HttpObjectStore implements ObjectStore {
   }
 }
 
-/** Gives parts, and lets go of what they come from. */
+/** Hands on parts, and releases what they come from. */
 async function* releasing(
   parts: AsyncIterable<Uint8Array>,
   source: HttpParts,
 ): AsyncGenerator<Uint8Array> {
   await using _ = source;
   yield* parts;
-}
-
-function statusOf(error: unknown): number | undefined {
-  return error instanceof HttpError ? error.status : undefined;
 }

@@ -1,68 +1,75 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { concatBytes, copyBytes } from "../bytes/byte-string.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
+import { CastoreError } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
 import { assertObjectKey } from "./object-key.ts";
 import type {
+  DeleteObjectOptions,
   GetObjectOptions,
   ListObjectsOptions,
+  ObjectContents,
+  ObjectHead,
   ObjectMeta,
   ObjectStore,
   ObjectUpload,
-  PutObjectOptions,
 } from "./object-store.ts";
-import { onePiece } from "./one-piece.ts";
-import { uploadEnded } from "./upload-ended.ts";
+import { contentsOf } from "./read-parts.ts";
+
+interface StoredObject {
+  readonly data: Uint8Array;
+  readonly version: string;
+}
 
 /** Keeps objects in memory: they are gone when the process ends. */
 export class MemoryObjectStore implements ObjectStore {
   readonly name: string = "memory://";
-  readonly #objects = new Map<string, Uint8Array>();
+  readonly #objects = new Map<string, StoredObject>();
+  /** How many objects were stored so far. */
+  #stored = 0;
 
-  async get(
-    key: string,
-    options?: GetObjectOptions,
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+  async get(key: string, options?: GetObjectOptions): Promise<ObjectContents | undefined> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
-    const data = this.#objects.get(key);
-    if (data === undefined) return undefined;
-    const { start, end } = resolveRange(data.length, options);
-    return onePiece(copyBytes(data.subarray(start, end)));
+    const found = this.#objects.get(key);
+    if (found === undefined) return undefined;
+    const { start, end } = resolveRange(found.data.length, options);
+    return contentsOf(copyBytes(found.data.subarray(start, end)), found.version);
   }
 
-  async head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined> {
+  async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
-    const data = this.#objects.get(key);
-    return data === undefined ? undefined : { key, size: data.length };
+    const found = this.#objects.get(key);
+    return found && { key, size: found.data.length, version: found.version };
   }
 
-  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean> {
+  async put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
-    if (options?.ifAbsent && this.#objects.has(key)) return false;
-    this.#objects.set(key, copyBytes(data));
-    return true;
+    this.#stored += 1;
+    this.#objects.set(key, { data: copyBytes(data), version: String(this.#stored) });
   }
 
-  openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
+  openUpload(key: string, options?: AbortOptions): ObjectUpload {
     assertObjectKey(key);
+    const ended = () =>
+      new CastoreError("invalid_argument", `Cannot store "${key}": the upload has ended`);
     const parts: Uint8Array[] = [];
-    let closed: Promise<boolean> | undefined;
-    let over = false;
+    let closed: Promise<void> | undefined;
+    let isOver = false;
     return {
       write: async (data) => {
         options?.signal?.throwIfAborted();
-        if (over || closed) throw uploadEnded(key);
+        if (isOver || closed) throw ended();
         parts.push(copyBytes(data));
       },
       close: () => {
-        if (over) return Promise.reject(uploadEnded(key));
-        closed ??= this.put(key, concatBytes(parts), options);
+        if (isOver) return Promise.reject(ended());
+        closed ??= this.put(key, Buffer.concat(parts), options);
         return closed;
       },
       [Symbol.asyncDispose]: async () => {
-        over = true;
+        isOver = true;
       },
     };
   }
@@ -74,15 +81,16 @@ export class MemoryObjectStore implements ObjectStore {
     const keys = [...this.#objects.keys()].filter((key) => key.startsWith(prefix) && key > after);
     for (const key of keys.sort()) {
       signal?.throwIfAborted();
-      const data = this.#objects.get(key);
-      if (data !== undefined) yield { key, size: data.length };
+      const found = this.#objects.get(key);
+      if (found !== undefined) yield { key, size: found.data.length };
     }
   }
 
-  async delete(key: string, options?: AbortOptions): Promise<void> {
+  async delete(key: string, options: DeleteObjectOptions = {}): Promise<void> {
     assertObjectKey(key);
-    options?.signal?.throwIfAborted();
-    this.#objects.delete(key);
+    options.signal?.throwIfAborted();
+    const { version = this.#objects.get(key)?.version } = options;
+    if (this.#objects.get(key)?.version === version) this.#objects.delete(key);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -1,3 +1,4 @@
+import { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 
 const KEY = /^[\w.-]+(\/[\w.-]+)*$/;
@@ -11,4 +12,17 @@ export function assertObjectKey(key: string): void {
     `Cannot use object key ${JSON.stringify(key)}: expected names of letters, digits and "-_." ` +
       `with "/" between them, none of them "." or ".."`,
   );
+}
+
+/** Returns the key of what is stored under a digest: `<folder>/b3/<4 hex>/<hex>`, so that no folder gets too large. */
+export function objectKey(folder: string, { hex }: B3Digest): string {
+  return `${folder}/b3/${hex.slice(0, 4)}/${hex}`;
+}
+
+/** The digest under which something is stored in a folder; `undefined` for any other key. */
+export function digestOfKey(folder: string, key: string): B3Digest | undefined {
+  const [hex] = /[0-9a-f]{64}$/.exec(key) ?? [];
+  if (hex === undefined) return undefined;
+  const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+  return objectKey(folder, digest) === key ? digest : undefined;
 }

@@ -1,30 +1,41 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { RangeOptions } from "../model/range.ts";
 
-/** Which part of an object to get. */
-export interface GetObjectOptions extends AbortOptions {
-  /** First byte to get. Default: 0. At or past the end, nothing is got. */
-  offset?: number;
-  /** How many bytes to get at most. Default: to the end. */
-  length?: number;
-}
-
-/** Options of {@link ObjectStore.put} and {@link ObjectStore.openUpload}. */
-export interface PutObjectOptions extends AbortOptions {
-  /** Leaves an object that is already there alone. Default: it is replaced. */
-  ifAbsent?: boolean;
-}
+/** Options of {@link ObjectStore.get}: which part of the object is read. Default: all of it. */
+export interface GetObjectOptions extends AbortOptions, RangeOptions {}
 
 /** Options of {@link ObjectStore.list}. */
 export interface ListObjectsOptions extends AbortOptions {
-  /** Only keys that sort after this one. Default: from the first on. */
+  /** Lists only keys that sort after this one. Default: from the first on. */
   after?: string;
 }
 
-/** What a listing says about an object. */
+/** Options of {@link ObjectStore.delete}. */
+export interface DeleteObjectOptions extends AbortOptions {
+  /** Deletes the object only while it is of this version. Default: whatever has the key is deleted. */
+  version?: string;
+}
+
+/** What a listing tells about an object. */
 export interface ObjectMeta {
   readonly key: string;
   /** Length in bytes. */
   readonly size: number;
+}
+
+/** What is known about an object. */
+export interface ObjectHead extends ObjectMeta {
+  /**
+   * Tells the objects apart that have the same key one after the other. Storing the same contents again may keep it.
+   * `undefined` where the store tells no versions.
+   */
+  readonly version: string | undefined;
+}
+
+/** The contents of an object, in pieces of any size, which belong to the reader. Iterated at most once. */
+export interface ObjectContents extends AsyncIterable<Uint8Array> {
+  /** As in {@link ObjectHead}: the version that is read, or an earlier one that was replaced just now. */
+  readonly version: string | undefined;
 }
 
 /**
@@ -32,9 +43,9 @@ export interface ObjectMeta {
  * letters, digits and `-_./`, relative to the prefix at which the store was opened; `/` separates
  * folders, no part is empty, `.` or `..`, and no object has the key of a folder.
  *
- * An object is seen whole or not at all, and once a call that stored it has resolved, it is durable
- * and every later call sees it. Implementations try again, with growing and random pauses and a bound,
- * what may succeed then. They verify nothing about contents.
+ * An object is seen whole or not at all. Once a call that stored it has resolved, it is durable and every later call
+ * sees it. Implementations repeat what may succeed then, with growing, random pauses and a bound. They verify nothing
+ * about contents.
  *
  * Every method rejects with `signal.reason` when cancelled, with CastoreError `invalid_argument` for a
  * key that is not valid, or a bucket that does not exist, `unavailable` when the store cannot be reached or is busy,
@@ -46,35 +57,35 @@ export interface ObjectStore extends AsyncDisposable {
   readonly name: string;
 
   /**
-   * The contents of an object, in pieces of any size, which belong to whoever iterates. `undefined` if
-   * there is none. The result is iterated once at most; ending early releases what it holds.
+   * Reads an object; `undefined` if there is none. Contents that are not iterated hold nothing but memory; ending
+   * early releases what iterating holds. Iterating throws CastoreError `aborted` where the object was replaced or deleted
+   * meanwhile, and the rest of it is gone.
    */
-  get(key: string, options?: GetObjectOptions): Promise<AsyncIterable<Uint8Array> | undefined>;
+  get(key: string, options?: GetObjectOptions): Promise<ObjectContents | undefined>;
 
-  /** What is known about an object; `undefined` if there is none. */
-  head(key: string, options?: AbortOptions): Promise<ObjectMeta | undefined>;
+  /** Looks an object up; `undefined` if there is none. */
+  head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined>;
+
+  /** Stores an object that is in memory, whatever had its key before. The caller leaves the bytes alone until it settles. */
+  put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void>;
+
+  /** Starts to store an object of any length. Nothing is sent before something is written, or it is closed. */
+  openUpload(key: string, options?: AbortOptions): ObjectUpload;
 
   /**
-   * Stores an object that is in memory. The caller leaves the bytes alone until it resolves.
-   *
-   * @returns whether it was stored: `false` if there was one and `ifAbsent` is set. Of several that
-   *   store the same key at the same time with `ifAbsent`, one gets `true`
-   */
-  put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<boolean>;
-
-  /** Starts to store an object of any length. */
-  openUpload(key: string, options?: PutObjectOptions): ObjectUpload;
-
-  /**
-   * Every object whose key starts with a prefix, sorted bytewise by key. Pages are fetched as they are
+   * Lists the objects whose keys start with a prefix, sorted bytewise by key. Pages are fetched as they are
    * needed. Objects that are stored or deleted meanwhile may be among them or not.
    *
    * @param prefix any start of a key, which may end within a name; empty for all objects
    */
   list(prefix: string, options?: ListObjectsOptions): AsyncIterable<ObjectMeta>;
 
-  /** Deletes an object. One that is not there is no error. */
-  delete(key: string, options?: AbortOptions): Promise<void>;
+  /**
+   * Deletes an object. One that is absent, or of another version than the one that is to be deleted, is no error.
+   *
+   * @throws CastoreError `unimplemented` for a version where the store deletes without conditions only
+   */
+  delete(key: string, options?: DeleteObjectOptions): Promise<void>;
 }
 
 /**
@@ -82,9 +93,9 @@ export interface ObjectStore extends AsyncDisposable {
  * cancelled or failed leaves nothing: no object, and no parts in the store.
  */
 export interface ObjectUpload extends AsyncDisposable {
-  /** Adds bytes, which the caller leaves alone until it resolves. That is when there is room for more. */
+  /** Adds bytes, which the caller leaves alone until it settles. Resolves when there is room for more. */
   write(data: Uint8Array): Promise<void>;
 
-  /** Ends the object. Resolves with what {@link ObjectStore.put} resolves with; called again, with the same. */
-  close(): Promise<boolean>;
+  /** Ends the object. Resolves once it is stored; called again, with the same outcome. */
+  close(): Promise<void>;
 }

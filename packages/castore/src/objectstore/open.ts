@@ -7,47 +7,53 @@ import {
   parseServiceAddress,
   type ServiceAddress,
 } from "../address/service-address.ts";
+import { BucketObjectStore } from "./bucket-object-store.ts";
 import type { ObjectStore } from "./object-store.ts";
 
 /** Opens what an address names. The options are those of its query, and others. */
-type Opener = (address: ServiceAddress, options: unknown) => Promise<ObjectStore>;
+type Opener = (address: ServiceAddress, options: Options) => Promise<ObjectStore>;
+
+type Options = Readonly<Record<string, unknown>>;
 
 const OPENERS: Readonly<Record<string, Opener>> = {
   async memory(address, options) {
     expectNoHost(address);
     if (address.path !== "/") expectNoPath(address);
-    await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+    expectNoOptions(address, options);
     const { MemoryObjectStore } = await import("./memory.ts");
     return new MemoryObjectStore();
   },
   async file(address, options) {
     const path = expectPath(address);
-    await optionsOf(address, options, (await import("./options.ts")).NO_OPTIONS);
+    expectNoOptions(address, options);
     const { FileObjectStore } = await import("./file.ts");
     return new FileObjectStore(path);
   },
   async s3(address, options) {
-    const { S3_OPTIONS, S3ObjectStore } = await import("./s3.ts");
-    const known = await optionsOf(address, options, S3_OPTIONS);
-    return await S3ObjectStore.open(expectHost(address), prefixOf(address), known);
+    const { S3_OPTIONS, S3Bucket } = await import("./s3.ts");
+    const known = optionsOf(address, options, S3_OPTIONS);
+    const bucket = await S3Bucket.open(expectHost(address), known);
+    return new BucketObjectStore(bucket, prefixOf(address), known.timeout_ms);
   },
   async gs(address, options) {
-    const { GCS_OPTIONS, GcsObjectStore } = await import("./gcs.ts");
-    const known = await optionsOf(address, options, GCS_OPTIONS);
-    return await GcsObjectStore.open(expectHost(address), prefixOf(address), known);
+    const { GCS_OPTIONS, GcsBucket } = await import("./gcs.ts");
+    const known = optionsOf(address, options, GCS_OPTIONS);
+    const bucket = await GcsBucket.open(expectHost(address), known);
+    return new BucketObjectStore(bucket, prefixOf(address), known.timeout_ms);
   },
   async az(address, options) {
-    const { AZURE_OPTIONS, AzureObjectStore } = await import("./azure.ts");
-    const known = await optionsOf(address, options, AZURE_OPTIONS);
-    return await AzureObjectStore.open(expectHost(address), prefixOf(address), known);
+    const { AZURE_OPTIONS, AzureContainer } = await import("./azure.ts");
+    const known = optionsOf(address, options, AZURE_OPTIONS);
+    const container = await AzureContainer.open(expectHost(address), known);
+    return new BucketObjectStore(container, prefixOf(address), known.timeout_ms);
   },
   http: openHttp,
   https: openHttp,
 };
 
-async function openHttp(address: ServiceAddress, options: unknown): Promise<ObjectStore> {
-  const known = await optionsOf(address, options, (await import("./options.ts")).HTTP_OPTIONS);
-  const { HttpObjectStore } = await import("./http.ts");
+async function openHttp(address: ServiceAddress, options: Options): Promise<ObjectStore> {
+  const { HTTP_OPTIONS, HttpObjectStore } = await import("./http.ts");
+  const known = optionsOf(address, options, HTTP_OPTIONS);
   const { scheme, path } = address;
   const folder = path.replace(/\/*$/, "/").split("/").map(encodeURIComponent).join("/");
   return new HttpObjectStore(`${scheme}://${expectHost(address)}${folder}`, known);
@@ -61,10 +67,7 @@ async function openHttp(address: ServiceAddress, options: unknown): Promise<Obje
  * @throws CastoreError `invalid_argument` for any other address, or unknown options; whatever opening the store
  *   throws
  */
-export async function openObjectStore(
-  text: string,
-  options: Readonly<Record<string, unknown>> = {},
-): Promise<ObjectStore> {
+export async function openObjectStore(text: string, options: Options = {}): Promise<ObjectStore> {
   const address = parseServiceAddress(text);
   const open = Object.hasOwn(OPENERS, address.scheme) ? OPENERS[address.scheme] : undefined;
   if (open !== undefined) return await open(address, { ...address.query, ...options });
@@ -74,11 +77,16 @@ export async function openObjectStore(
   );
 }
 
-async function optionsOf<Schema extends z.ZodType>(
+function expectNoOptions(address: ServiceAddress, options: Options): void {
+  const [key] = Object.keys(options);
+  if (key !== undefined) throw addressError(address.shown, `expected no options, found "${key}"`);
+}
+
+function optionsOf<Schema extends z.ZodType>(
   address: ServiceAddress,
-  options: unknown,
+  options: Options,
   schema: Schema,
-): Promise<z.output<Schema>> {
+): z.output<Schema> {
   const result = schema.safeParse(options);
   if (result.success) return result.data;
   const [issue] = result.error.issues;

@@ -7,7 +7,7 @@ import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { DamageMarks } from "../../objectstore/damage-marks.ts";
-import { objectKey } from "../../objectstore/digest-key.ts";
+import { objectKey } from "../../objectstore/object-key.ts";
 import type { ObjectStore } from "../../objectstore/object-store.ts";
 
 /** Why there is no chunk. One that is `longer` than asked for may be whole nevertheless. */

@@ -12,8 +12,8 @@ import { collectBytes } from "../../bytes/byte-string.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { objectKey } from "../../objectstore/digest-key.ts";
 import type { MemoryObjectStore } from "../../objectstore/memory.ts";
+import { objectKey } from "../../objectstore/object-key.ts";
 import { putBlob } from "../put-blob.ts";
 import type { ObjectStoreBlobService } from "./object-store-blob-service.ts";
 

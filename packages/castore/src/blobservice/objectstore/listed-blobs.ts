@@ -10,7 +10,7 @@ import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
-import { objectKey } from "../../objectstore/digest-key.ts";
+import { objectKey } from "../../objectstore/object-key.ts";
 import type { ReadOptions } from "../blob-service.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type FetchChunk, readChunked } from "../chunked-reader.ts";

@@ -5,8 +5,8 @@ import { noise } from "../../../test/noise.ts";
 import { dataLoss, open, readBack } from "../../../test/object-store-blobs.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { objectKey } from "../../objectstore/digest-key.ts";
 import { MemoryObjectStore } from "../../objectstore/memory.ts";
+import { objectKey } from "../../objectstore/object-key.ts";
 import { putBlob } from "../put-blob.ts";
 import { ObjectStoreBlobService } from "./object-store-blob-service.ts";
 
@@ -149,13 +149,13 @@ describe("ObjectStoreBlobService", () => {
     const { store, service } = open();
     const [digest] = await service.putMany([Buffer.from("contents")]);
     let bytes = 0;
-    store.get = async () =>
-      (async function* () {
-        for (;;) {
-          bytes += 65_536;
-          yield Buffer.alloc(65_536);
-        }
-      })();
+    const endless = async function* () {
+      for (;;) {
+        bytes += 65_536;
+        yield Buffer.alloc(65_536);
+      }
+    };
+    store.get = async () => Object.assign(endless(), { version: "1" });
     const found = await service.readMany([{ digest: digest!, size: 8 }]);
     expect(found).toEqual([undefined]);
     expect(bytes).toBe(65_536);

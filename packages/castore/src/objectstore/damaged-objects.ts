@@ -1,0 +1,79 @@
+import { LRUCache } from "lru-cache";
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { ObjectStore } from "./object-store.ts";
+
+/** How many damaged objects are remembered that could not be deleted: some ten megabytes. */
+const MAX_KEPT = 65_536;
+
+/**
+ * Takes damaged objects out of a store, so that they are absent for everybody and storing them again heals. An object
+ * is deleted on the condition that it is still the one that was read: never one that somebody stored meanwhile. One that
+ * cannot be deleted, since the store is only read, or deletes without conditions, is remembered by this process alone,
+ * and counts as absent here.
+ */
+export class DamagedObjects {
+  readonly #store: ObjectStore;
+  readonly #onCorrupt: (message: string) => void;
+  /** Versions of objects that could not be deleted, by key. */
+  readonly #kept = new LRUCache<string, string>({ max: MAX_KEPT });
+
+  /** @param onCorrupt is told of each damaged object */
+  constructor(store: ObjectStore, onCorrupt: (message: string) => void) {
+    this.#store = store;
+    this.#onCorrupt = onCorrupt;
+  }
+
+  /** Tells whether there is an object that is not known to be damaged. */
+  async has(key: string, options?: AbortOptions): Promise<boolean> {
+    const found = await this.#store.head(key, options);
+    return found !== undefined && this.#kept.get(key) !== (found.version ?? "");
+  }
+
+  /**
+   * Reads an object. Where it is damaged it is read once more, for the bytes may have changed on their way, and then
+   * deleted.
+   *
+   * @param parse turns the contents into what is wanted; throws CastoreError `data_loss` for contents that are damaged
+   */
+  async read<T>(
+    key: string,
+    parse: (contents: AsyncIterable<Uint8Array>) => Promise<T>,
+    options?: AbortOptions,
+  ): Promise<T | "missing" | "damaged"> {
+    for (let isAgain = false; ; isAgain = true) {
+      const object = await this.#store.get(key, { signal: options?.signal });
+      if (object === undefined) return "missing";
+      try {
+        const found = await parse(object);
+        this.#kept.delete(key);
+        return found;
+      } catch (error) {
+        if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
+        if (!isAgain) continue;
+        await this.#remove(key, object.version, error.message, options);
+        return "damaged";
+      }
+    }
+  }
+
+  async #remove(
+    key: string,
+    version: string | undefined,
+    reason: string,
+    options?: AbortOptions,
+  ): Promise<void> {
+    const isKnown = this.#kept.get(key) === (version ?? "");
+    if (!isKnown) {
+      this.#onCorrupt(`Cannot use object "${key}" in ${this.#store.name}: ${reason}`);
+    }
+    this.#kept.set(key, version ?? "");
+    if (version === undefined || isKnown) return;
+    try {
+      await this.#store.delete(key, { version, signal: options?.signal });
+      this.#kept.delete(key);
+    } catch {
+      options?.signal?.throwIfAborted();
+    }
+  }
+}
