@@ -1,9 +1,11 @@
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { chmod, link, mkdir, open, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
+  collectBytes,
+  decompress,
   importArchive,
   importPath,
   MemoryBlobService,
@@ -102,6 +104,43 @@ describeWithTools("importArchive of what GNU tar writes", ["tar"], (tar) => {
     await expectSource(archive("--label=the name of the archive"));
   });
 
+  it.each(["-z", "-j", "-J", "--zstd", "--format=pax"])(
+    "takes an archive that ends without zeros, and refuses one that ends elsewhere (%s)",
+    async (option) => {
+      await writeFile(join(source, "file"), seededBytes("file", 1000));
+      const bare = readFileSync(archive("--blocking-factor=1")).subarray(0, -1024);
+      const pack = (data: Uint8Array) => {
+        const at = join(folder, "packed");
+        writeFileSync(at, data);
+        const program = { "-z": "gzip", "-j": "bzip2", "-J": "xz", "--zstd": "zstd" }[option];
+        if (program !== undefined) {
+          writeFileSync(at, execFileSync(program, ["-c"], { input: data, maxBuffer: 1e8 }));
+        }
+        return at;
+      };
+      for (const [data, isTaken] of [
+        [bare, true],
+        [bare.subarray(0, -512), false],
+        [bare.subarray(0, -600), false],
+      ] as const) {
+        const at = pack(data);
+        const unpacked = spawnSync(tar, ["-tf", at]);
+        expect(unpacked.status === 0).toBe(isTaken);
+        if (isTaken) await expectSource(at);
+        else await expect(importArchive(at, services)).rejects.toThrow("found the end");
+      }
+    },
+  );
+
+  it("takes a first member / for the root", async () => {
+    await writeFile(join(source, "file"), "contents");
+    const at = join(folder, "archive");
+    const rename = "--transform=s,^[.]$,/,";
+    execFileSync(tar, ["-P", "-C", source, rename, "-cf", at, "."], { stdio: "pipe" });
+    expect(execFileSync(tar, ["-P", "-tf", at], { encoding: "utf8" }).split("\n")[0]).toBe("/");
+    await expectSource(at);
+  });
+
   it("has what was appended last", async () => {
     writeFileSync(join(source, "file"), "before");
     writeFileSync(join(source, "other"), "stays");
@@ -128,7 +167,7 @@ const COMPRESSORS: Readonly<Record<string, readonly (readonly string[])[]>> = {
   ],
   zstd: [[], ["--long=27"], ["--no-check", "-19"]],
   pzstd: [["-p2"]],
-  bzip2: [[]],
+  bzip2: [[], ["-1"]],
 };
 
 describe("importArchive of what is compressed", () => {
@@ -162,6 +201,44 @@ describe("importArchive of what is compressed", () => {
       });
     });
   }
+
+  describeWithTools("by bzip2, whatever is in it,", ["bzip2"], (bzip2) => {
+    const inputs: readonly (readonly [string, Buffer])[] = [
+      ["nothing", Buffer.alloc(0)],
+      ["one byte", Buffer.from("a")],
+      ["runs of every length", Buffer.concat([...runs()])],
+      ["runs that end a block", Buffer.alloc(900_000 - 19 + 255, "b")],
+      ["zeros", Buffer.alloc(5_000_000)],
+      ["every byte", Buffer.from(Array.from({ length: 70_000 }, (_, i) => i % 256))],
+      ["what cannot be compressed", Buffer.from(seededBytes("noise", 2_500_000))],
+      ["text", readFileSync(new URL(import.meta.url))],
+      ["random bits", bits()],
+    ];
+
+    function* runs(): Generator<Buffer> {
+      for (let length = 1; length < 600; length++) {
+        yield Buffer.alloc(length, 97 + (length % 2));
+        if (length % 7 === 0) yield Buffer.alloc(length % 5, 4);
+      }
+    }
+
+    function bits(): Buffer {
+      return Buffer.from(seededBytes("bits", 300_000)).map((byte) => byte & 1) as Buffer;
+    }
+
+    it.each(inputs)("is what it was (%s)", async (_, input) => {
+      for (const level of ["-1", "-9"]) {
+        const data = execFileSync(bzip2, ["-c", level], { input, maxBuffer: 1e8 });
+        for (const size of [100_003, 1e9]) {
+          const pieces = async function* () {
+            for (let at = 0; at < data.length; at += size) yield data.subarray(at, at + size);
+          };
+          const found = await collectBytes(decompress(pieces(), "bzip2"));
+          expect(Buffer.compare(found, input)).toBe(0);
+        }
+      }
+    });
+  });
 
   describeWithTools("by xz, with zeros between and behind the parts", ["tar", "xz"], (tar, xz) => {
     it("is the source", async () => {

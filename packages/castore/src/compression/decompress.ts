@@ -1,13 +1,16 @@
 import type { Duplex } from "node:stream";
 import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
+import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
-import { CastoreError } from "../model/errors.ts";
+import { CastoreError, type ErrorCode } from "../model/errors.ts";
+import { bunzip2 } from "./bunzip2.ts";
+import { XzDictionaryError, XzScanner } from "./xz-scanner.ts";
 
 /** A format that {@link decompress} can read. */
 export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
 
-/** Decodes a stream, whose pieces are lent. Libraries are loaded when they are needed. */
+/** Decompresses a stream, whose pieces are lent. */
 type Decoder = (source: AsyncGenerator<Uint8Array>) => AsyncGenerator<Uint8Array>;
 
 const DECODERS: Readonly<Record<Compression, Decoder>> = {
@@ -21,28 +24,28 @@ const DECODERS: Readonly<Record<Compression, Decoder>> = {
 /** Every {@link Compression}. */
 export const COMPRESSIONS: readonly Compression[] = Object.keys(DECODERS) as Compression[];
 
-/** A frame of zstd that is to be skipped begins with one of 16 magics. */
+/** Magics of the frames of zstd that a reader skips. */
 const ZSTD_SKIPPABLE = Array.from({ length: 16 }, (_, i) =>
   Buffer.from([0x50 + i, 0x2a, 0x4d, 0x18]),
 );
 
-/** What streams of a format begin with. Those of brotli begin with anything. */
+/** First bytes of each format. Brotli has none. */
 const MAGICS: readonly (readonly [Exclude<Compression, "br">, Buffer])[] = [
   ["bzip2", Buffer.from("BZh")],
   ["gzip", Buffer.from([0x1f, 0x8b, 0x08])],
   ["xz", Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00])],
   ["zstd", Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
-  ...ZSTD_SKIPPABLE.map((magic) => ["zstd", magic] as const), // which pzstd writes first
+  ...ZSTD_SKIPPABLE.map((magic) => ["zstd", magic] as const), // pzstd begins with one
 ];
 
-/** How many bytes of a stream {@link compressionOf} looks at. */
+/** Number of bytes that {@link compressionOf} looks at. */
 export const MAGIC_LENGTH = 10;
 
-/** Which format a stream is in that begins with these bytes; `undefined` if it is none that can be told. */
+/** Returns the format of a stream by its first bytes; `undefined` if it is none of those that have a magic. */
 export function compressionOf(start: Uint8Array): Exclude<Compression, "br"> | undefined {
   const bytes = Buffer.from(start.buffer, start.byteOffset, start.length);
   const found = MAGICS.find(([, magic]) => bytes.subarray(0, magic.length).equals(magic));
-  // Text may begin with BZh, too. Behind it and a digit stands what a block begins with, or the end.
+  // Text may begin with BZh, too. A digit and the magic of a block, or of the end, follow it in bzip2.
   if (found?.[0] === "bzip2" && !BZIP2_NEXT.includes(bytes.toString("hex", 4, 10)))
     return undefined;
   return found?.[0];
@@ -51,50 +54,84 @@ export function compressionOf(start: Uint8Array): Exclude<Compression, "br"> | u
 /** The digits of pi, and of its square root. */
 const BZIP2_NEXT = ["314159265359", "177245385090"];
 
+/** Options of {@link decompress}. */
+export interface DecompressOptions extends AbortOptions {
+  /** What is decompressed, for messages, such as a path or URL in quotes. Default: nothing but the format is named. */
+  name?: string | undefined;
+}
+
 /**
- * Decompresses a stream, which may consist of several compressed ones after one another, as far as it is
- * read. Its pieces may be lent until the next one is asked for; those that come out belong to whoever iterates. Ending
- * early releases what it holds.
+ * Decompresses a stream of one or more compressed streams in a row, off this thread and only as far as it is read.
+ * The pieces of `stream` may be lent until the next one is asked for; the pieces that come out belong to the caller.
+ * Ending early releases everything.
  *
- * Iterating throws CastoreError `data_loss` for what is not in that format or breaks off, `unimplemented` for a format
- * whose library is not there for this platform; whatever the stream throws; `signal.reason` when cancelled.
+ * Memory is bounded: some hundred kilobytes for gzip, 16 MiB for brotli, 8 MB for bzip2, and the window of zstd or the
+ * dictionary of xz, of up to 128 MiB. So is the size of a piece, 256 KiB, whatever a stream expands to.
+ *
+ * Iterating throws CastoreError `data_loss` for what is not in that format, is damaged or breaks off;
+ * `resource_exhausted` for a window or dictionary above the limit; `unimplemented` for a format whose library has no
+ * build for this platform; whatever `stream` throws; `signal.reason` when cancelled, at once.
  */
 export async function* decompress(
   stream: AsyncIterable<Uint8Array>,
   compression: Compression,
-  options?: AbortOptions,
+  options: DecompressOptions = {},
 ): AsyncGenerator<Uint8Array> {
-  const signal = options?.signal;
-  const action = `Cannot decompress ${compression}`;
+  const { signal, name } = options;
   signal?.throwIfAborted();
+  const action = `Cannot decompress ${name === undefined ? compression : `${name} (${compression})`}`;
   let failure: { readonly error: unknown } | undefined;
   let bytes = 0;
   const source = (async function* () {
     try {
-      for await (const data of stream) {
-        signal?.throwIfAborted();
+      for await (const data of untilAborted(stream, signal)) {
         bytes += data.length;
         yield data;
       }
-      // Not every decoder would say so, or even end.
-      if (bytes === 0) throw new CastoreError("data_loss", `${action}: found nothing`);
+      // Not every decoder refuses it, or even ends.
+      if (bytes === 0) throw new CastoreError("data_loss", `${action}: it is empty`);
     } catch (error) {
       failure = { error };
       throw error;
     }
   })();
   try {
-    yield* DECODERS[compression](source);
+    yield* untilAborted(DECODERS[compression](source), signal);
   } catch (error) {
+    signal?.throwIfAborted();
     if (failure !== undefined) throw failure.error;
     if (error instanceof CastoreError) throw error;
-    const { message } = error as Error;
-    throw new CastoreError("data_loss", `${action}: ${message}`, { cause: error });
+    const { code, reason } = faultOf(error as NodeJS.ErrnoException);
+    throw new CastoreError(code, `${action}: ${reason}`, { cause: error });
   } finally {
-    await source.return(undefined);
+    const ended = source.return(undefined);
+    // While it waits for a stream that was cancelled, it ends by itself.
+    if (signal?.aborted) ended.catch(() => undefined);
+    else await ended;
   }
 }
 
+/** Codes of Node.js for what is wrong with a compressed stream, in words. */
+const REASONS: Readonly<Record<string, string>> = {
+  Z_BUF_ERROR: "it breaks off: expected the rest of a stream, found the end",
+  ZSTD_error_checksum_wrong: "it is damaged: the checksum of a frame is wrong",
+  ZSTD_error_corruption_detected: "it is damaged",
+  ZSTD_error_prefix_unknown: "expected a frame, found something else",
+};
+
+/** What is wrong with a compressed stream, by what a decoder threw. */
+function faultOf(error: NodeJS.ErrnoException): { code: ErrorCode; reason: string } {
+  if (error.code === "ZSTD_error_frameParameter_windowTooLarge") {
+    const reason =
+      "expected a window of at most 128 MiB, found a larger one; compress it with --long=27 or less";
+    return { code: "resource_exhausted", reason };
+  }
+  if (error instanceof XzDictionaryError)
+    return { code: "resource_exhausted", reason: error.message };
+  return { code: "data_loss", reason: REASONS[error.code ?? ""] ?? error.message };
+}
+
+/** Decompresses by a stream of Node.js, which works in other threads and stops while nobody reads. */
 async function* through(
   source: AsyncGenerator<Uint8Array>,
   decoder: Duplex,
@@ -110,16 +147,31 @@ async function* through(
   await fed;
 }
 
-/** The decoder has a thread of its own, which is some pieces ahead. */
+/** Decompresses by a library that has a thread of its own, which is some pieces of 64 KiB ahead. */
 async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { xz } = await loadLzma();
-  const owned = async function* () {
-    for await (const data of source) yield copyBytes(data);
+  const scanner = new XzScanner();
+  let failure: { readonly error: unknown } | undefined;
+  const scanned = async function* () {
+    try {
+      for await (const data of source) {
+        scanner.push(data);
+        yield copyBytes(data);
+      }
+      scanner.end();
+    } catch (error) {
+      failure = { error }; // the library would wrap it
+      throw error;
+    }
   };
-  yield* xz.decompressStream(ReadableStream.from(owned()));
+  try {
+    yield* xz.decompressStream(ReadableStream.from(scanned()));
+  } catch (error) {
+    throw failure === undefined ? error : failure.error;
+  }
 }
 
-/** It is native code, which is not there for every platform. */
+/** Loads native code, which is not there for every platform. */
 async function loadLzma(): Promise<typeof import("@napi-rs/lzma")> {
   try {
     return await import("@napi-rs/lzma");
@@ -129,31 +181,9 @@ async function loadLzma(): Promise<typeof import("@napi-rs/lzma")> {
   }
 }
 
-/** The decoder is a stream of the first kind, which gives what it has while it is written to, and cannot be awaited. */
-async function* bunzip2(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  const { default: unbzip2 } = await import("unbzip2-stream");
-  const ready: Uint8Array[] = [];
-  let failure: { readonly error: unknown } | undefined;
-  const decoder = unbzip2();
-  decoder.on("data", (data) => ready.push(data));
-  decoder.on("error", (error) => {
-    failure ??= { error };
-  });
-  const take = (): readonly Uint8Array[] => {
-    if (failure !== undefined) throw failure.error;
-    return ready.splice(0);
-  };
-  for await (const data of source) {
-    decoder.write(copyBytes(data)); // it keeps it until a block is complete
-    yield* take();
-  }
-  decoder.end();
-  yield* take();
-}
-
 /**
- * Decodes frames that follow one another. A decoder of Node.js ends with a frame behind which it was given
- * more, and leaves that to another one.
+ * Decompresses frames in a row. A decoder of Node.js ends with a frame if it was given more, which is left to the next
+ * decoder.
  */
 async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   let rest: Uint8Array | undefined;
@@ -166,7 +196,7 @@ async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8
   } while (rest !== undefined);
 }
 
-/** Gives a decoder what it takes; resolves with what it has left over, `undefined` after the last. */
+/** Feeds a decoder until its frame ends. Resolves with the bytes behind the frame, `undefined` at the end of the source. */
 async function feedFrame(
   decoder: ReturnType<typeof createZstdDecompress>,
   first: Uint8Array | undefined,

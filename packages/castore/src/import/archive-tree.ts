@@ -123,10 +123,8 @@ export class ArchiveTree {
   }
 }
 
-/** The names that a path consists of, one character a byte. None of them for the root. */
+/** Splits a path into names, one character a byte. Returns none for the root, which may be written `/`. */
 function namesOf(path: Buffer): string[] {
-  if (path[0] === SLASH)
-    throw refusal(path, "expected a path inside of the archive, found an absolute one");
   const names: string[] = [];
   for (let at = 0; at < path.length; ) {
     const slash = path.indexOf(SLASH, at);
@@ -140,6 +138,8 @@ function namesOf(path: Buffer): string[] {
     }
     at = end + 1;
   }
+  if (path[0] === SLASH && names.length > 0)
+    throw refusal(path, "expected a path inside of the archive, found an absolute one");
   return names;
 }
 

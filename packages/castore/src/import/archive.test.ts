@@ -213,6 +213,22 @@ describe("importArchive", () => {
     expect(ended).toBe(true);
   });
 
+  it.each([
+    ["plain", (data: Buffer) => data],
+    ["gzip", gzipSync],
+    ["zstd", zstdCompressSync],
+  ])("ends behind a member, too, without a block of zeros (%s)", async (_, compress) => {
+    expect(await unpacked(compress(file("a", "1")))).toEqual({ a: "1" });
+    expect(await unpacked(compress(Buffer.concat([file("a", "1"), folder("b")])))).toEqual({
+      a: "1",
+      "b/": "",
+    });
+  });
+
+  it.each(["/", "//", "/.", "/./"])("takes a folder %s for the root", async (path) => {
+    expect(await unpacked(tar(folder(path), file("a", "1")))).toEqual({ a: "1" });
+  });
+
   it("gives the same tree however the bytes arrive", async () => {
     const archive = tar(
       ...Array.from({ length: 30 }, (_, i) => file(`d${i % 3}/f${i}`, `${i}`.repeat(i * 40))),
@@ -336,7 +352,12 @@ describe("importArchive refuses", () => {
   it.each<[string, Buffer, string]>([
     ["nothing at all", Buffer.alloc(0), "at byte 0: expected 512 more bytes, found the end"],
     ["something else", noise(5000), "at byte 0: expected a tar header"],
-    ["an archive without its end", file("a", "1"), "at byte 1024"],
+    ["an archive that ends within a block", file("a", "1").subarray(0, 700), "at byte 513"],
+    [
+      "an end without zeros behind an extended header",
+      Buffer.concat([file("a", "1"), pax([["path", "b"]])]),
+      "found the end",
+    ],
     ["a wrong checksum", tar(file("a", "1"), file("b", "2").fill("c", 0, 1)), "at byte 1024"],
     ["a mode that is no number", tar(member("a", { patches: { 100: "what" } })), "number as mode"],
     ["a size below zero", tar(member("a", { patches: { 124: Buffer.alloc(12, 0xff) } })), "size"],
@@ -457,8 +478,15 @@ describe("importArchive of what is damaged or breaks off", () => {
   ];
   const archive = tar(...members);
 
-  it("refuses all that ends before the block that ends it, and shows nothing", async () => {
-    for (let length = 0; length < archive.length - 512; length++) {
+  it("refuses all that ends anywhere but behind a member, and shows nothing", async () => {
+    // Behind an extended header comes a member.
+    const ends = members.map((_, i) =>
+      i === 1 ? 0 : Buffer.concat(members.slice(0, i + 1)).length,
+    );
+    for (let length = 0; length < archive.length - 1024; length++) {
+      // At each edge of a block, and here and there within.
+      if (![0, 1, 511].includes(length % 512) && length % 61 !== 0) continue;
+      if (length > 0 && ends.includes(length)) continue;
       await expect(
         importArchive(inPieces(archive.subarray(0, length)), services),
       ).rejects.toMatchObject({ code: "data_loss" });
@@ -598,6 +626,33 @@ describe("importArchive from a file", () => {
     path = mkdtempSync(join(tmpdir(), "archive-"));
   });
   afterEach(() => rmSync(path, { recursive: true }));
+
+  it("names the file where it is damaged, or is no archive", async () => {
+    const at = join(path, "archive.tar.gz");
+    const compressed = gzipSync(tar(file("a", "1")));
+    writeFileSync(at, compressed.subarray(0, compressed.length - 9));
+    await expect(importArchive(at, services)).rejects.toMatchObject({
+      code: "data_loss",
+      message: `Cannot decompress "${at}" (gzip): it breaks off: expected the rest of a stream, found the end`,
+    });
+    writeFileSync(at, noise(5000));
+    await expect(importArchive(at, services)).rejects.toMatchObject({
+      code: "data_loss",
+      message: expect.stringContaining(
+        `Cannot read tar archive "${at}": at byte 0: expected a tar`,
+      ),
+    });
+  });
+
+  it("takes a path that is not UTF-8", async () => {
+    const at = Buffer.concat([Buffer.from(`${path}/`), Buffer.from([0xff, 0xfe])]);
+    await expect(importArchive(at, services)).rejects.toMatchObject({
+      code: "not_found",
+      message: expect.stringContaining("\\xff\\xfe"),
+    });
+    writeFileSync(at, tar(file("a", "1")));
+    expect(await listing(await importArchive(at, services))).toEqual({ a: "1" });
+  });
 
   it("gives the same as from a stream, compressed or not", async () => {
     const plain = tar(file("a", "1"), member("b", { contents: noise(700_000) }));

@@ -2,40 +2,48 @@ import { open } from "node:fs/promises";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { compressionOf, decompress, MAGIC_LENGTH } from "../compression/decompress.ts";
+import {
+  compressionOf,
+  type DecompressOptions,
+  decompress,
+  MAGIC_LENGTH,
+} from "../compression/decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import type { Node } from "../model/node.ts";
 import { ArchiveTree } from "./archive-tree.ts";
 import { ContentsStore } from "./contents-store.ts";
-import { fileError, noSuchFile } from "./file-error.ts";
+import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 import type { ImportProgress } from "./fs.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
-import { readTar } from "./tar/reader.ts";
+import { readTar, type TarMember } from "./tar/reader.ts";
 
 /** Options of {@link importArchive}. */
 export interface ImportArchiveOptions extends AbortOptions {
-  /** Is told running totals after each member and each piece of a file. Default: nobody. */
+  /** Receives running totals after each member and each piece of a file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
 
 /**
- * Stores what is in a tar archive as a folder, as if it was unpacked and imported. The archive may be compressed by
- * gzip, xz, zstd or bzip2, which its first bytes tell, and is read once. Kept are names, contents, symlink targets and
- * whether the owner may execute a file. An archive without members is an empty folder.
+ * Stores the members of a tar archive as a folder, as if GNU tar had unpacked it and the result was imported. The
+ * archive may be compressed with gzip, xz, zstd or bzip2, which is found out by its first bytes. It is read once.
+ * Names, contents, symlink targets and the owner's right to execute a file are kept. An archive without members is an
+ * empty folder.
  *
- * Where members replace one another, the last one wins, as with GNU tar. Refused are members outside of the archive's
- * root (`..`, absolute paths), below a symlink or a file, and in place of a folder with entries; hard links to what did
- * not come before them; devices and fifos.
+ * The last of several members of one path wins. Members outside of the archive's root (`..`, absolute paths), below a
+ * symlink or a file, or in place of a folder with entries are refused; so are hard links to what did not come before
+ * them, devices and fifos.
  *
- * In memory are some megabytes of contents, and the names and digests of all members: a tar is in any order.
+ * Holds some megabytes of contents, what {@link decompress} holds, and the names and digests of all members, because
+ * the members of a tar come in any order.
  *
- * When it resolves, all of it is durable. When it rejects, no directory of it is visible; contents that were stored
- * already stay, and make the next attempt faster.
+ * When it resolves, everything is durable. When it rejects, no directory is visible; contents that were stored stay,
+ * and make the next attempt faster.
  *
- * @param archive the archive, or the path of a file that it is in, as bytes where it is not UTF-8
+ * @param archive the archive, or the path of a file that has it
  * @returns the root node
- * @throws CastoreError `not_found` if there is no such file, `data_loss` for what is no archive, is damaged or breaks
- *   off; `invalid_argument` for members that are refused, by path; whatever the stream and the services throw
+ * @throws CastoreError `not_found` if there is no such file; `data_loss` for what is no archive, is damaged or breaks
+ *   off; `resource_exhausted` for a compressed one that needs too much memory; `invalid_argument` for members that are
+ *   refused, with their path; whatever the stream and the services throw
  */
 export async function importArchive(
   archive: string | Buffer | AsyncIterable<Uint8Array>,
@@ -44,21 +52,24 @@ export async function importArchive(
 ): Promise<Node> {
   const { signal } = options;
   signal?.throwIfAborted();
-  const isPath = typeof archive === "string" || Buffer.isBuffer(archive);
-  const stream = untilAborted(isPath ? readArchive(Buffer.from(archive)) : archive, signal);
-  const entries = archiveEntries(uncompressed(stream, signal), services.blobService, options);
+  const path =
+    typeof archive === "string" || Buffer.isBuffer(archive) ? Buffer.from(archive) : undefined;
+  const name = path && showFilePath(path);
+  const source = path === undefined ? (archive as AsyncIterable<Uint8Array>) : readArchive(path);
+  const plain = uncompressed(untilAborted(source, signal), { signal, name });
+  const members = readTar(plain, name && `tar archive ${name}`);
+  const entries = archiveEntries(members, services.blobService, options);
   return await ingestEntries(services.directoryService, entries, { signal });
 }
 
 /** Bytes per read of a file. */
 const READ_SIZE = 256 * 1024;
 
-/** The contents of a file, in pieces that are lent until the next one is asked for. */
+/** Reads a file in pieces that are lent until the next one is asked for. */
 async function* readArchive(path: Buffer): AsyncGenerator<Uint8Array> {
   try {
     await using file = await open(path);
-    // One buffer again and again: new ones pile up faster than the collector of garbage takes them away.
-    const buffer = new Uint8Array(READ_SIZE);
+    const buffer = new Uint8Array(READ_SIZE); // one for all: new ones would pile up as garbage
     for (;;) {
       const { bytesRead } = await file.read(buffer);
       if (bytesRead === 0) return;
@@ -69,9 +80,10 @@ async function* readArchive(path: Buffer): AsyncGenerator<Uint8Array> {
   }
 }
 
+/** Decompresses a stream if its first bytes are those of a format. */
 async function* uncompressed(
   stream: AsyncGenerator<Uint8Array>,
-  signal: AbortSignal | undefined,
+  options: DecompressOptions,
 ): AsyncGenerator<Uint8Array> {
   let start = Buffer.alloc(0);
   const whole = async function* () {
@@ -85,15 +97,15 @@ async function* uncompressed(
       start = Buffer.concat([start, value]);
     }
     const compression = compressionOf(start);
-    yield* compression === undefined ? whole() : decompress(whole(), compression, { signal });
+    yield* compression === undefined ? whole() : decompress(whole(), compression, options);
   } finally {
     await stream.return(undefined);
   }
 }
 
-/** Stores the contents of the files in an archive, and then gives its tree. */
+/** Stores the contents of the files in an archive, and then yields its tree. */
 async function* archiveEntries(
-  stream: AsyncIterable<Uint8Array>,
+  members: AsyncIterable<TarMember>,
   blobService: BlobService,
   { signal, onProgress }: ImportArchiveOptions,
 ): AsyncGenerator<IngestEntry> {
@@ -107,7 +119,7 @@ async function* archiveEntries(
       onProgress?.({ entries, bytes });
     }
   };
-  for await (const member of readTar(stream)) {
+  for await (const member of members) {
     switch (member.type) {
       case "directory":
         tree.addDirectory(member.path);

@@ -193,7 +193,8 @@ export class NixHttpPathInfoService implements PathInfoService {
     const stream = await this.#client.get(url, { signal });
     if (stream === undefined) throw new StoreError("not_found", `there is no "${url}"`);
     const file = checkFile(stream, narInfo);
-    const nar = compression === "none" ? file : decompress(file, compression, { signal });
+    const nar =
+      compression === "none" ? file : decompress(file, compression, { signal, name: `"${url}"` });
     const { node } = await ingestNar(expectAtMost(nar, narSize), this.#services, {
       signal,
       expected: { narSize, narSha256 },

@@ -67,22 +67,29 @@ export type TarMember = {
 );
 
 /**
- * Takes a tar archive apart, as it arrives. Holds no more of it than came at once, and what stands before a member.
+ * Reads the members of a tar archive as they arrive. Holds one piece of the stream, and the extended headers of one
+ * member.
  *
- * All kinds are read: of the seventh edition of Unix, POSIX (ustar and pax) and GNU, with long names of either, and
- * sparse files of GNU, which are given as if they were not. Names are bytes, which the libraries that read tar decode
- * as text, and so cannot give for names that are none.
+ * Reads the formats of the seventh edition of Unix, POSIX (ustar and pax) and GNU, with the long names of each, and
+ * sparse files of GNU, expanded. Names are bytes; the libraries for tar decode them as text, and lose those that are
+ * no UTF-8.
  *
- * What follows the end of the archive is read and ignored, as it pads what the archive was written to.
+ * A block of zeros ends the archive, or the end of the stream behind a member, as in GNU tar. What follows the block
+ * is read and ignored.
  *
- * Iterating throws CastoreError `data_loss` for what is no archive or breaks off, naming the offset of the byte where,
- * `invalid_argument` for members that are no folders, files or links, naming the path; whatever the stream throws.
+ * Iterating throws CastoreError `data_loss` for what is no archive or breaks off within a member, with the offset of
+ * the byte; `invalid_argument` for members that are no folders, files or links, with the path; whatever the stream
+ * throws.
+ *
+ * @param name what is read, for messages
  */
-export async function* readTar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<TarMember> {
+export async function* readTar(
+  stream: AsyncIterable<Uint8Array>,
+  name = "tar archive",
+): AsyncGenerator<TarMember> {
   await using bytes = new ByteReader(
     stream,
-    (reason, at) =>
-      new CastoreError("data_loss", `Cannot read tar archive: at byte ${at}: ${reason}`),
+    (reason, at) => new CastoreError("data_loss", `Cannot read ${name}: at byte ${at}: ${reason}`),
   );
   const global = new Map<string, Buffer>();
   for (;;) {
@@ -134,7 +141,8 @@ async function readHead(
   let names: Map<string, Buffer> | undefined;
   let extended: ExtendedHeader | undefined;
   for (;;) {
-    const header = parseHeader(await bytes.take(BLOCK_LENGTH));
+    const hasNoMore = bytes.offset > 0 && (await bytes.isAtEnd());
+    const header = hasNoMore ? undefined : parseHeader(await bytes.take(BLOCK_LENGTH));
     if (header === undefined) {
       if (names === undefined && extended === undefined) return undefined;
       throw new TarSyntaxError("expected a member behind what is said about it, found the end");
