@@ -1,7 +1,8 @@
 import { blake3Digest } from "../hash/blake3-digest.ts";
-import { decodeDirectory, directoryToBinary } from "../model/convert.ts";
+import { decodeDirectory } from "../model/convert.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
+import { encodeDirectoryMessage } from "../model/encode-directory.ts";
 import { CastoreError } from "../model/errors.ts";
 
 /** A directory with its canonical encoding and the digest of it. */
@@ -13,7 +14,7 @@ export interface EncodedDirectory {
 
 /** Encodes a directory canonically and computes its digest. */
 export function encodeDirectory(directory: Directory): EncodedDirectory {
-  const bytes = directoryToBinary(directory);
+  const bytes = encodeDirectoryMessage(directory);
   return { directory, bytes, digest: blake3Digest(bytes) };
 }
 

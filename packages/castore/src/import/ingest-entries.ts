@@ -2,10 +2,11 @@ import type { AbortOptions } from "../bytes/abort-options.ts";
 import { quoteBytes } from "../bytes/byte-string.ts";
 import type { DirectoryPutter, DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
-import { Directory, type DirectoryEntry } from "../model/directory.ts";
+import { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { DirectoryNode, Node } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
+import { PackedEntries } from "./packed-entries.ts";
 
 /** One thing found in a tree that is being stored. */
 export interface IngestEntry {
@@ -49,9 +50,8 @@ export async function ingestEntries(
         `Cannot add ${showPath(path)}: the root has to be the last entry`,
       );
     }
-    const resolved = node === "directory" ? assembly.folder(path) : Promise.resolve(node);
-    if (path.length === 0) root = assembly.watch(resolved);
-    else assembly.add(path, resolved);
+    if (path.length === 0) root = assembly.watch(assembly.root(node));
+    else assembly.add(path, node);
   }
   if (root === undefined) {
     throw new CastoreError("invalid_argument", "Cannot build a tree: expected a root, found none");
@@ -59,12 +59,19 @@ export async function ingestEntries(
   return await assembly.finish(root);
 }
 
+/** A folder whose entries are coming. */
+interface OpenFolder {
+  readonly entries: PackedEntries;
+  /** Promised nodes among the entries, each until it is kept. */
+  readonly pending: Set<Promise<void>>;
+}
+
 /** The folders of a tree while they fill up, and the queue in which they are stored. */
 class TreeAssembly implements AsyncDisposable {
   readonly #directoryService: DirectoryService;
   readonly #options: AbortOptions | undefined;
-  /** What was found so far in folders that have not come yet, by the path of the folder. */
-  readonly #children = new Map<string, Promise<DirectoryEntry>[]>();
+  /** Folders that have not come yet, by path. */
+  readonly #folders = new Map<string, OpenFolder>();
   #putter: DirectoryPutter | undefined;
   /** The last put: they happen one at a time, in the order in which the folders came. */
   #lastPut: Promise<unknown> = Promise.resolve();
@@ -87,35 +94,58 @@ class TreeAssembly implements AsyncDisposable {
     if (this.#failure !== undefined) throw this.#failure.reason;
   }
 
-  add(path: readonly PathComponent[], node: Promise<Node>): void {
-    const name = path.at(-1)!;
-    const entry = this.watch(node.then((node) => ({ name, node })));
-    const parent = pathKey(path.slice(0, -1));
-    const siblings = this.#children.get(parent);
-    if (siblings === undefined) this.#children.set(parent, [entry]);
-    else siblings.push(entry);
+  /** Resolves with the node of the root. */
+  async root(node: IngestEntry["node"]): Promise<Node> {
+    return node === "directory" ? await this.#folder([]) : await node;
   }
 
-  /** The node of a folder all of whose entries were added. */
-  folder(path: readonly PathComponent[]): Promise<Node> {
-    const key = pathKey(path);
-    const children = this.#children.get(key) ?? [];
-    this.#children.delete(key);
+  /** Adds an entry to its folder. */
+  add(path: readonly PathComponent[], node: IngestEntry["node"]): void {
+    const name = path.at(-1)!;
+    const parent = pathKey(path, path.length - 1);
+    let folder = this.#folders.get(parent);
+    if (folder === undefined) {
+      folder = { entries: new PackedEntries(), pending: new Set() };
+      this.#folders.set(parent, folder);
+    }
+    const { entries, pending } = folder;
+    if (node !== "directory" && !(node instanceof Promise)) {
+      entries.push(name, node);
+      return;
+    }
+    const promise = node === "directory" ? this.#folder(path) : node;
+    const packed = this.watch(
+      promise.then((node) => {
+        entries.push(name, node);
+        pending.delete(packed); // what is left of it then is the record
+      }),
+    );
+    pending.add(packed);
+  }
+
+  /** Stores a folder all of whose entries were added, once their nodes are known. */
+  #folder(path: readonly PathComponent[]): Promise<DirectoryNode> {
+    const key = pathKey(path, path.length);
+    const folder = this.#folders.get(key);
+    this.#folders.delete(key);
     const before = this.#lastPut;
-    const node = Promise.all(children).then(async (entries): Promise<DirectoryNode> => {
-      const { directory, digest } = encodeDirectory(Directory.from(entries));
+    const put = async (): Promise<DirectoryNode> => {
+      await Promise.all(folder?.pending ?? []);
       await before;
+      const directory = Directory.from(folder?.entries ?? []);
+      const { digest } = encodeDirectory(directory);
       this.#putter ??= this.#directoryService.openPutter(this.#options);
       await this.#putter.put(directory);
       return { type: "directory", digest, size: directory.size };
-    });
-    this.#lastPut = this.watch(node);
+    };
+    const node = this.watch(put());
+    this.#lastPut = node;
     return node;
   }
 
   async finish(root: Promise<Node>): Promise<Node> {
     const node = await root;
-    const [orphaned] = this.#children.keys();
+    const [orphaned] = this.#folders.keys();
     if (orphaned !== undefined) {
       throw new CastoreError(
         "invalid_argument",
@@ -132,9 +162,12 @@ class TreeAssembly implements AsyncDisposable {
   }
 }
 
-/** A string that stands for a path: one character a byte, so that any name fits. */
-function pathKey(path: readonly PathComponent[]): string {
-  return path.map((name) => Buffer.from(name).toString("latin1")).join("/");
+/** Returns the first names of a path as a string, one character a byte. */
+function pathKey(path: readonly PathComponent[], depth: number): string {
+  return path
+    .slice(0, depth)
+    .map((name) => Buffer.from(name.buffer, name.byteOffset, name.length).toString("latin1"))
+    .join("/");
 }
 
 function showPath(path: readonly PathComponent[]): string {

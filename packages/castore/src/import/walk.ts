@@ -1,6 +1,5 @@
 import type { Dirent, Stats } from "node:fs";
 import { lstat, readdir } from "node:fs/promises";
-import { compareBytes } from "../bytes/byte-string.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
 import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
@@ -19,7 +18,15 @@ interface Frame {
   readonly path: readonly PathComponent[];
   readonly at: Buffer;
   /** Its entries, sorted bytewise by name, last first: the next one is taken from the end. */
-  readonly rest: Dirent<Buffer>[];
+  readonly rest: ListedEntry[];
+}
+
+/** An entry of a folder: in this form a million of them fit into memory. */
+interface ListedEntry {
+  /** One character a byte. */
+  readonly name: string;
+  /** `undefined` if the file system does not tell types when it lists a folder. */
+  readonly type: FileType | undefined;
 }
 
 /**
@@ -31,7 +38,7 @@ interface Frame {
  */
 export async function* walkTree(root: Buffer): AsyncGenerator<WalkStep> {
   const stack: Frame[] = [];
-  const type = typeOf(root, await lstatRoot(root));
+  const type = expectStorable(root, typeOf(await lstatRoot(root)));
   if (type !== "directory") {
     yield { type, path: [], at: root };
     return;
@@ -45,9 +52,10 @@ export async function* walkTree(root: Buffer): AsyncGenerator<WalkStep> {
       stack.pop();
       continue;
     }
-    const path = [...frame.path, pathComponent(entry.name)];
-    const at = Buffer.concat([frame.at, Buffer.from("/"), entry.name]);
-    const type = typeOf(at, isKnown(entry) ? entry : await lstatEntry(at));
+    const name = Buffer.from(entry.name, "latin1");
+    const path = [...frame.path, pathComponent(new Uint8Array(name))];
+    const at = Buffer.concat([frame.at, SLASH, name]);
+    const type = expectStorable(at, entry.type ?? typeOf(await lstatEntry(at)));
     if (type === "directory") {
       yield { type: "enter", path, at };
       stack.push({ path, at, rest: await listFolder(at) });
@@ -57,10 +65,16 @@ export async function* walkTree(root: Buffer): AsyncGenerator<WalkStep> {
   }
 }
 
-async function listFolder(at: Buffer): Promise<Dirent<Buffer>[]> {
+const SLASH = Buffer.from("/");
+
+async function listFolder(at: Buffer): Promise<ListedEntry[]> {
   try {
     const entries = await readdir(at, { encoding: "buffer", withFileTypes: true });
-    return entries.sort((a, b) => compareBytes(b.name, a.name));
+    const listed = entries.map((entry) => ({
+      name: entry.name.toString("latin1"),
+      type: typeOf(entry),
+    }));
+    return listed.sort((a, b) => (a.name < b.name ? 1 : -1));
   } catch (error) {
     throw fileError(error, at, "read folder");
   }
@@ -82,23 +96,16 @@ async function lstatEntry(at: Buffer): Promise<Stats> {
   }
 }
 
-type FileType = Pick<
-  Stats,
-  | "isFile"
-  | "isDirectory"
-  | "isSymbolicLink"
-  | "isSocket"
-  | "isFIFO"
-  | "isBlockDevice"
-  | "isCharacterDevice"
->;
+type FileType =
+  | "directory"
+  | "file"
+  | "symlink"
+  | "socket"
+  | "fifo"
+  | "block device"
+  | "character device";
 
-/** Some file systems do not tell types when they list a folder. */
-function isKnown(entry: FileType): boolean {
-  return describe(entry) !== undefined;
-}
-
-function describe(entry: FileType): string | undefined {
+function typeOf(entry: Stats | Dirent<Buffer>): FileType | undefined {
   if (entry.isDirectory()) return "directory";
   if (entry.isFile()) return "file";
   if (entry.isSymbolicLink()) return "symlink";
@@ -109,8 +116,7 @@ function describe(entry: FileType): string | undefined {
   return undefined;
 }
 
-function typeOf(at: Buffer, entry: FileType): "directory" | "file" | "symlink" {
-  const type = describe(entry);
+function expectStorable(at: Buffer, type: FileType | undefined): "directory" | "file" | "symlink" {
   if (type === "directory" || type === "file" || type === "symlink") return type;
   throw new CastoreError(
     "invalid_argument",

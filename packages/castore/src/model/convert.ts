@@ -2,7 +2,7 @@
  * The one place where wire messages and domain values meet. Whatever comes in is validated here,
  * whatever goes out is in canonical form.
  */
-import { create, fromBinary, type Message, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, type Message } from "@bufbuild/protobuf";
 import * as pb from "@tvix/proto/castore";
 import { compareBytes, quoteBytes } from "../bytes/byte-string.ts";
 import { B3Digest } from "./digest.ts";
@@ -12,11 +12,6 @@ import { type DirectoryNode, type FileNode, type Node, symlinkTarget } from "./n
 import { type PathComponent, pathComponent } from "./path.ts";
 
 const NO_NAME = new Uint8Array(0);
-
-/** Encodes a directory canonically: fields in number order, defaults left out. */
-export function directoryToBinary(directory: Directory): Uint8Array {
-  return toBinary(pb.DirectorySchema, directoryToProto(directory));
-}
 
 /**
  * Decodes the canonical encoding of a directory.

@@ -27,9 +27,8 @@ export function importCommand(): Command {
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
-        // All bytes of an archive pass through this thread, which would leave hundreds of megabytes of garbage.
-        if (options.archive !== undefined) useSmallHeap();
-        const { importPaths } = await import("../import-paths.ts"); // loaded here, as no other command needs it
+        useSmallHeap(); // a folder of 100,000 files, or an archive, would leave hundreds of megabytes of garbage
+        const { importPaths } = await import("../import-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));
       },
