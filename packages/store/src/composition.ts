@@ -55,7 +55,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
           baseUrl: config.base_url,
           blobService: await service("blobservices", config.blob_service),
           directoryService: await service("directoryservices", config.directory_service),
-          publicKeys: config.public_keys.map((key) => VerifyingKey.parse(key)),
+          publicKeys: config.public_keys?.map((key) => VerifyingKey.parse(key)),
           timeoutMs: config.timeout_ms,
         });
       },
@@ -73,14 +73,12 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };
 
-/** The keys that make trusted stand in one value, with spaces between them. */
+/** Returns the config of `nix+http` addresses, in which the trusted keys are one value, separated by spaces. */
 function binaryCacheConfig(address: ServiceAddress): Record<string, unknown> {
   const [url] = address.text.slice("nix+".length).split("?", 1);
-  const { "trusted-public-keys": keys = "", ...query } = address.query;
-  return withKeys(
-    { ...address, query },
-    { base_url: url, public_keys: keys.split(" ").filter((key) => key !== "") },
-  );
+  const { "trusted-public-keys": keys, ...query } = address.query;
+  const trusted = keys?.split(/\s+/).filter((key) => key !== "");
+  return withKeys({ ...address, query }, { base_url: url, public_keys: trusted });
 }
 
 /** The types of all services of a store. */

@@ -18,7 +18,7 @@ export const NIX_KEYS: z.ZodType<{
   base_url: string;
   blob_service: string;
   directory_service: string;
-  public_keys: string[];
+  public_keys?: string[] | undefined;
   timeout_ms?: number | undefined;
 }> = z.strictObject({
   base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
@@ -26,7 +26,7 @@ export const NIX_KEYS: z.ZodType<{
   }),
   blob_service: z.string().min(1).default("default"),
   directory_service: z.string().min(1).default("default"),
-  public_keys: z.array(z.string()).default([]),
+  public_keys: z.array(z.string()).optional(), // an empty list trusts nobody
   timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
 });
 

@@ -1,103 +1,170 @@
-import { type AbortOptions, type ErrorCode, unlessAborted } from "@tvix/castore";
-import { Agent, type Dispatcher, interceptors, request } from "undici";
-import { StoreError } from "../errors.ts";
+import {
+  type AbortOptions,
+  COMPRESSIONS,
+  type Compression,
+  decompress,
+  type ErrorCode,
+  retryRequest,
+  unlessAborted,
+} from "@tvix/castore";
+import type { Dispatcher } from "undici";
+import { escapeText, quoteText, StoreError } from "../errors.ts";
+import {
+  messageOf,
+  RequestFailure,
+  UpstreamHost,
+  type UpstreamHostOptions,
+} from "./upstream-host.ts";
 
-/** How long a connection may take, in milliseconds. */
-const CONNECT_TIMEOUT_MS = 10_000;
+/** How often a file is asked for at most. */
+const ATTEMPTS = 3;
 
-/** How often a server may send somewhere else. */
-const REDIRECTS = 5;
+/** How many redirects are followed. */
+const MAX_REDIRECTS = 5;
 
-/** Answers that say that something is not there: S3 says 403 to who may not list. */
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+/** Statuses that say that there is no such file: S3 answers 403 to who may not list. */
 const ABSENT: ReadonlySet<number> = new Set([403, 404, 410]);
 
 const CODES: Readonly<Record<number, ErrorCode>> = {
   401: "permission_denied",
   407: "permission_denied",
-  408: "unavailable",
-  429: "unavailable",
 };
 
-/** Gets files of a binary cache over HTTP. Nothing is tried twice. */
+/** Reads the contents of a file, in pieces that belong to it. It is called again where they break off. */
+type ReadContents<T> = (contents: AsyncIterable<Uint8Array>) => Promise<T>;
+
+/** Gets files of a binary cache over HTTP. */
 export class BinaryCacheClient implements AsyncDisposable {
-  readonly #base: string;
-  readonly #agent: Agent;
-  readonly #dispatcher: Dispatcher;
+  readonly #base: URL;
+  readonly #options: UpstreamHostOptions;
+  readonly #hosts = new Map<string, UpstreamHost>();
 
   /**
    * @param base where the cache is, with a slash at its end
-   * @param options.timeoutMs how long the server may be silent, in milliseconds
+   * @throws CastoreError `invalid_argument` if the proxy that the environment names is not one of HTTP
    */
-  constructor(base: string, { timeoutMs }: { timeoutMs: number }) {
-    this.#base = base;
-    this.#agent = new Agent({
-      connect: { timeout: Math.min(CONNECT_TIMEOUT_MS, timeoutMs) },
-      headersTimeout: timeoutMs,
-      bodyTimeout: timeoutMs,
-    });
-    this.#dispatcher = this.#agent.compose(interceptors.redirect({ maxRedirections: REDIRECTS }));
+  constructor(base: string, options: UpstreamHostOptions) {
+    this.#base = new URL(base);
+    this.#options = options;
+    this.#hostOf(this.#base);
   }
 
   /**
-   * Begins to get a file.
+   * Gets a file, with what its Content-Encoding says undone, and reads it. Requests that fail in a way that may pass are
+   * made again from the start, a few times.
    *
    * @param url of `http:` or `https:`, or relative to the cache
-   * @returns its contents, to be iterated once, in pieces that belong to whoever iterates; `undefined` if it is not
-   *   there
-   * @throws StoreError, also from iterating: `unavailable` if the server cannot be reached, is silent, breaks off or
-   *   answers that it is in trouble; `permission_denied`; `data_loss` for any other answer, and what is no URL
+   * @returns what `read` returns; `undefined` if there is no such file
+   * @throws StoreError `unavailable` if the server cannot be reached, is silent, breaks off or answers that it is in
+   *   trouble; `permission_denied`; `unimplemented` for a Content-Encoding that is not known; `data_loss` for any other
+   *   response, and for what is no URL; whatever `read` throws
    */
-  async get(url: string, options?: AbortOptions): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const place = /^https?:\/\//.test(url) ? url : this.#base + url;
-    const signal = options?.signal;
-    const guard = <T>(promise: Promise<T>) => this.#guard(promise, url, options);
-    if (!URL.canParse(place)) throw refusal("data_loss", url, "expected a URL");
-    const { statusCode, body } = await guard(
-      request(place, { dispatcher: this.#dispatcher, ...(signal && { signal }) }),
-    );
-    if (statusCode === 200) return guarded(body, guard);
-    body.on("error", () => undefined).destroy();
-    if (ABSENT.has(statusCode)) return undefined;
-    const code = CODES[statusCode] ?? (statusCode >= 500 ? "unavailable" : "data_loss");
-    throw refusal(code, url, `the server answered ${statusCode}`);
+  async get<T>(url: string, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
+    const attempt = async (): Promise<{ value: T | undefined } | { error: unknown }> => {
+      try {
+        return { value: await this.#get(this.#resolve(url), read, options) };
+      } catch (error) {
+        if (error instanceof RequestFailure) throw error;
+        return { error }; // which is not tried again, whatever its code: it may be from another service
+      }
+    };
+    const outcome = await retryRequest(attempt, { attempts: ATTEMPTS, ...options });
+    if ("error" in outcome) throw outcome.error;
+    return outcome.value;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#agent.destroy();
+    await Promise.all([...this.#hosts.values()].map((host) => host[Symbol.asyncDispose]()));
   }
 
-  async #guard<T>(promise: Promise<T>, url: string, options?: AbortOptions): Promise<T> {
-    try {
-      return await unlessAborted(promise, options?.signal);
-    } catch (error) {
-      options?.signal?.throwIfAborted();
-      throw refusal("unavailable", url, describe(error), error);
+  async #get<T>(start: URL, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
+    let url = start;
+    for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
+      const response = await this.#hostOf(url).get(url, options);
+      const { statusCode, headers, body } = response;
+      if (statusCode === 200) return await read(contentsOf(url, response, options));
+      body.on("error", () => undefined).destroy();
+      if (ABSENT.has(statusCode)) return undefined;
+      const location = REDIRECTS.has(statusCode) ? headers.location : undefined;
+      if (location === undefined) {
+        const code = CODES[statusCode] ?? "data_loss";
+        throw refusal(code, url.href, `the server answered ${statusCode}`);
+      }
+      url = this.#resolve(String(location), url);
     }
+    throw refusal(
+      "data_loss",
+      start.href,
+      `expected at most ${MAX_REDIRECTS} redirects, found more`,
+    );
+  }
+
+  #resolve(text: string, base = this.#base): URL {
+    const url = URL.canParse(text, base.href) ? new URL(text, base) : undefined;
+    if (url && ["http:", "https:"].includes(url.protocol)) return url;
+    throw refusal("data_loss", text, "expected a URL of http or https");
+  }
+
+  #hostOf(url: URL): UpstreamHost {
+    const host = this.#hosts.get(url.origin) ?? new UpstreamHost(url, this.#options);
+    this.#hosts.set(url.origin, host);
+    return host;
   }
 }
 
-/** What went wrong, which is not always in the message itself: a host may have several addresses. */
-function describe(error: unknown): string {
-  if (error instanceof AggregateError) return error.errors.map(describe).join(", ");
-  return (error as Error).message;
+/** Returns the contents of a response, decoded. */
+function contentsOf(
+  url: URL,
+  { headers, body }: Dispatcher.ResponseData,
+  options?: AbortOptions,
+): AsyncIterable<Uint8Array> {
+  const encodings = String(headers["content-encoding"] ?? "")
+    .toLowerCase()
+    .split(",");
+  return encodings
+    .map((encoding) => encoding.trim())
+    .filter((encoding) => encoding !== "" && encoding !== "identity")
+    .reduceRight<AsyncIterable<Uint8Array>>(
+      (contents, encoding) => {
+        const compression = encoding.replace(/^x-/, "") as Compression;
+        if (COMPRESSIONS.includes(compression)) {
+          return decompress(contents, compression, { ...options, name: quoteText(url.href) });
+        }
+        body.on("error", () => undefined).destroy();
+        const known = COMPRESSIONS.join(", ");
+        const reason = `expected a Content-Encoding of ${known}, found ${quoteText(encoding)}`;
+        throw refusal("unimplemented", url.href, reason);
+      },
+      received(url, body, options),
+    );
 }
 
-async function* guarded(
-  stream: AsyncIterable<Uint8Array>,
-  guard: <T>(promise: Promise<T>) => Promise<T>,
+/** Gives the bytes of a body as they come, and fails as a request does where they break off. */
+async function* received(
+  url: URL,
+  body: AsyncIterable<Uint8Array>,
+  options?: AbortOptions,
 ): AsyncGenerator<Uint8Array> {
-  const iterator = stream[Symbol.asyncIterator]();
+  const iterator = body[Symbol.asyncIterator]();
   try {
     for (;;) {
-      const { done, value } = await guard(iterator.next());
-      if (done) return;
-      yield value;
+      let next: IteratorResult<Uint8Array>;
+      try {
+        next = await unlessAborted(iterator.next(), options?.signal);
+      } catch (error) {
+        options?.signal?.throwIfAborted();
+        throw new RequestFailure(url, messageOf(error), error);
+      }
+      if (next.done) return;
+      yield next.value;
     }
   } finally {
     iterator.return?.()?.catch(() => undefined); // whatever it says, nobody reads on
   }
 }
 
-function refusal(code: ErrorCode, url: string, reason: string, cause?: unknown): StoreError {
-  return new StoreError(code, `Cannot get "${url}": ${reason}`, { cause });
+function refusal(code: ErrorCode, url: string, reason: string): StoreError {
+  return new StoreError(code, `Cannot get ${quoteText(url)}: ${escapeText(reason)}`);
 }

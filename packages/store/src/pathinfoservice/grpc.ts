@@ -4,7 +4,13 @@ import type {
   MessageInitShape,
   MessageShape,
 } from "@bufbuild/protobuf";
-import { type AbortOptions, CastoreError, compareBytes, equalBytes } from "@tvix/castore";
+import {
+  type AbortOptions,
+  CastoreError,
+  compareBytes,
+  equalBytes,
+  mapInParallel,
+} from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
 import { fromConnectError } from "@tvix/castore/rpc";
 import {
@@ -16,7 +22,6 @@ import { pathInfoFromProto, pathInfoToProto } from "../convert.ts";
 import { StoreError } from "../errors.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
-import { mapInParallel } from "../parallel.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 

@@ -13,8 +13,9 @@ import {
   pathComponent,
   putBlob,
 } from "@tvix/castore";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { openPathInfoService, STORE_REGISTRIES } from "../composition.ts";
+import { StoreError } from "../errors.ts";
 import { NarHasher } from "../nar/nar-hasher.ts";
 import { renderNar } from "../nar/renderer.ts";
 import { buildCaPath } from "../nix/build-path.ts";
@@ -51,6 +52,11 @@ afterAll(async () => {
   server.closeAllConnections();
   await new Promise((resolve) => server.close(resolve));
 });
+
+const NARINFO = "00bgd045z0d4icpbc2yyz4gx48ak44la.narinfo";
+
+/** Where nobody listens. */
+const NOBODY = "http://127.0.0.1:1";
 
 const SECRET = SigningKey.generate("test-1");
 const KEYS = { publicKeys: [SECRET.verifyingKey] };
@@ -92,6 +98,21 @@ beforeEach(() => {
     directoryService: new MemoryDirectoryService(),
   };
 });
+
+/** The NAR as `xz -9` compresses it. */
+const NAR_XZ = Buffer.from(
+  "/Td6WFoAAATm1rRGAgAhARwAAAAQz1jM5JT3ANZdAAaANh/vps6/droaek8r6qRTJO2hIwRx/1u/l2m68ym+JXpxK+m02g1+" +
+    "mo+dXiRt4hQG2Q3fBgNl2O7hz/GdYc/PIr8s3ArdfQo0bnB9mbihoFblLzT0vFopuSVC8FhqpRTf/gefeRNLGwgnmkADbu3b" +
+    "XM8WU1nFC/H/8j2XyiMUIEC8gbT1m7VaIfjMZveoWVHPvmRoX0AhBjvFmWoADrYVc7GSauBfP+yccS/uJHMmV8uBAvifRPg3" +
+    "LWDd63Ky5Eb2VPCIdSwuAne7DmmjMRzPtnB+AAAAAADnSxQrGRR8egAB8gH4qRIAC23gS7HEZ/sCAAAAAARZWg==",
+  "base64",
+);
+
+/** Answers with a Content-Encoding, whatever was asked for. */
+const encodedAs =
+  (encoding: string | string[], file: Buffer): Answer =>
+  (response) =>
+    response.setHeader("content-encoding", encoding).end(file);
 
 /** Puts a narinfo into the cache, and the NAR, unless there is another answer. */
 function serve(fields: Partial<NarInfoFields> = {}, file: Buffer | Answer = nar): NarInfo {
@@ -140,6 +161,81 @@ describe("NixHttpPathInfoService", () => {
     expect(pathInfo.signatures).toEqual(narInfo.signatures);
     const again = Buffer.from(await collectBytes(renderNar(pathInfo.node, stores)));
     expect(again.equals(nar)).toBe(true);
+  });
+
+  const twice = (data: Buffer) => gzipSync(brotliCompressSync(data));
+  it.each<[string | string[], (data: Buffer) => Buffer]>([
+    ["gzip", gzipSync],
+    ["x-gzip", gzipSync],
+    ["GZIP", gzipSync],
+    ["br", brotliCompressSync],
+    ["zstd", zstdCompressSync],
+    ["xz", () => NAR_XZ],
+    ["identity", (data) => data],
+    ["br, gzip", twice],
+    [["br", "gzip"], twice],
+  ])("takes narinfos and NARs that come with Content-Encoding %s", async (encoding, encode) => {
+    serve();
+    files.set(unsigned.url, encodedAs(encoding, encode(nar)));
+    const narInfo = files.get(NARINFO) as Buffer;
+    if (encoding !== "xz") files.set(NARINFO, encodedAs(encoding, encode(narInfo)));
+    await using service = open();
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it("undoes a Content-Encoding before the compression of the NAR", async () => {
+    serve({ compression: "xz" }, encodedAs("gzip", gzipSync(NAR_XZ)));
+    await using service = open();
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it.each<[string, Partial<NarInfoFields>, Buffer?]>([
+    ["FileSize 0", { fileSize: 0n }],
+    ["another FileSize", { fileSize: 1234n }],
+    ["another FileHash", { fileHash: nixHash("sha256", new Uint8Array(32)) }],
+    ["size and hash of another compression", { compression: "xz", fileSize: 300_280n }, NAR_XZ],
+  ])("takes a NAR that is right by NarHash and NarSize, with %s", async (_, fields, file) => {
+    serve(fields, file);
+    await using service = open();
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it("trusts nobody where the list of keys is empty, but what is content-addressed", async () => {
+    serve();
+    await using service = open({ publicKeys: [] });
+    await expect(get(service)).rejects.toMatchObject({
+      code: "permission_denied",
+      message: expect.stringContaining("of which there are none"),
+    });
+    await expectNothingStored();
+  });
+
+  it("takes responses with 20 KB of headers, and refuses more than 300 KiB as those of one path", async () => {
+    serve();
+    const narInfo = files.get(NARINFO) as Buffer;
+    const withHeaders = (bytes: number): Answer => {
+      const headers = Array.from({ length: bytes / 1000 }, (_, i) => [`x-${i}`, "x".repeat(1000)]);
+      return (response) => response.writeHead(200, Object.fromEntries(headers)).end(narInfo);
+    };
+    await using service = open();
+    files.set(NARINFO, withHeaders(20_000));
+    expect((await get(service))!.node).toEqual(root);
+    files.set(NARINFO, withHeaders(400_000));
+    for (let i = 0; i < 5; i++) {
+      await expect(get(service)).rejects.toMatchObject({ code: "data_loss" });
+    }
+    files.set(NARINFO, narInfo);
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it("shows no control characters of what it was sent", async () => {
+    await using service = open();
+    for (const file of [gzipSync(nar), Buffer.from("a\x1b[2J: \x07\n"), Buffer.from("\x1b")]) {
+      files.set(NARINFO, file);
+      await expect(get(service)).rejects.toThrow(/^[^\p{Cc}]{1,2000}$/u);
+    }
+    files.set(NARINFO, (response) => response.writeHead(302, { location: "ftp://\x85" }).end());
+    await expect(get(service)).rejects.toThrow(/^[^\p{Cc}]{1,2000}$/u);
   });
 
   it("is asked for the contents once by all who ask at the same time", async () => {
@@ -203,12 +299,13 @@ describe("NixHttpPathInfoService", () => {
   it("is only read", async () => {
     await using service = open();
     await expect(service.put()).rejects.toMatchObject({ code: "unimplemented" });
-    expect(() => service.list()).toThrow(expect.objectContaining({ code: "unimplemented" }));
+    const listing = Array.fromAsync(service.list());
+    await expect(listing).rejects.toMatchObject({ code: "unimplemented" });
   });
 
   it("takes what nobody signed where no key is given, or its name follows from its contents", async () => {
     serve({ signatures: [] });
-    await using trusting = open({ publicKeys: [] });
+    await using trusting = open({ publicKeys: undefined });
     expect((await get(trusting))!.node).toEqual(root);
 
     const hash = nixHash("sha256", unsigned.narSha256);
@@ -259,8 +356,25 @@ describe("NixHttpPathInfoService", () => {
       () => serve({ compression: "gzip" }, gzipSync(nar).subarray(0, -20)),
     ],
     ["an unknown compression", "unimplemented", 1, () => serve({ compression: "rot13" })],
-    ["a file of another hash", "data_loss", 2, () => serve({ fileHash: hashOf(Buffer.from("")) })],
-    ["a file of another size", "data_loss", 2, () => serve({ fileSize: 1000n })],
+    ["an unknown encoding", "unimplemented", 2, () => serve({}, encodedAs("rot13", nar))],
+    ["what is not so encoded", "data_loss", 2, () => serve({}, encodedAs("gzip", nar))],
+    ["a URL of another kind", "data_loss", 1, () => serve({ url: "file:///etc/passwd" })],
+    [
+      "redirects without end",
+      "data_loss",
+      7,
+      () => {
+        serve({}, (response) => response.writeHead(302, { location: "/nar/some.nar" }).end());
+      },
+    ],
+    [
+      "a redirect to a file of its own",
+      "data_loss",
+      2,
+      () => {
+        serve({}, (response) => response.writeHead(302, { location: "file:///etc/passwd" }).end());
+      },
+    ],
     [
       "some bytes that inflate to far more than the NAR",
       "data_loss",
@@ -290,7 +404,6 @@ describe("NixHttpPathInfoService", () => {
     await expectNothingStored();
   });
 
-  const NARINFO = "00bgd045z0d4icpbc2yyz4gx48ak44la.narinfo";
   it.each<[string, string, number, () => unknown]>([
     ["no narinfo", "data_loss", 1, () => files.set(NARINFO, Buffer.from("hello"))],
     [
@@ -311,35 +424,209 @@ describe("NixHttpPathInfoService", () => {
     expect(requests).toHaveLength(count);
   });
 
-  it("leaves a cache alone that cannot be reached, and tries again later", async () => {
+  /** A narinfo and a NAR under another name, beside those of {@link serve}. */
+  function serveOther(first: number, file: Buffer | Answer): Uint8Array {
+    const hashPart = new Uint8Array(20).fill(first);
+    const storePath = StorePath.from(hashPart, "other");
+    const references: StorePath[] = [];
+    const fields = { ...unsigned, storePath, references, url: `nar/other-${first}.nar` };
+    const signatures = [SECRET.sign(fingerprint(fields))];
+    const narInfo = NarInfo.from({ ...fields, signatures });
+    files.set(`${encodeNixbase32(hashPart)}.narinfo`, Buffer.from(`${narInfo}`));
+    files.set(fields.url, file);
+    return hashPart;
+  }
+
+  it.each<[string, Answer]>([
+    ["is always answered by 503", (response) => void response.writeHead(503).end()],
+    ["breaks off each time", cut(1000)],
+    ["is no NAR", (response) => void response.end("no NAR")],
+    ["never comes", () => undefined],
+  ])("gives other paths while the NAR of one %s", async (_, answer) => {
+    serve();
+    const bad = serveOther(1, answer);
+    await using service = open({ timeoutMs: 100 });
+    for (let i = 0; i < 3; i++) {
+      await expect(service.get(bad)).rejects.toThrow();
+      expect((await get(service))!.node).toEqual(root);
+    }
+  });
+
+  it("gives other paths while the narinfo of one is always answered by 500", async () => {
+    serve();
+    const bad = new Uint8Array(20).fill(1);
+    files.set(`${encodeNixbase32(bad)}.narinfo`, (response) => void response.writeHead(500).end());
+    await using service = open();
+    for (let i = 0; i < 3; i++) {
+      await expect(service.get(bad)).rejects.toMatchObject({ code: "unavailable" });
+    }
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it("gives what is at one host while another cannot be reached", async () => {
+    serve();
+    const bad = serveOther(1, nar);
+    const name = `${encodeNixbase32(bad)}.narinfo`;
+    files.set(name, (response) => void response.writeHead(302, { location: NOBODY }).end());
+    await using service = open();
+    for (let i = 0; i < 3; i++) {
+      await expect(service.get(bad)).rejects.toMatchObject({ code: "unavailable" });
+      expect((await get(service))!.node).toEqual(root);
+    }
+  });
+
+  it.each<[string, Answer]>([
+    ["refuses every connection", (response) => void response.destroy()],
+    ["answers everything by 502", (response) => void response.writeHead(502).end()],
+    ["answers nothing", () => undefined],
+  ])("asks a host no more that %s, and tests it later", async (_, answer) => {
     let isDown = true;
     serve();
-    const narInfo = files.get(NARINFO) as Buffer;
-    files.set(NARINFO, (response) => {
-      if (isDown) response.writeHead(503).end();
-      else response.end(narInfo);
-    });
-    await using service = open({ restMs: 400 });
-    await expect(get(service)).rejects.toMatchObject({ code: "unavailable" });
-    expect(requests).toHaveLength(3);
-    for (let i = 0; i < 5; i++) {
-      const message = expect.stringContaining("left alone");
-      await expect(get(service)).rejects.toMatchObject({ code: "unavailable", message });
+    const others = [1, 2, 3, 4].map((first) => serveOther(first, nar));
+    for (const [path, file] of [...files]) {
+      files.set(path, (response, request) => {
+        if (isDown) answer(response, request);
+        else response.end(file);
+      });
     }
-    expect(requests).toHaveLength(3);
+    await using service = open({ restMs: 400, timeoutMs: 100 });
+    for (const hashPart of others) {
+      await expect(service.get(hashPart)).rejects.toMatchObject({ code: "unavailable" });
+    }
+    const { length } = requests;
+    const message = expect.stringMatching(/circuit breaker of "http:.*" is open after: Cannot get/);
+    await expect(get(service)).rejects.toMatchObject({ code: "unavailable", message });
+    expect(requests).toHaveLength(length);
     isDown = false;
     await expect
-      .poll(async () => await get(service).catch(() => undefined), { timeout: 5000 })
+      .poll(async () => await get(service).catch(() => undefined), { timeout: 30_000 })
       .toMatchObject({ node: root });
     expect((await get(service))!.node).toEqual(root);
   });
 
+  it("blames no host for a store of its own that is not available", async () => {
+    serve();
+    await using service = open();
+    const openPutter = stores.directoryService.openPutter;
+    const failure = new StoreError("unavailable", "the disk is gone");
+    stores.directoryService.openPutter = () => {
+      throw failure;
+    };
+    for (let i = 0; i < 3; i++) {
+      await expect(get(service)).rejects.toThrow("the disk is gone");
+    }
+    expect(requests).toHaveLength(6);
+    stores.directoryService.openPutter = openPutter;
+    expect((await get(service))!.node).toEqual(root);
+  });
+
+  it.each([
+    ["/some.nar", "/some.nar"],
+    ["some.nar", "/cache/some.nar"],
+    ["./nar/../some.nar?a=%2B+b", "/cache/some.nar?a=%2B+b"],
+    ["//HOST/nar/some.nar", "/nar/some.nar"],
+    ["HTTP://HOST/some.nar", "/some.nar"],
+  ])("resolves URL %s against where the cache is", async (url, path) => {
+    const { host } = new URL(base);
+    serve({ url: url.replace("HOST", host) });
+    files.set(`cache/${NARINFO}`, files.get(NARINFO)!);
+    files.set(path.slice(1), nar);
+    await using service = open({ baseUrl: `${base}/cache` });
+    expect((await get(service))!.node).toEqual(root);
+    expect(requests).toEqual([`cache/${NARINFO}`, path.slice(1)]);
+  });
+
   it("says that nobody listens", async () => {
-    await using service = open({ baseUrl: "http://127.0.0.1:1/cache" });
+    await using service = open({ baseUrl: `${NOBODY}/cache` });
     await expect(get(service)).rejects.toMatchObject({
       code: "unavailable",
       message: expect.stringContaining("http://127.0.0.1:1/cache/"),
     });
+  });
+});
+
+describe("a binary cache behind a proxy", () => {
+  /** What the proxy was asked for. */
+  let proxied: string[];
+  /** Forwards requests to the server, whatever host they are for. */
+  const proxy = createServer((request, response) => {
+    proxied.push(request.url!);
+    const { pathname } = new URL(request.url!);
+    const file = files.get(pathname.slice(1));
+    if (file instanceof Buffer) response.end(file);
+    else response.writeHead(404).end();
+  });
+  /** Opens a tunnel to the server, whatever host it is for. */
+  proxy.on("connect", (request, socket) => {
+    proxied.push(`CONNECT ${request.url}`);
+    socket.end("HTTP/1.1 502 Bad Gateway\r\n\r\n");
+  });
+  let address: string;
+  beforeAll(async () => {
+    proxy.listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  });
+  afterAll(async () => {
+    proxy.closeAllConnections();
+    await new Promise((resolve) => proxy.close(resolve));
+  });
+  beforeEach(() => {
+    proxied = [];
+    for (const name of ["http_proxy", "https_proxy", "all_proxy", "no_proxy"]) {
+      vi.stubEnv(name, undefined);
+      vi.stubEnv(name.toUpperCase(), undefined);
+    }
+  });
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  it.each(["http_proxy", "all_proxy"])("is reached as %s says", async (name) => {
+    serve();
+    vi.stubEnv(name, address);
+    const baseUrl = "http://cache.invalid/some"; // which only the proxy can reach
+    for (const [path, file] of [...files]) files.set(`some/${path}`, file);
+    await using service = open({ baseUrl });
+    expect((await get(service))!.node).toEqual(root);
+    expect(proxied).toEqual([`${baseUrl}/${NARINFO}`, `${baseUrl}/nar/some.nar`]);
+  });
+
+  it.each(["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])(
+    "of HTTPS by a tunnel, as %s says",
+    async (name) => {
+      vi.stubEnv(name, address);
+      await using service = open({ baseUrl: "https://cache.invalid" });
+      await expect(get(service)).rejects.toMatchObject({ code: "unavailable" });
+      expect(new Set(proxied)).toEqual(new Set(["CONNECT cache.invalid:443"]));
+    },
+  );
+
+  it("is reached directly where no_proxy says so, and each host as it is named", async () => {
+    vi.stubEnv("http_proxy", address);
+    vi.stubEnv("no_proxy", "127.0.0.1");
+    serve({ url: "http://nars.invalid/nar/some.nar" });
+    files.set("nar/some.nar", nar);
+    await using service = open();
+    expect((await get(service))!.node).toEqual(root);
+    expect(requests).toEqual([NARINFO]);
+    expect(proxied).toEqual(["http://nars.invalid/nar/some.nar"]);
+  });
+
+  it("is unavailable while the proxy does not answer", async () => {
+    serve();
+    const silent = createServer(() => undefined).listen(0, "127.0.0.1");
+    await once(silent, "listening");
+    vi.stubEnv("http_proxy", `http://127.0.0.1:${(silent.address() as AddressInfo).port}`);
+    await using service = open({ timeoutMs: 100 });
+    await expect(get(service)).rejects.toMatchObject({ code: "unavailable" });
+    silent.closeAllConnections();
+    silent.close();
+  });
+
+  it("is refused with a proxy of another kind", () => {
+    vi.stubEnv("http_proxy", "ftp://proxy.invalid");
+    expect(() => open()).toThrow(expect.objectContaining({ code: "invalid_argument" }));
   });
 });
 
@@ -358,6 +645,43 @@ describe("the address of a binary cache", () => {
   ])("may be %s", async (address) => {
     await using service = await openPathInfoService(address);
     expect(service).toBeDefined();
+  });
+
+  it.each([
+    ["trusted-public-keys=", "permission_denied"],
+    ["trusted-public-keys=%20", "permission_denied"],
+    [undefined, undefined],
+  ])("trusts nobody with %s", async (keys, code) => {
+    serve({ signatures: [] });
+    const address = `nix+${base}?${services}${keys === undefined ? "" : `&${keys}`}`;
+    await using service = await openPathInfoService(address);
+    const getting = service.get(unsigned.storePath.hashPart);
+    if (code === undefined) expect(await getting).toMatchObject({ narSize: unsigned.narSize });
+    else await expect(getting).rejects.toMatchObject({ code });
+  });
+
+  it("trusts nobody with an empty list of keys in a file", async () => {
+    serve({ signatures: [] });
+    for (const [line, code] of [
+      ["public_keys = []", "permission_denied"],
+      ["", undefined],
+    ] as const) {
+      const text = `
+        [pathinfoservices.default]
+        type = "nix"
+        base_url = "${base}"
+        ${line}
+        [blobservices.default]
+        type = "memory"
+        [directoryservices.default]
+        type = "memory"
+      `;
+      await using composition = await Composition.parseToml(STORE_REGISTRIES, text);
+      const service = await composition.service("pathinfoservices");
+      const getting = service.get(unsigned.storePath.hashPart);
+      if (code === undefined) expect(await getting).toBeDefined();
+      else await expect(getting).rejects.toMatchObject({ code });
+    }
   });
 
   it.each([
