@@ -21,6 +21,7 @@ function shell(script: string) {
     cwd: folder.path,
     env: { ...process.env, MAIN, OPTIONS: throughDaemon("memory://").join(" ") },
     encoding: "utf8",
+    timeout: 50_000, // a daemon that takes such an address would serve for ever
   });
   return { status, stdout, stderr };
 }
