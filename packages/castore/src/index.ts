@@ -68,7 +68,7 @@ export {
   openBlobService,
   openDirectoryService,
 } from "./composition/from-addr.ts";
-export type { ContractPlan, MethodPlan } from "./composition/instrument.ts";
+export { type ContractPlan, instrument, type MethodPlan } from "./composition/instrument.ts";
 export type { NamedServices, ServiceConfig } from "./composition/opener.ts";
 export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
