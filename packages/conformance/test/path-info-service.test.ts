@@ -1,6 +1,5 @@
 import {
   type AbortOptions,
-  instrument,
   MemoryBlobService,
   MemoryDirectoryService,
   symlinkTarget,
@@ -101,10 +100,7 @@ describe.each<[string, (inner: PathInfoService) => Promise<PathInfoService>]>([
     "SigningPathInfoService",
     async (inner) => new SigningPathInfoService({ inner, key: SigningKey.generate("ours-1") }),
   ],
-  [
-    "an instrumented service",
-    async (inner) => instrument(inner, "PathInfoService", "some name", PATH_INFO_SERVICES.calls),
-  ],
+  ["an instrumented service", async (inner) => PATH_INFO_SERVICES.follow(inner, "some name")],
   ["GrpcPathInfoService", (inner) => overGrpc(...served(inner), "streams")],
   [
     "GrpcPathInfoService without batches",

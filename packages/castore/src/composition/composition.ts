@@ -2,7 +2,6 @@ import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, nameStore } from "../model/errors.ts";
-import { instrument } from "./instrument.ts";
 import {
   addressOpener,
   type NamedServices,
@@ -182,10 +181,9 @@ export class Composition implements AsyncDisposable {
         warn: (message) => this.#onEvent({ type: "warning", kind, store: name, message }),
         service: (kind, reference) => this.#service(kind, reference, wanted, { signal }),
       });
-      const { contract, calls } = this.#registry(kind);
-      const service = instrument<ServiceKinds[Kind]>(opened, contract, name, calls);
+      const service = this.#registry(kind).follow(opened, name);
       // What closes it may be replaced in the service that is handed out.
-      this.#closing.defer(service[Symbol.asyncDispose]);
+      this.#closing.defer(service[Symbol.asyncDispose].bind(service));
       return service;
     } catch (error) {
       if (!(error instanceof CastoreError) || error === signal.reason) throw error;

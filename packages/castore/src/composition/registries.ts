@@ -9,7 +9,8 @@ import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
-import { BLOB_SERVICE_PLAN, DIRECTORY_SERVICE_PLAN } from "./instrument.ts";
+import { FollowedBlobService } from "./instrumented-blob-service.ts";
+import { FollowedDirectoryService } from "./instrumented-directory-service.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
 import {
   grpcType,
@@ -72,8 +73,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
     }),
     combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
-  contract: "BlobService",
-  calls: BLOB_SERVICE_PLAN,
+  follow: (service, name) => new FollowedBlobService(service, name),
   elsewhere: {
     redb: '"pack"',
     sled: '"pack"',
@@ -106,8 +106,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     }),
     cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
-  contract: "DirectoryService",
-  calls: DIRECTORY_SERVICE_PLAN,
+  follow: (service, name) => new FollowedDirectoryService(service, name),
   elsewhere: {
     redb: '"sqlite"',
     sled: '"sqlite"',

@@ -1,7 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError } from "../model/errors.ts";
-import type { ObjectStore } from "./object-store.ts";
+import type { ObjectContents, ObjectHead, ObjectStore } from "./object-store.ts";
 
 /** How many damaged objects are remembered that could not be deleted: some ten megabytes. */
 const MAX_KEPT = 65_536;
@@ -24,10 +24,15 @@ export class DamagedObjects {
     this.#onCorrupt = onCorrupt;
   }
 
+  /** Looks an object up, unless it is known to be damaged. */
+  async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
+    const found = await this.#store.head(key, options);
+    return found !== undefined && this.#isKept(key, found.version) ? undefined : found;
+  }
+
   /** Tells whether there is an object that is not known to be damaged. */
   async has(key: string, options?: AbortOptions): Promise<boolean> {
-    const found = await this.#store.head(key, options);
-    return found !== undefined && this.#kept.get(key) !== (found.version ?? "");
+    return (await this.head(key, options)) !== undefined;
   }
 
   /**
@@ -38,7 +43,7 @@ export class DamagedObjects {
    */
   async read<T>(
     key: string,
-    parse: (contents: AsyncIterable<Uint8Array>) => Promise<T>,
+    parse: (contents: ObjectContents) => Promise<T>,
     options?: AbortOptions,
   ): Promise<T | "missing" | "damaged"> {
     for (let isAgain = false; ; isAgain = true) {
@@ -51,29 +56,40 @@ export class DamagedObjects {
       } catch (error) {
         if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
         if (!isAgain) continue;
-        await this.#remove(key, object.version, error.message, options);
+        const message = `Cannot use object "${key}" in ${this.#store.name}: ${error.message}`;
+        if (!(await this.remove(key, object.version, message, options))) {
+          this.#kept.set(key, object.version ?? "");
+        }
         return "damaged";
       }
     }
   }
 
-  async #remove(
+  /**
+   * Deletes an object that is of no use, while it is of a version.
+   *
+   * @param message what is wrong, for whoever is told of damage
+   * @returns whether it is gone, or another one is in its place; `false` where the store refuses
+   */
+  async remove(
     key: string,
     version: string | undefined,
-    reason: string,
+    message: string,
     options?: AbortOptions,
-  ): Promise<void> {
-    const isKnown = this.#kept.get(key) === (version ?? "");
-    if (!isKnown) {
-      this.#onCorrupt(`Cannot use object "${key}" in ${this.#store.name}: ${reason}`);
-    }
-    this.#kept.set(key, version ?? "");
-    if (version === undefined || isKnown) return;
+  ): Promise<boolean> {
+    if (this.#isKept(key, version)) return false; // refused before
+    this.#onCorrupt(message);
+    if (version === undefined) return false;
     try {
       await this.#store.delete(key, { version, signal: options?.signal });
-      this.#kept.delete(key);
+      return true;
     } catch {
       options?.signal?.throwIfAborted();
+      return false;
     }
+  }
+
+  #isKept(key: string, version: string | undefined): boolean {
+    return this.#kept.get(key) === (version ?? "");
   }
 }

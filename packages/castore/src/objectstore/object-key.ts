@@ -1,4 +1,4 @@
-import { B3Digest } from "../model/digest.ts";
+import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 
 const KEY = /^[\w.-]+(\/[\w.-]+)*$/;
@@ -17,12 +17,4 @@ export function assertObjectKey(key: string): void {
 /** Returns the key of what is stored under a digest: `<folder>/b3/<4 hex>/<hex>`, so that no folder gets too large. */
 export function objectKey(folder: string, { hex }: B3Digest): string {
   return `${folder}/b3/${hex.slice(0, 4)}/${hex}`;
-}
-
-/** The digest under which something is stored in a folder; `undefined` for any other key. */
-export function digestOfKey(folder: string, key: string): B3Digest | undefined {
-  const [hex] = /[0-9a-f]{64}$/.exec(key) ?? [];
-  if (hex === undefined) return undefined;
-  const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
-  return objectKey(folder, digest) === key ? digest : undefined;
 }

@@ -73,6 +73,7 @@ export class S3Bucket implements Bucket {
       ...(profile && { profile }),
       cacheMiddleware: true, // else it is put together for each request
       maxAttempts: 1,
+      expectContinueHeader: false, // not every proxy hands it on
       requestHandler: {
         connectionTimeout: CONNECT_TIMEOUT_MS,
         ...(await proxyAgents(endpoint ?? process.env.AWS_ENDPOINT_URL)),

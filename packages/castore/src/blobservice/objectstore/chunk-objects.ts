@@ -1,14 +1,19 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { promisify } from "node:util";
-import { constants, zstdCompress, zstdDecompress } from "node:zlib";
+import { constants, zstdDecompress } from "node:zlib";
+import { LRUCache } from "lru-cache";
 import { limitFunction } from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { takeAtMost } from "../../bytes/byte-string.ts";
+import { compressToFrame, contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import type { DamageMarks } from "../../objectstore/damage-marks.ts";
+import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
+import type { DamagedObjects } from "../../objectstore/damaged-objects.ts";
 import { objectKey } from "../../objectstore/object-key.ts";
 import type { ObjectStore } from "../../objectstore/object-store.ts";
+import type { ChunkList } from "../chunk-list.ts";
 
 /** Why there is no chunk. One that is `longer` than asked for may be whole nevertheless. */
 export type ChunkLoss = "missing" | "damaged" | "longer";
@@ -16,7 +21,7 @@ export type ChunkLoss = "missing" | "damaged" | "longer";
 /** How many frames are written, and how many are read, at the same time. Each takes up to some megabytes. */
 const CODERS = { concurrency: 4 };
 
-const compress = limitFunction(promisify<Uint8Array, object, Buffer>(zstdCompress), CODERS);
+const compress = limitFunction(compressToFrame, CODERS);
 const decompress = limitFunction(
   promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdDecompress),
   CODERS,
@@ -25,63 +30,33 @@ const decompress = limitFunction(
 /** How many times longer a chunk is than its frame, at a guess that costs little if it is wrong. */
 const USUAL_RATIO = 4;
 
-/** What chunks and lists of chunks in an object store share. */
-export interface BlobObjects {
-  readonly store: ObjectStore;
-  readonly marks: DamageMarks;
-  /** Is told of each object that is lost. */
-  readonly onCorrupt: (message: string) => void;
-}
+/** How many chunks are remembered that were found damaged. */
+const KNOWN_LOST = 4096;
 
-/**
- * The chunks in an object store, each a frame of zstd at `chunks/b3/<4 hex>/<hex>`. One that was found lost is
- * marked: it counts as absent until it was put again, or read after all.
- */
+/** How many digests are compared before other events have their turn. */
+const DIGESTS_PER_TURN = 4096;
+
+/** Keeps chunks in an object store, each a frame of zstd at `chunks/b3/<4 hex>/<hex>`. */
 export class ChunkObjects {
   readonly #store: ObjectStore;
-  readonly #marks: DamageMarks;
+  readonly #damaged: DamagedObjects;
   readonly #level: number;
-  readonly #onCorrupt: (message: string) => void;
+  /** Chunks that were found damaged, and not stored since by this process. */
+  readonly #lost = new LRUCache<string, B3Digest>({ max: KNOWN_LOST });
 
-  constructor({ store, marks, onCorrupt }: BlobObjects, zstdLevel: number) {
+  constructor(store: ObjectStore, damaged: DamagedObjects, zstdLevel: number) {
     this.#store = store;
-    this.#marks = marks;
+    this.#damaged = damaged;
     this.#level = zstdLevel;
-    this.#onCorrupt = onCorrupt;
   }
 
-  /** Whether a chunk is known to be lost, without asking the store. */
-  isLost(digest: B3Digest): boolean {
-    return this.#marks.isKnown(chunkKey(digest));
-  }
-
-  /** Whether a chunk was found lost, by whatever process, and has not been put since. */
-  isMarked(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    return this.#marks.has(chunkKey(digest), options);
-  }
-
-  /** Notes that a chunk cannot be read, so that putting it again heals. Gives the error that says so. */
-  async lose(digest: B3Digest, loss: ChunkLoss, options?: AbortOptions): Promise<CastoreError> {
-    const what = loss === "longer" ? "longer than expected" : loss;
-    const key = chunkKey(digest);
-    const message = `Cannot read chunk ${digest}: object "${key}" in ${this.#store.name} is ${what}`;
-    if (!this.#marks.isKnown(key)) this.#onCorrupt(message);
-    await this.#marks.mark(key, options);
-    return new CastoreError("data_loss", message);
-  }
-
-  /** Notes that a blob is no chunk, so that none of its digest can be lost. */
-  async forget(digest: B3Digest, options?: AbortOptions): Promise<void> {
-    await this.#marks.clear(chunkKey(digest), options);
-  }
-
-  async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    if (await this.isMarked(digest, options)) return false;
-    return (await this.#store.head(chunkKey(digest), options)) !== undefined;
+  /** Tells whether there is a chunk that is not known to be damaged. */
+  has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
+    return this.#damaged.has(chunkKey(digest), options);
   }
 
   /**
-   * A chunk, verified, or why there is none.
+   * Reads a chunk, verified, or tells why there is none.
    *
    * @param maxSize how long it may be, in bytes: of a longer one no more than that is ever in memory
    */
@@ -90,35 +65,41 @@ export class ChunkObjects {
     maxSize: number,
     options?: AbortOptions,
   ): Promise<Uint8Array<ArrayBuffer> | ChunkLoss> {
-    const object = await this.#store.get(chunkKey(digest), { signal: options?.signal });
-    if (object === undefined) return "missing";
-    const frame = await takeAtMost(object, maxFrameSize(maxSize));
-    if (frame === undefined) return "longer";
-    try {
-      const data = await decompress(frame, {
-        maxOutputLength: Math.max(maxSize, 1),
-        chunkSize: outputSize(Math.min(maxSize, frame.length * USUAL_RATIO)),
-      });
-      if (!blake3Digest(data).equals(digest)) return "damaged";
-      await this.#marks.clear(chunkKey(digest), options);
-      return data;
-    } catch (error) {
-      // Whatever else is wrong with it, these are not the bytes that were put.
-      const { code } = error as NodeJS.ErrnoException;
-      return code === "ERR_BUFFER_TOO_LARGE" ? "longer" : "damaged";
-    }
+    const parse = (contents: AsyncIterable<Uint8Array>) => parseChunk(digest, contents, maxSize);
+    const found = await this.#damaged.read(chunkKey(digest), parse, options);
+    if (found === "damaged") this.#lost.set(digest.hex, digest);
+    return found;
   }
 
-  /** Stores a chunk, whose bytes the caller leaves alone until it resolves. One that is there is replaced. */
+  /** Returns a chunk of a list that was found damaged not long ago, and is still absent; `undefined` if there is none. */
+  async findLost(chunks: ChunkList, options?: AbortOptions): Promise<B3Digest | undefined> {
+    if (this.#lost.size === 0) return undefined;
+    for (let i = 0; i < chunks.length; i++) {
+      if (i > 0 && i % DIGESTS_PER_TURN === 0) await yieldToEvents();
+      const lost = this.#lost.get(chunks.digestAt(i).hex);
+      if (lost === undefined) continue;
+      if (!(await this.has(lost, options))) return lost;
+      this.#lost.delete(lost.hex);
+    }
+    return undefined;
+  }
+
+  /** Reads the frame of a chunk, if it states its content size; `undefined` for another one, or none. Not verified. */
+  async getFrame(
+    digest: B3Digest,
+    size: number,
+    options?: AbortOptions,
+  ): Promise<{ frame: Uint8Array; size: number } | undefined> {
+    const object = await this.#store.get(chunkKey(digest), { signal: options?.signal });
+    const frame = object && (await takeAtMost(object, maxFrameSize(size)));
+    const found = frame && contentSizeOf(frame);
+    return frame === undefined || found === undefined ? undefined : { frame, size: found };
+  }
+
+  /** Stores a chunk, whose bytes the caller leaves alone until it settles. One that is there is replaced. */
   async put(digest: B3Digest, data: Uint8Array, options?: AbortOptions): Promise<void> {
-    const frame = await compress(data, {
-      params: { [constants.ZSTD_c_compressionLevel]: this.#level },
-      // With its length in the frame, and one buffer for all of it, both ways are faster.
-      pledgedSrcSize: data.length,
-      chunkSize: outputSize(data.length),
-    });
-    await this.#store.put(chunkKey(digest), frame, options);
-    await this.#marks.clear(chunkKey(digest), options);
+    await this.#store.put(chunkKey(digest), await compress(data, this.#level), options);
+    this.#lost.delete(digest.hex);
   }
 
   /** Like {@link put}, but one that is there is neither compressed nor sent. */
@@ -127,16 +108,44 @@ export class ChunkObjects {
   }
 }
 
+/** @throws CastoreError `data_loss` for what is no frame of the chunk */
+async function parseChunk(
+  digest: B3Digest,
+  contents: AsyncIterable<Uint8Array>,
+  maxSize: number,
+): Promise<Uint8Array<ArrayBuffer> | "longer"> {
+  const longer = (): "longer" => {
+    if (maxSize < MAX_CHUNK_BYTES) return "longer";
+    throw new CastoreError("data_loss", `it is longer than ${MAX_CHUNK_BYTES} bytes`);
+  };
+  const frame = await takeAtMost(contents, maxFrameSize(maxSize));
+  if (frame === undefined) return longer();
+  let data: Buffer<ArrayBuffer>;
+  try {
+    data = await decompress(frame, {
+      maxOutputLength: Math.max(maxSize, 1),
+      chunkSize: outputSize(Math.min(maxSize, frame.length * USUAL_RATIO)),
+    });
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (code === "ERR_BUFFER_TOO_LARGE") return longer();
+    throw new CastoreError("data_loss", `it cannot be decompressed: ${message}`, { cause });
+  }
+  const found = blake3Digest(data);
+  if (found.equals(digest)) return data;
+  throw new CastoreError("data_loss", `expected chunk ${digest}, found ${found}`);
+}
+
 function chunkKey(digest: B3Digest): string {
   return objectKey("chunks", digest);
 }
 
-/** Length of the buffers that output comes in, in bytes: one is enough for most. */
+/** Returns the length of the buffers that output comes in, in bytes: one is enough for most. */
 function outputSize(length: number): number {
   return Math.max(length, constants.Z_MIN_CHUNK);
 }
 
-/** The longest frame of a chunk, in bytes: what does not get shorter takes a little more, in whatever blocks. */
+/** Returns the length of the longest frame of a chunk: what does not get shorter takes a little more, in whatever blocks. */
 function maxFrameSize(size: number): number {
   return size + (size >>> 6) + 1024;
 }

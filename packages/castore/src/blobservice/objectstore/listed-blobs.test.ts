@@ -65,7 +65,8 @@ describe("the list of chunks of a blob in an object store", () => {
       };
       await expect(read()).rejects.toThrow(dataLoss);
       expect(found).toEqual([]); // it is not the list that was stored
-      expect(warnings.join()).toContain(digest.toString());
+      expect(warnings).toHaveLength(1);
+      expect(`${warnings}`.includes(`${digest}`) || `${warnings}`.includes(digest.hex)).toBe(true);
       expect(await service.has(digest)).toBe(false);
       const many = await service.readMany([{ digest, size: LARGE.length }]);
       expect(many).toEqual([undefined]);

@@ -1,35 +1,45 @@
-import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/proto/castore";
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { collectAtMost } from "../../bytes/byte-string.ts";
 import { SingleFlight } from "../../bytes/single-flight.ts";
-import { blake3Digest } from "../../hash/blake3-digest.ts";
+import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
+import type { DamagedObjects } from "../../objectstore/damaged-objects.ts";
 import { objectKey } from "../../objectstore/object-key.ts";
+import type { ObjectContents, ObjectStore } from "../../objectstore/object-store.ts";
 import type { ReadOptions } from "../blob-service.ts";
-import { ChunkList } from "../chunk-list.ts";
+import type { ChunkList } from "../chunk-list.ts";
 import { type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { verifyBlob } from "../verify-blob.ts";
-import type { BlobObjects, ChunkObjects } from "./chunk-objects.ts";
+import type { ChunkObjects } from "./chunk-objects.ts";
+import { encodeList, ListDecoder } from "./list-format.ts";
 
-/** The longest list of chunks: one and a half million of them, which is 400 GB in chunks of 256 KiB. */
-const MAX_LIST_BYTES = 64 * 1024 * 1024;
+/** The longest list of chunks: more than six million of them, which is 1.5 TiB in chunks of 256 KiB. */
+const MAX_LIST_BYTES = 256 * 1024 * 1024;
 
-/** Of how many blobs it is remembered which list was proven: some megabytes. */
+/** How many bytes of a list are decoded before other events have their turn. */
+const DECODE_BYTES = 128 * 1024;
+
+/** How many blobs are remembered whose list was proven, and how many that cannot be read: some megabytes. */
 const KNOWN_PROVEN = 16_384;
+const KNOWN_LOST = 16_384;
 
 /** How many blobs are read at the same time to prove their lists. */
 const PROOFS = 4;
 
-/** The chunks of a blob, none if it is one chunk or empty, and the digest of the object that lists them. */
+/** The list of a blob as it is stored. */
 export interface StoredList {
+  /** None if the blob is one chunk, or empty. */
   readonly chunks: ChunkList;
+  /** Digest of the encoded list. */
   readonly hex: string;
+  /** Version of the object. */
+  readonly version: string | undefined;
 }
 
 /**
@@ -37,52 +47,49 @@ export interface StoredList {
  *
  * The layout has no digest of a list. Beside each of two or more chunks that we write is one, of ours alone:
  * `lists/b3/<4 hex>/<hex>`. A list that has none, or another, is believed once its chunks were read and found to make
- * up the blob, which is remembered. A blob that cannot be read is marked at its list: it counts as absent until it
- * was put again, or read after all.
+ * up the blob, which is remembered.
+ *
+ * The list of a blob that cannot be read is deleted, so that the blob is absent for everybody, and stored whole when it
+ * is put again. Where that is not possible, this process remembers it until it has put or read the blob.
  */
 export class ListedBlobs {
-  readonly #objects: BlobObjects;
+  readonly #store: ObjectStore;
+  readonly #damaged: DamagedObjects;
   readonly #chunks: ChunkObjects;
   /** Digests of the lists that are known to be right, by digest of the blob. */
   readonly #proven = new LRUCache<string, string>({ max: KNOWN_PROVEN });
+  /** Blobs that cannot be read, though their lists are there. */
+  readonly #lost = new LRUCache<string, true>({ max: KNOWN_LOST });
   readonly #proofs = new SingleFlight<void>();
   readonly #limit = pLimit(PROOFS);
 
-  constructor(objects: BlobObjects, chunks: ChunkObjects) {
-    this.#objects = objects;
+  constructor(store: ObjectStore, damaged: DamagedObjects, chunks: ChunkObjects) {
+    this.#store = store;
+    this.#damaged = damaged;
     this.#chunks = chunks;
   }
 
-  /** Whether there is a list for a blob, and nobody found that the blob cannot be read. */
-  async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    const { store, marks } = this.#objects;
-    if (await marks.has(listKey(digest), options)) return false;
-    return (await store.head(listKey(digest), options)) !== undefined;
+  /**
+   * Tells what the list of a blob says of it, without reading it: `cut` into chunks, or `whole`, which is one chunk, or
+   * empty; `undefined` where there is no list, or the blob is known to be unreadable.
+   */
+  async look(digest: B3Digest, options?: AbortOptions): Promise<"cut" | "whole" | undefined> {
+    const found = await this.#damaged.head(listKey(digest), options);
+    if (found === undefined || this.#lost.has(digest.hex)) return undefined;
+    return found.size > 0 ? "cut" : "whole";
   }
 
   /**
-   * The list for a blob, which need not be right; `undefined` if there is none, or none that can be parsed, or the blob
-   * was found lost and still is.
+   * Reads the list of a blob, which need not be right; `undefined` if there is none, or none that can be decoded, or the
+   * blob was found unreadable and still is.
    */
   async get(digest: B3Digest, options?: AbortOptions): Promise<StoredList | undefined> {
-    const { store, marks } = this.#objects;
-    const key = listKey(digest);
-    const object = await store.get(key, { signal: options?.signal });
-    if (object === undefined) return undefined;
-    const bytes = await collectAtMost(object, MAX_LIST_BYTES);
-    let list: StoredList;
-    try {
-      list = parseList(bytes);
-    } catch (error) {
-      await this.#lose(
-        digest,
-        `its list of chunks is damaged: ${(error as Error).message}`,
-        options,
-      );
+    const list = await this.#damaged.read(listKey(digest), parseList, options);
+    if (typeof list === "string") return undefined;
+    if (this.#lost.has(digest.hex) && !(await this.#isReadable(digest, list, options))) {
       return undefined;
     }
-    const isLost = marks.isKnown(key) && (await marks.has(key, options));
-    return isLost && !(await this.#isFound(digest, list, options)) ? undefined : list;
+    return list;
   }
 
   /**
@@ -107,7 +114,7 @@ export class ListedBlobs {
     list: StoredList,
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array>> {
-    const size = list.chunks.size;
+    const { size } = list.chunks;
     const { start, end } = resolveRange(size, options);
     const isWhole = start === 0 && end === size;
     const isProven = await this.#isProven(digest, list, options);
@@ -115,7 +122,7 @@ export class ListedBlobs {
       await this.#readThrough(digest, list, options);
     }
     if (isWhole) return this.#readWhole(digest, list, options);
-    return this.#readChunks(digest, list, options);
+    return readChunked(list.chunks, this.fetchOf(digest, list), options);
   }
 
   /**
@@ -125,32 +132,50 @@ export class ListedBlobs {
    * @throws CastoreError `resource_exhausted` for too many chunks
    */
   async put(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<void> {
-    const bytes = encodeList(chunks);
-    if (bytes.length > MAX_LIST_BYTES) {
-      throw new CastoreError(
-        "resource_exhausted",
-        `Cannot store blob ${digest}: expected a list of chunks of at most ${MAX_LIST_BYTES} bytes, ` +
-          `found ${bytes.length}. Larger chunks make it shorter`,
-      );
-    }
-    const { store, marks } = this.#objects;
     if (chunks.length > 0) {
-      const list = blake3Digest(bytes);
-      await store.put(proofKey(digest), list.bytes, options);
+      const list = await digestOfList(digest, chunks, options);
+      await this.#store.put(proofKey(digest), list.bytes, options);
       this.#proven.set(digest.hex, list.hex);
     }
-    await store.put(listKey(digest), bytes, options);
-    await marks.clear(listKey(digest), options);
+    await this.#putList(digest, chunks, options);
+    this.#lost.delete(digest.hex);
   }
 
-  /** Whether a list is known to be right, or the one whose digest was stored; `undefined` if none was. */
+  /** Returns how a chunk of a blob is read. */
+  fetchOf(digest: B3Digest, list: StoredList): FetchChunk {
+    return async (chunk, options) => {
+      const found = await this.#chunks.get(chunk.digest, chunk.size, options);
+      if (found instanceof Uint8Array) {
+        if (found.length === chunk.size) return found;
+        const reason = `chunk ${chunk.digest} has ${found.length} bytes, listed are ${chunk.size}`;
+        throw await this.#lose(digest, list, reason, options);
+      }
+      // Where it is longer, either the list is wrong or the chunk: reading all of it tells.
+      if (found === "longer") await this.#chunks.get(chunk.digest, MAX_CHUNK_BYTES, options);
+      const error = await this.#lose(digest, list, `chunk ${chunk.digest} is ${found}`, options);
+      // Whoever stored the chunk just now may have found the list in its place, and relied on that.
+      const isBack = found !== "longer" && (await this.#chunks.has(chunk.digest, options));
+      if (isBack && (await this.look(digest, options)) === undefined) {
+        await this.#putList(digest, list.chunks, options);
+      }
+      throw error;
+    };
+  }
+
+  async #putList(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<void> {
+    await using upload = this.#store.openUpload(listKey(digest), options);
+    for await (const piece of encodeList(chunks)) await upload.write(piece);
+    await upload.close();
+  }
+
+  /** Tells whether a list is known to be right, or the one whose digest was stored; `undefined` if none was. */
   async #isProven(
     digest: B3Digest,
     { hex }: StoredList,
     options?: AbortOptions,
   ): Promise<boolean | undefined> {
     if (this.#proven.get(digest.hex) === hex) return true;
-    const object = await this.#objects.store.get(proofKey(digest), { signal: options?.signal });
+    const object = await this.#store.get(proofKey(digest), { signal: options?.signal });
     if (object === undefined) return undefined;
     const bytes = await collectAtMost(object, B3Digest.LENGTH);
     if (bytes?.length !== B3Digest.LENGTH || B3Digest.fromBytes(bytes).hex !== hex) return false;
@@ -158,13 +183,7 @@ export class ListedBlobs {
     return true;
   }
 
-  /** Whether a blob that was found lost can be read after all. */
-  async #isFound(digest: B3Digest, list: StoredList, options?: AbortOptions): Promise<boolean> {
-    for (const chunk of list.chunks) {
-      if (!this.#chunks.isLost(chunk.digest)) continue;
-      const found = await this.#chunks.get(chunk.digest, chunk.size, options);
-      if (!(found instanceof Uint8Array)) return false; // so the others need not be read
-    }
+  async #isReadable(digest: B3Digest, list: StoredList, options?: AbortOptions): Promise<boolean> {
     try {
       await this.#readThrough(digest, list, options);
       return true;
@@ -187,45 +206,88 @@ export class ListedBlobs {
     list: StoredList,
     options?: AbortOptions,
   ): AsyncGenerator<Uint8Array> {
-    const stream = this.#readChunks(digest, list, { signal: options?.signal });
-    const fail = (found: B3Digest) => {
-      return this.#lose(digest, `its chunks make up ${found}`, options);
-    };
-    yield* verifyBlob(stream, { digest, size: list.chunks.size, fail });
+    const { chunks } = list;
+    const stream = readChunked(chunks, this.fetchOf(digest, list), { signal: options?.signal });
+    const fail = (found: B3Digest) =>
+      this.#lose(digest, list, `its chunks make up ${found}`, options);
+    yield* verifyBlob(stream, { digest, size: chunks.size, fail });
     this.#proven.set(digest.hex, list.hex);
-    await this.#objects.marks.clear(listKey(digest), options);
+    this.#lost.delete(digest.hex);
   }
 
-  #readChunks(
+  /** Makes a blob absent that cannot be read, so that putting it again heals. Returns the error that says so. */
+  async #lose(
     digest: B3Digest,
-    { chunks }: StoredList,
-    options?: ReadOptions,
-  ): AsyncIterable<Uint8Array> {
-    return readChunked(chunks, this.fetchOf(digest), options);
-  }
-
-  /** How a chunk of a blob is read. */
-  fetchOf(digest: B3Digest): FetchChunk {
-    return async (chunk, options) => {
-      const found = await this.#chunks.get(chunk.digest, chunk.size, options);
-      if (found instanceof Uint8Array) {
-        if (found.length === chunk.size) return found;
-        const reason = `chunk ${chunk.digest} has ${found.length} bytes, listed are ${chunk.size}`;
-        throw await this.#lose(digest, reason, options);
-      }
-      // If it is longer, the list may be wrong, or the chunk: both are put anew.
-      await this.#chunks.lose(chunk.digest, found, options);
-      throw await this.#lose(digest, `chunk ${chunk.digest} is ${found}`, options);
-    };
-  }
-
-  /** Notes that a blob cannot be read, so that putting it again heals. Gives the error that says so. */
-  async #lose(digest: B3Digest, reason: string, options?: AbortOptions): Promise<CastoreError> {
-    const { store, marks, onCorrupt } = this.#objects;
-    const message = `Cannot read blob ${digest} in ${store.name}: ${reason}`;
-    if (!marks.isKnown(listKey(digest))) onCorrupt(message);
-    await marks.mark(listKey(digest), options);
+    { version }: StoredList,
+    reason: string,
+    options?: AbortOptions,
+  ): Promise<CastoreError> {
+    const message = `Cannot read blob ${digest} in ${this.#store.name}: ${reason}`;
+    this.#proven.delete(digest.hex);
+    if (this.#lost.has(digest.hex)) return new CastoreError("data_loss", message); // told before
+    if (!(await this.#damaged.remove(listKey(digest), version, message, options))) {
+      this.#lost.set(digest.hex, true);
+    }
     return new CastoreError("data_loss", message);
+  }
+}
+
+/** @throws CastoreError `data_loss` for contents that are no list */
+async function parseList(contents: ObjectContents): Promise<StoredList> {
+  const decoder = new ListDecoder();
+  using hasher = new ListHasher();
+  for await (const piece of contents) {
+    hasher.update(piece);
+    if (hasher.length > MAX_LIST_BYTES) {
+      const text = `expected a list of chunks of at most ${MAX_LIST_BYTES} bytes, found more`;
+      throw new CastoreError("data_loss", text);
+    }
+    for (let at = 0; at < piece.length; at += DECODE_BYTES) {
+      if (at > 0) await yieldToEvents();
+      decoder.add(piece.subarray(at, at + DECODE_BYTES));
+    }
+  }
+  return { chunks: decoder.finish(), hex: hasher.digest().hex, version: contents.version };
+}
+
+/** @throws CastoreError `resource_exhausted` for a list that is too long */
+async function digestOfList(
+  digest: B3Digest,
+  chunks: ChunkList,
+  options?: AbortOptions,
+): Promise<B3Digest> {
+  using hasher = new ListHasher();
+  for await (const piece of encodeList(chunks)) {
+    options?.signal?.throwIfAborted();
+    hasher.update(piece);
+  }
+  if (hasher.length <= MAX_LIST_BYTES) return hasher.digest();
+  throw new CastoreError(
+    "resource_exhausted",
+    `Cannot store blob ${digest}: expected a list of chunks of at most ${MAX_LIST_BYTES} bytes, ` +
+      `found ${hasher.length}. Larger chunks make it shorter`,
+  );
+}
+
+/** Hashes an encoded list that comes in pieces. To be disposed of, which frees memory. */
+class ListHasher implements Disposable {
+  #hasher: Blake3Hasher | undefined = blake3.createHasher();
+  length = 0;
+
+  update(piece: Uint8Array): void {
+    this.#hasher?.update(piece);
+    this.length += piece.length;
+  }
+
+  /** Returns the digest. Nothing can be added afterwards. */
+  digest(): B3Digest {
+    const hasher = this.#hasher!;
+    this.#hasher = undefined;
+    return B3Digest.fromBytes(hasher.digest());
+  }
+
+  [Symbol.dispose](): void {
+    this.#hasher?.digest();
   }
 }
 
@@ -235,25 +297,4 @@ function listKey(digest: B3Digest): string {
 
 function proofKey(digest: B3Digest): string {
   return objectKey("lists", digest);
-}
-
-function encodeList(chunks: ChunkList): Uint8Array {
-  const message = create(StatBlobResponseSchema, {
-    chunks: [...chunks].map(({ digest, size }) =>
-      create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
-    ),
-  });
-  return toBinary(StatBlobResponseSchema, message);
-}
-
-/** @throws Error that says what is wrong with a list of chunks; `undefined` is one that is too long */
-function parseList(bytes: Uint8Array | undefined): StoredList {
-  if (bytes === undefined) throw new Error(`it has more than ${MAX_LIST_BYTES} bytes`);
-  const chunks = fromBinary(StatBlobResponseSchema, bytes).chunks.map(({ digest, size }) => {
-    if (size > 0n && size <= BigInt(MAX_CHUNK_BYTES)) {
-      return { digest: B3Digest.fromBytes(digest), size: Number(size) };
-    }
-    throw new Error(`it has a chunk of ${size} bytes`);
-  });
-  return { chunks: ChunkList.of(chunks), hex: blake3Digest(bytes).hex };
 }

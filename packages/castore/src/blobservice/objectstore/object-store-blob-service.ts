@@ -1,13 +1,17 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
+import { mapInParallel } from "../../bytes/parallel.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
+import { compressToFrame } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
-import { DamageMarks } from "../../objectstore/damage-marks.ts";
+import { DamagedObjects } from "../../objectstore/damaged-objects.ts";
 import type { ObjectStore } from "../../objectstore/object-store.ts";
 import type {
   BlobReader,
@@ -20,10 +24,10 @@ import type {
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { framesByCompressing } from "../frames.ts";
-import { readWhole, statOneByOne } from "../one-by-one.ts";
+import { unreadableChunk } from "../frames.ts";
+import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
-import { putListByReading } from "../put-list.ts";
+import { expectPlausibleList, hashListed } from "../put-list.ts";
 import { ChunkObjects } from "./chunk-objects.ts";
 import { ListedBlobs } from "./listed-blobs.ts";
 
@@ -46,8 +50,21 @@ const BYTES_IN_FLIGHT = 8 * 1024 * 1024;
 const UPLOADS = 16;
 const BLOBS = 48;
 
-/** Of how many blobs that are absent it is kept in mind. */
+/** How many absent blobs are remembered. */
 const KNOWN_ABSENT = 4096;
+
+/** How many chunks a writer remembers, to store each of them once. */
+const KNOWN_TAKEN = 65_536;
+
+/** How many bytes of chunks are kept for readers that read parts of them, one after the other. */
+const RECENT_BYTES = 16 * 1024 * 1024;
+
+/** How many chunks of a list are looked at before other events have their turn. */
+const CHUNKS_PER_TURN = 1024;
+
+/** How many bytes of frames are fetched at a time, unless one is longer, and how many frames. */
+const FRAMES_BYTES = 4 * 1024 * 1024;
+const FRAMES = 32;
 
 const EMPTY = blake3Digest(new Uint8Array(0));
 const NONE = ChunkList.of([]);
@@ -57,8 +74,9 @@ const NONE = ChunkList.of([]);
  * zstd, and `blobs/b3/<4 hex>/<hex>` a `StatBlobResponse` with the chunks of a blob, or none for a blob that is
  * one chunk, or empty. See docs/formats.md.
  *
- * A chunk that is there is neither compressed nor sent. What was found damaged is marked, and counts as absent from
- * then on, also for others: it is replaced when it is put again. Reading looks at it again.
+ * A chunk that is there is neither compressed nor sent. What is found damaged is deleted, as {@link DamagedObjects} does
+ * it, and with it the list of the blob whose reading met it: the blob is absent from then on, and stored whole when it
+ * is put again.
  */
 export class ObjectStoreBlobService implements BlobService {
   readonly #store: ObjectStore;
@@ -67,6 +85,11 @@ export class ObjectStoreBlobService implements BlobService {
   readonly #averageChunkSize: number;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #limit = pLimit(BLOBS);
+  /** Chunks that readers have read a part of, by digest. */
+  readonly #recent = new LRUCache<string, Uint8Array>({
+    maxSize: RECENT_BYTES,
+    sizeCalculation: ({ length }) => length,
+  });
   /**
    * Blobs that were absent when they were looked up, by digest. Most are put next, and need not be looked up again: if
    * somebody else has put one meanwhile, it is replaced by the same.
@@ -79,15 +102,15 @@ export class ObjectStoreBlobService implements BlobService {
     const { onCorrupt = (message) => process.emitWarning(message) } = options;
     this.#store = store;
     this.#averageChunkSize = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
-    const objects = { store, marks: new DamageMarks(store), onCorrupt };
-    this.#chunks = new ChunkObjects(objects, zstdLevel);
-    this.#lists = new ListedBlobs(objects, this.#chunks);
+    const damaged = new DamagedObjects(store, onCorrupt);
+    this.#chunks = new ChunkObjects(store, damaged, zstdLevel);
+    this.#lists = new ListedBlobs(store, damaged, this.#chunks);
     void this.openWriter()[Symbol.asyncDispose](); // refuses a wrong chunk size here and now
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    if (await this.#hasBlob(digest, options)) return true;
-    if (await this.#chunks.has(digest, options)) return true;
+    const { list, hasChunk } = await this.#look(digest, options);
+    if (hasChunk || list === "cut") return true;
     if (this.#absent.size === KNOWN_ABSENT) this.#absent.clear();
     this.#absent.add(digest.hex);
     return false;
@@ -97,23 +120,33 @@ export class ObjectStoreBlobService implements BlobService {
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (BlobStat | undefined)[]> {
-    return statOneByOne(this, digests, options);
+    const stat = async (digest: B3Digest): Promise<BlobStat | undefined> => {
+      await using reader = await this.open(digest, options);
+      return reader && { size: reader.size, chunks: reader.chunks.length };
+    };
+    return this.#limit.map(digests, stat);
   }
 
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     options?.signal?.throwIfAborted();
     const list = await this.#lists.get(digest, options);
-    if (list === undefined || list.chunks.length === 0) {
-      const only = await this.#onlyChunk(digest, list !== undefined, options);
-      return only && new ChunkedBlobReader(digest, only, this.#fetch);
+    if (list !== undefined && list.chunks.length > 0) {
+      try {
+        await this.#lists.prove(digest, list, options);
+      } catch (error) {
+        if (error instanceof CastoreError && error.code === "data_loss") return undefined;
+        throw error;
+      }
+      const fetch = this.#keepingRecent(this.#lists.fetchOf(digest, list));
+      return new ChunkedBlobReader(digest, list.chunks, fetch);
     }
-    try {
-      await this.#lists.prove(digest, list, options);
-    } catch (error) {
-      if (error instanceof CastoreError && error.code === "data_loss") return undefined;
-      throw error;
-    }
-    return new ChunkedBlobReader(digest, list.chunks, this.#lists.fetchOf(digest));
+    const fetch = this.#keepingRecent(this.#fetch);
+    if (digest.equals(EMPTY)) return list && new ChunkedBlobReader(digest, NONE, fetch);
+    // Only the chunk tells how long it is.
+    const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
+    if (!(found instanceof Uint8Array)) return undefined;
+    this.#recent.set(digest.hex, found);
+    return new ChunkedBlobReader(digest, ChunkList.of([{ digest, size: found.length }]), fetch);
   }
 
   async read(
@@ -122,23 +155,18 @@ export class ObjectStoreBlobService implements BlobService {
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
     const none = readChunked(NONE, this.#fetch, options); // refuses a wrong range
     if (digest.equals(EMPTY)) return (await this.has(digest, options)) ? none : undefined;
-    const isKnown = this.#chunks.isLost(digest);
     // Most blobs are one chunk, which takes one request this way.
     const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
     if (found instanceof Uint8Array) {
-      return readChunked(
-        ChunkList.of([{ digest, size: found.length }]),
-        async () => found,
-        options,
-      );
+      const list = ChunkList.of([{ digest, size: found.length }]);
+      return readChunked(list, async () => found, options);
     }
     const list = await this.#lists.get(digest, options);
     if (list !== undefined && list.chunks.length > 0) {
       return await this.#lists.read(digest, list, options);
     }
-    const isAbsent = found === "missing" && list === undefined;
-    if (isAbsent || isKnown) return undefined;
-    throw await this.#chunks.lose(digest, found, options);
+    if (found === "missing") return undefined;
+    throw unreadableChunk(digest, `it is ${found} in ${this.#store.name}`);
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -181,12 +209,40 @@ export class ObjectStoreBlobService implements BlobService {
     return digests;
   }
 
-  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
-    return putListByReading(this, digest, chunks, options);
+  async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    expectPlausibleList(digest, chunks);
+    const { signal, proven } = options ?? {};
+    signal?.throwIfAborted();
+    if (!proven) await hashListed(this, digest, chunks, { signal });
+    const taken = new LRUCache<string, true>({ max: KNOWN_TAKEN });
+    for (let first = 0; first < chunks.length; first += CHUNKS_PER_TURN) {
+      if (first > 0) await yieldToEvents();
+      const end = Math.min(first + CHUNKS_PER_TURN, chunks.length);
+      const batch: ChunkMeta[] = [];
+      for (let i = first; i < end; i++) {
+        const chunk = chunks.at(i);
+        if (taken.has(chunk.digest.hex)) continue;
+        taken.set(chunk.digest.hex, true);
+        batch.push(chunk);
+      }
+      const store = (chunk: ChunkMeta, options: AbortOptions) =>
+        this.#makeChunk(digest, chunk, options);
+      await mapInParallel(batch, BLOBS, store, { signal });
+    }
+    await this.#commit(digest, chunks, { signal });
   }
 
-  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
-    return framesByCompressing(this, chunks, options);
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    for (let next = 0; next < chunks.length; ) {
+      const batch: ChunkMeta[] = [];
+      for (let bytes = 0; next < chunks.length && batch.length < FRAMES; next++) {
+        bytes += chunks.sizeAt(next);
+        if (bytes > FRAMES_BYTES && batch.length > 0) break;
+        batch.push(chunks.at(next));
+      }
+      const get = (chunk: ChunkMeta, options: AbortOptions) => this.#frameOf(chunk, options);
+      yield* await mapInParallel(batch, FRAMES, get, options);
+    }
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -205,13 +261,13 @@ export class ObjectStoreBlobService implements BlobService {
     const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
     const signal = AbortSignal.any(signals);
     const uploads = new Set<Promise<void>>();
-    const taken = new Set<string>();
+    const taken = new LRUCache<string, true>({ max: KNOWN_TAKEN });
     let failure: { readonly error: unknown } | undefined;
     return {
       putChunk: async (digest, data) => {
         if (failure !== undefined) throw failure.error;
         if (data.length === 0 || taken.has(digest.hex)) return;
-        taken.add(digest.hex);
+        taken.set(digest.hex, true);
         const { length } = data;
         await this.#budget.take(length, { signal });
         const copy = copyBytes(data); // it is only lent
@@ -228,83 +284,116 @@ export class ObjectStoreBlobService implements BlobService {
       commit: async (digest, chunks) => {
         await Promise.all(uploads);
         if (failure !== undefined) throw failure.error;
-        await this.#putBlob(digest, chunks, { signal });
+        await this.#commit(digest, chunks, { signal });
       },
       discard: async () => {
-        stop.abort(new CastoreError("aborted", "The blob is not wanted any more"));
+        stop.abort(new CastoreError("aborted", "Cannot store chunks: the blob was dropped"));
         await Promise.all(uploads);
       },
     };
   }
 
-  /** Stores a blob that is in memory. One that is there has all its chunks. */
+  /** Stores a blob that is in memory. */
   async #putWhole(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
     if (data.length > this.#averageChunkSize / 2) {
       await putBlob(this, data, options);
-    } else if (await this.#isWanted(digest, options)) {
-      if (data.length > 0) await this.#chunks.put(digest, data, options);
-      await this.#lists.put(digest, NONE, options);
+      return;
     }
+    const isAbsent = this.#absent.delete(digest.hex);
+    const { list, hasChunk } = isAbsent ? ABSENT : await this.#look(digest, options);
+    if (list === "cut") return;
+    if (!hasChunk && data.length > 0) await this.#chunks.put(digest, data, options);
+    if (!hasChunk || list === undefined) await this.#lists.put(digest, NONE, options);
   }
 
-  /** Stores a blob whose chunks are stored. */
-  async #putBlob(digest: B3Digest, chunks: ChunkList, options: AbortOptions): Promise<void> {
-    const isWanted = await this.#isWanted(digest, options);
-    for (const chunk of chunks) {
-      if (!this.#chunks.isLost(chunk.digest)) continue;
-      if (!(await this.#chunks.isMarked(chunk.digest, options))) continue;
-      const text = `Cannot store blob ${digest}: chunk ${chunk.digest} was found damaged meanwhile`;
+  /** Stores the list of a blob whose chunks are stored. To be called after that: who deletes lists relies on it. */
+  async #commit(digest: B3Digest, chunks: ChunkList, options: AbortOptions): Promise<void> {
+    const isCut = chunks.length > 1;
+    const lost = await this.#chunks.findLost(chunks, options);
+    if (lost !== undefined) {
+      const text = `Cannot store blob ${digest}: chunk ${lost} was found damaged meanwhile`;
       throw new CastoreError("aborted", text);
     }
-    if (!isWanted) return;
-    await this.#lists.put(digest, chunks.length > 1 ? chunks : NONE, options);
-    if (chunks.length > 1) await this.#chunks.forget(digest, options);
+    if (!this.#absent.delete(digest.hex)) {
+      const list = await this.#lists.look(digest, options);
+      // A list that says that the blob is one chunk does not lead to several.
+      if (list === "cut" || (list === "whole" && !isCut)) return;
+      if (list === "whole" && (await this.#chunks.has(digest, options))) return;
+    }
+    await this.#lists.put(digest, isCut ? chunks : NONE, options);
   }
 
-  /** Whether a blob that is put has to be stored. */
-  async #isWanted(digest: B3Digest, options: AbortOptions): Promise<boolean> {
-    return this.#absent.delete(digest.hex) || !(await this.#hasBlob(digest, options));
+  /** Looks up both objects that a blob may be. */
+  async #look(digest: B3Digest, options?: AbortOptions): Promise<FoundObjects> {
+    options?.signal?.throwIfAborted();
+    const looking = this.#lists.look(digest, options);
+    if (digest.equals(EMPTY)) {
+      const list = await looking;
+      return { list, hasChunk: list !== undefined }; // there is none to be had
+    }
+    const [list, hasChunk] = await Promise.all([looking, this.#chunks.has(digest, options)]);
+    return { list, hasChunk };
   }
 
-  /** The list of a blob that is not cut, of which only its chunk tells how long it is; `undefined` if it is absent. */
-  async #onlyChunk(
-    digest: B3Digest,
-    isListed: boolean,
-    options?: AbortOptions,
-  ): Promise<ChunkList | undefined> {
-    if (digest.equals(EMPTY)) return isListed && !this.#chunks.isLost(digest) ? NONE : undefined;
-    const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
-    return found instanceof Uint8Array ? ChunkList.of([{ digest, size: found.length }]) : undefined;
+  /** Makes sure that a listed chunk is an object of its own, which a blob that is cut itself is not. */
+  async #makeChunk(blob: B3Digest, chunk: ChunkMeta, options: AbortOptions): Promise<void> {
+    if (await this.#chunks.has(chunk.digest, options)) return;
+    const data = await this.#readOfSize(chunk, options);
+    if (data === undefined) {
+      const text = `Cannot put blob ${blob}: chunk ${chunk.digest} is absent`;
+      throw new CastoreError("not_found", text);
+    }
+    await this.#chunks.put(chunk.digest, data, options);
+  }
+
+  /** Reads the frame of a chunk as it is stored, or makes one where it states no length, as those of tvix. */
+  async #frameOf(chunk: ChunkMeta, options: AbortOptions): Promise<Uint8Array> {
+    const { digest, size } = chunk;
+    const found = await this.#chunks.getFrame(digest, size, options);
+    if (found?.size === size) return found.frame;
+    const data = await this.#readOfSize(chunk, options);
+    if (data !== undefined) return await compressToFrame(data);
+    throw unreadableChunk(digest, `it is absent, damaged, or has not ${size} bytes`);
   }
 
   /** Reads the chunk that a blob is. */
   readonly #fetch: FetchChunk = async ({ digest, size }, options) => {
     const found = await this.#chunks.get(digest, size, options);
     if (found instanceof Uint8Array) return found;
-    throw await this.#chunks.lose(digest, found, options);
+    throw unreadableChunk(digest, `it is ${found} in ${this.#store.name}`);
   };
 
-  async #hasBlob(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    options?.signal?.throwIfAborted();
-    if (await this.#chunks.isMarked(digest, options)) return false;
-    return await this.#lists.has(digest, options);
+  /** Keeps chunks for a while: whoever reads a part of one mostly reads the next part next. */
+  #keepingRecent(fetch: FetchChunk): FetchChunk {
+    return async (chunk, options) => {
+      const known = this.#recent.get(chunk.digest.hex);
+      if (known !== undefined) return known;
+      const data = await fetch(chunk, options);
+      this.#recent.set(chunk.digest.hex, data);
+      return data;
+    };
   }
 
-  /** A blob of one length; `undefined` if it is absent, damaged or of another. */
+  /** Reads a blob of one length; `undefined` if it is absent, damaged or of another. */
   async #readOfSize(blob: ChunkMeta, options?: AbortOptions): Promise<Uint8Array | undefined> {
     const { digest, size } = blob;
     const found = await this.#chunks.get(digest, Math.min(size, MAX_CHUNK_BYTES), options);
     if (found instanceof Uint8Array) return found.length === size ? found : undefined;
     if (found === "longer") return undefined;
-    if (found === "damaged") await this.#chunks.lose(digest, found, options);
     // Without the chunk, what is left is a blob of several, or none.
-    const read: BlobService["read"] = async (digest, options) => {
-      const list = await this.#lists.get(digest, options);
-      if (list === undefined) return undefined;
-      if (list.chunks.length > 0) return await this.#lists.read(digest, list, options);
-      if (digest.equals(EMPTY)) return readChunked(NONE, this.#fetch, options);
-      throw await this.#chunks.lose(digest, found, options);
-    };
-    return await readWhole({ read }, blob, options);
+    const list = await this.#lists.get(digest, options);
+    if (list === undefined) return undefined;
+    if (list.chunks.length === 0) return digest.equals(EMPTY) && size === 0 ? NOTHING : undefined;
+    return await readWhole({ read: () => this.#lists.read(digest, list, options) }, blob);
   }
 }
+
+/** Which objects of a blob there are. */
+interface FoundObjects {
+  readonly list: "cut" | "whole" | undefined;
+  readonly hasChunk: boolean;
+}
+
+const ABSENT: FoundObjects = { list: undefined, hasChunk: false };
+
+const NOTHING = new Uint8Array(0);
