@@ -68,6 +68,7 @@ export {
   openBlobService,
   openDirectoryService,
 } from "./composition/from-addr.ts";
+export { type ContractPlan, instrument, type MethodPlan } from "./composition/instrument.ts";
 export type { NamedServices, ServiceConfig } from "./composition/opener.ts";
 export { BLOB_SERVICES, DIRECTORY_SERVICES } from "./composition/registries.ts";
 export {
@@ -86,7 +87,7 @@ export {
   sqliteType,
   tierType,
 } from "./composition/service-types.ts";
-export { type Measure, StoreCall, StoreCalls } from "./composition/store-calls.ts";
+export type { Measure } from "./composition/store-calls.ts";
 export { COMPRESSIONS, type Compression, decompress } from "./compression/decompress.ts";
 export { type CopyBlobOptions, copyBlob } from "./copy/copy-blob.ts";
 export {

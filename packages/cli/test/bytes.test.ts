@@ -21,6 +21,7 @@ function shell(script: string) {
     cwd: folder.path,
     env: { ...process.env, MAIN, OPTIONS: throughDaemon("memory://").join(" ") },
     encoding: "utf8",
+    timeout: 50_000, // a daemon that takes such an address would serve for ever
   });
   return { status, stdout, stderr };
 }
@@ -60,7 +61,7 @@ describe("names that are not UTF-8", () => {
       'OPTIONS=""; store import . --blob-service-addr "pack:///$bytes"',
       "percent-encode",
     ],
-    ["in the path of a socket", 'store daemon -l "./$bytes"', "not UTF-8"],
+    ["in the path of a socket", 'exec "$0" "$MAIN" daemon -l "./$bytes"', "not UTF-8"],
     ["of a file that is not there", 'store import "$bytes/none"', "no such file"],
   ])("are refused %s, with one line", (_, script, reason) => {
     const outcome = shell(script);

@@ -15,6 +15,7 @@ const STORE_PATH = "/nix/store/ayzgk29gjpwbgrh3p9qdy7rgbxirqg62-.gitignore\n";
  */
 const SCRIPT = `
   set -e
+  trap 'kill -9 $(jobs -p) 2>/dev/null || :' EXIT
   mount --bind "$HOSTS" /etc/hosts
   ip link set lo up
   eval "$SETUP"

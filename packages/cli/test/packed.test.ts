@@ -98,7 +98,7 @@ describe.each(["oldest", "newest"])("the packed tvix-store on the %s Node", (whi
     expect(await tvixStore(["--version"], { program })).toMatchObject({ stdout: `${version}\n` });
   });
 
-  it("imports every tree of the vectors, directly and through a daemon", async () => {
+  it("imports every tree of the vectors through a daemon", async () => {
     using source = temporaryFolder();
     const paths: string[] = [];
     for (const spec of readTreeSpecs()) {
@@ -110,20 +110,17 @@ describe.each(["oldest", "newest"])("the packed tvix-store on the %s Node", (whi
     const expected = readTreeSpecs().map(
       ({ tree }) => readTreeExpected().find((one) => one.tree === tree)!.storePath,
     );
-    const done = { status: 0, stdout: `${expected.join("\n")}\n`, stderr: "" };
-    const embedded = embeddedIn(join(source.path, "direct"));
-    expect(await tvixStore(["import", ...paths, ...embedded], { program })).toEqual(done);
-
+    const done = { status: 0, stdout: `${expected.join("\n")}\n` };
     const address = join(source.path, "sock");
     const args = [`--listen-address=${address}`, ...embeddedIn(join(source.path, "served"))];
     await using daemon = await startDaemon(args, { program });
     const services = throughDaemon(`grpc+unix://${address}`);
-    expect(await tvixStore(["import", ...paths, ...services], { program })).toEqual(done);
+    expect(await tvixStore(["import", ...paths, ...services], { program })).toMatchObject(done);
     daemon.process.kill("SIGTERM");
     expect(await daemon.exit).toBe(0);
   });
 
-  it("imports an archive, whatever it is compressed with, and a tree with threads", async () => {
+  it("imports a tree with threads, and archives of it, without a daemon", async () => {
     using source = temporaryFolder();
     const tree = join(source.path, "tree");
     mkdirSync(tree);
@@ -131,6 +128,7 @@ describe.each(["oldest", "newest"])("the packed tvix-store on the %s Node", (whi
     const services = embeddedIn(join(source.path, "store"));
     const { stdout, stderr } = await tvixStore(["import", tree, ...services], { program });
     expect(stderr).toBe("");
+    const expected = { status: 0, stdout, stderr: "" };
     for (const [ending, flag] of [
       ["tar", "-c"],
       ["tar.gz", "-cz"],
@@ -138,11 +136,9 @@ describe.each(["oldest", "newest"])("the packed tvix-store on the %s Node", (whi
       ["tar.xz", "-cJ"],
     ]) {
       const archive = join(source.path, `tree.${ending}`);
-      execFileSync("tar", [flag!, "-f", archive, "-C", source.path, "tree"]);
+      execFileSync("tar", [flag!, "-f", archive, "-C", tree, "."]);
       const args = ["import", "--archive", archive, ...services];
-      const outcome = await tvixStore(args, { program });
-      expect(outcome.stderr).toBe("");
-      expect(outcome.status).toBe(0);
+      expect(await tvixStore(args, { program })).toEqual(expected);
     }
     expect(stdout).toMatch(/-tree\n$/);
   });
@@ -175,7 +171,9 @@ describe("the packed packages", () => {
     const sources = files.filter((file) => file.endsWith(".proto"));
     expect(sources).toContain("tvix/castore/v1alpha/blob_batch.proto");
     for (const file of sources) {
-      expect(readFileSync(join(protos, file), "utf8")).toMatch(/^option go_package = "\S+;\w+";$/m);
+      expect(readFileSync(join(protos, file), "utf8")).toMatch(
+        /^option go_package = "[\w./;-]+";$/m,
+      );
     }
   });
 

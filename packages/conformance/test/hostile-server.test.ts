@@ -1,6 +1,9 @@
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
+import { Code, ConnectError } from "@connectrpc/connect";
 import {
   type BlobService,
   blake3Digest,
+  ChunkList,
   collectBytes,
   copyBlob,
   Directory,
@@ -19,6 +22,7 @@ import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import {
   BlobBatchService,
   BlobService as BlobServiceDescriptor,
+  DirectoryBatchService,
   DirectoryService as DirectoryServiceDescriptor,
 } from "@tvix/proto/castore";
 import {
@@ -42,15 +46,25 @@ const dataLoss = { name: "CastoreError", code: "data_loss" };
 
 type Answers = Readonly<Record<string, unknown>>;
 
+/** A method that a server does not have. */
+const lacking = () => {
+  throw new ConnectError("no such method", Code.Unimplemented);
+};
+
+/** A batch service as it was before it listed chunks, as of a server of another make. */
+const LISTLESS: Answers = { listChunks: lacking };
+
 /** Services of which some methods answer as they should not. */
 function hostile(
-  answers: { blobs?: Answers; batches?: Answers; directories?: Answers },
+  answers: { blobs?: Answers; batches?: Answers; directories?: Answers; trees?: Answers },
   blobService: BlobService = new MemoryBlobService(),
 ): readonly ServedService[] {
+  const batches = answers.batches ?? (answers.blobs?.stat && LISTLESS);
   const changed = new Map<unknown, Answers | undefined>([
     [BlobServiceDescriptor, answers.blobs],
-    [BlobBatchService, answers.batches],
+    [BlobBatchService, batches as Answers | undefined],
     [DirectoryServiceDescriptor, answers.directories],
+    [DirectoryBatchService, answers.trees],
   ]);
   const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
   return services.map((served) => {
@@ -73,8 +87,21 @@ const blobsOf = (...args: Parameters<typeof hostile>) =>
 const directoriesOf = (directories: Answers) =>
   clientOf(hostile({ directories }), openDirectoryService);
 
-const listing = (...chunks: readonly (readonly [digest: Uint8Array, size: bigint])[]) => ({
+type Listed = readonly (readonly [digest: Uint8Array, size: bigint])[];
+
+const listing = (...chunks: Listed) => ({
   stat: async () => ({ chunks: chunks.map(([digest, size]) => ({ digest, size })), bao: NONE }),
+});
+
+/** The same list in the packed form of our servers. */
+const packed = (chunks: Listed): Answers => ({
+  async *listChunks() {
+    for (const [digest, size] of chunks) {
+      const length = Buffer.alloc(4);
+      length.writeUInt32LE(Number(BigInt.asUintN(32, size)));
+      yield { chunks: Buffer.concat([digest, length]) };
+    }
+  },
 });
 
 describe("a list of chunks of a server", () => {
@@ -104,9 +131,11 @@ describe("a list of chunks of a server", () => {
     ],
     ["with a chunk that is not the whole blob alone", [[other, 3n]]],
   ] as const)("%s is refused", async (_, chunks) => {
-    await using client = await blobsOf({ blobs: listing(...chunks) });
-    await expect(client.open(DIGEST)).rejects.toMatchObject(dataLoss);
-    await expect(client.read(DIGEST, { offset: 1 })).rejects.toMatchObject(dataLoss);
+    for (const answers of [{ blobs: listing(...chunks) }, { batches: packed(chunks) }]) {
+      await using client = await blobsOf(answers);
+      await expect(client.open(DIGEST)).rejects.toMatchObject(dataLoss);
+      await expect(client.read(DIGEST, { offset: 1 })).rejects.toMatchObject(dataLoss);
+    }
   });
 });
 
@@ -198,6 +227,66 @@ describe("a batch of a server", () => {
   });
 });
 
+describe("the length of a blob, as a server states it,", () => {
+  const present = true;
+  it.each([
+    ["is refused without an answer", []],
+    ["is refused with an answer too many", [{ present }, { present }]],
+    [
+      "is refused where chunks are longer than they may be",
+      [{ present, size: 2n ** 30n, chunks: 1n }],
+    ],
+    ["is refused where chunks are empty", [{ present, size: 1n, chunks: 2n }]],
+    ["is refused where no number holds it", [{ present, size: 2n ** 63n, chunks: 2n ** 62n }]],
+  ])("%s", async (_, blobs) => {
+    await using client = await blobsOf({ batches: { stat: async () => ({ blobs }) } });
+    await expect(client.statMany([DIGEST])).rejects.toMatchObject(dataLoss);
+  });
+});
+
+describe("a frame of a server", () => {
+  const contents = seededBytes("frame", 1000);
+  const chunks = ChunkList.of([{ digest: blake3Digest(contents), size: contents.length }]);
+  const frame = zstdCompressSync(contents, { pledgedSrcSize: contents.length });
+  const other = zstdCompressSync(CONTENTS.subarray(0, 999), { pledgedSrcSize: 999 });
+
+  it.each([
+    ["that is missing", []],
+    ["that is one too many", [frame, frame]],
+    ["that states another length", [other]],
+    ["that is none", [Buffer.from("no frame")]],
+  ])("%s is refused", async (_, frames) => {
+    const readFrames = async function* () {
+      for (const frame of frames) yield { frame };
+    };
+    await using client = await blobsOf({ batches: { readFrames } });
+    await expect(Array.fromAsync(client.frames(chunks))).rejects.toMatchObject(dataLoss);
+  });
+
+  it("is made of the chunk where the server gives none", async () => {
+    const backend = new MemoryBlobService();
+    await putBlob(backend, contents);
+    await using client = await blobsOf({ batches: { readFrames: lacking } }, backend);
+    const frames = await Array.fromAsync(client.frames(chunks));
+    expect(frames.map((frame) => zstdDecompressSync(frame))).toEqual([Buffer.from(contents)]);
+  });
+});
+
+describe("a list that is put to a server without lists", () => {
+  it("is stored as a blob", async () => {
+    const backend = new MemoryBlobService();
+    const parts = [CONTENTS.subarray(0, 100_000), CONTENTS.subarray(100_000, 300_000)];
+    await backend.putMany(parts);
+    const chunks = ChunkList.of(
+      parts.map((part) => ({ digest: blake3Digest(part), size: part.length })),
+    );
+    const digest = blake3Digest(CONTENTS.subarray(0, 300_000));
+    await using client = await blobsOf({ batches: { putList: lacking } }, backend);
+    await client.putList(digest, chunks);
+    expect(await backend.has(digest)).toBe(true);
+  });
+});
+
 describe("directories of a server", () => {
   const leaf = encodeDirectory(Directory.from([]));
   const { size } = leaf.directory;
@@ -212,6 +301,32 @@ describe("directories of a server", () => {
   it("are refused where one was asked for", async () => {
     await using client = await directoriesOf(sending(root.directory, leaf.directory));
     await expect(client.get(root.digest)).rejects.toMatchObject(dataLoss);
+  });
+
+  it.each([
+    ["too few", []],
+    ["too many", [leaf.directory, leaf.directory]],
+    ["others", [root.directory]],
+  ])("are refused in a batch if they are %s", async (_, sent) => {
+    const get = async function* () {
+      for (const directory of sent) yield { entries: [{ directory: directoryToProto(directory) }] };
+    };
+    const has = async () => ({ present: sent.map(() => true) });
+    await using client = await clientOf(hostile({ trees: { get, has } }), openDirectoryService);
+    await expect(client.getMany([leaf.digest])).rejects.toMatchObject(dataLoss);
+    if (sent.length === 1) return;
+    await expect(client.hasMany([leaf.digest])).rejects.toMatchObject(dataLoss);
+  });
+
+  it("are read one by one where it has no batches, and as a tree that is empty where it has none", async () => {
+    const trees = { get: lacking, has: lacking };
+    await using client = await clientOf(
+      hostile({ trees, directories: sending() }),
+      openDirectoryService,
+    );
+    expect(await client.getMany([leaf.digest])).toEqual([undefined]);
+    expect(await client.hasMany([leaf.digest])).toEqual([false]);
+    expect(await Array.fromAsync(client.getRecursive(leaf.digest))).toEqual([]);
   });
 
   it.each([

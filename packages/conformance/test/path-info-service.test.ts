@@ -1,5 +1,6 @@
 import {
   type AbortOptions,
+  instrument,
   MemoryBlobService,
   MemoryDirectoryService,
   symlinkTarget,
@@ -100,7 +101,10 @@ describe.each<[string, (inner: PathInfoService) => Promise<PathInfoService>]>([
     "SigningPathInfoService",
     async (inner) => new SigningPathInfoService({ inner, key: SigningKey.generate("ours-1") }),
   ],
-  ["an instrumented service", async (inner) => PATH_INFO_SERVICES.follow(inner, "some name")],
+  [
+    "an instrumented service",
+    async (inner) => instrument(inner, "PathInfoService", "some name", PATH_INFO_SERVICES.calls),
+  ],
   ["GrpcPathInfoService", (inner) => overGrpc(...served(inner), "streams")],
   [
     "GrpcPathInfoService without batches",

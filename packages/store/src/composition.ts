@@ -14,9 +14,9 @@ import {
   tierType,
   withKeys,
 } from "@tvix/castore";
+import { encodeNixbase32 } from "./nix/nixbase32.ts";
 import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
-import { InstrumentedPathInfoService } from "./pathinfoservice/instrumented.ts";
 import { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { readSigningKey, SigningPathInfoService } from "./pathinfoservice/signing.ts";
@@ -27,6 +27,8 @@ declare module "@tvix/castore" {
     pathinfoservices: PathInfoService;
   }
 }
+
+const hashPartOf = (hashPart: Uint8Array) => ({ "tvix.hash_part": encodeNixbase32(hashPart) });
 
 /** The types of PathInfo services. */
 export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
@@ -69,7 +71,13 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       },
     }),
   },
-  follow: (service, name) => new InstrumentedPathInfoService(service, name),
+  contract: "PathInfoService",
+  calls: {
+    get: { about: hashPartOf },
+    getMany: { about: ({ length }) => ({ "tvix.count": length }) },
+    put: { about: ({ storePath }) => hashPartOf(storePath.hashPart) },
+    list: { returns: "stream" },
+  },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };
 

@@ -2,6 +2,7 @@ import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, nameStore } from "../model/errors.ts";
+import { instrument } from "./instrument.ts";
 import {
   addressOpener,
   type NamedServices,
@@ -181,9 +182,10 @@ export class Composition implements AsyncDisposable {
         warn: (message) => this.#onEvent({ type: "warning", kind, store: name, message }),
         service: (kind, reference) => this.#service(kind, reference, wanted, { signal }),
       });
-      const service = this.#registry(kind).follow(opened, name);
+      const { contract, calls } = this.#registry(kind);
+      const service = instrument<ServiceKinds[Kind]>(opened, contract, name, calls);
       // What closes it may be replaced in the service that is handed out.
-      this.#closing.defer(service[Symbol.asyncDispose].bind(service));
+      this.#closing.defer(service[Symbol.asyncDispose]);
       return service;
     } catch (error) {
       if (!(error instanceof CastoreError) || error === signal.reason) throw error;

@@ -9,8 +9,7 @@ import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
-import { FollowedBlobService } from "./instrumented-blob-service.ts";
-import { FollowedDirectoryService } from "./instrumented-directory-service.ts";
+import { BLOB_SERVICE_PLAN, DIRECTORY_SERVICE_PLAN } from "./instrument.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
 import {
   grpcType,
@@ -73,7 +72,8 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
     }),
     combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
   },
-  follow: (service, name) => new FollowedBlobService(service, name),
+  contract: "BlobService",
+  calls: BLOB_SERVICE_PLAN,
   elsewhere: {
     redb: '"pack"',
     sled: '"pack"',
@@ -106,7 +106,8 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
     }),
     cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
-  follow: (service, name) => new FollowedDirectoryService(service, name),
+  contract: "DirectoryService",
+  calls: DIRECTORY_SERVICE_PLAN,
   elsewhere: {
     redb: '"sqlite"',
     sled: '"sqlite"',

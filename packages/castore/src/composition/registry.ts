@@ -3,6 +3,7 @@ import { addressError, type ServiceAddress, showUnparsed } from "../address/serv
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import type { ContractPlan } from "./instrument.ts";
 
 /**
  * The kinds of services that are composed, by the table of a TOML file that names them. A package that has
@@ -69,11 +70,10 @@ export interface ServiceRegistry<T> {
   readonly kind: string;
   /** By the name that a TOML file calls them. */
   readonly types: Readonly<Record<string, ServiceType<T>>>;
-  /**
-   * Puts around a service what follows its calls, with {@link StoreCalls}, so that errors and spans have its name.
-   * Disposing of what it gives disposes of the service, once.
-   */
-  follow(service: T, name: string): T;
+  /** The name of the contract in spans, such as `BlobService`. */
+  readonly contract: string;
+  /** How the calls of its methods are instrumented: errors and spans have the name of the store. */
+  readonly calls: ContractPlan<T>;
   /** Types that other implementations have, and what takes their place here. */
   readonly elsewhere?: Readonly<Record<string, string>>;
 }

@@ -13,8 +13,8 @@ import { CastoreError, nameStore } from "../model/errors.ts";
 const tracer = trace.getTracer("@tvix/castore");
 
 /**
- * Follows the calls of one store: the errors that come out of it name it, and each call is a span, where somebody
- * takes spans.
+ * Records the calls of one store: the errors that come out of it name it, and each call is a span, where
+ * spans are recorded.
  */
 export class StoreCalls {
   readonly #contract: string;
@@ -30,7 +30,7 @@ export class StoreCalls {
   }
 
   /**
-   * Begins to follow a call. It is over when a step of it fails, or is ended.
+   * Begins a call. It is over when a step of it fails, or is ended.
    *
    * @param about what is called for. Asked for only if somebody takes spans
    * @param options those of the call: when its signal is aborted, the reason is no failure of the store
@@ -42,25 +42,25 @@ export class StoreCalls {
     return new StoreCall(this.#store, options, span);
   }
 
-  /** Follows a call that is over when its promise is. */
+  /** Runs a call that is over when its promise is. */
   async run<T>(
     method: string,
     about: () => Attributes,
     options: AbortOptions | undefined,
     call: () => Promise<T>,
   ): Promise<T> {
-    const followed = this.begin(method, about, options);
+    const current = this.begin(method, about, options);
     try {
-      const result = await followed.enter(call);
-      followed.end();
+      const result = await current.enter(call);
+      current.end();
       return result;
     } catch (error) {
-      throw followed.fail(error);
+      throw current.fail(error);
     }
   }
 
   /**
-   * Follows a call whose result is a stream. It begins when the stream is first asked for something, and is over when the
+   * Runs a call whose result is a stream. It begins when the stream is first asked for something, and is over when the
    * stream is read to its end, left early, or fails.
    *
    * @param measure what the stream is measured by, and how much of that a piece of it is
@@ -74,7 +74,7 @@ export class StoreCalls {
   ): AsyncIterable<T> {
     const caller = context.active();
     const begin = () => context.with(caller, () => this.begin(method, about, options));
-    return new FollowedStream(begin, call, measure);
+    return new CountedStream(begin, call, measure);
   }
 }
 
@@ -118,7 +118,7 @@ export class StoreCall {
 
   /** Hands on a stream, with which the call is over. */
   follow<T>(stream: AsyncIterable<T>, measure: Measure<T>): AsyncIterable<T> {
-    return new FollowedStream(
+    return new CountedStream(
       () => this,
       () => stream,
       measure,
@@ -159,7 +159,7 @@ export interface Measure<T> {
   of(piece: T): number;
 }
 
-class FollowedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
+class CountedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
   readonly #begin: () => StoreCall;
   readonly #open: () => AsyncIterable<T>;
   readonly #measure: Measure<T>;

@@ -6,11 +6,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { noise } from "../../test/noise.ts";
+import type { BlobWriter } from "../blobservice/blob-service.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
 import { collectBytes, equalBytes } from "../bytes/byte-string.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
 import { type Node, symlinkTarget } from "../model/node.ts";
 import { pathComponent } from "../model/path.ts";
 import { importPath } from "./fs.ts";
@@ -206,5 +208,108 @@ describe("importPath", () => {
       onProgress: () => controller.abort(reason),
     });
     await expect(running).rejects.toBe(reason);
+  });
+});
+
+/** A store that becomes unavailable at some bytes or at the end of its next uploads, as does a daemon that restarts. */
+class RestartingBlobService extends MemoryBlobService {
+  uploads = 0;
+  readonly #failures: (number | "close")[];
+
+  /** @param failures where each upload fails, one after the other; the others succeed */
+  constructor(...failures: (number | "close")[]) {
+    super();
+    this.#failures = failures;
+  }
+
+  override openWriter(...args: Parameters<MemoryBlobService["openWriter"]>): BlobWriter {
+    const writer = super.openWriter(...args);
+    const failure = this.#failures.shift();
+    const restart = () =>
+      Promise.reject(new CastoreError("unavailable", "Cannot put: it restarts"));
+    this.uploads += 1;
+    let bytes = 0;
+    return {
+      write: async (data) => {
+        bytes += data.length;
+        if (typeof failure === "number" && bytes > failure) await restart();
+        await writer.write(data);
+      },
+      close: () => (failure === "close" ? restart() : writer.close()),
+      [Symbol.asyncDispose]: () => writer[Symbol.asyncDispose](),
+    };
+  }
+}
+
+describe("importPath to a store that restarts", () => {
+  const contents = noise(3_500_000);
+  const shown: Uint8Array[] = [];
+  const visitor: TreeVisitor = {
+    enterDirectory: () => undefined,
+    entry: () => undefined,
+    leaveDirectory: () => undefined,
+    file: () => undefined,
+    contents: (data) => shown.push(new Uint8Array(data)),
+    symlink: () => undefined,
+  };
+  beforeEach(() => {
+    shown.length = 0;
+    writeFileSync(join(folder, "large"), contents);
+    writeFileSync(join(folder, "zarge"), contents.subarray(1));
+  });
+
+  it.each([
+    ["in the middle", [2_000_000], 3],
+    ["at its end", ["close"], 3],
+    ["again and again", [1_500_000, "close", 3_000_000, 1_500_000], 5],
+  ] as const)(
+    "reads a file again that fails %s, and shows it once",
+    async (_, failures, uploads) => {
+      // The two files fail in turn: fewer failures than attempts for each.
+      const blobService = new RestartingBlobService(...failures);
+      const totals: number[] = [];
+      const root = await importPath(
+        folder,
+        { ...services, blobService },
+        {
+          visitor,
+          onProgress: ({ bytes }) => totals.push(bytes),
+        },
+      );
+      expect(root).toEqual(await importPath(folder, services));
+      expect(Buffer.concat(shown).equals(Buffer.concat([contents, contents.subarray(1)]))).toBe(
+        true,
+      );
+      expect(totals.at(-1)).toBe(6_999_999);
+      expect(blobService.uploads).toBeGreaterThanOrEqual(uploads);
+    },
+  );
+
+  it("gives up after four attempts, and where the store does not come back", async () => {
+    rmSync(join(folder, "zarge"));
+    const blobService = new RestartingBlobService(2_000_000, 0, "close", 3_000_000);
+    await expect(importPath(folder, { ...services, blobService })).rejects.toMatchObject({
+      code: "unavailable",
+    });
+    expect(blobService.uploads).toBe(4);
+    const gone = new RestartingBlobService(2_000_000);
+    const failure = new CastoreError("unavailable", "Cannot look up: it is gone");
+    gone.has = () => Promise.reject(failure);
+    await expect(importPath(folder, { ...services, blobService: gone })).rejects.toBe(failure);
+    expect(gone.uploads).toBe(1);
+  });
+
+  it("refuses a file that has changed when it is read again", async () => {
+    const blobService = new RestartingBlobService("close");
+    const root = importPath(
+      folder,
+      { ...services, blobService },
+      {
+        onProgress: ({ bytes }) => {
+          if (bytes >= contents.length) appendFileSync(join(folder, "large"), "more");
+        },
+      },
+    );
+    await expect(root).rejects.toMatchObject({ code: "aborted" });
   });
 });

@@ -1,10 +1,11 @@
 import { readlink } from "node:fs/promises";
-import type { BlobService, BlobWriter } from "../blobservice/blob-service.ts";
+import type { BlobService } from "../blobservice/blob-service.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
-import type { B3Digest } from "../model/digest.ts";
+import { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type FileNode, type Node, symlinkTarget } from "../model/node.ts";
+import { ATTEMPTS } from "../policy/retry.ts";
 import { errorOf } from "../worker/failure.ts";
 import { runTask, type Task, taskOf } from "../worker/pool.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
@@ -49,6 +50,9 @@ const STRETCHES_AHEAD = 4;
 /** What stretches are read to: so many buffers, of so many bytes. */
 const SLABS = 6;
 const SLAB_BYTES = 2 * 1024 * 1024;
+
+/** A digest that no blob has. */
+const NO_BLOB = B3Digest.fromBytes(new Uint8Array(B3Digest.LENGTH));
 
 /** How many larger files, and stretches of small ones, may be on their way to the store. */
 const MAX_IN_FLIGHT = 64;
@@ -230,23 +234,46 @@ class FileSystemSource {
   /** Reads a file piece by piece. Its blob may still be on its way to the store afterwards. */
   async #stream(at: Buffer): Promise<Pick<SmallFile, "node">> {
     while (this.#inFlight.size >= MAX_IN_FLIGHT) await Promise.race(this.#inFlight);
-    using file = await SourceFile.open(at);
+    const file = await SourceFile.open(at);
     const { size, executable } = file;
     this.#visitor?.file(BigInt(size), executable);
-    const writer = this.#blobService.openWriter({ signal: this.#signal });
-    try {
-      for await (const data of file.read()) {
-        this.#visitor?.contents(data);
-        await writer.write(data);
-        this.#progress(0, data.length);
-      }
-    } catch (error) {
-      await writer[Symbol.asyncDispose]();
-      throw error;
-    }
-    // Not awaited: the next file is read while this one becomes durable.
-    const node = this.#track(fileNode(closeWriter(writer), size, executable));
+    const shown = Promise.withResolvers<void>();
+    const stored = this.#storeFile(file, shown.resolve).finally(() => file[Symbol.dispose]());
+    // Only reading is awaited: the next file is read while this one becomes durable.
+    const node = this.#track(fileNode(stored, size, executable));
+    await Promise.race([shown.promise, stored]);
     return { node: () => node };
+  }
+
+  /**
+   * Stores a file. Where the store becomes unavailable meanwhile, as does a daemon that restarts, it is asked something
+   * else, which waits as long as the store itself waits; the file is then read again.
+   *
+   * @param onRead is called when the file was read to its end
+   */
+  async #storeFile(file: SourceFile, onRead: () => void): Promise<B3Digest> {
+    let shown = 0;
+    for (let attempt = 1; ; attempt++) {
+      let position = 0;
+      try {
+        await using writer = this.#blobService.openWriter({ signal: this.#signal });
+        for await (const data of file.read()) {
+          if (position === shown) {
+            this.#visitor?.contents(data);
+            this.#progress(0, data.length);
+            shown += data.length;
+          }
+          await writer.write(data);
+          position += data.length;
+        }
+        onRead();
+        return await writer.close();
+      } catch (error) {
+        const mayPass = error instanceof CastoreError && error.code === "unavailable";
+        if (!mayPass || attempt === ATTEMPTS || this.#signal.aborted) throw error;
+        await this.#blobService.has(NO_BLOB, { signal: this.#signal });
+      }
+    }
   }
 
   #progress(entries: number, bytes: number): void {
@@ -293,11 +320,6 @@ async function fileNode(
   executable: boolean,
 ): Promise<FileNode> {
   return { type: "file", digest: await stored, size: BigInt(size), executable };
-}
-
-async function closeWriter(writer: BlobWriter): Promise<B3Digest> {
-  await using open = writer;
-  return await open.close();
 }
 
 async function readTarget(at: Buffer): Promise<Buffer> {

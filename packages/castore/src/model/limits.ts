@@ -13,3 +13,6 @@ export const MAX_CHUNK_BYTES: number = 8 * 1024 * 1024;
 /** How many blobs, and how many bytes of them, go into one call of the batch service. */
 export const MAX_BATCH_BLOBS: number = 16_384;
 export const MAX_BATCH_BYTES: number = 4 * 1024 * 1024;
+
+/** How many chunks a list has that is sent or taken: those of 4 TiB as we cut them. */
+export const MAX_LIST_CHUNKS: number = 16 * 1024 * 1024;

@@ -1,17 +1,37 @@
-import type { DescMethod, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import { BlobBatchService as BlobBatchServiceDescriptor } from "@tvix/proto/castore";
+import {
+  create,
+  type DescMethod,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import {
+  BlobBatchService as BlobBatchServiceDescriptor,
+  PutListRequestSchema,
+} from "@tvix/proto/castore";
 import pLimit from "p-limit";
-import type { ChunkMeta } from "../../blobservice/chunk-list.ts";
+import type { BlobStat } from "../../blobservice/blob-service.ts";
+import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
+import { expectPlausibleList } from "../../blobservice/put-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { concatBytes } from "../../bytes/byte-string.ts";
+import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES } from "../../model/limits.ts";
+import {
+  MAX_BATCH_BLOBS,
+  MAX_BATCH_BYTES,
+  MAX_CHUNK_BYTES,
+  MAX_LIST_CHUNKS,
+} from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
+import { frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
+import { Retries, withRetries } from "../transport/retry.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
+import { Upload } from "../transport/upload.ts";
 
 const METHODS = BlobBatchServiceDescriptor.method;
 
@@ -20,6 +40,12 @@ const CONCURRENCY = 4;
 
 /** How many bytes of blobs go into one call: fewer than may, so that several work at the same time. */
 const BATCH_BYTES = 1024 * 1024;
+
+/** How many bytes of a list of chunks go into one message, and are kept to be sent again. */
+const LIST_PIECE_BYTES = 4096 * ChunkList.ENTRY_BYTES;
+const KEPT_BYTES = 4 * 1024 * 1024;
+
+const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** Items that go into one call. */
 interface Batch<Item> {
@@ -30,11 +56,15 @@ interface Batch<Item> {
 /** The batch service of a server, if it has one, which the first call finds out. */
 export class GrpcBlobBatch {
   readonly #channel: Channel;
+  /** Whether there is a batch service. */
   readonly #support: ServiceSupport;
+  /** Whether it has what came later: sizes, lists of chunks and frames. */
+  readonly #lists: ServiceSupport;
 
   constructor(channel: Channel) {
     this.#channel = channel;
     this.#support = new ServiceSupport(channel);
+    this.#lists = new ServiceSupport(channel);
   }
 
   /** Blobs of up to so many bytes can be in a batch. */
@@ -109,13 +139,155 @@ export class GrpcBlobBatch {
     return stored !== undefined;
   }
 
+  /** Returns length and number of chunks of each blob; `undefined` if the server takes no batches of that kind. */
+  stat(
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (BlobStat | undefined)[] | undefined> {
+    const run = async (batch: readonly B3Digest[]) => {
+      const request = { digests: batch.map(({ bytes }) => bytes) };
+      const { blobs } = await this.#call("look up blobs", METHODS.stat, request, options);
+      this.#expectAnswers(batch, blobs);
+      return blobs.map(({ present, size, chunks }, i) => {
+        if (!present) return undefined;
+        const isPlausible = size >= chunks && size <= chunks * BigInt(MAX_CHUNK_BYTES);
+        if (isPlausible && size <= MAX_SAFE) return { size: Number(size), chunks: Number(chunks) };
+        const reason = `the server tells of ${size} bytes in ${chunks} chunks`;
+        throw this.#wrong(`look up blob ${batch[i]}`, reason);
+      });
+    };
+    return this.#inBatches(digests, () => 0, run, this.#lists);
+  }
+
+  /** Lists the chunks of a blob; `"unknown"` if the server does not do that, `undefined` if there is no such blob. */
+  async list(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined | "unknown"> {
+    const signal = options?.signal;
+    signal?.throwIfAborted();
+    if (this.#lists.isMissing()) return "unknown";
+    const action = this.#cannot(`look up blob ${digest}`);
+    try {
+      const take = () => this.#takeList(digest, action, options);
+      return await withRetries(this.#channel, take, options);
+    } catch (error) {
+      const failure = fromConnectError(error, action, signal);
+      if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
+      if (this.#lists.isAbsence(failure)) return "unknown";
+      throw failure;
+    }
+  }
+
+  /**
+   * Stores a blob whose chunks the server has.
+   *
+   * @returns whether the server does that
+   */
+  async putList(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<boolean> {
+    if (this.#lists.isMissing()) return false;
+    const action = this.#cannot(`put blob ${digest}`);
+    const { putList } = METHODS;
+    const upload = new Upload(this.#channel, putList, action, {
+      ...options,
+      keptBytes: KEPT_BYTES,
+    });
+    try {
+      for (let at = 0; at === 0 || at < chunks.bytes.length; at += LIST_PIECE_BYTES) {
+        const piece = chunks.bytes.subarray(at, at + LIST_PIECE_BYTES);
+        const message = at === 0 ? { digest: digest.bytes, chunks: piece } : { chunks: piece };
+        await upload.send(
+          frameMessage(PutListRequestSchema, create(PutListRequestSchema, message)),
+        );
+      }
+      await upload.finish();
+      return true;
+    } catch (error) {
+      if (this.#lists.isAbsence(error)) return false;
+      throw error;
+    } finally {
+      await upload.cancel();
+    }
+  }
+
+  /** Streams chunks as the server stores them; throws CastoreError `unimplemented` if it does not do that. */
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    const signal = options?.signal;
+    signal?.throwIfAborted();
+    const action = this.#cannot("read chunks");
+    const retries = new Retries(this.#channel, options);
+    for (let next = 0; next < chunks.length; ) {
+      const end = Math.min(next + MAX_BATCH_BLOBS, chunks.length);
+      const entries = chunks.bytes.subarray(
+        next * ChunkList.ENTRY_BYTES,
+        end * ChunkList.ENTRY_BYTES,
+      );
+      try {
+        const request = { chunks: entries };
+        const frames = StreamCall.serverStream(this.#channel, METHODS.readFrames, request, options);
+        for await (const { frame } of frames) {
+          if (next === end) throw this.#wrong("read chunks", `expected ${end} chunks, found more`);
+          const { digest, size } = chunks.at(next);
+          const found = contentSizeOf(frame);
+          if (found !== size) {
+            const reason = `expected a frame of ${size} bytes, found one of ${found ?? "unknown length"}`;
+            throw this.#wrong(`read chunk ${digest}`, reason);
+          }
+          retries.reset();
+          next += 1;
+          yield frame;
+        }
+        if (next < end) {
+          throw this.#wrong("read chunks", `expected ${end} chunks, found ${next}`);
+        }
+      } catch (error) {
+        try {
+          await retries.pause(error);
+        } catch (last) {
+          const failure = fromConnectError(last, action, signal);
+          this.#lists.isAbsence(failure); // notes it
+          throw failure;
+        }
+      }
+    }
+  }
+
+  /** Tells whether the server is known to lack {@link list}, {@link putList} and {@link frames}. */
+  get lacksLists(): boolean {
+    return this.#lists.isMissing();
+  }
+
+  async #takeList(digest: B3Digest, action: string, options?: AbortOptions): Promise<ChunkList> {
+    const request = { digest: digest.bytes };
+    const { listChunks } = METHODS;
+    const call = await StreamCall.dataStream(this.#channel, listChunks, request, options);
+    try {
+      const builder = new ChunkListBuilder();
+      let rest: Uint8Array = new Uint8Array(0);
+      for (let data = await call.nextData(); data !== undefined; data = await call.nextData()) {
+        const all = rest.length > 0 ? concatBytes([rest, data]) : data;
+        const whole = all.length - (all.length % ChunkList.ENTRY_BYTES);
+        received(action, () => builder.append(all.subarray(0, whole)));
+        rest = all.subarray(whole);
+        if (builder.length > MAX_LIST_CHUNKS) {
+          const reason = `expected at most ${MAX_LIST_CHUNKS} chunks, found more`;
+          throw new CastoreError("resource_exhausted", `${action}: ${reason}`);
+        }
+      }
+      received(action, () => builder.append(rest)); // refuses a part of a chunk
+      const list = builder.finish();
+      received(action, () => expectPlausibleList(digest, list));
+      return list;
+    } finally {
+      call.cancel();
+    }
+  }
+
   /** Divides items over calls, and gives the results in order; `undefined` if there is no such service. */
   async #inBatches<Item, Result>(
     items: readonly Item[],
     sizeOf: (item: Item) => number,
     run: (batch: readonly Item[]) => Promise<readonly Result[]>,
+    support: ServiceSupport = this.#support,
   ): Promise<readonly Result[] | undefined> {
-    if (this.#support.isMissing()) return undefined;
+    if (support.isMissing()) return undefined;
     const batches: Batch<Item>[] = [];
     for (const item of items) {
       const size = sizeOf(item);
@@ -132,7 +304,7 @@ export class GrpcBlobBatch {
       const results = await pLimit(CONCURRENCY).map(batches, ({ items }) => run(items));
       return results.flat();
     } catch (error) {
-      if (!this.#support.isAbsence(error)) throw error;
+      if (!support.isAbsence(error)) throw error;
       return undefined;
     }
   }

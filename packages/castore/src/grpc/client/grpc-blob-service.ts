@@ -79,19 +79,22 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     return (await this.#stat(digest, {}, options)) !== undefined;
   }
 
-  statMany(
+  async statMany(
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (BlobStat | undefined)[]> {
-    return statOneByOne(this, digests, options);
+    const found = await this.#batch.stat(digests, options);
+    return found ?? (await statOneByOne(this, digests, options));
   }
 
-  /** Reads a blob that the server does not cut, which is the only way to learn its length. */
+  /**
+   * Opens a blob by one call to a server of ours. Of another one, a blob that it does not cut is read, which is the only
+   * way to learn its length.
+   */
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
-    const chunks = await this.#chunks(digest, options);
-    if (chunks === undefined) return undefined;
     const signal = options?.signal;
-    const list = chunks.length > 0 ? chunks : await this.#uncut(digest, { signal });
+    let list = await this.#chunks(digest, { signal });
+    if (list === "uncut") list = await this.#uncut(digest, { signal });
     const fetch = (chunk: ChunkMeta, { signal }: AbortOptions = {}) =>
       this.#readChunk(chunk, { retries: new Retries(this.#channel, { signal }), signal });
     return list && new ChunkedBlobReader(digest, list, fetch);
@@ -111,7 +114,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     if (isPart) {
       const chunks = await this.#chunks(digest, options);
       if (chunks === undefined) return undefined;
-      if (chunks.length > 0) return this.#readChunks(chunks, "retried", options);
+      if (chunks !== "uncut") return this.#readChunks(chunks, "retried", options);
     }
     const { signal } = options;
     const retries = new Retries(this.#channel, { signal });
@@ -149,12 +152,29 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     return await putOneByOne(this, blobs, options);
   }
 
-  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
-    return putListByReading(this, digest, chunks, options);
+  /** The server reads the chunks: it believes nobody that they are `proven`. */
+  async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
+    options?.signal?.throwIfAborted();
+    if (await this.#batch.putList(digest, chunks, { signal: options?.signal })) return;
+    await putListByReading(this, digest, chunks, options);
   }
 
-  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
-    return framesByCompressing(this, chunks, options);
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    options?.signal?.throwIfAborted();
+    if (!this.#batch.lacksLists) {
+      let hasBegun = false;
+      try {
+        for await (const frame of this.#batch.frames(chunks, options)) {
+          hasBegun = true;
+          yield frame;
+        }
+        return;
+      } catch (error) {
+        const isLacking = error instanceof CastoreError && error.code === "unimplemented";
+        if (hasBegun || !isLacking) throw error;
+      }
+    }
+    yield* framesByCompressing(this, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -182,8 +202,13 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     }
   }
 
-  /** The chunks that the server lists: none of a blob that it does not cut. */
-  async #chunks(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
+  /** The chunks that the server lists; `"uncut"` for a blob of which it lists none. */
+  async #chunks(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<ChunkList | "uncut" | undefined> {
+    const list = await this.#batch.list(digest, options);
+    if (list !== "unknown") return list;
     const found = await this.#stat(digest, { sendChunks: true }, options);
     const action = this.#cannot(`look up blob ${digest}`);
     return found && received(action, () => chunksOf(digest, found));
@@ -241,11 +266,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   /** Begins a call that gives a blob, or what comes behind so many bytes of it. */
   async #start(digest: B3Digest, offset: number, options: AbortOptions): Promise<DataCall> {
     // Nobody but a list of chunks can tell where to go on. Without one, the beginning is passed by.
-    const chunks = offset > 0 ? await this.#chunks(digest, options) : NONE;
+    const chunks = offset > 0 ? await this.#chunks(digest, options) : "uncut";
     if (chunks === undefined) {
       throw new CastoreError("not_found", `${this.#cannot(`read blob ${digest}`)}: it is gone`);
     }
-    if (chunks.length > 0) {
+    if (chunks !== "uncut") {
       return callOf(this.#readChunks(chunks, "once", { ...options, offset }));
     }
     const request = { digest: digest.bytes };
@@ -259,7 +284,8 @@ export class GrpcBlobService implements BlobService, OutboardSource {
 }
 
 /** The chunks that a server lists. A message has no room for so many that their sizes are no safe integer any more. */
-function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkList {
+function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkList | "uncut" {
+  if (chunks.length === 0) return "uncut";
   const list = chunks.map(({ digest, size }) => {
     if (size < 1n || size > BigInt(MAX_CHUNK_BYTES)) {
       const expected = `expected chunks of 1 to ${MAX_CHUNK_BYTES} bytes`;

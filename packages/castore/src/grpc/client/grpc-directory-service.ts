@@ -8,11 +8,11 @@ import type {
   DirectoryService,
   RecursiveOptions,
 } from "../../directoryservice/directory-service.ts";
-import { encodeDirectory, withDigests } from "../../directoryservice/encoded-directory.ts";
+import { encodeDirectory } from "../../directoryservice/encoded-directory.ts";
 import { getOneByOne, hasOneByOne } from "../../directoryservice/one-by-one.ts";
 import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts";
 import { StagedTree } from "../../directoryservice/staged-tree.ts";
-import { skipDirectories } from "../../directoryservice/traverse.ts";
+import { traverseDirectory } from "../../directoryservice/traverse.ts";
 import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
@@ -23,6 +23,7 @@ import { frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
+import { GrpcDirectoryBatch } from "./grpc-directory-batch.ts";
 
 /** Up to this many bytes of a tree are kept to be sent again to a server that restarts. */
 const KEPT_BYTES = 8 * 1024 * 1024;
@@ -32,9 +33,11 @@ const METHODS = DirectoryServiceDescriptor.method;
 /** Directories in a gRPC server, verified as they arrive. Disposes of its channel. */
 export class GrpcDirectoryService implements DirectoryService {
   readonly #channel: Channel;
+  readonly #batch: GrpcDirectoryBatch;
 
   constructor(channel: Channel) {
     this.#channel = channel;
+    this.#batch = new GrpcDirectoryBatch(channel);
   }
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
@@ -49,20 +52,23 @@ export class GrpcDirectoryService implements DirectoryService {
     return found;
   }
 
-  getMany(
+  async getMany(
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (Directory | undefined)[]> {
-    return getOneByOne(this, digests, options);
+    const found = await this.#batch.get(digests, options);
+    return found ?? (await getOneByOne(this, digests, options));
   }
 
-  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
+  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    const found = await this.#batch.has(digests, options);
+    return found ?? (await hasOneByOne(this, digests, options));
   }
 
   getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
-    const tree = this.#read(digest, true, { signal: options?.signal });
-    return options?.skip ? skipDirectories(withDigests(tree), options.skip) : tree;
+    // What is to be skipped is known only when its parent has come: a batch for each level, in place of everything.
+    if (options?.skip) return traverseDirectory(this.getMany.bind(this), digest, options);
+    return this.#read(digest, true, { signal: options?.signal });
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {

@@ -1,14 +1,24 @@
 import { create } from "@bufbuild/protobuf";
-import type { ServiceImpl } from "@connectrpc/connect";
+import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import {
   type BlobBatchService as BlobBatchServiceDescriptor,
+  ListChunksResponseSchema,
+  type PutListRequest,
   ReadBlobsResponse_BlobSchema,
+  ReadFramesResponseSchema,
+  StatBlobsResponse_BlobSchema,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../../blobservice/blob-service.ts";
+import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES } from "../../model/limits.ts";
+import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_LIST_CHUNKS } from "../../model/limits.ts";
 import { toConnectError } from "../transport/connect-error.ts";
+import { expectWholeUpload } from "./blob-service-handler.ts";
+import { expectAtMost } from "./expect-at-most.ts";
+
+/** How many bytes of a list of chunks go into one message. */
+const LIST_PIECE_BYTES = 4096 * ChunkList.ENTRY_BYTES;
 
 /** Serves a blob service in batches. */
 export function blobBatchHandler(
@@ -20,6 +30,22 @@ export function blobBatchHandler(
         expectAtMost(MAX_BATCH_BLOBS, digests.length, "blobs");
         const present = await blobService.hasMany(digests.map(B3Digest.fromBytes), { signal });
         return { present: [...present] };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async stat({ digests }, { signal }) {
+      try {
+        expectAtMost(MAX_BATCH_BLOBS, digests.length, "blobs");
+        const found = await blobService.statMany(digests.map(B3Digest.fromBytes), { signal });
+        const blobs = found.map((stat) =>
+          create(
+            StatBlobsResponse_BlobSchema,
+            stat && { present: true, size: BigInt(stat.size), chunks: BigInt(stat.chunks) },
+          ),
+        );
+        return { blobs };
       } catch (error) {
         throw toConnectError(error);
       }
@@ -54,6 +80,46 @@ export function blobBatchHandler(
         throw toConnectError(error);
       }
     },
+
+    async *listChunks(request, { signal }) {
+      try {
+        const digest = B3Digest.fromBytes(request.digest);
+        await using reader = await blobService.open(digest, { signal });
+        if (reader === undefined) {
+          throw new ConnectError(`Blob ${digest} not found`, Code.NotFound);
+        }
+        const { bytes } = reader.chunks;
+        for (let at = 0; at < bytes.length; at += LIST_PIECE_BYTES) {
+          const chunks = bytes.subarray(at, at + LIST_PIECE_BYTES);
+          yield create(ListChunksResponseSchema, { chunks });
+        }
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async putList(messages, { signal }) {
+      try {
+        const { digest, chunks } = await takeList(messages);
+        await expectWholeUpload(signal);
+        await blobService.putList(digest, chunks, { signal }); // never proven: it is read and hashed
+        return {};
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
+    async *readFrames(request, { signal }) {
+      try {
+        const chunks = asked(() => ChunkList.fromBytes(request.chunks));
+        expectAtMost(MAX_BATCH_BLOBS, chunks.length, "chunks");
+        for await (const frame of blobService.frames(chunks, { signal })) {
+          yield create(ReadFramesResponseSchema, { frame });
+        }
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
   };
 }
 
@@ -61,10 +127,27 @@ function totalOf(sizes: readonly number[]): number {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
-function expectAtMost(limit: number, found: number, what: string): void {
-  if (found <= limit) return;
-  throw new CastoreError(
-    "invalid_argument",
-    `Cannot take a batch: expected at most ${limit} ${what}, found ${found}`,
-  );
+/** Reads the list of a blob that is to be put. */
+async function takeList(
+  messages: AsyncIterable<PutListRequest>,
+): Promise<{ digest: B3Digest; chunks: ChunkList }> {
+  let digest: B3Digest | undefined;
+  const builder = new ChunkListBuilder();
+  for await (const message of messages) {
+    digest ??= B3Digest.fromBytes(message.digest);
+    asked(() => builder.append(message.chunks));
+    expectAtMost(MAX_LIST_CHUNKS, builder.length, "chunks");
+  }
+  if (digest !== undefined) return { digest, chunks: builder.finish() };
+  throw new CastoreError("invalid_argument", "Cannot put a list of chunks: no digest given");
+}
+
+/** Takes a part of a request: what is wrong with it is the fault of whoever asks. */
+function asked<T>(take: () => T): T {
+  try {
+    return take();
+  } catch (cause) {
+    if (!(cause instanceof CastoreError)) throw cause;
+    throw new CastoreError("invalid_argument", cause.message, { cause });
+  }
 }

@@ -17,12 +17,17 @@ export function directoryServiceHandler(
           throw new ConnectError("Cannot get a directory: no digest given", Code.InvalidArgument);
         }
         const digest = B3Digest.fromBytes(byWhat.value);
-        let found = false;
-        for await (const directory of lookUp(directoryService, digest, recursive, signal)) {
-          found = true;
-          yield directoryToProto(directory);
+        if (recursive) {
+          // An absent root is an empty stream, as in tvix.
+          const tree = directoryService.getRecursive(digest, { signal });
+          for await (const directory of tree) yield directoryToProto(directory);
+          return;
         }
-        if (!found) throw new ConnectError(`Directory ${digest} not found`, Code.NotFound);
+        const directory = await directoryService.get(digest, { signal });
+        if (directory === undefined) {
+          throw new ConnectError(`Directory ${digest} not found`, Code.NotFound);
+        }
+        yield directoryToProto(directory);
       } catch (error) {
         throw toConnectError(error);
       }
@@ -40,18 +45,4 @@ export function directoryServiceHandler(
       }
     },
   };
-}
-
-async function* lookUp(
-  directoryService: DirectoryService,
-  digest: B3Digest,
-  recursive: boolean,
-  signal: AbortSignal,
-) {
-  if (recursive) {
-    yield* directoryService.getRecursive(digest, { signal });
-  } else {
-    const directory = await directoryService.get(digest, { signal });
-    if (directory !== undefined) yield directory;
-  }
 }

@@ -2,6 +2,7 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import {
   BlobBatchService as BlobBatchServiceDescriptor,
   BlobService as BlobServiceDescriptor,
+  DirectoryBatchService as DirectoryBatchServiceDescriptor,
   DirectoryService as DirectoryServiceDescriptor,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../../blobservice/blob-service.ts";
@@ -9,6 +10,7 @@ import type { DirectoryService } from "../../directoryservice/directory-service.
 import type { ServedService } from "../transport/direct-methods.ts";
 import { blobBatchHandler } from "./blob-batch-handler.ts";
 import { blobServiceHandler } from "./blob-service-handler.ts";
+import { directoryBatchHandler } from "./directory-batch-handler.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
 
 export { fromConnectError, toConnectError } from "../transport/connect-error.ts";
@@ -22,7 +24,7 @@ export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";
 
-/** Blobs and directories as they are served: `tvix.castore.v1`, and batches of blobs. */
+/** Blobs and directories as they are served: `tvix.castore.v1`, and batches of both. */
 export function castoreServices(services: {
   blobService: BlobService;
   directoryService: DirectoryService;
@@ -34,6 +36,10 @@ export function castoreServices(services: {
     {
       service: DirectoryServiceDescriptor,
       implementation: directoryServiceHandler(directoryService),
+    },
+    {
+      service: DirectoryBatchServiceDescriptor,
+      implementation: directoryBatchHandler(directoryService),
     },
   ];
 }

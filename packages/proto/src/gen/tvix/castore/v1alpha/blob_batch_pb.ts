@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tvix/castore/v1alpha/blob_batch.proto.
  */
 export const file_tvix_castore_v1alpha_blob_batch: GenFile = /*@__PURE__*/
-  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgidAoQUmVhZEJsb2JzUmVxdWVzdBI6CgVibG9icxgBIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QuQmxvYhokCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIMCgRzaXplGAIgASgEInsKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYhopCgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDDKXAgoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFJlYWQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2USVAoDUHV0EiUudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0QmxvYnNSZXF1ZXN0GiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0QmxvYnNSZXNwb25zZUI1WjNjb2RlLnR2bC5meWkvdHZpeC9jYXN0b3JlLWdvL3YxYWxwaGE7Y2FzdG9yZXYxYWxwaGFiBnByb3RvMw");
+  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgidAoQUmVhZEJsb2JzUmVxdWVzdBI6CgVibG9icxgBIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QuQmxvYhokCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIMCgRzaXplGAIgASgEInsKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYhopCgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDKQBQoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBEmEKClJlYWRGcmFtZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRGcmFtZXNSZXNwb25zZTABQjVaM2NvZGUudHZsLmZ5aS90dml4L2Nhc3RvcmUtZ28vdjFhbHBoYTtjYXN0b3JldjFhbHBoYWIGcHJvdG8z");
 
 /**
  * @generated from message tvix.castore.v1alpha.HasBlobsRequest
@@ -175,13 +175,203 @@ export const PutBlobsResponseSchema: GenMessage<PutBlobsResponse> = /*@__PURE__*
   messageDesc(file_tvix_castore_v1alpha_blob_batch, 5);
 
 /**
+ * @generated from message tvix.castore.v1alpha.StatBlobsRequest
+ */
+export type StatBlobsRequest = Message<"tvix.castore.v1alpha.StatBlobsRequest"> & {
+  /**
+   * BLAKE3 digests, 32 bytes each.
+   *
+   * @generated from field: repeated bytes digests = 1;
+   */
+  digests: Uint8Array[];
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.StatBlobsRequest.
+ * Use `create(StatBlobsRequestSchema)` to create a new message.
+ */
+export const StatBlobsRequestSchema: GenMessage<StatBlobsRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 6);
+
+/**
+ * @generated from message tvix.castore.v1alpha.StatBlobsResponse
+ */
+export type StatBlobsResponse = Message<"tvix.castore.v1alpha.StatBlobsResponse"> & {
+  /**
+   * What was found, in the order of the request.
+   *
+   * @generated from field: repeated tvix.castore.v1alpha.StatBlobsResponse.Blob blobs = 1;
+   */
+  blobs: StatBlobsResponse_Blob[];
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.StatBlobsResponse.
+ * Use `create(StatBlobsResponseSchema)` to create a new message.
+ */
+export const StatBlobsResponseSchema: GenMessage<StatBlobsResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 7);
+
+/**
+ * @generated from message tvix.castore.v1alpha.StatBlobsResponse.Blob
+ */
+export type StatBlobsResponse_Blob = Message<"tvix.castore.v1alpha.StatBlobsResponse.Blob"> & {
+  /**
+   * Whether the blob exists.
+   *
+   * @generated from field: bool present = 1;
+   */
+  present: boolean;
+
+  /**
+   * Length of the blob in bytes.
+   *
+   * @generated from field: uint64 size = 2;
+   */
+  size: bigint;
+
+  /**
+   * How many chunks it is cut into: 1 if it is not cut, 0 if it is empty.
+   *
+   * @generated from field: uint64 chunks = 3;
+   */
+  chunks: bigint;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.StatBlobsResponse.Blob.
+ * Use `create(StatBlobsResponse_BlobSchema)` to create a new message.
+ */
+export const StatBlobsResponse_BlobSchema: GenMessage<StatBlobsResponse_Blob> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 7, 0);
+
+/**
+ * @generated from message tvix.castore.v1alpha.ListChunksRequest
+ */
+export type ListChunksRequest = Message<"tvix.castore.v1alpha.ListChunksRequest"> & {
+  /**
+   * BLAKE3 digest of the blob, 32 bytes.
+   *
+   * @generated from field: bytes digest = 1;
+   */
+  digest: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ListChunksRequest.
+ * Use `create(ListChunksRequestSchema)` to create a new message.
+ */
+export const ListChunksRequestSchema: GenMessage<ListChunksRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 8);
+
+/**
+ * @generated from message tvix.castore.v1alpha.ListChunksResponse
+ */
+export type ListChunksResponse = Message<"tvix.castore.v1alpha.ListChunksResponse"> & {
+  /**
+   * A part of the list: for each chunk its BLAKE3 digest, 32 bytes, then its
+   * length, 4 bytes, little-endian. The parts of all messages together are the
+   * list; a part may end within a chunk.
+   *
+   * @generated from field: bytes chunks = 1;
+   */
+  chunks: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ListChunksResponse.
+ * Use `create(ListChunksResponseSchema)` to create a new message.
+ */
+export const ListChunksResponseSchema: GenMessage<ListChunksResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 9);
+
+/**
+ * @generated from message tvix.castore.v1alpha.PutListRequest
+ */
+export type PutListRequest = Message<"tvix.castore.v1alpha.PutListRequest"> & {
+  /**
+   * BLAKE3 digest of the blob, 32 bytes. In the first message only.
+   *
+   * @generated from field: bytes digest = 1;
+   */
+  digest: Uint8Array;
+
+  /**
+   * A part of the list of chunks, as in ListChunksResponse, of whole chunks.
+   *
+   * @generated from field: bytes chunks = 2;
+   */
+  chunks: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutListRequest.
+ * Use `create(PutListRequestSchema)` to create a new message.
+ */
+export const PutListRequestSchema: GenMessage<PutListRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 10);
+
+/**
+ * @generated from message tvix.castore.v1alpha.PutListResponse
+ */
+export type PutListResponse = Message<"tvix.castore.v1alpha.PutListResponse"> & {
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutListResponse.
+ * Use `create(PutListResponseSchema)` to create a new message.
+ */
+export const PutListResponseSchema: GenMessage<PutListResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 11);
+
+/**
+ * @generated from message tvix.castore.v1alpha.ReadFramesRequest
+ */
+export type ReadFramesRequest = Message<"tvix.castore.v1alpha.ReadFramesRequest"> & {
+  /**
+   * The chunks, as in ListChunksResponse, 16384 at most.
+   *
+   * @generated from field: bytes chunks = 1;
+   */
+  chunks: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ReadFramesRequest.
+ * Use `create(ReadFramesRequestSchema)` to create a new message.
+ */
+export const ReadFramesRequestSchema: GenMessage<ReadFramesRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12);
+
+/**
+ * @generated from message tvix.castore.v1alpha.ReadFramesResponse
+ */
+export type ReadFramesResponse = Message<"tvix.castore.v1alpha.ReadFramesResponse"> & {
+  /**
+   * One frame of zstd (RFC 8878), which states the length of its contents.
+   * What could not be compressed is in raw blocks.
+   *
+   * @generated from field: bytes frame = 1;
+   */
+  frame: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ReadFramesResponse.
+ * Use `create(ReadFramesResponseSchema)` to create a new message.
+ */
+export const ReadFramesResponseSchema: GenMessage<ReadFramesResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 13);
+
+/**
  * Looks up, reads and stores many small blobs with one call each, which costs
- * a fraction of as many calls of tvix.castore.v1.BlobService. Not every server
- * has it: a client that is answered UNIMPLEMENTED does without.
+ * a fraction of as many calls of tvix.castore.v1.BlobService, and handles long
+ * lists of chunks. Not every server has it: a client that is answered
+ * UNIMPLEMENTED does without.
  *
- * All blobs of a batch together are 4 MiB at most, and 16384 in number;
- * more is refused with INVALID_ARGUMENT, as is a digest that is not 32 bytes
- * long.
+ * A request names 16384 blobs at most. The blobs of one Read or Put are 4 MiB
+ * at most, all together. Whatever exceeds that is refused with
+ * INVALID_ARGUMENT, as is a digest that is not 32 bytes long.
  *
  * @generated from service tvix.castore.v1alpha.BlobBatchService
  */
@@ -195,6 +385,16 @@ export const BlobBatchService: GenService<{
     methodKind: "unary";
     input: typeof HasBlobsRequestSchema;
     output: typeof HasBlobsResponseSchema;
+  },
+  /**
+   * Tells how long some blobs, or chunks of blobs, are.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.Stat
+   */
+  stat: {
+    methodKind: "unary";
+    input: typeof StatBlobsRequestSchema;
+    output: typeof StatBlobsResponseSchema;
   },
   /**
    * Reads whole blobs, or chunks of blobs.
@@ -215,6 +415,40 @@ export const BlobBatchService: GenService<{
     methodKind: "unary";
     input: typeof PutBlobsRequestSchema;
     output: typeof PutBlobsResponseSchema;
+  },
+  /**
+   * Lists the chunks of a blob, in order: one chunk, the blob itself, if it is
+   * not cut; none if it is empty. NOT_FOUND if there is no such blob.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.ListChunks
+   */
+  listChunks: {
+    methodKind: "server_streaming";
+    input: typeof ListChunksRequestSchema;
+    output: typeof ListChunksResponseSchema;
+  },
+  /**
+   * Stores a blob whose chunks the server has, and answers once it is durable.
+   * The server reads the chunks first: DATA_LOSS if they do not make up the
+   * blob, NOT_FOUND if one of them is absent.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.PutList
+   */
+  putList: {
+    methodKind: "client_streaming";
+    input: typeof PutListRequestSchema;
+    output: typeof PutListResponseSchema;
+  },
+  /**
+   * Reads chunks as they are stored: a message for each of them, in order.
+   * DATA_LOSS if one is absent or of another length than listed.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.ReadFrames
+   */
+  readFrames: {
+    methodKind: "server_streaming";
+    input: typeof ReadFramesRequestSchema;
+    output: typeof ReadFramesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tvix_castore_v1alpha_blob_batch, 0);
