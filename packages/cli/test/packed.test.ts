@@ -30,8 +30,8 @@ beforeAll(() => {
     const file = readdirSync(folder.path).find((file) => file.startsWith(`tvix-${name}-`))!;
     tarballs.set(name, join(folder.path, file));
   }
-  install(app, ["proto", "castore", "store", "cli"].map(dependency));
-  install(alone, ["proto", "castore"].map(dependency));
+  install(app, (["proto", "castore", "store", "cli"] as const).map(tarballOf));
+  install(alone, (["proto", "castore"] as const).map(tarballOf));
   const build = `node-${process.platform}-${process.arch}`;
   install(nodes, [`oldest@npm:${build}@${oldestNode()}`, `newest@npm:${build}@${NEWEST_NODE}`]);
 }, 600_000);
@@ -46,13 +46,13 @@ function readManifest(path: string) {
   return JSON.parse(readFileSync(join(path, "package.json"), "utf8"));
 }
 
-function dependency(name: string): string {
-  return tarballs.get(name as Package)!;
+function tarballOf(name: Package): string {
+  return tarballs.get(name)!;
 }
 
 /** The files in a tarball, each below `package/`. */
 function filesOf(name: Package): string[] {
-  return run(folder.path, "tar", "-tzf", dependency(name)).trim().split("\n");
+  return run(folder.path, "tar", "-tzf", tarballOf(name)).trim().split("\n");
 }
 
 function install(path: string, specs: readonly string[]): void {
@@ -75,10 +75,8 @@ function nodeOf(which: string): string {
   return join(nodes, "node_modules", which, "bin/node");
 }
 
-/** What npm has linked as `tvix-store`. */
-function commandOf(prefix: string): string {
-  return join(prefix, "node_modules/.bin/tvix-store");
-}
+/** The command that npm has linked. */
+const command = join(app, "node_modules/.bin/tvix-store");
 
 /** The first program in the README of a package. */
 function readmeProgram(name: Package): string {
@@ -89,13 +87,14 @@ function readmeProgram(name: Package): string {
 }
 
 describe.each(["oldest", "newest"])("the packed tvix-store on the %s Node", (which) => {
-  const program = [nodeOf(which), commandOf(app)] as const;
+  const program = [nodeOf(which), command] as const;
 
-  it("is the version that package.json says, on the Node it should be", async () => {
-    const { version } = readManifest(join(workspace, "packages/cli"));
+  it("starts as a program, and is the version that package.json says", () => {
     const node = which === "oldest" ? oldestNode() : NEWEST_NODE;
     expect(run(app, nodeOf(which), "--version")).toBe(`v${node}\n`);
-    expect(await tvixStore(["--version"], { program })).toMatchObject({ stdout: `${version}\n` });
+    const PATH = dirname(nodeOf(which));
+    const version = execFileSync(command, ["--version"], { env: { PATH }, encoding: "utf8" });
+    expect(version).toBe(`${readManifest(join(workspace, "packages/cli")).version}\n`);
   });
 
   it("imports every tree of the vectors through a daemon", async () => {
