@@ -15,10 +15,10 @@ import {
   tvixStore,
 } from "./harness.ts";
 
-/** 10,000 files of 0 to 20 KB in 200 folders, some of them executable, some contents twice. */
+/** 2,000 files of 0 to 20 KB in 40 folders, some of them executable, some contents twice. */
 function writeSmallFiles(folder: string): void {
   const noise = seededBytes("small files", 40_000);
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 40; i++) {
     mkdirSync(join(folder, `${i % 14}/folder ${i}`), { recursive: true });
     for (let j = 0; j < 50; j++) {
       const start = (i * 131 + j * 17) % 20_000;
@@ -32,13 +32,13 @@ function writeSmallFiles(folder: string): void {
   }
 }
 
-/** Files of 100, 60 and 30 MB: noise, text, and both. */
+/** Files of 20, 12 and 6 MB: noise, text, and both. */
 function writeLargeFiles(folder: string): void {
-  const noise = seededBytes("large files", 30_000_000);
+  const noise = seededBytes("large files", 6_000_000);
   mkdirSync(folder);
   writeFileSync(join(folder, "noise"), noise);
-  writeFileSync(join(folder, "text"), Buffer.alloc(60_000_000, "some text that is repeated, "));
-  writeFileSync(join(folder, "both"), Buffer.concat([noise, Buffer.alloc(40_000_000), noise]));
+  writeFileSync(join(folder, "text"), Buffer.alloc(12_000_000, "some text that is repeated, "));
+  writeFileSync(join(folder, "both"), Buffer.concat([noise, Buffer.alloc(8_000_000), noise]));
 }
 
 describeWithTools("what real Nix makes of the same tree", ["nix-store"], (nixStore) => {
@@ -51,8 +51,8 @@ describeWithTools("what real Nix makes of the same tree", ["nix-store"], (nixSto
   }
 
   it.each([
-    ["10,000 small files", writeSmallFiles],
-    ["files of up to 100 MB", writeLargeFiles],
+    ["2,000 small files", writeSmallFiles],
+    ["files of up to 20 MB", writeLargeFiles],
   ])(
     "is what an import stores, directly and through the daemon: %s",
     async (_, writeTree) => {

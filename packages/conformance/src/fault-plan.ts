@@ -15,6 +15,8 @@ export interface Faults {
   readonly spares?: (key: string) => boolean;
   /** How many times something goes wrong in all, delays left out. Default: any number. */
   readonly atMost?: number;
+  /** How many times nothing goes wrong before, where something would. Default: 0. */
+  readonly after?: number;
 }
 
 /** What goes wrong next: the same for the same seed and the same calls. */
@@ -23,6 +25,8 @@ export class FaultPlan {
   readonly #name: string;
   #state: number;
   #left: number;
+  #toSpare: number;
+  #happened = 0;
 
   /** @param name of what cannot be reached, for messages */
   constructor(faults: Faults, seed: number, name: string) {
@@ -30,6 +34,12 @@ export class FaultPlan {
     this.#name = name;
     this.#state = seed;
     this.#left = faults.atMost ?? Number.POSITIVE_INFINITY;
+    this.#toSpare = faults.after ?? 0;
+  }
+
+  /** How many times something went wrong so far, delays left out. */
+  get happened(): number {
+    return this.#happened;
   }
 
   /** Takes its time, or fails with `unavailable`. */
@@ -38,6 +48,11 @@ export class FaultPlan {
     if (this.#happens(this.#faults.fail)) {
       throw new CastoreError("unavailable", `Cannot reach "${this.#name}": it fails on purpose`);
     }
+  }
+
+  /** Lets nothing go wrong from now on. */
+  heal(): void {
+    this.#left = 0;
   }
 
   truncates(): boolean {
@@ -61,7 +76,12 @@ export class FaultPlan {
 
   #happens(share = 0): boolean {
     if (this.#random() >= share || this.#left === 0) return false;
+    if (this.#toSpare > 0) {
+      this.#toSpare -= 1;
+      return false;
+    }
     this.#left -= 1;
+    this.#happened += 1;
     return true;
   }
 

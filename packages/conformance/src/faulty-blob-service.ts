@@ -27,6 +27,16 @@ export class FaultyBlobService implements BlobService {
     this.#plan = new FaultPlan(faults, seed, service.constructor.name);
   }
 
+  /** How many times something went wrong so far. */
+  get faults(): number {
+    return this.#plan.happened;
+  }
+
+  /** Lets nothing go wrong from now on. */
+  heal(): void {
+    this.#plan.heal();
+  }
+
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
     await this.#plan.call();
     return await this.#service.has(digest, options);

@@ -31,6 +31,16 @@ export class FaultyDirectoryService implements DirectoryService {
     this.#plan = new FaultPlan(faults, seed, service.constructor.name);
   }
 
+  /** How many times something went wrong so far. */
+  get faults(): number {
+    return this.#plan.happened;
+  }
+
+  /** Lets nothing go wrong from now on. */
+  heal(): void {
+    this.#plan.heal();
+  }
+
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     await this.#plan.call();
     const found = await this.#service.get(digest, options);

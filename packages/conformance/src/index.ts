@@ -4,7 +4,9 @@ export {
   blobServiceSuite,
 } from "./blob-service.ts";
 export { chunksOf } from "./blob-support.ts";
+export { type BlobTiersSuiteOptions, blobTiersSuite } from "./blob-tiers.ts";
 export { type DirectoryServiceSuiteOptions, directoryServiceSuite } from "./directory-service.ts";
+export { type DirectoryTiersSuiteOptions, directoryTiersSuite } from "./directory-tiers.ts";
 export type { Faults } from "./fault-plan.ts";
 export { FaultyBlobService } from "./faulty-blob-service.ts";
 export { FaultyDirectoryService } from "./faulty-directory-service.ts";

@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { hash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { chmod, mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -103,14 +103,10 @@ export function fileContent(content: FileContent): Uint8Array {
  */
 export function seededBytes(seed: string, size: number): Uint8Array {
   const bytes = Buffer.alloc(Math.ceil(size / 32) * 32);
-  const counter = Buffer.alloc(8);
+  const input = Buffer.from(`${seed}\0\0\0\0\0\0\0\0`);
   for (let i = 0; i * 32 < size; i++) {
-    counter.writeBigUInt64LE(BigInt(i));
-    createHash("sha256")
-      .update(seed)
-      .update(counter)
-      .digest()
-      .copy(bytes, i * 32);
+    input.writeBigUInt64LE(BigInt(i), input.length - 8);
+    hash("sha256", input, "buffer").copy(bytes, i * 32);
   }
   return new Uint8Array(bytes.buffer, bytes.byteOffset, size);
 }

@@ -179,10 +179,10 @@ async function closureOf({ blobService, directoryService }: ClosureServices, roo
 
 const folder = temporaryFolder();
 const source = `${folder.path}/source`;
-const LARGE = seededBytes("large", 5_000_000);
+const LARGE = seededBytes("large", 2_000_000);
 /** The same, but for some bytes in the middle. */
 const CHANGED = Buffer.from(LARGE);
-CHANGED.set(seededBytes("changed", 1000), 2_500_000);
+CHANGED.set(seededBytes("changed", 1000), 1_000_000);
 
 beforeAll(async () => {
   await writeTree(
@@ -190,19 +190,19 @@ beforeAll(async () => {
       tree: "copied",
       name: "copied",
       entries: [
-        ...Array.from({ length: 1500 }, (_, i) => ({
+        ...Array.from({ length: 400 }, (_, i) => ({
           path: `small/${i % 7}/${i}`,
           type: "file" as const,
-          content: { stream: `small ${i % 1200}`, size: (i % 1200) * 11 },
+          content: { stream: `small ${i % 300}`, size: (i % 300) * 37 },
           executable: i % 5 === 0,
         })),
         { path: "empty", type: "directory" },
         { path: "link", type: "symlink", target: "small" },
-        { path: "zeros", type: "file", content: { fill: 0, size: 3_000_000 }, executable: false },
+        { path: "zeros", type: "file", content: { fill: 0, size: 1_000_000 }, executable: false },
         {
           path: "large",
           type: "file",
-          content: { stream: "large", size: 5_000_000 },
+          content: { stream: "large", size: 2_000_000 },
           executable: true,
         },
       ],
@@ -231,7 +231,7 @@ describe("copyClosure", () => {
     expect(all.blobs).toBe(closure.blobs.length);
     expect(all.directories).toBe(closure.directories.length);
     expect(all.copiedBytes).toBe(
-      8_000_000 + Array.from({ length: 1200 }, (_, i) => i * 11).reduce((a, b) => a + b),
+      3_000_000 + Array.from({ length: 300 }, (_, i) => i * 37).reduce((a, b) => a + b),
     );
     expect(steps.at(-1)).toEqual(all);
 
@@ -260,12 +260,12 @@ describe("copyClosure", () => {
     await using from = await inMemory();
     await using to = await onDisk();
     const root = await put(from);
-    await putBlob(to.blobService, seededBytes("small 500", 5500));
+    await putBlob(to.blobService, seededBytes("small 100", 3700));
     await putBlob(to.blobService, LARGE);
     const { service, stored } = watched(to.blobService);
     await copyClosure(from, { ...to, blobService: service }, root);
     expect(stored).not.toContain(blake3Digest(LARGE).hex);
-    expect(stored).not.toContain(blake3Digest(seededBytes("small 500", 5500)).hex);
+    expect(stored).not.toContain(blake3Digest(seededBytes("small 100", 3700)).hex);
     expect(await closureOf(to, root)).toEqual(await closureOf(from, root));
   });
 
@@ -341,7 +341,7 @@ describe("copyClosure", () => {
     const digest = await putBlob(from.blobService, CHANGED);
     await putBlob(to.blobService, LARGE);
     const { service, read } = watched(from.blobService);
-    const file: Node = { type: "file", digest, size: 5_000_000n, executable: false };
+    const file: Node = { type: "file", digest, size: 2_000_000n, executable: false };
     await copyClosure({ ...from, blobService: service }, to, file, { reuseChunks: true });
     expect(await closureOf(to, file)).toEqual({ directories: [], blobs: [digest.hex] });
     expect(read).not.toContain(digest.hex);
@@ -352,7 +352,7 @@ describe("copyClosure", () => {
     ["missing", "not_found"],
     ["damaged", "data_loss"],
   ] as const)("shows no directory when a blob is %s", async (state, code) => {
-    for (const contents of [LARGE, seededBytes("small 500", 5500)]) {
+    for (const contents of [LARGE, seededBytes("small 100", 3700)]) {
       const blobService = new LossyBlobService();
       await using from = { ...(await inMemory()), blobService };
       await using to = await inMemory();
@@ -377,7 +377,7 @@ describe("copyClosure", () => {
     const missing: Node = { type: "directory", digest, size: 1n };
     await expect(copyClosure(from, to, missing)).rejects.toMatchObject({ code: "not_found" });
     await putBlob(from.blobService, LARGE);
-    for (const size of [5n, 4_999_999n, 5_000_001n]) {
+    for (const size of [5n, 1_999_999n, 2_000_001n]) {
       const file: Node = { type: "file", digest, size, executable: false };
       await expect(copyClosure(from, await inMemory(), file)).rejects.toMatchObject({
         code: "data_loss",

@@ -8,6 +8,7 @@ import {
   collectBytes,
   Directory,
   type DirectoryService,
+  type ErrorCode,
   encodeDirectory,
   MemoryBlobService,
   MemoryDirectoryService,
@@ -22,27 +23,40 @@ import {
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Faults, FaultyBlobService, FaultyObjectStore, seededBytes } from "../src/index.ts";
 
-const NOISE = seededBytes("faults", 3_000_000);
+const NOISE = seededBytes("faults", 1_200_000);
 const BLOBS = Array.from({ length: 12 }, (_, i) =>
-  NOISE.subarray(i * 1000, i * 1000 + [0, 10, 5000, 300_000, 1_500_000][i % 5]!),
+  NOISE.subarray(i * 1000, i * 1000 + [0, 10, 5000, 300_000, 900_000][i % 5]!),
 );
 
-const FAULTS: readonly (readonly [string, Faults])[] = [
-  ["fails", { fail: 0.1, delay: 0.2 }],
-  ["cuts off", { truncate: 0.2 }],
-  ["corrupts", { corrupt: 0.2 }],
-  ["does all of that", { fail: 0.05, delay: 0.1, truncate: 0.1, corrupt: 0.1 }],
+/** The codes that calls may fail with, and no others. */
+interface Codes {
+  readonly read: readonly ErrorCode[];
+  readonly write: readonly ErrorCode[];
+}
+
+const FAULTS: readonly (readonly [string, Faults, Codes])[] = [
+  ["fails", { fail: 0.1, delay: 0.2 }, { read: ["unavailable"], write: ["unavailable"] }],
+  ["cuts off", { truncate: 0.2 }, { read: ["data_loss"], write: [] }],
+  ["corrupts", { corrupt: 0.2 }, { read: ["data_loss"], write: [] }],
+  [
+    "does all of that",
+    { fail: 0.05, delay: 0.1, truncate: 0.1, corrupt: 0.1 },
+    { read: ["unavailable", "data_loss"], write: ["unavailable"] },
+  ],
 ];
 
-const SEEDS = Array.from({ length: 12 }, (_, i) => i + 1);
+const SEEDS = [1, 2, 3];
 const quiet = { onCorrupt: () => undefined };
 
-/** What a call gives, or the error that the contract allows it to fail with. */
-async function outcome<T>(call: () => Promise<T>): Promise<T | CastoreError> {
+/** Returns what a call gives, or its error if that has one of some codes. */
+async function outcome<T>(
+  call: () => Promise<T>,
+  codes: readonly ErrorCode[],
+): Promise<T | CastoreError> {
   try {
     return await call();
   } catch (error) {
-    if (error instanceof CastoreError) return error;
+    if (error instanceof CastoreError && codes.includes(error.code)) return error;
     throw error;
   }
 }
@@ -74,16 +88,16 @@ async function put(service: DirectoryService, directories: readonly Directory[])
   return await putter.close();
 }
 
-describe.each(FAULTS)("an object store that %s", (_, faults) => {
+describe.each(FAULTS)("an object store that %s", (_, faults, codes) => {
   it.each(SEEDS)("makes no blob come back as another, and is healed (seed %i)", async (seed) => {
     const store = new MemoryObjectStore();
     const faulty = new FaultyObjectStore(store, faults, seed);
     await using service = new ObjectStoreBlobService({ store: faulty, ...quiet });
     for (const data of BLOBS) {
-      const stored = await outcome(() => putBlob(service, data));
+      const stored = await outcome(() => putBlob(service, data), codes.write);
       const digest = blake3Digest(data);
       if (!(stored instanceof CastoreError)) expect(stored.equals(digest)).toBe(true);
-      const found = await outcome(() => read(service, digest));
+      const found = await outcome(() => read(service, digest), codes.read);
       if (found instanceof Uint8Array) expect(Buffer.compare(found, data)).toBe(0);
     }
     await using healthy = new ObjectStoreBlobService({ store, ...quiet });
@@ -131,8 +145,8 @@ describe.each(FAULTS)("an object store that %s", (_, faults) => {
       return found.map((directory) => encodeDirectory(directory).digest.hex);
     };
     for (let round = 0; round < 10; round++) {
-      await outcome(() => put(faulty, directories));
-      const found = await outcome(() => readTree(faulty));
+      await outcome(() => put(faulty, directories), codes.write);
+      const found = await outcome(() => readTree(faulty), codes.read);
       if (Array.isArray(found)) expect([[], expected]).toContainEqual(found);
     }
 
@@ -152,10 +166,10 @@ describe.each(FAULTS)("an object store that %s", (_, faults) => {
 
 /** Parts of a blob, and all of it. */
 const RANGES: readonly ReadOptions[] = [
-  { offset: 2_000_000, length: 1000 },
-  { length: 700_000 },
-  { offset: 2_999_999 },
-  { offset: 3_000_000 },
+  { offset: 700_000, length: 1000 },
+  { length: 300_000 },
+  { offset: 1_199_999 },
+  { offset: 1_200_000 },
   {},
 ];
 
@@ -193,23 +207,22 @@ describe("an object store in which lists of chunks are damaged", () => {
     "gives no other bytes, of a part or of the whole (lists with digests: %s)",
     async (isOurs) => {
       let whole = 0;
-      for (let seed = 1; seed <= 250; seed++) {
+      for (let seed = 1; seed <= 60; seed++) {
         const service = await open(seed, isOurs);
         const range = RANGES[seed % RANGES.length]!;
-        const found = await outcome(() => read(service, digest, range));
-        if (found instanceof CastoreError) expect(found.code).toBe("data_loss");
-        else if (found !== undefined) expectPart(found, range);
-        const opened = await outcome(() => service.open(digest));
+        const found = await outcome(() => read(service, digest, range), ["data_loss"]);
+        if (found instanceof Uint8Array) expectPart(found, range);
+        const opened = await outcome(() => service.open(digest), ["data_loss"]);
         if (opened === undefined || opened instanceof CastoreError) continue;
         whole += 1;
         expect(opened.size).toBe(NOISE.length);
       }
-      expect(whole).toBeGreaterThan(50);
+      expect(whole).toBeGreaterThan(12);
     },
   );
 
   it("gives no other bytes as the near half of another one, and fails no read", async () => {
-    for (let seed = 1; seed <= 250; seed++) {
+    for (let seed = 1; seed <= 60; seed++) {
       const near = await open(seed, true);
       await using service = new CombinedBlobService({ near, far, onWarning: () => undefined });
       const range = RANGES[seed % RANGES.length]!;
@@ -223,20 +236,17 @@ describe("a blob service whose contents are others", () => {
     const backend = new MemoryBlobService();
     const digest = await putBlob(backend, NOISE);
     let right = 0;
-    for (let seed = 1; seed <= 100; seed++) {
-      const service = new FaultyBlobService(backend, { truncate: 0.02, corrupt: 0.02 }, seed);
+    for (let seed = 1; seed <= 50; seed++) {
+      const service = new FaultyBlobService(backend, { truncate: 0.05, corrupt: 0.05 }, seed);
       const range = RANGES[seed % RANGES.length]!;
       const found = await outcome(async () => {
         return await collectBytes((await verifiedRange(service, digest, range))!);
-      });
-      if (found instanceof CastoreError) {
-        expect(found.code).toBe("data_loss");
-        continue;
-      }
+      }, ["data_loss"]);
+      if (found instanceof CastoreError) continue;
       expectPart(found, range);
       right += 1;
     }
-    expect(right).toBeGreaterThan(10);
-    expect(right).toBeLessThan(90);
+    expect(right).toBeGreaterThan(5);
+    expect(right).toBeLessThan(45);
   });
 });

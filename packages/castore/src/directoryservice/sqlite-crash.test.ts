@@ -45,7 +45,7 @@ describe("a database of directories that was damaged after a process was killed"
     const copy = join(folder, "it as it was");
     cpSync(join(folder, "it"), copy, { recursive: true });
     let lost = 0;
-    for (let seed = 1; seed <= 10; seed++) {
+    for (let seed = 1; seed <= 4; seed++) {
       rmSync(join(folder, "it"), { recursive: true });
       cpSync(copy, join(folder, "it"), { recursive: true });
       damage(`${path}-wal`, seed);

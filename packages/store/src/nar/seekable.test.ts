@@ -90,7 +90,7 @@ describe("SeekableNar", () => {
     expect(nar.size).toBe(whole.length);
     expect((await read(nar)).equals(whole)).toBe(true);
     for (let offset = 0; offset <= whole.length + 1; offset++) {
-      for (const length of [0, 1, 7, 64, 500, whole.length]) {
+      for (const length of [0, 1, 7 + (offset % 60), whole.length]) {
         const found = await read(nar, { offset, length });
         if (!found.equals(whole.subarray(offset, offset + length))) {
           expect.fail(`wrong bytes at ${offset}, ${length} of them`);
