@@ -196,7 +196,7 @@ async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8
   } while (rest !== undefined);
 }
 
-/** Feeds a decoder until its frame ends. Resolves with the bytes behind the frame, `undefined` at the end of the source. */
+/** Feeds a decoder until its frame ends. Resolves with the bytes behind it; `undefined` at the end of the source. */
 async function feedFrame(
   decoder: ReturnType<typeof createZstdDecompress>,
   first: Uint8Array | undefined,

@@ -6,23 +6,23 @@ import { showFilePath } from "./file-error.ts";
 import { FileTable } from "./file-table.ts";
 import type { IngestEntry } from "./ingest-entries.ts";
 
-/** A folder: what is in it by name, one character a byte. */
+/** Entries of a folder by name, one character a byte. */
 type Folder = Map<string, Item>;
 
-/** A folder, the number of a file, which hard links to one another share, or the target of a symlink, as names are. */
+/** A folder; the number of a file, which its hard links share; or the target of a symlink, one character a byte. */
 type Item = Folder | number | string;
 
 const SLASH = 0x2f;
 
 /**
- * The tree that an archive describes, whose members come in any order, and may replace one another. It grows as it
- * would if GNU tar unpacked the archive to an empty folder: the last one wins, missing folders are made, and what tar
- * refuses to replace is refused. So is what tar would do outside of that folder, or behind a symlink.
+ * Builds the tree of an archive, whose members come in any order and may replace one another, as GNU tar would in an
+ * empty folder: the last member of a path wins, missing folders are made, and a folder with entries is not replaced.
+ * Refuses members outside of that folder, and below a symlink.
  *
- * Holds names, digests and targets, see docs/formats.md for how much that is.
+ * Holds names, digests and targets; docs/formats.md says how much memory that takes.
  *
- * Paths are taken as they stand in the archive, and need not be valid. Methods throw CastoreError `invalid_argument`
- * for what is refused, naming the path.
+ * Paths are those of the archive, not yet validated. Methods throw CastoreError `invalid_argument` with the path of a
+ * member that is refused.
  */
 export class ArchiveTree {
   readonly #root: Folder = new Map();
@@ -36,7 +36,7 @@ export class ArchiveTree {
     if (!(parent.get(name) instanceof Map)) parent.set(name, new Map());
   }
 
-  /** @returns what gives the digest of the file, to be called once its contents are durable */
+  /** @returns a function that takes the digest of the file, once its contents are durable */
   addFile(path: Buffer, file: { size: number; executable: boolean }): (digest: B3Digest) => void {
     const number = this.#files.add(file);
     this.#place(path, number);
@@ -48,7 +48,7 @@ export class ArchiveTree {
     this.#place(path, target.toString("latin1"));
   }
 
-  /** What is at `target` now is at `path`, too. */
+  /** Adds a hard link at `path` to the file or symlink that is at `target` now. */
   addHardLink(path: Buffer, target: Buffer): void {
     const names = namesOf(target);
     const item = names.length > 0 ? this.#parent(target, names).get(names.at(-1)!) : this.#root;
@@ -60,7 +60,7 @@ export class ArchiveTree {
     this.#place(path, item);
   }
 
-  /** Everything in the tree, in the order that {@link ingestEntries} asks for. To be used once: it empties the tree. */
+  /** Yields everything in the tree in the order of {@link ingestEntries}, and empties it. */
   *takeEntries(): Generator<IngestEntry> {
     const path: PathComponent[] = [];
     const open = [{ folder: this.#root, items: this.#root.entries() }];
@@ -104,7 +104,7 @@ export class ArchiveTree {
     parent.set(name, item);
   }
 
-  /** The folder in which a path ends. */
+  /** Returns the folder that contains a path, and makes those that are missing. */
   #parent(path: Buffer, names: readonly string[]): Folder {
     let folder = this.#root;
     for (const name of names.slice(0, -1)) {
@@ -129,7 +129,7 @@ function namesOf(path: Buffer): string[] {
   for (let at = 0; at < path.length; ) {
     const slash = path.indexOf(SLASH, at);
     const end = slash < 0 ? path.length : slash;
-    // Cut from the bytes: a part of a string keeps all of it in memory.
+    // Cut from the bytes: a part of a string would keep the whole string in memory.
     const name = path.toString("latin1", at, end);
     if (name === "..") throw refusal(path, 'expected a path inside of the archive, found ".."');
     if (name !== "" && name !== ".") {
@@ -147,7 +147,7 @@ function bytesOf(text: string): Uint8Array {
   return new Uint8Array(Buffer.from(text, "latin1"));
 }
 
-/** Says of what is not valid where it is. */
+/** Runs a validation, and adds the path to its error. */
 function valid<T>(path: Buffer, make: () => T): T {
   try {
     return make();

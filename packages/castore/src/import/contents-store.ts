@@ -4,17 +4,17 @@ import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
 
-/** A file of up to this many bytes goes to the store together with others. */
+/** Largest file in bytes that is stored together with others. */
 const SMALL_FILE = 128 * 1024;
 
-/** How many bytes, and how many files, go together. */
+/** Most bytes, and most files, of a batch. */
 const BATCH_BYTES = 1024 * 1024;
 const BATCH_FILES = 512;
 
-/** How many batches and large files are on their way to the store while the next ones are read. */
+/** Most batches and large files that are being stored while the next ones are read. */
 const MAX_IN_FLIGHT = 8;
 
-/** A file whose contents come now. */
+/** A file whose contents are about to be read. */
 export interface IncomingFile {
   /** Length of the contents in bytes. */
   readonly size: number;
@@ -22,28 +22,28 @@ export interface IncomingFile {
   readonly contents: AsyncIterable<Uint8Array>;
 }
 
-/** What becomes of the contents of a file. One of the two is called, once. */
+/** Receives the outcome for a file: one of the two is called, once. */
 export interface StoreOutcome {
-  /** They are durable. */
+  /** The contents are durable. */
   resolve(digest: B3Digest): void;
-  /** They are not, for whatever reason the service rejects with. */
+  /** The contents could not be stored, for the reason that the service rejects with. */
   reject(reason: unknown): void;
 }
 
-/** Files that go to the store together. */
+/** Files that are stored together. */
 interface Batch {
   readonly files: Uint8Array[];
   readonly outcomes: StoreOutcome[];
-  /** What they are read to, one after the other. */
+  /** The buffer that they are read into, in a row. */
   readonly slab: SharedArrayBuffer;
   bytes: number;
 }
 
 /**
- * Stores the contents of files that come one after the other, as in an archive: small ones many at a time, and none
- * is waited for before the next one is read. Holds some megabytes at most.
+ * Stores the contents of files that are read in a row, as from an archive: small ones in batches, and all of them while
+ * the next ones are read. Holds some megabytes at most.
  *
- * Disposing of it waits until nothing is on its way any more. What waits for others to go together with is then not stored.
+ * Disposing of it waits for what is being stored, and drops the batch that is not full.
  */
 export class ContentsStore implements AsyncDisposable {
   readonly #blobService: BlobService;
@@ -61,8 +61,8 @@ export class ContentsStore implements AsyncDisposable {
   /**
    * Takes a file, one at a time. Resolves when its contents were read.
    *
-   * @param outcome is told when they are durable, which may be long after. A callback for each: for many small files,
-   *   promises would take more memory than contents
+   * @param outcome receives the digest when they are durable, which may be much later. Promises would take more memory
+   *   than the contents of small files
    * @throws whatever the contents throw, and the service of this file or one before it
    */
   async add(file: IncomingFile, outcome: StoreOutcome): Promise<void> {
@@ -71,8 +71,7 @@ export class ContentsStore implements AsyncDisposable {
   }
 
   /**
-   * Sends off what waits for others to go together with, and resolves when all files are durable. To be called once,
-   * last.
+   * Stores the last batch, and resolves when all files are durable. Called once, last.
    *
    * @throws whatever the service throws
    */
@@ -85,7 +84,7 @@ export class ContentsStore implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const batch = this.#batch;
     this.#batch = undefined;
-    const reason = new CastoreError("aborted", "Cannot store files: they ended early");
+    const reason = new CastoreError("aborted", "Cannot store files: reading them ended early");
     for (const outcome of batch?.outcomes ?? []) outcome.reject(reason);
     await Promise.all(this.#inFlight);
   }
@@ -139,7 +138,7 @@ export class ContentsStore implements AsyncDisposable {
     );
   }
 
-  /** Waits until less is on its way. */
+  /** Waits until there is room for another batch or large file. */
   async #room(): Promise<void> {
     while (this.#inFlight.size >= MAX_IN_FLIGHT) await Promise.race(this.#inFlight);
   }

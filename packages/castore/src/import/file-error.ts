@@ -2,7 +2,7 @@ import { quoteBytes } from "../bytes/byte-string.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
-  // What was listed is gone, or is something else now.
+  // What was listed has vanished or was replaced.
   ENOENT: "aborted",
   ENOTDIR: "aborted",
   ELOOP: "aborted",
@@ -15,7 +15,7 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
   EIO: "data_loss",
 };
 
-/** Turns what the file system threw into a CastoreError by cause; passes on everything else. */
+/** Returns a CastoreError by cause for an error of the file system, any other error as it is. */
 export function fileError(error: unknown, path: Buffer, action: string): unknown {
   const errno = (error as NodeJS.ErrnoException).code;
   if (!(error instanceof Error) || error instanceof CastoreError || errno === undefined) {
@@ -27,7 +27,7 @@ export function fileError(error: unknown, path: Buffer, action: string): unknown
   });
 }
 
-/** What to throw for what is to be imported and is not there; `undefined` for other failures. */
+/** Returns the error for a path to import that does not exist; `undefined` for other failures. */
 export function noSuchFile(error: unknown, path: Buffer): CastoreError | undefined {
   if ((error as NodeJS.ErrnoException).code !== "ENOENT") return undefined;
   return new CastoreError(
@@ -43,7 +43,7 @@ function reason(errno: string): string {
   return `the system answered ${errno}`;
 }
 
-/** Shows a path of the file system in a message: as text where it is UTF-8, else its bytes. */
+/** Quotes a path of the file system for a message: as text where it is UTF-8, else its bytes. */
 export function showFilePath(path: Buffer): string {
   const text = path.toString("utf8");
   return Buffer.from(text, "utf8").equals(path) ? JSON.stringify(text) : quoteBytes(path);

@@ -1,22 +1,22 @@
 import { B3Digest } from "../model/digest.ts";
 import type { FileNode } from "../model/node.ts";
 
-/** How many files a page has. */
+/** Files in a page. */
 const PAGE_FILES = 4096;
 
-/** Some of the files, each by its number in the page. */
+/** Columns of some of the files. */
 interface Page {
   readonly digests: Uint8Array;
   readonly sizes: Float64Array;
   readonly executable: Uint8Array;
 }
 
-/** Files by number, from 0 on. As nodes, which are objects of objects, they would take ten times as much memory. */
+/** Keeps files by number, from 0 on, in a tenth of the memory that nodes would take. */
 export class FileTable {
   readonly #pages: Page[] = [];
   #length = 0;
 
-  /** @returns the number of the new file */
+  /** Adds a file without a digest. Returns its number. */
   add({ size, executable }: { size: number; executable: boolean }): number {
     const number = this.#length++;
     const i = number % PAGE_FILES;
@@ -37,7 +37,7 @@ export class FileTable {
     this.#page(number).digests.set(bytes, (number % PAGE_FILES) * B3Digest.LENGTH);
   }
 
-  /** The node of a file whose digest was set. */
+  /** Returns the node of a file whose digest was set. */
   node(number: number): FileNode {
     const { digests, sizes, executable } = this.#page(number);
     const i = number % PAGE_FILES;

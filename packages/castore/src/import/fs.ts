@@ -26,45 +26,46 @@ export interface ImportProgress {
 
 /** Options of {@link importPath}. */
 export interface ImportOptions extends AbortOptions {
-  /** Is shown everything that is read, in canonical order. Default: nobody. */
+  /** Receives everything that is read, in canonical order. Default: none. */
   visitor?: TreeVisitor;
-  /** Is told running totals after each entry and each piece of a large file. Default: nobody. */
+  /** Receives running totals after each entry and each piece of a large file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
 
 const READ_FILES: Task<typeof readFiles> = taskOf(import.meta.url, "read-files", "readFiles");
 
-/** A file of up to this many bytes is read ahead of its turn; a larger one streams at its turn. */
+/** Largest file in bytes that is read ahead of its turn. A larger one streams when its turn comes. */
 const SMALL_FILE = 128 * 1024;
 
-/** How many files are read ahead together, and how many steps of the walk are looked at for them. */
+/** Most files, and most steps of the walk, of one stretch. */
 const FILES_PER_STRETCH = 96;
 const STEPS_PER_STRETCH = 512;
 
-/** So few files are read here and now: to start a thread for them would take much longer. */
+/** Most files that are read in this thread: handing so few to another takes longer. */
 const FEW_FILES = 8;
 
-/** How many stretches are read ahead. */
+/** Number of stretches that are read ahead. */
 const STRETCHES_AHEAD = 4;
 
-/** What stretches are read to: so many buffers, of so many bytes. */
+/** Number and size in bytes of the buffers that stretches are read into. */
 const SLABS = 6;
 const SLAB_BYTES = 2 * 1024 * 1024;
 
 /** A digest that no blob has. */
 const NO_BLOB = B3Digest.fromBytes(new Uint8Array(B3Digest.LENGTH));
 
-/** How many larger files, and stretches of small ones, may be on their way to the store. */
+/** Most larger files, and stretches of small ones, that are being stored at a time. */
 const MAX_IN_FLIGHT = 64;
 
 /**
- * Stores what is at a path of the local file system: a folder with everything below it, a file, or a
- * symlink (which is not followed). Each file is read once. Kept are names, contents, symlink targets
- * and whether the owner may execute a file.
+ * Stores a folder with everything below it, a file, or a symlink (which is not followed) of the local file system.
+ * Each file is read once, unless the store becomes unavailable while it takes a large one. Names, contents, symlink
+ * targets and the owner's right to execute a file are kept.
  *
- * When it resolves, all of it is durable. When it rejects, no directory of it is visible; contents
- * that were stored already stay, and make the next attempt faster.
+ * When it resolves, everything is durable. When it rejects, no directory is visible; contents that were stored stay,
+ * and make the next attempt faster.
  *
+ * @param path as bytes where it is not UTF-8
  * @returns the root node
  * @throws CastoreError `not_found` if there is no such path; `invalid_argument` for sockets, fifos
  *   and devices; `aborted` for what changes while it is read; `permission_denied`; whatever the
@@ -85,11 +86,11 @@ export async function importPath(
 interface Stretch {
   readonly steps: readonly WalkStep[];
   readonly files: Promise<readonly ReadFile[]>;
-  /** What the files are read to. */
+  /** The buffer that the files are read into. */
   readonly slab: SharedArrayBuffer;
 }
 
-/** A small file that was read, and is on its way to the store. */
+/** A small file that was read, and is being stored. */
 interface SmallFile {
   readonly contents: Uint8Array;
   readonly executable: boolean;
@@ -105,7 +106,7 @@ class FileSystemSource {
   readonly #signal: AbortSignal;
   readonly #slabs = new SlabPool(SLAB_BYTES, SLABS);
   #slabsInUse = 0;
-  /** Whatever has to have ended before the import does. */
+  /** Work that ends before the import does. */
   readonly #inFlight = new Set<Promise<unknown>>();
   #entriesRead = 0;
   #bytesRead = 0;
@@ -135,7 +136,7 @@ class FileSystemSource {
         const next = await window.shift();
         if (next === undefined) {
           if (ended) break;
-          await Promise.race(this.#inFlight); // one of them has a slab
+          await Promise.race(this.#inFlight); // one of these holds a slab
         } else if (next.steps.length > 0) {
           yield* this.#take(next);
         } else {
@@ -155,7 +156,7 @@ class FileSystemSource {
     return this.#slabs.take();
   }
 
-  /** Walks on, and begins to read the files that are met. Without steps at the end of the walk. */
+  /** Takes steps of the walk and starts to read their files. Has no steps at the end of the walk. */
   async #nextStretch(
     walk: AsyncGenerator<WalkStep, void>,
     slab: SharedArrayBuffer,
@@ -216,7 +217,7 @@ class FileSystemSource {
     this.#track(stored.finally(release));
   }
 
-  /** Stores the files that were read; gives their digests. */
+  /** Stores the files that were read. Resolves with their digests. */
   #store(files: readonly ReadFile[], slab: SharedArrayBuffer): Promise<readonly B3Digest[]> {
     const blobs = files.flatMap((file) =>
       file.type === "read" ? [new Uint8Array(slab, file.at, file.size)] : [],
@@ -231,7 +232,7 @@ class FileSystemSource {
     this.#progress(0, contents.length);
   }
 
-  /** Reads a file piece by piece. Its blob may still be on its way to the store afterwards. */
+  /** Reads a file piece by piece. Its blob may still be in the middle of being stored when this resolves. */
   async #stream(at: Buffer): Promise<Pick<SmallFile, "node">> {
     while (this.#inFlight.size >= MAX_IN_FLIGHT) await Promise.race(this.#inFlight);
     const file = await SourceFile.open(at);
@@ -292,7 +293,7 @@ class FileSystemSource {
   }
 }
 
-/** What became of each file, in order: `undefined` for one that was not read. */
+/** Yields the files of a stretch in order: `undefined` for one that was not read, the error for one that failed. */
 function* smallFilesOf(
   files: readonly ReadFile[],
   slab: SharedArrayBuffer,

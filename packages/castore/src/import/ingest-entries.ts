@@ -8,7 +8,7 @@ import type { DirectoryNode, Node } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
 import { PackedEntries } from "./packed-entries.ts";
 
-/** One thing found in a tree that is being stored. */
+/** One entry of a tree that is being stored. */
 export interface IngestEntry {
   /** The names that lead from the root to the entry; empty for the root itself. */
   readonly path: readonly PathComponent[];
@@ -27,8 +27,9 @@ export interface IngestEntry {
  * - the last entry is the root
  * - every path occurs once, and the folder above it is an entry of its own
  *
- * Further entries are taken while promised nodes are pending; whoever promises bounds how many.
- * No directory becomes visible before every promise is kept.
+ * Further entries are taken while promised nodes are pending; the caller bounds how many. A folder that fills up takes
+ * some 42 bytes and the name for each entry.
+ * No directory becomes visible before every promise is fulfilled.
  *
  * @returns the root node
  * @throws CastoreError `invalid_argument` for entries that break the rules; whatever the entries,
@@ -62,7 +63,7 @@ export async function ingestEntries(
 /** A folder whose entries are coming. */
 interface OpenFolder {
   readonly entries: PackedEntries;
-  /** Promised nodes among the entries, each until it is kept. */
+  /** Promised nodes among the entries, each until it is fulfilled. */
   readonly pending: Set<Promise<void>>;
 }
 
@@ -73,7 +74,7 @@ class TreeAssembly implements AsyncDisposable {
   /** Folders that have not come yet, by path. */
   readonly #folders = new Map<string, OpenFolder>();
   #putter: DirectoryPutter | undefined;
-  /** The last put: they happen one at a time, in the order in which the folders came. */
+  /** The last put: folders are put one at a time, in the order in which they came. */
   #lastPut: Promise<unknown> = Promise.resolve();
   #failure: { reason: unknown } | undefined;
 
@@ -82,7 +83,7 @@ class TreeAssembly implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** Notes a rejection at once: it may be long until somebody awaits the promise. */
+  /** Notes a rejection at once: the promise itself may be awaited much later. */
   watch<T>(promise: Promise<T>): Promise<T> {
     promise.catch((reason) => {
       this.#failure ??= { reason };

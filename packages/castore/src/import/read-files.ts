@@ -3,28 +3,28 @@ import { SourceFile } from "./source-file.ts";
 
 /** Files to read. */
 interface ReadFilesTask {
-  /** Where they are in the file system, each byte of a path as one character. */
+  /** Their paths in the file system, one character a byte. */
   readonly paths: readonly string[];
-  /** Files of up to this many bytes are read. */
+  /** Largest file in bytes that is read. */
   readonly maxSize: number;
-  /** Takes the contents, one after the other. */
+  /** Takes the contents in a row. */
   readonly slab: SharedArrayBuffer;
 }
 
-/** What became of a file. */
+/** Outcome for one file. */
 export type ReadFile =
-  /** It was read: its contents stand in the slab from `at` on. */
+  /** It was read into the slab from `at` on. */
   | {
       readonly type: "read";
       readonly at: number;
       readonly size: number;
       readonly executable: boolean;
     }
-  /** It was not read, because it is too large, or there was no room for it. */
+  /** It was not read: it is too large, or there was no room left. */
   | { readonly type: "large" }
   | { readonly type: "failed"; readonly failure: Failure };
 
-/** Reads many small files at once. For a thread of the pool. */
+/** Reads many small files. Runs in a thread of the pool. */
 export function readFiles({ paths, maxSize, slab }: ReadFilesTask): readonly ReadFile[] {
   let at = 0;
   return paths.map((path): ReadFile => {
@@ -32,7 +32,7 @@ export function readFiles({ paths, maxSize, slab }: ReadFilesTask): readonly Rea
       using file = SourceFile.openSync(Buffer.from(path, "latin1"));
       const { size, executable } = file;
       const start = at;
-      // With a byte more, to notice a file that grew.
+      // One byte more, to notice a file that grew.
       if (size > maxSize || start + size + 1 > slab.byteLength) return { type: "large" };
       file.readSync(new Uint8Array(slab, start, size + 1));
       at += size;

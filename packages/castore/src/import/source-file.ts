@@ -15,16 +15,16 @@ import { fileError, showFilePath } from "./file-error.ts";
 const open = promisify(openCallback);
 const read = promisify(readCallback);
 
-// Not through a symlink, and without waiting for the writer of a fifo: either would mean that the path was
-// replaced after its folder was listed.
+// Opening fails at a symlink, and does not wait for the writer of a fifo: a path that is either was replaced after its
+// folder was listed.
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /** Bytes per read of a file that is not read whole. */
 const READ_SIZE = 1024 * 1024;
 
 /**
- * A regular file that is being read. Reading finds out if it changes meanwhile: what is imported is
- * a state that the file had, or an error.
+ * A regular file that is being read. Reading fails if the file changes meanwhile, so that what is imported is a state
+ * that the file had.
  */
 export class SourceFile implements Disposable {
   readonly size: number;
@@ -44,8 +44,7 @@ export class SourceFile implements Disposable {
   /**
    * Opens a file.
    *
-   * @throws CastoreError `aborted` if it is no regular file (any more), `permission_denied` and the
-   *   like by cause
+   * @throws CastoreError `aborted` if it is no regular file (any more); others by cause, such as `permission_denied`
    */
   static async open(path: Buffer): Promise<SourceFile> {
     try {
@@ -55,7 +54,7 @@ export class SourceFile implements Disposable {
     }
   }
 
-  /** Like {@link SourceFile.open}, for a thread that has nothing else to do. */
+  /** Opens a file as {@link SourceFile.open} does, and blocks the thread. */
   static openSync(path: Buffer): SourceFile {
     try {
       return SourceFile.#of(path, openSync(path, FLAGS));
@@ -76,13 +75,13 @@ export class SourceFile implements Disposable {
   }
 
   /**
-   * The contents, in order, in pieces that are only lent: their bytes are used again when the next one is
-   * asked for. The piece after it is read meanwhile.
+   * Reads the contents in pieces that are lent until the next one is asked for, one piece ahead. May be called again
+   * after it has ended.
    *
    * @throws CastoreError `aborted` if the file changes before all of it is read
    */
   async *read(): AsyncGenerator<Uint8Array> {
-    // One byte more than is expected, to notice a file that grew without a further read.
+    // One byte more than expected: it shows that a file grew without another read.
     const length = Math.min(READ_SIZE, this.size + 1);
     let [buffer, other] = [Buffer.allocUnsafeSlow(length), Buffer.allocUnsafeSlow(length)];
     let position = 0;
@@ -105,7 +104,7 @@ export class SourceFile implements Disposable {
   }
 
   /**
-   * Reads all of a file, for a thread that has nothing else to do.
+   * Reads the whole file, and blocks the thread.
    *
    * @param target as long as the file and a byte
    * @throws CastoreError `aborted` if the file changes before all of it is read
@@ -130,7 +129,7 @@ export class SourceFile implements Disposable {
     }
   }
 
-  /** Reads from a position on, and gives how much there is, up to the length of the buffer. */
+  /** Reads from a position on until the buffer is full or the file ends. Returns how many bytes it read. */
   async #fill(buffer: Buffer, position: number): Promise<number> {
     let filled = 0;
     while (filled < buffer.length) {
@@ -147,16 +146,19 @@ export class SourceFile implements Disposable {
   }
 }
 
-/** At once: the system has it at hand for a file that is open. */
+/** Blocks, but only shortly: the file is open. */
 function statOf(fd: number): BigIntStats {
   return fstatSync(fd, { bigint: true });
 }
 
-/** What differs after a file was written to or replaced. */
+/** Returns a string that changes when the file is written to or replaced. */
 function versionOf({ size, mtimeNs, ctimeNs, mode }: BigIntStats): string {
   return `${size} ${mtimeNs} ${ctimeNs} ${mode}`;
 }
 
 function changed(path: Buffer): CastoreError {
-  return new CastoreError("aborted", `Cannot import ${showFilePath(path)}: it changed while read`);
+  return new CastoreError(
+    "aborted",
+    `Cannot import ${showFilePath(path)}: it changed while it was read`,
+  );
 }

@@ -4,12 +4,12 @@ import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
 import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 
-/** What the walk meets. A folder is met twice: before and after everything in it. */
+/** One step of a walk. A folder is two: before and after everything in it. */
 export interface WalkStep {
   readonly type: "enter" | "leave" | "file" | "symlink";
   /** The names that lead from the root to here; empty for the root itself. */
   readonly path: readonly PathComponent[];
-  /** Where it is in the file system. */
+  /** Its path in the file system. */
   readonly at: Buffer;
 }
 
@@ -30,8 +30,8 @@ interface ListedEntry {
 }
 
 /**
- * Walks what is at `root` in canonical order: depth first, the entries of a folder sorted bytewise by
- * name. Symlinks are not followed.
+ * Walks a tree in canonical order: depth first, the entries of a folder sorted bytewise by name. Does not follow
+ * symlinks.
  *
  * @throws CastoreError `not_found` if there is no such path, `invalid_argument` for anything but
  *   folders, regular files and symlinks, `aborted` for what vanishes meanwhile

@@ -1,33 +1,33 @@
 import { quoteBytes } from "../../bytes/byte-string.ts";
 
-/** What an archive consists of, in bytes: headers, and contents that are filled up with zeros. */
+/** Length in bytes of a header, and of the blocks that contents are padded to. */
 export const BLOCK_LENGTH = 512;
 
-/** What a header says, as it stands there: what comes before it may overrule it. */
+/** Fields of a header. An extended header before it may override them. */
 export interface TarHeader {
-  /** Where the member is, not validated. */
+  /** Path of the member, not validated. */
   readonly path: Buffer;
   /** Permissions, of which the owner's right to execute counts. */
   readonly mode: number;
-  /** How many bytes follow, without what fills up the last block. */
+  /** Bytes that follow, without the padding. */
   readonly size: number;
-  /** What the member is, a character; `0` also for the NUL of old archives. */
+  /** Type flag, a character; `0` also for the NUL of old archives. */
   readonly kind: string;
-  /** What a link leads to, not validated. */
+  /** Target of a link, not validated. */
   readonly target: Buffer;
-  /** Whether it is a header as GNU tar had it before POSIX: it has more to say about sparse files. */
+  /** Whether it is in the old GNU format, which describes sparse files in the header. */
   readonly isGnu: boolean;
   /** The header itself. */
   readonly block: Buffer;
 }
 
-/** Why a header, or what belongs to one, is none. */
+/** What is wrong with a header or its extension. */
 export class TarSyntaxError extends Error {
   override readonly name = "TarSyntaxError";
 }
 
 /**
- * Reads a header of any kind: of tar of the seventh edition of Unix, POSIX (ustar) or GNU.
+ * Reads a header in the format of the seventh edition of Unix, POSIX (ustar) or GNU.
  *
  * Format: POSIX.1-2024, pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
  *
@@ -48,7 +48,7 @@ export function parseHeader(block: Buffer): TarHeader | undefined {
   const copy = Buffer.from(block);
   const magic = copy.toString("latin1", 257, 265);
   const name = textAt(copy, 0, 100);
-  // Others keep something else in its place.
+  // Other formats keep something else in its place.
   const prefix = magic.startsWith("ustar\0") ? textAt(copy, 345, 155) : Buffer.alloc(0);
   const kind = copy[156] === 0 ? "0" : String.fromCharCode(copy[156]!);
   return {
@@ -66,10 +66,10 @@ const SLASH = Buffer.from("/");
 const SPACE = 0x20;
 const ZERO = 0x30;
 
-/** The checksum is computed as if there were spaces where it stands. */
+/** Sum of the field of the checksum, which counts as spaces. */
 const SUM_OF_SPACES = 8 * SPACE;
 
-/** Old writers added bytes as if they were signed. */
+/** Returns the sums of a header with its bytes as unsigned and, as old writers did it, as signed numbers. */
 function checksums(block: Buffer): { unsigned: number; signed: number } {
   let unsigned = SUM_OF_SPACES;
   let high = 0;
@@ -82,7 +82,7 @@ function checksums(block: Buffer): { unsigned: number; signed: number } {
   return { unsigned, signed: unsigned - 256 * high };
 }
 
-/** A string that ends with a NUL or its field. Shares the memory. */
+/** Returns the string in a field, which ends with a NUL or the field. Shares the memory. */
 export function textAt(bytes: Buffer, start: number, length: number): Buffer {
   const field = bytes.subarray(start, start + length);
   const end = field.indexOf(0);
@@ -90,7 +90,7 @@ export function textAt(bytes: Buffer, start: number, length: number): Buffer {
 }
 
 /**
- * A number of a header: octal digits, or, what they have no room for, in binary, big-endian behind a bit that is set.
+ * Reads a number of a header: octal digits, or a big-endian number behind a bit that is set.
  *
  * @throws TarSyntaxError for anything else, negative numbers, and those of more than 53 bits
  */
@@ -124,7 +124,7 @@ function wrongNumber(field: Buffer, what: string): TarSyntaxError {
 }
 
 /**
- * A number in decimal digits, as it stands behind a header.
+ * Reads a number in decimal digits, as in extended headers.
  *
  * @throws TarSyntaxError for anything else, and for numbers of more than 53 bits
  */

@@ -1,19 +1,19 @@
 import { quoteBytes } from "../../bytes/byte-string.ts";
 import { parseDecimal, TarSyntaxError } from "./header.ts";
 
-/** What an extended header of POSIX says: a key and a value, in order. */
+/** A key and a value of an extended header of POSIX. */
 export type PaxRecord = readonly [key: string, value: Buffer];
 
 const SPACE = 0x20;
 const NEWLINE = 0x0a;
 
 /**
- * Reads the contents of an extended header. Values are bytes, whatever they are said to be encoded in.
+ * Reads the records of an extended header. Values are bytes, whatever encoding the header states.
  *
  * Format: POSIX.1-2024, pax, "pax Extended Header".
  *
  * @param bytes are shared with the values
- * @throws TarSyntaxError for what is none
+ * @throws TarSyntaxError for anything else
  */
 export function* parsePax(bytes: Buffer): Generator<PaxRecord> {
   for (let at = 0; at < bytes.length; ) {

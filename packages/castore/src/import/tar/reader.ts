@@ -22,18 +22,18 @@ import {
   storedSize,
 } from "./sparse.ts";
 
-/** How much may stand before a member to say more about it, in bytes. */
+/** Longest extended header in bytes. */
 const MAX_EXTENSION = 4 * 1024 * 1024;
 
-/** Longest path of a member in bytes, which bounds how deep folders are in one another. */
+/** Longest path of a member in bytes, which bounds the depth of folders. */
 const MAX_PATH = 32 * 1024;
 
 const SLASH = 0x2f;
 
-/** The right of the owner to execute a file. */
+/** Bit of the mode that lets the owner execute a file. */
 const EXECUTABLE = 0o100;
 
-/** Kinds that have no place in a tree. */
+/** Kinds of members that no tree can have. */
 const SPECIAL: Readonly<Record<string, string>> = {
   "3": "a character device",
   "4": "a block device",
@@ -41,10 +41,10 @@ const SPECIAL: Readonly<Record<string, string>> = {
   M: "a part of a file that begins in another archive",
 };
 
-/** What star and the tar of Solaris say of a file whose holes they have left out. */
+/** Keys of star and of the tar of Solaris for files whose holes they leave out. */
 const FOREIGN_SPARSE_KEYS: readonly string[] = ["SCHILY.realsize", "SUN.holesdata"];
 
-/** The keys of extended headers that count by their last value. */
+/** Keys of extended headers whose last value counts. */
 const KEYS: ReadonlySet<string> = new Set([
   "path",
   "linkpath",
@@ -53,16 +53,16 @@ const KEYS: ReadonlySet<string> = new Set([
   ...FOREIGN_SPARSE_KEYS,
 ]);
 
-/** What an archive says, in its order. */
+/** A member of an archive. */
 export type TarMember = {
-  /** Where it is, as it stands in the archive: not validated, and perhaps with a slash at the end. */
+  /** Its path in the archive: not validated, and perhaps with a slash at the end. */
   readonly path: Buffer;
 } & (
   | { readonly type: "directory" }
   | { readonly type: "symlink"; readonly target: Buffer }
-  /** What is at the path `target` is at `path`, too. */
+  /** A second name for the file or symlink at `target`. */
   | { readonly type: "hardlink"; readonly target: Buffer }
-  /** What is not read of the contents is skipped when the next member is asked for. */
+  /** Contents that are not read are skipped when the next member is asked for. */
   | ({ readonly type: "file"; readonly executable: boolean } & IncomingFile)
 );
 
@@ -96,20 +96,20 @@ export async function* readTar(
     const found = await readMember(bytes, global);
     if (found === undefined) break;
     yield found.member;
-    await bytes.skip(found.end - bytes.offset); // what nobody has read
+    await bytes.skip(found.end - bytes.offset); // contents that were not read
     await bytes.take(paddingLength(found.end - found.start));
   }
-  await bytes.skipRest(); // a compressed one is checked to its end
+  await bytes.skipRest(); // so that a compressed archive is checked to its end
 }
 
-/** A member, and from where up to where its contents stand, without what fills up the last block. */
+/** A member, and the offsets of its contents without the padding. */
 interface FoundMember {
   readonly member: TarMember;
   readonly start: number;
   readonly end: number;
 }
 
-/** Reads to where the contents of the next member begin. `undefined` at the end of the archive. */
+/** Reads up to the contents of the next member. Returns `undefined` at the end of the archive. */
 async function readMember(
   bytes: ByteReader,
   global: Map<string, Buffer>,
@@ -124,16 +124,16 @@ async function readMember(
   }
 }
 
-/** Everything that stands before the contents of a member. */
+/** A header with its extended headers. */
 interface MemberHead {
   readonly header: TarHeader;
-  /** What overrules the header, by key of an extended header. */
+  /** Values that override the header, by key of an extended header. */
   readonly values: ReadonlyMap<string, Buffer>;
-  /** The values of the keys of a sparse file that occur again and again, in order. */
+  /** Values of {@link EXTENT_KEYS}, in order. */
   readonly extents: readonly Buffer[];
 }
 
-/** Reads everything that stands before the contents of the next member. `undefined` at the end of the archive. */
+/** Reads the headers of the next member. Returns `undefined` at the end of the archive. */
 async function readHead(
   bytes: ByteReader,
   global: Map<string, Buffer>,
@@ -145,7 +145,7 @@ async function readHead(
     const header = hasNoMore ? undefined : parseHeader(await bytes.take(BLOCK_LENGTH));
     if (header === undefined) {
       if (names === undefined && extended === undefined) return undefined;
-      throw new TarSyntaxError("expected a member behind what is said about it, found the end");
+      throw new TarSyntaxError("expected a member behind an extended header, found the end");
     }
     switch (header.kind) {
       case "g":
@@ -175,10 +175,10 @@ async function readHead(
   }
 }
 
-/** What is looked at of an extended header. */
+/** Values of an extended header that are used. */
 type ExtendedHeader = Pick<MemberHead, "values" | "extents">;
 
-/** Takes no more of an extended header than what is looked at: it may have a million records. */
+/** Reads the values of an extended header that are used: it may have a million records. */
 function parseExtended(bytes: Buffer): ExtendedHeader {
   const values = new Map<string, Buffer>();
   const extents: Buffer[] = [];
@@ -189,7 +189,7 @@ function parseExtended(bytes: Buffer): ExtendedHeader {
   return { values, extents };
 }
 
-/** Sets values; an empty one is none. */
+/** Overrides values; an empty value deletes. */
 function overrule(values: Map<string, Buffer>, by: Iterable<PaxRecord>): void {
   for (const [key, value] of by) {
     if (value.length > 0) values.set(key, value);
@@ -197,7 +197,7 @@ function overrule(values: Map<string, Buffer>, by: Iterable<PaxRecord>): void {
   }
 }
 
-/** Reads what stands behind a header that says more about what follows. */
+/** Reads the contents of an extended header. */
 async function readExtension({ size }: TarHeader, bytes: ByteReader): Promise<Buffer> {
   if (size > MAX_EXTENSION) {
     throw new TarSyntaxError(`expected an extended header of at most ${MAX_EXTENSION} bytes`);
@@ -207,12 +207,12 @@ async function readExtension({ size }: TarHeader, bytes: ByteReader): Promise<Bu
   return contents;
 }
 
-/** How many bytes fill up the last block. */
+/** Returns the number of bytes that pad contents to a whole block. */
 function paddingLength(size: number): number {
   return (BLOCK_LENGTH - (size % BLOCK_LENGTH)) % BLOCK_LENGTH;
 }
 
-/** What a head, and perhaps what its contents begin with, tell of a member. */
+/** Makes a member of its headers and, for some sparse files, the beginning of its contents. */
 async function memberOf(
   { header, values, extents }: MemberHead,
   bytes: ByteReader,

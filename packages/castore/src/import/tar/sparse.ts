@@ -7,19 +7,19 @@ import {
   TarSyntaxError,
 } from "./header.ts";
 
-/** A part of a sparse file that is in the archive, in bytes. Between those there are zeros. */
+/** A part of a sparse file that the archive has, in bytes. Everything between the parts is zeros. */
 interface Extent {
   readonly offset: number;
   readonly length: number;
 }
 
-/** Which parts of a file are in the archive, and how long the file is. */
+/** The parts of a sparse file, and its length in bytes. */
 export interface SparseMap {
   readonly extents: readonly Extent[];
   readonly size: number;
 }
 
-/** What an extended header says of a sparse file: these keys count by their last value. */
+/** Keys of an extended header for a sparse file whose last value counts. */
 export const SPARSE_KEYS: readonly string[] = [
   "GNU.sparse.major",
   "GNU.sparse.minor",
@@ -29,20 +29,19 @@ export const SPARSE_KEYS: readonly string[] = [
   "GNU.sparse.map",
 ];
 
-/** These say where each part is that is in the archive, in format 0.0, and occur for each again. */
+/** Keys of an extended header that occur again for each part, in format 0.0. */
 export const EXTENT_KEYS: readonly string[] = ["GNU.sparse.offset", "GNU.sparse.numbytes"];
 
-/** In how many parts a file may be, 16 MiB in memory or so. */
+/** Most parts of a file; they take some 16 MiB. */
 const MAX_EXTENTS = 256 * 1024;
 
-/** Zeros to give out. */
 const ZEROS = new Uint8Array(64 * 1024);
 
 const COMMA = 0x2c;
 const NEWLINE = 0x0a;
 
 /**
- * Reads the map of a file of the kind `S`: it stands in the header, and in blocks behind it.
+ * Reads the map of a file of kind `S` from its header and the blocks behind it.
  *
  * Format: GNU tar manual, "Storing Sparse Files", "Old GNU Format".
  *
@@ -61,8 +60,8 @@ export async function readGnuMap({ block }: TarHeader, bytes: ByteReader): Promi
 }
 
 /**
- * Reads the map of a file whose extended header says that it is sparse. It stands there (formats 0.0 and 0.1), or is
- * what the contents begin with (1.0).
+ * Reads the map of a file whose extended header says that it is sparse: from that header (formats 0.0 and 0.1) or from
+ * the beginning of the contents (1.0).
  *
  * Format: GNU tar manual, "Storing Sparse Files", "PAX Format, Versions 0.0 and 0.1", "Version 1.0".
  *
@@ -97,7 +96,7 @@ export async function readPaxMap(
   return extents.map(size);
 }
 
-/** Reads numbers, each on a line: how many extents there are, and their offsets and lengths. */
+/** Reads the number of extents, and their offsets and lengths, each on a line. */
 async function readLeadingMap(bytes: ByteReader, extents: Extents): Promise<void> {
   let block: Buffer = Buffer.alloc(0);
   const next = async () => {
@@ -113,7 +112,7 @@ async function readLeadingMap(bytes: ByteReader, extents: Extents): Promise<void
   for (let missing = await next(); missing > 0; missing--) extents.add(await next(), await next());
 }
 
-/** The contents of a sparse file, in pieces that are lent. */
+/** Yields the contents of a sparse file in pieces that are lent. */
 export async function* expandSparse(
   { extents, size }: SparseMap,
   bytes: ByteReader,
@@ -133,12 +132,12 @@ function* zeros(length: number): Generator<Uint8Array> {
   }
 }
 
-/** How many bytes of the file are in the archive. */
+/** Returns how many bytes of the file the archive has. */
 export function storedSize({ extents }: SparseMap): number {
   return extents.reduce((sum, { length }) => sum + length, 0);
 }
 
-/** Extents that are being read. */
+/** Collects and checks extents. */
 class Extents {
   readonly #extents: Extent[] = [];
   #end = 0;
@@ -151,14 +150,14 @@ class Extents {
       );
     }
     this.#end = end;
-    if (length === 0) return; // says where the file ends
+    if (length === 0) return; // an empty part marks the end of the file
     if (this.#extents.length === MAX_EXTENTS) {
       throw new TarSyntaxError(`expected a sparse file in at most ${MAX_EXTENTS} parts`);
     }
     this.#extents.push({ offset, length });
   }
 
-  /** Adds those of a header, up to one that is left empty. */
+  /** Adds the extents in the fields of a header, up to an empty field. */
   addFields(fields: Buffer): void {
     for (let at = 0; at < fields.length && fields[at] !== 0; at += 24) {
       const [offset, length] = [fields.subarray(at, at + 12), fields.subarray(at + 12, at + 24)];
@@ -166,7 +165,7 @@ class Extents {
     }
   }
 
-  /** Adds extents, each an offset and a length. */
+  /** Adds extents from pairs of an offset and a length. */
   addDecimals(numbers: Iterable<Buffer>): void {
     let offset: number | undefined;
     for (const digits of numbers) {
