@@ -88,7 +88,12 @@ export {
   tierType,
 } from "./composition/service-types.ts";
 export type { Measure } from "./composition/store-calls.ts";
-export { COMPRESSIONS, type Compression, decompress } from "./compression/decompress.ts";
+export {
+  COMPRESSIONS,
+  type Compression,
+  type DecompressOptions,
+  decompress,
+} from "./compression/decompress.ts";
 export { type CopyBlobOptions, copyBlob } from "./copy/copy-blob.ts";
 export {
   type ClosureServices,
