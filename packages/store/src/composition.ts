@@ -30,7 +30,7 @@ declare module "@tvix/castore" {
 
 const hashPartOf = (hashPart: Uint8Array) => ({ "tvix.hash_part": encodeNixbase32(hashPart) });
 
-/** The types of PathInfo services. */
+/** The types of PathInfo services, by name. */
 export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
   kind: "PathInfo service",
   types: {
@@ -89,7 +89,7 @@ function binaryCacheConfig(address: ServiceAddress): Record<string, unknown> {
   return withKeys({ ...address, query }, { base_url: url, public_keys: trusted });
 }
 
-/** The types of all services of a store. */
+/** The types of all services of a store, by kind. */
 export const STORE_REGISTRIES: Required<Registries> = {
   blobservices: BLOB_SERVICES,
   directoryservices: DIRECTORY_SERVICES,

@@ -1,5 +1,5 @@
 /**
- * The one place where PathInfo messages and domain values meet. Whatever comes in is validated here.
+ * Converts between PathInfo messages and domain values. Every message that comes in is validated here.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { equalBytes, namedNodeFromProto, nodeToProto, pathComponent } from "@tvix/castore";
@@ -13,7 +13,7 @@ import type { PathInfo } from "./pathinfo.ts";
 
 const SHA256_LENGTH = 32;
 
-/** The kinds of content address on the wire. */
+/** Content addresses by their type on the wire. */
 const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], HashAlgorithm])[] =
   [
     [pb.NARInfo_CA_Hash.NAR_SHA256, "nar", "sha256"],
@@ -27,27 +27,29 @@ const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], 
     [pb.NARInfo_CA_Hash.FLAT_SHA512, "flat", "sha512"],
   ];
 
-/** Encodes a PathInfo canonically: fields in number order, defaults left out. */
+/** Encodes a PathInfo canonically: fields in number order, default values left out. */
 export function encodePathInfo(pathInfo: PathInfo): Uint8Array {
   return toBinary(pb.PathInfoSchema, pathInfoToProto(pathInfo));
 }
 
 /**
- * Decodes what {@link encodePathInfo} gives.
+ * Decodes an encoded PathInfo.
  *
- * @throws StoreError `invalid_argument` if the bytes are no message or the message breaks a rule
+ * @throws StoreError `invalid_argument` if the bytes are not a valid message, or the message breaks a rule
  */
 export function decodePathInfo(bytes: Uint8Array): PathInfo {
   let message: pb.PathInfo;
   try {
     message = fromBinary(pb.PathInfoSchema, bytes);
   } catch (cause) {
-    throw new StoreError("invalid_argument", "Cannot decode PathInfo: no valid message", { cause });
+    throw new StoreError("invalid_argument", "Cannot decode PathInfo: expected a valid message", {
+      cause,
+    });
   }
   return pathInfoFromProto(message);
 }
 
-/** The message of a PathInfo. */
+/** Returns the message of a PathInfo. */
 export function pathInfoToProto(pathInfo: PathInfo): pb.PathInfo {
   const { storePath, node, references, narSize, narSha256, signatures, deriver, ca } = pathInfo;
   return create(pb.PathInfoSchema, {
@@ -68,11 +70,11 @@ export function pathInfoToProto(pathInfo: PathInfo): pb.PathInfo {
 }
 
 /**
- * Validates the message of a PathInfo.
+ * Validates the message of a PathInfo, and returns it.
  *
  * @throws StoreError `invalid_argument` naming the field, what was expected and what was found: no
- *   node, a node whose name is no store path, references and their names that do not agree, digests
- *   and signatures of the wrong length, an unknown kind of content address
+ *   node, a node whose name is not a store path, references that do not match their names, digests
+ *   and signatures of the wrong length, an unknown type of content address
  */
 export function pathInfoFromProto(message: pb.PathInfo): PathInfo {
   const { node, references, narinfo } = message;
@@ -142,7 +144,7 @@ function caFromProto({ type, digest }: pb.NARInfo_CA): ContentAddress {
   return kind === "text" ? textContentAddress(hash) : { kind, hash };
 }
 
-/** Names the field in what is wrong with it. */
+/** Parses a field, and names it in errors. */
 function inField<T>(field: string, parse: () => T): T {
   return inContext(`Cannot use PathInfo: ${field}`, parse);
 }

@@ -23,17 +23,17 @@ import type { PathInfo } from "./pathinfo.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 
 /**
- * Stores what is at a path of the local file system, and registers it under the store path that
+ * Imports a path of the local file system, and registers it under the store path that
  * follows from its name, contents and references (a recursive SHA-256 content address). Each file is
- * read once: the NAR is hashed, and scanned for references, while it is imported.
+ * read once: the NAR is hashed, and scanned for references, during the import.
  *
  * @param path a folder, a file or a symlink (which is not followed), as bytes where it is not UTF-8
  * @param options.name its name in the store. Default: the last name of `path`
- * @param options.references the store paths that the contents may refer to, by their hash parts. Those
- *   that do stand in the contents, in names or in the targets of symlinks become references. Default: none
- * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
+ * @param options.references the hash parts of the store paths that the contents may refer to. Those
+ *   found in contents, names or targets of symlinks become references. Default: none
+ * @returns the registered PathInfo, once everything is durable. When it rejects, nothing was registered
  * @throws StoreError `invalid_argument` for a name that a store path cannot have; `not_found` if the
- *   contents refer to a store path of which there is no PathInfo; whatever `importPath` of
+ *   contents refer to a store path without a PathInfo; whatever `importPath` of
  *   @tvix/castore and the services throw
  */
 export async function importPath(
@@ -58,16 +58,16 @@ export async function importPath(
 }
 
 /**
- * Stores what is in a tar archive, as `importArchive` of @tvix/castore does, and registers it as {@link importPath}
- * does with a folder. The archive is read once. What was stored of it is then read to hash its NAR, as archives are in
- * another order.
+ * Imports the contents of a tar archive, as `importArchive` of @tvix/castore does, and registers them as
+ * {@link importPath} registers a folder. The archive is read once. The stored tree is then read to hash its NAR, as the
+ * order of an archive differs from that of a NAR.
  *
  * @param archive the archive, or the path of a file that it is in, as bytes where it is not UTF-8
  * @param options.name its name in the store
  * @param options.references as with {@link importPath}
- * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
+ * @returns the registered PathInfo, once everything is durable. When it rejects, nothing was registered
  * @throws StoreError `invalid_argument` for a name that a store path cannot have; `not_found` if the
- *   contents refer to a store path of which there is no PathInfo; whatever `importArchive` of
+ *   contents refer to a store path without a PathInfo; whatever `importArchive` of
  *   @tvix/castore and the services throw
  */
 export async function importArchive(
@@ -87,7 +87,7 @@ export async function importArchive(
   return await register(name, node, nar, services.pathInfoService, options);
 }
 
-/** Takes the NAR of what is imported: finds out size, hash and references. */
+/** Computes size, hash and references from the bytes of a NAR. */
 class ImportedNar {
   readonly #hasher = new NarHasher();
   readonly #scan: ReferenceScan | undefined;
@@ -101,13 +101,13 @@ class ImportedNar {
     this.#scan?.update(bytes);
   }
 
-  /** To be called once, after the last byte. The references are hash parts. */
+  /** Returns the result; called once, after the last byte. The references are hash parts. */
   finish(): CalculatedNar & { readonly references: readonly Uint8Array[] } {
     return { ...this.#hasher.digest(), references: this.#scan?.found() ?? [] };
   }
 }
 
-/** Registers contents that are durable under the store path that follows from them. */
+/** Registers durable contents under the store path that follows from them. */
 async function register(
   name: string,
   node: Node,
@@ -133,12 +133,11 @@ async function register(
 }
 
 /**
- * Stores the contents of a NAR, and registers them as what they are said to be.
+ * Imports a NAR, and registers it under a given store path.
  *
- * @param stream the NAR, not compressed
- * @param pathInfo everything about the store path but its contents, which the NAR has to match in hash, size and
- *   content address
- * @returns what was registered, once all of it is durable. When it rejects, nothing was registered
+ * @param stream the NAR, uncompressed
+ * @param pathInfo the PathInfo without its node: the NAR has to match its hash, size and content address
+ * @returns the registered PathInfo, once everything is durable. When it rejects, nothing was registered
  * @throws whatever {@link ingestNar} and the services throw
  */
 export async function importNar(
@@ -153,7 +152,7 @@ export async function importNar(
 ): Promise<PathInfo> {
   const { storePath, references, narSize, narSha256, ca } = pathInfo;
   const expected = { narSize, narSha256 };
-  // What refers to itself has the hash of its NAR with all such references left out.
+  // The content address of a path that refers to itself covers its NAR with those references removed.
   const refersToItself = references.some((reference) => `${reference}` === `${storePath}`);
   const expectedCa = refersToItself ? undefined : ca;
   const { node } = await ingestNar(stream, services, { ...options, expected, expectedCa });
@@ -163,7 +162,7 @@ export async function importNar(
 /**
  * Returns the store paths of hash parts.
  *
- * @throws StoreError `not_found` unless all of them are registered: nothing durable may refer to what is not
+ * @throws StoreError `not_found` unless all of them are registered: a PathInfo refers to registered store paths only
  */
 async function findStorePaths(
   hashParts: readonly Uint8Array[],
@@ -175,7 +174,7 @@ async function findStorePaths(
     if (pathInfo !== undefined) return pathInfo.storePath;
     throw new StoreError(
       "not_found",
-      `Cannot import: the contents refer to "${encodeNixbase32(hashParts[i]!)}", expected a PathInfo of that, found none`,
+      `Cannot import: the contents refer to "${encodeNixbase32(hashParts[i]!)}": expected a PathInfo of that hash part, found none`,
     );
   });
 }

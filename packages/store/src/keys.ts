@@ -1,19 +1,19 @@
-/** The keys of the types of PathInfo services, as they stand in TOML or in the query of an address. */
+/** Defines the keys of each type of PathInfo service, in TOML and in the query of an address. */
 import { integerKey } from "@tvix/castore/keys";
 import { z } from "zod";
 
-/** `lru` */
+/** Keys of `lru`. */
 export const LRU_KEYS: z.ZodType<{ capacity: number }> = z.strictObject({
   capacity: integerKey({ min: 1 }),
 });
 
-/** `keyfile-signing` */
+/** Keys of `keyfile-signing`. */
 export const KEYFILE_SIGNING_KEYS: z.ZodType<{ inner: string; keyfile: string }> = z.strictObject({
   inner: z.string().min(1),
   keyfile: z.string().startsWith("/"),
 });
 
-/** `nix` */
+/** Keys of `nix`. */
 export const NIX_KEYS: z.ZodType<{
   base_url: string;
   blob_service: string;
@@ -22,7 +22,7 @@ export const NIX_KEYS: z.ZodType<{
   timeout_ms?: number | undefined;
 }> = z.strictObject({
   base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
-    error: "expected no credentials, no query and no fragment", // it is in messages
+    error: "expected no credentials, no query and no fragment", // messages show it
   }),
   blob_service: z.string().min(1).default("default"),
   directory_service: z.string().min(1).default("default"),
@@ -31,7 +31,7 @@ export const NIX_KEYS: z.ZodType<{
 });
 
 function isBare(text: string): boolean {
-  if (!URL.canParse(text)) return true; // which is refused already
+  if (!URL.canParse(text)) return true; // the URL check refuses it
   const { username, password, search, hash } = new URL(text);
   return [username, password, search, hash].every((part) => part === "");
 }

@@ -1,18 +1,16 @@
 /**
- * Where PathInfos and narinfos meet. They tell the same, but a narinfo does not have the contents, and a
- * PathInfo not where a NAR is.
+ * Converts between PathInfos and narinfos. A narinfo lacks the root node, a PathInfo lacks the location of the NAR.
  */
 import type { Node } from "@tvix/castore";
 import { NarInfo, type NarInfoFields } from "./nix/narinfo.ts";
 import type { PathInfo } from "./pathinfo.ts";
 
 /**
- * The narinfo of a PathInfo.
+ * Makes the narinfo of a PathInfo.
  *
- * @param nar where its NAR is, how it is compressed (`none` where it is not), and hash and length of the
- *   compressed NAR, where they are known
- * @throws StoreError `invalid_argument` for a URL or compression with spaces or control characters, and sizes
- *   that are none
+ * @param nar URL and compression of the NAR, and hash and length of the compressed NAR if they are known
+ * @throws StoreError `invalid_argument` for a URL or compression with spaces or control characters, and for a NAR
+ *   size of zero
  */
 export function narInfoFromPathInfo(
   pathInfo: PathInfo,
@@ -27,9 +25,9 @@ export function narInfoFromPathInfo(
 }
 
 /**
- * The PathInfo of a narinfo. Its signatures are taken over as they are, see {@link VerifyingKey.verify}.
+ * Makes the PathInfo of a narinfo. Signatures are copied without verifying them, see {@link VerifyingKey.verify}.
  *
- * @param node the contents, whose NAR has the hash and size that the narinfo tells
+ * @param node the root node, whose NAR has the hash and size of the narinfo
  */
 export function pathInfoFromNarInfo(narInfo: NarInfo, node: Node): PathInfo {
   const { storePath, references, narSize, narSha256, signatures, deriver, ca } = narInfo;

@@ -3,12 +3,12 @@ import type { ContentAddress } from "./nix/content-address.ts";
 import type { Signature } from "./nix/signature.ts";
 import type { StorePath } from "./nix/store-path.ts";
 
-/** What is known about one store path. Valid when it comes out of `convert.ts` or a service. */
+/** Describes one store path. One that comes from `convert.ts` or a service is valid. */
 export interface PathInfo {
   readonly storePath: StorePath;
-  /** The contents. */
+  /** The root node of the contents. */
   readonly node: Node;
-  /** The store paths that the contents refer to, itself included where it does. */
+  /** The store paths that the contents refer to. May include the store path itself. */
   readonly references: readonly StorePath[];
   /** Length of the NAR of the contents in bytes, an unsigned 64-bit integer. */
   readonly narSize: bigint;

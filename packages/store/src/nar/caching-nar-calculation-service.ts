@@ -4,15 +4,15 @@ import type { CalculatedNar, NarCalculationService } from "./nar-calculation-ser
 
 /** Options of {@link CachingNarCalculationService}. */
 export interface CachingNarCalculationOptions {
-  /** What computes. */
+  /** Computes NARs that are not in the cache. Not disposed of with the service. */
   inner: NarCalculationService;
-  /** How many NARs are remembered, some 200 bytes each. Default: 65,536. */
+  /** How many results are cached, about 200 bytes each. Default: 65,536. */
   capacity?: number;
 }
 
 /**
- * Remembers the size and digest of the NARs that were asked for last, by root node, which they follow from. Who asks
- * for the same while it is computed, waits for that; it is given up when all of them were cancelled.
+ * Caches size and digest of NARs by root node, in memory, and evicts the least recently used. Concurrent calls for one
+ * root share one computation, which is cancelled when all of them are.
  */
 export class CachingNarCalculationService implements NarCalculationService {
   readonly #inner: NarCalculationService;
@@ -39,12 +39,12 @@ export class CachingNarCalculationService implements NarCalculationService {
   }
 }
 
-/** What callers may change without changing it for others. */
+/** Copies a result, so that no caller changes it for others. */
 function copyOf({ narSize, narSha256 }: CalculatedNar): CalculatedNar {
   return { narSize, narSha256: narSha256.slice() };
 }
 
-/** Everything that a NAR follows from: also what a node states wrongly, which makes computing fail. */
+/** Returns all that a NAR follows from. A wrong size is part of it, as it makes the computation fail. */
 function keyOf(node: Exclude<Node, { type: "symlink" }>): string {
   const kind = node.type === "file" && node.executable ? "executable" : node.type;
   return `${kind} ${node.size} ${node.digest.hex}`;

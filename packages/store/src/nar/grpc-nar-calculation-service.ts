@@ -8,7 +8,7 @@ import type { CalculatedNar, NarCalculationService } from "./nar-calculation-ser
 /** Length of a SHA-256 digest in bytes. */
 const SHA256_LENGTH = 32;
 
-/** Has a gRPC server compute NARs of what it stores. The channel stays its owner's. */
+/** Asks a gRPC server to compute NARs of trees that it stores. Does not dispose of the channel. */
 export class GrpcNarCalculationService implements NarCalculationService {
   readonly #channel: Channel;
 

@@ -19,24 +19,24 @@ import { readNar } from "./reader.ts";
 
 /** Options of {@link ingestNar}. */
 export interface IngestNarOptions extends AbortOptions {
-  /** What the NAR has to be. Default: anything. */
+  /** Size and digest that the NAR has to have. Default: any. */
   expected?: CalculatedNar;
-  /** What it has to be by another hash: of the NAR, or of the only file in it. Default: anything. */
+  /** A content address that the NAR, or the only file in it, has to have. Default: any. */
   expectedCa?: ContentAddress | undefined;
 }
 
-/** What was found in a NAR. */
+/** Root node, size and digest of a NAR. */
 export interface IngestedNar extends CalculatedNar {
-  /** The contents. */
+  /** The root node. */
   readonly node: Node;
 }
 
 /**
- * Stores the contents of a NAR, which is read once, and of which no more than some megabytes are held.
+ * Stores the contents of a NAR in one pass. Holds a few megabytes of it at most.
  *
- * @returns the root node, and size and hash of the NAR, once everything is durable
- * @throws StoreError `invalid_argument` for what is no NAR, or not the expected one: nothing of its directories is
- *   visible then, blobs may be; whatever the stream and the services throw
+ * @returns root node, size and digest of the NAR, once everything is durable
+ * @throws StoreError `invalid_argument` for a stream that is not a NAR, or not the expected one: none of its
+ *   directories is visible then, blobs may be; whatever the stream and the services throw
  */
 export async function ingestNar(
   stream: AsyncIterable<Uint8Array>,
@@ -52,7 +52,7 @@ export async function ingestNar(
 
 /** A NAR that is being stored. */
 class Ingestion {
-  /** Size and hash of the NAR, when it was read to its end. */
+  /** Size and hash of the NAR, once it was read to its end. */
   found: CalculatedNar | undefined;
   readonly #blobService: BlobService;
   readonly #options: IngestNarOptions;
@@ -69,7 +69,7 @@ class Ingestion {
   async *entries(stream: AsyncIterable<Uint8Array>): AsyncGenerator<IngestEntry> {
     const path: PathComponent[] = [];
     const isEntry: boolean[] = [];
-    /** Ends a node, which is that of an entry unless it is the root. */
+    /** Ends a node, and the entry that it belongs to unless it is the root. */
     const ended = () => {
       if (isEntry.length > 0) path.pop();
     };
@@ -96,7 +96,7 @@ class Ingestion {
           const contents = this.#watchedContents(event.contents, path.length === 0);
           const { size, executable } = event;
           const node = Promise.withResolvers<Node>();
-          node.promise.catch(() => undefined); // told to whoever takes the entry
+          node.promise.catch(() => undefined); // the consumer of the entry handles it
           await files.add(
             { size, contents },
             {
@@ -123,7 +123,7 @@ class Ingestion {
     }
   }
 
-  /** The contents of a file, which may be what the expected content address is about. */
+  /** Passes the contents of a file on, and hashes them if the expected content address covers them. */
   #watchedContents(
     contents: AsyncIterable<Uint8Array>,
     isRoot: boolean,

@@ -21,7 +21,7 @@ import {
   stringLength,
 } from "./wire.ts";
 
-/** What a listing says about a node. */
+/** One node of a listing. */
 export type NarListingNode =
   | { readonly type: "directory"; readonly entries: Readonly<Record<string, NarListingNode>> }
   | { readonly type: "symlink"; readonly target: string }
@@ -29,19 +29,19 @@ export type NarListingNode =
       readonly type: "regular";
       /** Length of the contents in bytes. */
       readonly size: number;
-      /** Left out where it is not. */
+      /** Absent if the file is not executable. */
       readonly executable?: true;
-      /** Where the contents begin in the NAR, in bytes. */
+      /** Offset of the contents in the NAR, in bytes. */
       readonly narOffset: number;
     };
 
-/** The listing of a NAR, as Nix writes it to `.ls` files, but that entries whose names are numbers come first. */
+/** The listing of a NAR as in the `.ls` files of Nix, except that entries whose names are numbers come first. */
 export interface NarListing {
   readonly version: 1;
   readonly root: NarListingNode;
 }
 
-/** A directory whose entries are being listed. */
+/** A directory that is being listed. */
 interface OpenDirectory {
   readonly directory: Directory;
   next: number;
@@ -49,9 +49,9 @@ interface OpenDirectory {
 }
 
 /**
- * Lists the NAR of a node. The directories are read by one `getRecursive`, and no contents. Holds the whole listing.
+ * Lists the NAR of a node. Reads the directories by one `getRecursive`, and no contents. Holds the whole listing.
  *
- * @throws StoreError `invalid_argument` for a name or target that is not UTF-8, which JSON cannot have;
+ * @throws StoreError `invalid_argument` for a name or target that is not UTF-8, which JSON cannot represent;
  *   `not_found` if the root directory is missing; whatever the service throws: `data_loss` if a directory below is
  *   missing
  */
@@ -64,7 +64,7 @@ export async function listNar(
   await using tree = new TreeReader(node, directoryService, options);
   let offset = MAGIC.length;
   const open: OpenDirectory[] = [];
-  /** Lists a node, but for the entries of a directory, which are listed next. */
+  /** Lists a node, and opens it if it is a directory: its entries come next. */
   const begin = async (node: Node): Promise<NarListingNode> => {
     switch (node.type) {
       case "symlink": {
@@ -98,7 +98,7 @@ export async function listNar(
     if (entry === undefined) {
       open.pop();
       offset += CLOSE.length;
-      if (open.length > 0) offset += CLOSE.length; // of the entry that it was
+      if (open.length > 0) offset += CLOSE.length; // ends the entry of the directory
       continue;
     }
     const { name, node } = entry;
@@ -106,7 +106,7 @@ export async function listNar(
     top.entries[text(name)] = await begin(node);
     if (node.type !== "directory") offset += CLOSE.length;
   }
-  await tree.readAll(); // what is wrong with the tree as a whole is told at its end
+  await tree.readAll(); // the directory service checks the tree as a whole at its end
   return { version: 1, root };
 }
 

@@ -8,7 +8,7 @@ export interface CalculatedNar {
   readonly narSha256: Uint8Array;
 }
 
-/** Computes what the NAR of contents would be. */
+/** Computes size and digest of NARs. */
 export interface NarCalculationService {
   /**
    * Computes size and digest of the NAR of `root`.

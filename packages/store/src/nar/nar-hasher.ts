@@ -12,7 +12,7 @@ export class NarHasher {
     this.#size += BigInt(bytes.length);
   }
 
-  /** To be called once, after the last byte. */
+  /** Returns size and digest; called once, after the last byte. */
   digest(): CalculatedNar {
     return { narSize: this.#size, narSha256: this.#hash.digest() };
   }

@@ -21,15 +21,15 @@ import {
   SYMLINK,
 } from "./wire.ts";
 
-/** How deep directories may be in one another. */
+/** How deep directories may be nested. */
 const MAX_DEPTH = 16_384;
 
-/** Longest string that is no contents: the target of a symlink. In bytes. */
+/** Longest string beside file contents, in bytes: the longest target of a symlink. */
 const MAX_STRING = 4095;
 
 /**
- * What comes next in a NAR. A node is `directory`, `file` or `symlink`; between `directory` and its `end` each
- * entry is `entry`, with its name, followed by its node.
+ * One event of a NAR. A node is `directory`, `file` or `symlink`. Between `directory` and its `end`, each
+ * entry is `entry`, with its name, followed by the events of its node.
  */
 export type NarEvent =
   | { readonly type: "directory" }
@@ -42,25 +42,25 @@ export type NarEvent =
       readonly size: number;
       readonly executable: boolean;
       /**
-       * The contents, in pieces that are lent until the next one is asked for. What is not read of them is
-       * skipped when the next event is asked for.
+       * The contents, in pieces that are valid until the next one is requested. Whatever was not read is
+       * skipped when the next event is requested.
        */
       readonly contents: AsyncIterable<Uint8Array>;
     };
 
 /**
- * Takes a NAR apart, as it arrives. Holds no more of it than came at once.
+ * Parses a NAR as it arrives. Holds no more of it than one piece of the stream.
  *
- * Names are sorted bytewise, each once; sizes, padding and what stands where are checked, to the last byte: nothing may
- * follow the root.
+ * Checks every byte: tokens, lengths, padding, names that are unique and sorted bytewise, and that nothing follows the
+ * root.
  *
- * Iterating throws StoreError `invalid_argument` for what is no NAR, naming the offset of the byte where and the rule;
+ * Iterating throws StoreError `invalid_argument` for a stream that is not a NAR, naming the byte offset and the rule;
  * whatever the stream throws.
  */
 export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerator<NarEvent> {
   await using bytes = new NarBytes(stream);
   await expectToken(bytes, ["nix-archive-1"]);
-  /** The name that came last in each directory that is open. */
+  /** The last name in each open directory. */
   const open: (PathComponent | undefined)[] = [];
   let isNode = true;
   for (;;) {
@@ -97,10 +97,10 @@ export async function* readNar(stream: AsyncIterable<Uint8Array>): AsyncGenerato
   await bytes.expectEnd();
 }
 
-// What always stands together has mostly come together, and is then looked at as a whole. Where it has not, or is
-// something else, it is read token by token, which tells where a rule is broken.
+// Tokens that always follow one another are compared as a whole if they have all arrived. Otherwise, or if they differ,
+// they are read one by one, which tells the offset at which a rule is broken.
 
-/** Reads what stands before the target of a symlink, the length of a file or the entries of a directory. */
+/** Reads the tokens before the target of a symlink, the length of a file or the entries of a directory. */
 async function readNodeHead(
   bytes: NarBytes,
 ): Promise<"directory" | "symlink" | "regular" | "executable"> {
@@ -122,7 +122,7 @@ async function readNodeHead(
   return "executable";
 }
 
-/** Reads what stands before the name of an entry, or the end of the directory: then there is none. */
+/** Reads the tokens before the name of an entry; returns `false` at the end of the directory. */
 async function readEntryHead(bytes: NarBytes): Promise<boolean> {
   if (bytes.takeIf(ENTRY)) return true;
   if (bytes.takeIf(CLOSE)) return false;
@@ -146,11 +146,14 @@ async function* readFile(bytes: NarBytes, executable: boolean): AsyncGenerator<N
   const at = bytes.offset;
   const size = await bytes.length();
   if (size > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw bytes.refusal(`expected contents of a possible length, found ${size}`, at);
+    throw bytes.refusal(
+      `expected a length of at most ${Number.MAX_SAFE_INTEGER}, found ${size}`,
+      at,
+    );
   }
   const end = bytes.offset + Number(size);
   yield { type: "file", size: Number(size), executable, contents: bytes.contents(Number(size)) };
-  await bytes.skip(end - bytes.offset); // what nobody has read
+  await bytes.skip(end - bytes.offset); // the rest of the contents
   await bytes.padding(Number(size));
 }
 
@@ -162,14 +165,14 @@ async function readEntryName(
   const text = await bytes.string(MAX_STRING, "a name");
   const name = valid(bytes, at, () => pathComponent(text));
   if (before !== undefined && compareBytes(before, name) >= 0) {
-    const rule = `expected a name that sorts behind ${quoteBytes(before)}`;
+    const rule = `expected a name that sorts after ${quoteBytes(before)}`;
     throw bytes.refusal(`${rule}, found ${quoteBytes(name)}`, at);
   }
   if (!bytes.takeIf(ENTRY_NODE)) await expectToken(bytes, ["node"]);
   return name;
 }
 
-/** Reads a string that is one of a few. */
+/** Reads one of a few tokens. */
 async function expectToken<Token extends string>(
   bytes: NarBytes,
   tokens: readonly Token[],
@@ -196,7 +199,7 @@ function valid<T>(bytes: NarBytes, at: number, parse: () => T): T {
   }
 }
 
-/** Takes what a NAR is made of from a stream. */
+/** Reads strings, numbers and padding of a NAR from a stream. */
 class NarBytes extends ByteReader {
   constructor(stream: AsyncIterable<Uint8Array>) {
     super(
@@ -206,7 +209,7 @@ class NarBytes extends ByteReader {
     );
   }
 
-  /** A string with what stands around it, in memory of its own. */
+  /** Reads a string with its length and padding. Returns a copy. */
   async string(maxLength: number, what: string): Promise<Uint8Array> {
     const start = this.offset;
     const length = await this.length();
@@ -218,12 +221,12 @@ class NarBytes extends ByteReader {
     return bytes;
   }
 
-  /** An unsigned 64-bit integer. */
+  /** Reads an unsigned 64-bit integer. */
   async length(): Promise<bigint> {
     return (await this.take(NUMBER_LENGTH)).readBigUInt64LE();
   }
 
-  /** The zeros that follow so many bytes. */
+  /** Reads the padding after a string of `length` bytes. */
   async padding(length: number): Promise<void> {
     const at = this.offset;
     const zeros = await this.take(paddingLength(length));

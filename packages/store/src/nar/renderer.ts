@@ -22,25 +22,25 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
-/** A file of up to this many bytes is read ahead of its turn, together with others. */
+/** Files of up to this many bytes are read ahead, in batches. */
 const SMALL_FILE = 256 * 1024;
 
-/** How much is read together: steps of the walk, and bytes of the files among them. */
+/** Size of a batch: steps of the walk, and bytes of the small files among them. */
 const STEPS_PER_STRETCH = 256;
 const BYTES_PER_STRETCH = 512 * 1024;
 
-/** How many stretches are read ahead. */
+/** How many batches are read ahead. */
 const STRETCHES_AHEAD = 6;
 
 /** A part of a NAR. */
 export interface NarPart {
   readonly sizes: NarSizes;
-  /** How many bytes come before the first of it, and before the first behind it. */
+  /** Offset of the first byte, and of the first byte after the part. */
   readonly start: number;
   readonly end: number;
 }
 
-/** Where the contents of a part come from. */
+/** Where the contents of a NAR come from, with its directories read. */
 interface PartSources {
   readonly blobService: BlobService;
   readonly tree: TreeReader;
@@ -49,7 +49,7 @@ interface PartSources {
 /**
  * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. The
  * directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on its depth and the
- * widest directory. However iterating ends, nothing is left being read.
+ * widest directory. When iterating ends, whatever the reason, no read is left running.
  *
  * @throws StoreError `not_found` if the root directory or a blob is missing, `data_loss` if a blob has another
  *   size than its node states, both naming digest and path; whatever the services throw: `data_loss` if a directory
@@ -63,7 +63,7 @@ export async function* renderNar(
   options.signal?.throwIfAborted();
   await using tree = new TreeReader(root, directoryService, options);
   yield* renderPart(root, { blobService, tree }, options);
-  await tree.readAll(); // what is wrong with the tree as a whole is told at its end
+  await tree.readAll(); // the directory service checks the tree as a whole at its end
 }
 
 /**
@@ -123,7 +123,7 @@ export async function* renderPart(
   yield* ready;
 }
 
-/** Where a node stands below the root, whose place is `undefined`. */
+/** The path of a node below the root; `undefined` for the root. */
 interface Place {
   readonly name: PathComponent;
   readonly parent: Place | undefined;
@@ -136,8 +136,8 @@ interface FileStep {
 }
 
 /**
- * One thing of the tree, in canonical order. Directories come twice: at their beginning and end. If what comes before
- * was left out, `begin` comes first, and says where the next thing stands.
+ * One step of the walk, in canonical order. A directory takes two: `enter` and `leave`. If the walk begins in the
+ * middle of the NAR, `begin` comes first, with the place of the next step.
  */
 type Step =
   | FileStep
@@ -150,17 +150,17 @@ type Step =
       readonly target: SymlinkTarget;
     };
 
-/** A step, and the contents of a file that were read ahead. */
+/** A step, with the contents of a file that was read ahead. */
 interface StepAhead {
   readonly step: Step;
-  /** `undefined` for what is no file, is large, or could not be read: reading it again tells why. */
+  /** `undefined` if the step is not a file, or the file is large or could not be read: reading it again tells why. */
   readonly contents: Uint8Array | undefined;
 }
 
-/** Consecutive steps, whose small files are read together. */
+/** A batch: consecutive steps, whose small files are read together. */
 interface Stretch {
   readonly steps: readonly Step[];
-  /** What was read of the small files among the steps, in order. */
+  /** The contents of the small files among the steps, in order. */
   readonly read: Promise<readonly (Uint8Array | undefined)[]>;
 }
 
@@ -194,7 +194,7 @@ async function* readAhead(
   }
 }
 
-/** Walks on, and begins to read the small files that are met. Without steps at the end of the walk. */
+/** Takes the next steps of the walk, and starts to read their small files. No steps are left at the end of the walk. */
 async function nextStretch(
   walk: AsyncGenerator<Step, undefined>,
   blobService: BlobService,
@@ -213,7 +213,7 @@ async function nextStretch(
     bytes += size;
   }
   const read = blobService.readMany(blobs, { signal });
-  read.catch(() => undefined); // told when their turn comes
+  read.catch(() => undefined); // handled when the batch is rendered
   return { steps, read };
 }
 
@@ -264,11 +264,11 @@ async function* walkNodes(
   }
 }
 
-/** Where a walk is in the NAR, of which a part is wanted. */
+/** Tracks the offset of a walk in the NAR, of which a part is rendered. */
 class PartCursor {
   readonly #part: NarPart | undefined;
   #offset = MAGIC.length;
-  /** Whether everything up to here came before the part. */
+  /** Whether the offset is still before the part. */
   #isBefore: boolean;
 
   constructor(part: NarPart | undefined) {
@@ -281,20 +281,20 @@ class PartCursor {
     return this.#part !== undefined && this.#offset >= this.#part.end;
   }
 
-  /** Goes past so many bytes, if all of them come before the part. */
+  /** Advances by so many bytes if all of them are before the part; returns whether it did. */
   skips(bytes: number): boolean {
     if (!this.#isBefore || this.#offset + bytes > this.#part!.start) return false;
     this.#offset += bytes;
     return true;
   }
 
-  /** Goes past a node, with everything in it, and the entry that it is in. */
+  /** Advances past a node and its entry if all of it is before the part; returns whether it did. */
   skipsNode(node: Node, place: Place | undefined): boolean {
     if (!this.#isBefore) return false;
     return this.skips(this.#part!.sizes.node(node) + (place ? entrySize(place.name.length) : 0));
   }
 
-  /** Goes past bytes that are wanted. If they are the first, says where they stand. */
+  /** Advances by bytes of the part. Yields `begin` before the first of them. */
   *takes(bytes: number, depth: number): Generator<Step> {
     if (this.#isBefore) yield { type: "begin", offset: this.#offset, depth };
     this.#isBefore = false;
@@ -309,7 +309,7 @@ async function* readFile(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   const end = offset + length;
-  const range = BigInt(length) < size ? { offset, length } : {}; // else it is seen if the blob is longer
+  const range = BigInt(length) < size ? { offset, length } : {}; // a read without a range shows if the blob is longer
   const stream = await blobService.read(digest, { ...range, signal });
   if (stream === undefined) throw refusal("not_found", `blob ${digest}`, place, "is missing");
   let found = offset;

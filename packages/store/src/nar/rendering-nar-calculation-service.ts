@@ -3,7 +3,7 @@ import type { CalculatedNar, NarCalculationService } from "./nar-calculation-ser
 import { NarHasher } from "./nar-hasher.ts";
 import { type NarSources, renderNar } from "./renderer.ts";
 
-/** Renders the NAR to find out its size and digest. */
+/** Computes size and digest of a NAR by rendering it. */
 export class RenderingNarCalculationService implements NarCalculationService {
   readonly #sources: NarSources;
 

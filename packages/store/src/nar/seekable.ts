@@ -13,9 +13,8 @@ export interface NarRange extends AbortOptions {
 }
 
 /**
- * The NAR of a stored tree, of which any part can be read, by several readers at the same time. Neither files nor
- * directories before a part are read. The directories of the tree are held until it is disposed of, beyond some megabytes
- * in a temporary file.
+ * Reads any part of the NAR of a stored tree, for several readers at the same time. Files before a part are not read.
+ * The directories of the tree are held until it is disposed of, beyond a few megabytes in a temporary file.
  */
 export class SeekableNar implements AsyncDisposable {
   readonly #root: Node;
@@ -59,10 +58,10 @@ export class SeekableNar implements AsyncDisposable {
   }
 
   /**
-   * Reads a part of the NAR, in pieces that are lent until the next one is asked for. To be iterated once.
+   * Reads a part of the NAR, in pieces that are valid until the next one is requested. To be iterated once.
    *
-   * @throws StoreError `invalid_argument` for an offset or length that is no natural number; what
-   *   `renderNar` throws, from iterating
+   * @throws StoreError `invalid_argument` for an offset or length that is not a non-negative integer; from iterating,
+   *   whatever `renderNar` throws
    */
   read({ offset = 0, length = this.size, signal }: NarRange = {}): AsyncIterable<Uint8Array> {
     for (const [name, value] of Object.entries({ offset, length })) {

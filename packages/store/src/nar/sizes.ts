@@ -24,7 +24,7 @@ interface OpenDirectory {
   bytes: number;
 }
 
-/** How long the parts of the NAR of a tree are. */
+/** Sizes in a NAR of all nodes of a tree. */
 export class NarSizes implements Disposable {
   /** How many bytes each directory takes. */
   readonly #directories = new SpillingMap<number>(
@@ -41,7 +41,7 @@ export class NarSizes implements Disposable {
   #total = 0;
 
   private constructor() {
-    // Made by `of`, which adds up all directories first.
+    // `of` makes it, and adds up all directories.
   }
 
   /**
@@ -78,7 +78,7 @@ export class NarSizes implements Disposable {
     this.#directories[Symbol.dispose]();
   }
 
-  /** Adds to each directory what is in it, depth first. */
+  /** Adds up the size of each directory, depth first. */
   async #addUp(root: DirectoryNode, tree: TreeReader): Promise<void> {
     const open = async (node: DirectoryNode): Promise<OpenDirectory> => {
       const directory = await tree.get(node.digest);

@@ -10,13 +10,12 @@ import {
 } from "@tvix/castore";
 import { SpillingMap } from "./spilling-map.ts";
 
-/** How many bytes of encoded directories are kept in memory. Decoded, they take some ten times as much. */
+/** How many bytes of encoded directories are kept in memory. Decoded, they take about ten times as much. */
 const MAX_BYTES_IN_MEMORY = 2 * 1024 * 1024;
 
 /**
- * Reads the directories of one tree by a single `getRecursive` of its root, and gives them in whatever order they are
- * asked for: the stream is read as far as it takes, and what it has given is kept, beyond some megabytes in a temporary
- * file.
+ * Reads the directories of one tree by a single `getRecursive` of its root, and returns them in any order. The stream
+ * is read only as far as a lookup needs. Directories that were read are kept, beyond a few megabytes in a temporary file.
  */
 export class TreeReader implements AsyncDisposable {
   readonly #stream: AsyncIterator<Directory> | undefined;
@@ -58,7 +57,7 @@ export class TreeReader implements AsyncDisposable {
     while ((await this.#next()) !== undefined);
   }
 
-  /** Ends the stream, and frees what is kept. */
+  /** Closes the stream and the temporary file. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       if (!this.#isAtEnd) await this.#stream?.return?.();

@@ -3,20 +3,20 @@
  * and zeros up to a multiple of 8. https://nix.dev/manual/nix/latest/protocols/nix-archive
  */
 
-/** How many zeros follow `size` bytes. */
+/** Returns the length of the padding after `size` bytes. */
 export function paddingLength(size: number): number {
   return (8 - (size % 8)) % 8;
 }
 
-/** A number, as it stands before each string, has this many bytes. */
+/** Length of a number, as it precedes each string, in bytes. */
 export const NUMBER_LENGTH = 8;
 
-/** How many bytes a string of `size` bytes takes, with its length and the zeros behind it. */
+/** Returns how many bytes a string of `size` bytes takes with its length and padding. */
 export function stringLength(size: number): number {
   return NUMBER_LENGTH + size + paddingLength(size);
 }
 
-/** Strings, encoded one after the other. */
+/** Encodes strings, one after the other. */
 function tokens(...strings: string[]): Buffer {
   const parts = strings.map((string) => {
     const bytes = Buffer.from(string, "latin1");
@@ -28,7 +28,7 @@ function tokens(...strings: string[]): Buffer {
   return Buffer.concat(parts);
 }
 
-/** What stands at the start of every NAR. */
+/** Begins every NAR. */
 export const MAGIC: Buffer = tokens("nix-archive-1");
 /** Starts a directory; its entries follow, then {@link CLOSE}. */
 export const DIRECTORY: Buffer = tokens("(", "type", "directory");

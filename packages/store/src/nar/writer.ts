@@ -12,32 +12,32 @@ import {
   SYMLINK,
 } from "./wire.ts";
 
-/** Small pieces are gathered into buffers of this many bytes. */
+/** Size of the buffers in which small pieces are collected, in bytes. */
 const BUFFER_SIZE = 64 * 1024;
 
-/** File contents of at least this many bytes at once are passed on without a copy. */
+/** Pieces of file contents of at least this many bytes are passed on without a copy. */
 const PASS_THROUGH = 16 * 1024;
 
 const ZEROS = new Uint8Array(8);
 
 /**
- * Takes bytes of a NAR, in order.
+ * Receives the bytes of a NAR, in order.
  *
- * @param offset how many bytes of the NAR come before them
+ * @param offset offset of the first of them in the NAR
  */
 export type NarSink = (bytes: Uint8Array, offset: number) => void;
 
-/** A place in a NAR, before an entry of a directory, or at its beginning. */
+/** A place in a NAR: its beginning, or that of an entry. */
 export interface NarPlace {
-  /** How many bytes of the NAR come before it. */
+  /** Offset in the NAR, in bytes. */
   readonly offset: number;
-  /** How many directories it is in. */
+  /** How many directories enclose it. */
   readonly depth: number;
 }
 
 /**
- * Writes the NAR of a tree that it is shown in canonical order. Bytes come out as they become
- * complete; {@link NarWriter.finish} gives the rest. The caller keeps to the order, the names and the
+ * Writes the NAR of a tree that it visits in canonical order. The sink receives a buffer whenever one is
+ * full; {@link NarWriter.finish} writes the rest. The caller guarantees the order, the names and the
  * sizes.
  */
 export class NarWriter implements TreeVisitor {
@@ -45,15 +45,15 @@ export class NarWriter implements TreeVisitor {
   #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   #filled = 0;
   #depth: number;
-  /** How many bytes of the NAR come before those in the buffer. */
+  /** Offset of the buffer in the NAR. */
   #flushed: number;
-  /** How many bytes of the current file are still to come. */
+  /** How many bytes of the current file are missing. */
   #missing = 0;
   #padding = 0;
 
   /**
-   * @param sink is given longer contents as they were given here; any other buffer is the sink's to keep
-   * @param place where it begins. Default: at the beginning of the NAR
+   * @param sink receives long contents as they were passed in; it may keep every other buffer
+   * @param place where to begin. Default: at the beginning of the NAR
    */
   constructor(sink: NarSink, place?: NarPlace) {
     this.#sink = sink;
@@ -62,7 +62,7 @@ export class NarWriter implements TreeVisitor {
     if (this.#flushed === 0) this.#write(MAGIC);
   }
 
-  /** How many bytes of the NAR come before what is written next. */
+  /** Offset of the next byte in the NAR. */
   get offset(): number {
     return this.#flushed + this.#filled;
   }
@@ -102,7 +102,7 @@ export class NarWriter implements TreeVisitor {
     this.#endContents(data.length);
   }
 
-  /** Leaves contents out, which are given to nobody. */
+  /** Skips contents: the sink does not receive them. */
   skipContents(length: number): void {
     this.#flush();
     this.#flushed += length;
@@ -115,7 +115,7 @@ export class NarWriter implements TreeVisitor {
     this.#endNode();
   }
 
-  /** To be called after the root was shown. */
+  /** Writes the rest; called after the root was visited. */
   finish(): void {
     this.#flush();
   }
@@ -127,7 +127,7 @@ export class NarWriter implements TreeVisitor {
     this.#endNode();
   }
 
-  /** Closes a node, and the entry that it stands in. */
+  /** Closes a node, and the entry that it belongs to. */
   #endNode(): void {
     this.#write(CLOSE);
     if (this.#depth > 0) this.#write(CLOSE);
@@ -145,7 +145,7 @@ export class NarWriter implements TreeVisitor {
     this.#filled += NUMBER_LENGTH;
   }
 
-  /** Takes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */
+  /** Writes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */
   #write(bytes: Uint8Array): void {
     if (this.#filled + bytes.length > this.#buffer.length) this.#flush();
     this.#buffer.set(bytes, this.#filled);

@@ -1,6 +1,6 @@
 /**
- * Decodes base64 in its one canonical form: padded, without spaces, unused bits zero. `undefined` for
- * anything else, so that whoever parses a secret can refuse it without showing it.
+ * Decodes base64 in its canonical form: padded, without spaces, unused bits zero. Returns `undefined` for
+ * anything else, so that a caller can refuse a secret without showing it.
  */
 export function decodeBase64(text: string): Uint8Array | undefined {
   const bytes = Buffer.from(text, "base64");

@@ -1,5 +1,5 @@
 /**
- * How store paths follow from content addresses.
+ * Computes store paths.
  * https://nix.dev/manual/nix/latest/protocols/store-path
  */
 import { createHash } from "node:crypto";
@@ -9,7 +9,7 @@ import { nixHash } from "./nix-hash.ts";
 import { encodeNixbase32 } from "./nixbase32.ts";
 import { STORE_DIR, StorePath, validateStorePathName } from "./store-path.ts";
 
-/** What else a store path depends on. */
+/** Further inputs of a store path. */
 export interface BuildPathOptions {
   /** Absolute paths of the store paths that the contents refer to, in any order,
    * each counted once. Default: none. */
@@ -21,7 +21,7 @@ export interface BuildPathOptions {
 }
 
 /**
- * The store path of contents by their content address.
+ * Computes the store path of contents from their content address.
  *
  * @throws StoreError `invalid_argument` for an invalid name, or references that this kind of content
  *   address cannot have: only NARs by SHA-256 have references and refer to themselves, texts have
@@ -54,7 +54,7 @@ export function buildCaPath(
 }
 
 /**
- * The store path of a text, such as a derivation, by its contents.
+ * Computes the store path of a text, such as a derivation, from its contents.
  *
  * @throws StoreError `invalid_argument` for an invalid name
  */
@@ -68,11 +68,11 @@ export function buildTextPath(
 }
 
 /**
- * The store path of an output of a derivation that is input-addressed.
+ * Computes the store path of an output of an input-addressed derivation.
  *
  * @param derivationName the name of the derivation, without `.drv`
  * @param derivationHash SHA-256 of the derivation, 32 bytes: of its text with its outputs left empty and
- *   its inputs replaced by their own hashes (`hashDerivationModulo` in Nix)
+ *   its inputs replaced by their own hashes (`hashDerivationModulo` of Nix)
  * @param outputName name of the output, such as `out`
  * @throws StoreError `invalid_argument` for a name or a hash that is invalid
  */
@@ -90,8 +90,7 @@ export function buildOutputPath(
 }
 
 /**
- * What stands in a derivation for the path of one of its own outputs, until that is known:
- * `builtins.placeholder` of Nix.
+ * Returns the placeholder for the path of an output within its own derivation: `builtins.placeholder` of Nix.
  */
 export function placeholder(outputName: string): string {
   return `/${encodeNixbase32(createHash("sha256").update(`nix-output:${outputName}`).digest())}`;
@@ -104,7 +103,7 @@ function refusal(name: string, ca: ContentAddress, what: string): StoreError {
   );
 }
 
-/** The hash part is the SHA-256 of all that the path depends on, folded to 20 bytes. */
+/** Builds a store path. Its hash part is the SHA-256 of all inputs, folded to 20 bytes. */
 function buildPath(type: string, hash: string, storeDir: string, name: string): StorePath {
   const fingerprint = `${type}:${hash}:${storeDir}:${name}`;
   const digest = createHash("sha256").update(fingerprint).digest();

@@ -2,7 +2,7 @@ import { quoteText, StoreError } from "../errors.ts";
 import { formatNixHash, type NixHash, parseNixHash } from "./nix-hash.ts";
 
 /**
- * What a store path was computed from:
+ * The content address of a store path:
  *
  * - `nar`: the hash of its NAR
  * - `flat`: the hash of the contents of a file
@@ -13,14 +13,14 @@ export interface ContentAddress {
   readonly hash: NixHash;
 }
 
-/** Nix's form: `fixed:r:algorithm:digest`, `fixed:algorithm:digest` or `text:sha256:digest`. */
+/** Formats a content address: `fixed:r:ALGORITHM:DIGEST`, `fixed:ALGORITHM:DIGEST` or `text:sha256:DIGEST`. */
 export function formatContentAddress({ kind, hash }: ContentAddress): string {
   const prefix = { nar: "fixed:r:", flat: "fixed:", text: "text:" }[kind];
   return prefix + formatNixHash(hash);
 }
 
 /**
- * Parses what {@link formatContentAddress} gives.
+ * Parses a content address in the form of {@link formatContentAddress}.
  *
  * @throws StoreError `invalid_argument` for anything else
  */
@@ -38,7 +38,7 @@ export function parseContentAddress(text: string): ContentAddress {
 }
 
 /**
- * The content address of a text.
+ * Makes the content address of a text.
  *
  * @throws StoreError `invalid_argument` for any algorithm but SHA-256
  */

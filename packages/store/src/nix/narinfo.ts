@@ -1,5 +1,5 @@
 /**
- * What a binary cache tells about a store path: lines of `Field: value`.
+ * Parses and formats narinfos, by which binary caches describe store paths: lines of `Field: value`.
  * https://nix.dev/manual/nix/latest/protocols/binary-cache
  */
 import { escapeText, inContext, quoteText, StoreError } from "../errors.ts";
@@ -14,11 +14,11 @@ import { formatSignature, parseSignature, type Signature } from "./signature.ts"
 import { isBaseNames, STORE_DIR, StorePath } from "./store-path.ts";
 
 const DERIVATION_SUFFIX = ".drv";
-/** What old caches write where they do not know the deriver. */
+/** The deriver in narinfos of old caches that do not know it. */
 const UNKNOWN_DERIVER = "unknown-deriver";
 const MAX_UINT64 = 2n ** 64n - 1n;
 
-/** The fields that there is one of. */
+/** Fields that occur once. */
 const FIELDS = new Set([
   "StorePath",
   "URL",
@@ -32,15 +32,15 @@ const FIELDS = new Set([
   "System",
   "CA",
 ]);
-/** The field that there may be any number of. */
+/** The field that may occur any number of times. */
 const SIGNATURE = "Sig";
 
-/** What a narinfo says. */
+/** The fields of a narinfo. */
 export interface NarInfoFields {
   readonly storePath: StorePath;
-  /** Where the compressed NAR is: a URL, in most cases relative to that of the cache. */
+  /** URL of the compressed NAR, usually relative to that of the cache. */
   readonly url: string;
-  /** How the NAR is compressed, such as `none`, `xz` or `zstd`; `undefined` means `bzip2` to Nix. */
+  /** Compression of the NAR, such as `none`, `xz` or `zstd`; `undefined` means `bzip2` to Nix. */
   readonly compression?: string | undefined;
   /** Hash of the compressed NAR. */
   readonly fileHash?: NixHash | undefined;
@@ -59,13 +59,13 @@ export interface NarInfoFields {
   readonly signatures: readonly Signature[];
   /** What the store path was computed from; `undefined` if it is input-addressed. */
   readonly ca?: ContentAddress | undefined;
-  /** Fields that are none of these, by name and value, in the order in which they were written. */
+  /** Unknown fields, by name and value, in the order in which they were written. */
   readonly unknown?: readonly (readonly [field: string, value: string])[] | undefined;
 }
 
 /**
- * A narinfo. {@link NarInfo.toString} writes the fields in the order of Nix and hashes in nixbase32, so what
- * Nix wrote comes out byte for byte.
+ * A narinfo. {@link NarInfo.toString} writes the fields in the order of Nix and hashes in nixbase32: a narinfo
+ * that Nix wrote comes out byte for byte.
  */
 export class NarInfo implements NarInfoFields {
   readonly storePath: StorePath;
@@ -122,12 +122,12 @@ export class NarInfo implements NarInfoFields {
   }
 
   /**
-   * Parses a narinfo, whose fields are in any order and each end with a line feed. Hashes are in any form of
-   * Nix. A deriver named `unknown-deriver`, as old caches write it, is none.
+   * Parses a narinfo. The fields may come in any order, each ends with a line feed. Hashes may have any form of
+   * Nix. The deriver `unknown-deriver` of old caches counts as unknown.
    *
-   * @param options.storeDir where its store path is. Default: `/nix/store`
+   * @param options.storeDir the store dir of its store path. Default: `/nix/store`
    * @throws StoreError `invalid_argument` naming the line, the field and the rule that is broken: a field that
-   *   is missing, there twice, or whose value is not valid
+   *   is missing, occurs twice, or has an invalid value
    */
   static parse(text: string, { storeDir = STORE_DIR }: { storeDir?: string } = {}): NarInfo {
     const lines = new Lines(text);
@@ -152,12 +152,12 @@ export class NarInfo implements NarInfoFields {
 
   /** The store paths that the contents refer to, in the order in which they were written. */
   get references(): readonly StorePath[] {
-    // Making them all takes longer than parsing everything else, and most readers want only the text.
+    // Parsing them takes longer than everything else, and most callers need only the text.
     this.#references ??= splitWords(this.#referencesText).map(StorePath.parse);
     return this.#references;
   }
 
-  /** The text of the narinfo, which {@link NarInfo.parse} takes. */
+  /** Formats the narinfo, as {@link NarInfo.parse} reads it. */
   toString({ storeDir = STORE_DIR }: { storeDir?: string } = {}): string {
     const { compression, fileHash, fileSize, deriver, system, ca } = this;
     let text = `StorePath: ${this.storePath.toAbsolutePath(storeDir)}\nURL: ${this.url}\n`;
@@ -176,7 +176,7 @@ export class NarInfo implements NarInfoFields {
 }
 
 interface Line {
-  /** Counted from 1. */
+  /** The line number, from 1. */
   readonly number: number;
   readonly field: string;
   readonly value: string;
@@ -230,7 +230,7 @@ class Lines {
     if (field === SIGNATURE) this.#signatures.push(line);
     else if (!FIELDS.has(field)) this.#unknown.push(line);
     else if (!this.#single.has(field)) this.#single.set(field, line);
-    else throw invalidLine(number, `expected the field ${quoteText(field)} once, found it again`);
+    else throw invalidLine(number, `expected the field ${quoteText(field)} once, found it twice`);
   }
 }
 
@@ -274,7 +274,7 @@ function parseNarSize(value: string): bigint {
   return expectNarSize(parseSize(value));
 }
 
-/** Nix takes a size of zero for one that is missing, and no NAR is that short. */
+/** Refuses zero: Nix takes it for a missing size, and no NAR is that short. */
 function expectNarSize(size: bigint): bigint {
   if (size === 0n) throw refusal('expected more than zero, found "0"');
   return expectSize(size);
@@ -294,9 +294,9 @@ function parseDeriver(value: string): StorePath | undefined {
   return StorePath.parse(value.slice(0, -DERIVATION_SUFFIX.length));
 }
 
-/** Refuses anything but base names that are separated by single spaces. */
+/** Checks that a value is base names separated by single spaces. */
 function expectReferences(value: string): string {
-  // What is wrong with them, if anything is, tells parsing.
+  // Parsing tells what is wrong.
   if (!isBaseNames(value)) splitWords(value).forEach(StorePath.parse);
   return value;
 }
@@ -313,7 +313,7 @@ function invalid(reason: string): StoreError {
   return new StoreError("invalid_argument", `Cannot parse narinfo: ${reason}`);
 }
 
-/** Says what is wrong with a value; the field is put in front. */
+/** Makes the error for a value; the caller puts the field in front. */
 function refusal(reason: string): StoreError {
   return new StoreError("invalid_argument", reason);
 }

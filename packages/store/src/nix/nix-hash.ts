@@ -16,14 +16,14 @@ const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
 /** A digest and the algorithm that made it. */
 export interface NixHash {
   readonly algorithm: HashAlgorithm;
-  /** As many bytes as its algorithm makes. */
+  /** Its length is that of the algorithm. */
   readonly digest: Uint8Array;
 }
 
 /**
- * Takes a digest of an algorithm.
+ * Makes a hash from a digest.
  *
- * @throws StoreError `invalid_argument` if it is not as long as the algorithm makes it
+ * @throws StoreError `invalid_argument` if the digest does not have the length of the algorithm
  */
 export function nixHash(algorithm: HashAlgorithm, digest: Uint8Array): NixHash {
   const expected = DIGEST_LENGTH[algorithm];
@@ -37,7 +37,7 @@ export function nixHash(algorithm: HashAlgorithm, digest: Uint8Array): NixHash {
 }
 
 /**
- * How a hash is written:
+ * The text form of a hash:
  *
  * - `nixbase32`: the algorithm, a colon, and the digest in nixbase32, as in narinfos and content addresses
  * - `hex`, `base64`: likewise, in lower-case hexadecimal or padded base64
@@ -45,7 +45,7 @@ export function nixHash(algorithm: HashAlgorithm, digest: Uint8Array): NixHash {
  */
 export type HashForm = "nixbase32" | "hex" | "base64" | "sri";
 
-/** Text of a hash. */
+/** Formats a hash. */
 export function formatNixHash(
   { algorithm, digest }: NixHash,
   form: HashForm = "nixbase32",
@@ -54,7 +54,7 @@ export function formatNixHash(
 }
 
 /**
- * Parses what {@link formatNixHash} gives, strictly in that form.
+ * Parses a hash in exactly one form.
  *
  * @throws StoreError `invalid_argument` for an unknown algorithm or a digest that is not valid
  */
@@ -71,10 +71,10 @@ export function parseNixHash(text: string, form: HashForm = "nixbase32"): NixHas
 }
 
 /**
- * Parses a hash in whatever form it is: which one is told from the separator and the length.
+ * Parses a hash in any form, which follows from the separator and the length.
  *
- * @param algorithm what `text` is a hash by. It is then allowed to be a bare digest, in any form but
- *   `sri`, as in `outputHash` of a derivation. Default: `text` names it
+ * @param algorithm the algorithm of the hash. The text may then be a digest alone, in any form but
+ *   `sri`, as in `outputHash` of a derivation. Default: the text names the algorithm
  * @throws StoreError `invalid_argument` for anything else, and for a hash by another algorithm
  */
 export function parseAnyNixHash(text: string, algorithm?: HashAlgorithm): NixHash {
@@ -93,7 +93,7 @@ const ENCODINGS: Readonly<
     {
       readonly name: string;
       encode(bytes: Uint8Array): string;
-      /** `undefined`, or an error, for what `encode` does not give. */
+      /** Decodes a digest; returns `undefined`, or throws, for text that `encode` never returns. */
       decode(text: string): Uint8Array | undefined;
     }
   >
@@ -111,7 +111,7 @@ function isHashAlgorithm(text: string): text is HashAlgorithm {
   return Object.hasOwn(DIGEST_LENGTH, text);
 }
 
-/** The form that a hash has by its length; `nixbase32` where none fits. */
+/** Returns the form of a hash by its length; `nixbase32` if none fits. */
 function formOf(text: string): HashForm {
   const colon = text.indexOf(":");
   if (colon < 0) return text.includes("-") ? "sri" : "nixbase32";

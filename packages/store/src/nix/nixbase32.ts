@@ -1,5 +1,6 @@
 /**
- * Nix's own base 32: digits and letters without e, o, t and u, the most significant digit first.
+ * Encodes and decodes nixbase32, the base 32 of Nix: digits and letters without e, o, t and u, the most significant
+ * digit first.
  * https://nix.dev/manual/nix/latest/protocols/nix32
  */
 import { quoteText, StoreError } from "../errors.ts";
@@ -11,12 +12,12 @@ const VALUES = Int8Array.from({ length: 128 }, (_, code) =>
   ALPHABET.indexOf(String.fromCharCode(code)),
 );
 
-/** Whether a character is of the alphabet, by its code. */
+/** Returns whether a character code is in the alphabet. */
 export function isNixbase32(code: number): boolean {
   return (VALUES[code] ?? -1) >= 0;
 }
 
-/** How many characters `length` bytes make. */
+/** Returns how many characters encode `length` bytes. */
 export function nixbase32Length(length: number): number {
   return Math.ceil((length * 8) / 5);
 }
@@ -34,15 +35,15 @@ export function encodeNixbase32(bytes: Uint8Array): string {
 }
 
 /**
- * Decodes text into the bytes it was made of.
+ * Decodes text.
  *
  * @throws StoreError `invalid_argument` for characters outside of the alphabet, a length that no number
- *   of bytes makes, or bits beyond the last byte that are not zero
+ *   of bytes has, or bits after the last byte that are not zero
  */
 export function decodeNixbase32(text: string): Uint8Array {
   const bytes = new Uint8Array(Math.floor((text.length * 5) / 8));
   if (nixbase32Length(bytes.length) !== text.length) {
-    throw invalid(text, `no number of bytes makes ${text.length} characters`);
+    throw invalid(text, `expected the length of an encoding, found ${text.length} characters`);
   }
   for (let digit = 0; digit < text.length; digit++) {
     const at = text.length - 1 - digit;

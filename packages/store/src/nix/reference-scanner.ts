@@ -1,6 +1,6 @@
 /**
- * Finds out to which store paths contents refer: those whose hash part, 32 characters of nixbase32, stands
- * anywhere in their NAR. That is how Nix finds the references of what it builds.
+ * Finds the references of contents: store paths whose hash part, 32 characters of nixbase32, occurs anywhere in
+ * their NAR. Nix finds the references of its builds in the same way.
  */
 import { randomBytes } from "node:crypto";
 import { instantiateWasm } from "@tvix/castore";
@@ -10,7 +10,7 @@ import { expectHashPart } from "./store-path.ts";
 
 const WORD = 32;
 
-/** What the WebAssembly module exports. Addresses and lengths are in bytes. */
+/** The exports of the WebAssembly module. Addresses and lengths are in bytes. */
 interface Kernel {
   readonly memory: { readonly buffer: ArrayBuffer };
   readonly WINDOW: { readonly value: number };
@@ -40,13 +40,13 @@ export class ReferenceCandidates {
     for (const hashPart of hashParts) this.add(hashPart);
   }
 
-  /** How many there are. */
+  /** How many candidates there are. */
   get size(): number {
     return this.#kernel.count.value;
   }
 
   /**
-   * Adds a store path by its hash part, 20 bytes, unless it is among them.
+   * Adds a store path by its hash part, 20 bytes. Adding it twice has no effect.
    *
    * @throws StoreError `invalid_argument` for any other length
    */
@@ -58,8 +58,8 @@ export class ReferenceCandidates {
   }
 
   /**
-   * Begins a scan for all of them. There may be several at the same time. What is added meanwhile is found
-   * from then on.
+   * Begins a scan for all candidates. Several scans may run at the same time. Candidates that are added during a scan
+   * are found from then on.
    */
   openScan(): ReferenceScan {
     this.#scans += 1;
@@ -67,12 +67,12 @@ export class ReferenceCandidates {
   }
 }
 
-/** A scan of bytes that come in pieces. Opened by {@link ReferenceCandidates.openScan}. */
+/** A scan of bytes that arrive in pieces, see {@link ReferenceCandidates.openScan}. */
 class ReferenceScan {
   readonly #kernel: Kernel;
   readonly #id: number;
   readonly #found = new Set<string>();
-  /** The last bytes, with which a hash part may begin. */
+  /** The last bytes, which may be the beginning of a hash part. */
   readonly #carried = Buffer.alloc(WORD - 1);
   #carriedBytes = 0;
 
@@ -81,7 +81,7 @@ class ReferenceScan {
     this.#id = id;
   }
 
-  /** Scans bytes, which follow those before. They are the caller's again when it returns. */
+  /** Scans the next bytes. The caller may reuse them when it returns. */
   update(bytes: Uint8Array): void {
     const { memory, WINDOW, WINDOW_SIZE } = this.#kernel;
     const window = Buffer.from(memory.buffer, WINDOW.value, WINDOW_SIZE.value);
@@ -94,7 +94,7 @@ class ReferenceScan {
     }
   }
 
-  /** The hash parts that were found so far, 20 bytes each, ordered by their text. */
+  /** Returns the hash parts found so far, 20 bytes each, ordered by their text. */
   found(): Uint8Array[] {
     return [...this.#found].toSorted().map(decodeNixbase32);
   }

@@ -1,6 +1,6 @@
 /**
- * Signatures of store paths: ed25519 over a fingerprint, keys and signatures in the text form that Nix
- * writes: a name, a colon, and bytes in base64.
+ * Makes and verifies signatures of store paths: ed25519 over a fingerprint. Keys and signatures have the text form of
+ * Nix: a name, a colon, and bytes in base64.
  */
 import {
   createPrivateKey,
@@ -18,11 +18,11 @@ import { STORE_DIR, type StorePath } from "./store-path.ts";
 
 const SIGNATURE_LENGTH = 64;
 const PUBLIC_LENGTH = 32;
-/** A secret key is a seed, and the public key that follows from it. */
+/** A secret key is a seed followed by its public key. */
 const SEED_LENGTH = 32;
 const SECRET_LENGTH = SEED_LENGTH + PUBLIC_LENGTH;
 
-/** What stands before the 32 bytes of a key in its DER encoding (RFC 8410). */
+/** The prefix of a key of 32 bytes in its DER encoding (RFC 8410). */
 const PUBLIC_DER = Buffer.from("302a300506032b6570032100", "hex");
 const PRIVATE_DER = Buffer.from("302e020100300506032b657004220420", "hex");
 
@@ -34,19 +34,19 @@ export interface Signature {
   readonly data: Uint8Array;
 }
 
-/** What of a PathInfo or narinfo is signed. */
+/** The signed fields of a PathInfo or narinfo. */
 export interface Signable {
   readonly storePath: StorePath;
   /** Length of the NAR in bytes. */
   readonly narSize: bigint;
   /** SHA-256 digest of the NAR, 32 bytes. */
   readonly narSha256: Uint8Array;
-  /** In any order; one that is there twice counts once. */
+  /** In any order. Duplicates count once. */
   readonly references: readonly StorePath[];
 }
 
 /**
- * The text that is signed: `1;`, the store path, the hash and size of its NAR, and its references,
+ * Returns the text that is signed: `1;`, the store path, hash and size of its NAR, and its references,
  * sorted and separated by commas. All paths are absolute.
  */
 export function fingerprint(
@@ -58,13 +58,13 @@ export function fingerprint(
   return `1;${storePath.toAbsolutePath(storeDir)};${hash};${narSize};${sorted.join(",")}`;
 }
 
-/** Nix's form: `name:`, and the signature in base64. */
+/** Formats a signature as Nix does: `name:`, and the signature in base64. */
 export function formatSignature({ name, data }: Signature): string {
   return `${name}:${encodeBase64(data)}`;
 }
 
 /**
- * Parses what {@link formatSignature} gives.
+ * Parses a signature in the form of {@link formatSignature}.
  *
  * @throws StoreError `invalid_argument` for anything else
  */
@@ -82,7 +82,7 @@ export function parseSignature(text: string): Signature {
 /**
  * Validates a signature.
  *
- * @throws StoreError `invalid_argument` for a name that no key has, or data of another length
+ * @throws StoreError `invalid_argument` for a name that no key can have, or data of another length
  */
 export function signature(name: string, data: Uint8Array): Signature {
   const rule = brokenRule(name, data, SIGNATURE_LENGTH);
@@ -95,7 +95,7 @@ export function signature(name: string, data: Uint8Array): Signature {
   return { name, data };
 }
 
-/** The public half of a key, which tells whether a signature is good. */
+/** A public key, which verifies signatures. */
 export class VerifyingKey {
   /** Not empty, without colon, space or control character. */
   readonly name: string;
@@ -113,11 +113,11 @@ export class VerifyingKey {
   }
 
   /**
-   * Parses Nix's form, such as `cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=`: a
+   * Parses the form of Nix, such as `cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=`: a
    * name, a colon, and 32 bytes in base64.
    *
    * @throws StoreError `invalid_argument` for anything else. The message does not show the text, which
-   *   may be a secret key that was given in the wrong place
+   *   may be a secret key in the wrong place
    */
   static parse(text: string): VerifyingKey {
     const named = splitNamed(text, PUBLIC_LENGTH);
@@ -137,7 +137,7 @@ export class VerifyingKey {
     return new VerifyingKey(name, copyBytes(bytes));
   }
 
-  /** Whether a signature is of this key, by its name, and is good for that fingerprint. */
+  /** Returns whether a signature has the name of this key and is valid for the fingerprint. */
   verify(fingerprint: string, { name, data }: Signature): boolean {
     if (name !== this.name || data.length !== SIGNATURE_LENGTH) return false;
     return verify(null, Buffer.from(fingerprint), this.#key, data);
@@ -148,17 +148,17 @@ export class VerifyingKey {
     return copyBytes(this.#bytes);
   }
 
-  /** Nix's form, which {@link VerifyingKey.parse} takes. */
+  /** Formats the key, as {@link VerifyingKey.parse} reads it. */
   toString(): string {
     return `${this.name}:${encodeBase64(this.#bytes)}`;
   }
 }
 
-/** A secret key. Nothing but {@link SigningKey.toSecretText} shows the secret. */
+/** A secret key. Only {@link SigningKey.toSecretText} reveals the secret. */
 export class SigningKey {
   /** Not empty, without colon, space or control character. */
   readonly name: string;
-  /** The public half. */
+  /** The public key. */
   readonly verifyingKey: VerifyingKey;
   readonly #key: KeyObject;
 
@@ -169,11 +169,11 @@ export class SigningKey {
   }
 
   /**
-   * Parses Nix's form, as `nix-store --generate-binary-cache-key` writes it: a name, a colon, and 64
+   * Parses the form of Nix, as `nix-store --generate-binary-cache-key` writes it: a name, a colon, and 64
    * bytes in base64, the seed and the public key.
    *
-   * @throws StoreError `invalid_argument` for anything else, also where the public key does not follow
-   *   from the seed. The message shows nothing of the text
+   * @throws StoreError `invalid_argument` for anything else, and if the public key does not follow
+   *   from the seed. The message does not show the text
    */
   static parse(text: string): SigningKey {
     const named = splitNamed(text, SECRET_LENGTH);
@@ -191,7 +191,7 @@ export class SigningKey {
   }
 
   /**
-   * Makes a new key.
+   * Generates a key.
    *
    * @throws StoreError `invalid_argument` for an invalid name
    */
@@ -204,20 +204,20 @@ export class SigningKey {
     return { name: this.name, data: sign(null, Buffer.from(fingerprint), this.#key) };
   }
 
-  /** The secret in Nix's form, which {@link SigningKey.parse} takes. */
+  /** Formats the secret key, as {@link SigningKey.parse} reads it. */
   toSecretText(): string {
     const seed = this.#key.export({ format: "der", type: "pkcs8" }).subarray(-SEED_LENGTH);
     return `${this.name}:${encodeBase64(Buffer.concat([seed, this.verifyingKey.toBytes()]))}`;
   }
 }
 
-/** The public key of a secret one. */
+/** Returns the public key of a secret key. */
 function publicBytes(key: KeyObject): Uint8Array {
   const der = createPublicKey(key).export({ format: "der", type: "spki" });
   return der.subarray(-PUBLIC_LENGTH);
 }
 
-/** Takes the common text form apart; `undefined` if it is not that. */
+/** Splits the common text form; returns `undefined` for anything else. */
 function splitNamed(text: string, length: number): { name: string; bytes: Uint8Array } | undefined {
   const colon = text.indexOf(":");
   const name = text.slice(0, Math.max(colon, 0));
@@ -226,7 +226,7 @@ function splitNamed(text: string, length: number): { name: string; bytes: Uint8A
   return { name, bytes };
 }
 
-/** What is wrong with a name, or bytes that are to be `length` long; `undefined` if nothing is. */
+/** Returns the rule that a name, or bytes of a fixed length, break; `undefined` if none. */
 function brokenRule(name: string, bytes: Uint8Array, length: number): string | undefined {
   if (bytes.length !== length) return `expected ${length} bytes, found ${bytes.length}`;
   if (name === "") return "expected a name, found none";
@@ -240,7 +240,7 @@ function expectedForm(length: number): string {
   return `expected a name, a colon, and ${length} bytes in base64`;
 }
 
-/** Says nothing of what was given. */
+/** Makes an error that does not show the key. */
 function keyRefusal(kind: "public" | "secret", reason: string): StoreError {
   return new StoreError("invalid_argument", `Cannot use ${kind} key: ${reason}`);
 }

@@ -1,20 +1,20 @@
 import { quoteText, StoreError } from "../errors.ts";
 import { decodeNixbase32, encodeNixbase32, isNixbase32, nixbase32Length } from "./nixbase32.ts";
 
-/** Where Nix keeps store paths, unless told otherwise. */
+/** The default store dir of Nix. */
 export const STORE_DIR = "/nix/store";
 
 const MAX_NAME_LENGTH = 211;
 
-/** The characters of names, as in a regular expression. */
+/** The characters of names, for a regular expression. */
 const NAME_CHARACTERS = "a-zA-Z0-9+\\-._?=";
 const NOT_IN_NAMES = new RegExp(`[^${NAME_CHARACTERS}]`, "u");
-/** A store path: a hash part and a name. Which store dir it is in is not part of it. */
+/** A store path: a hash part and a name, without a store dir. */
 export class StorePath {
   /** Length of the hash part in bytes. */
   static readonly HASH_PART_LENGTH = 20;
 
-  /** 20 bytes, not to be changed. */
+  /** 20 bytes. Must not be changed. */
   readonly hashPart: Uint8Array;
   /** 1 to 211 characters of `[a-zA-Z0-9+._?=-]`, of which those before the first dash are not `.` or `..`. */
   readonly name: string;
@@ -25,7 +25,7 @@ export class StorePath {
   }
 
   /**
-   * Makes a store path of its parts.
+   * Makes a store path from its parts.
    *
    * @throws StoreError `invalid_argument` if the hash part is not 20 bytes long or the name is invalid
    */
@@ -49,7 +49,7 @@ export class StorePath {
   }
 
   /**
-   * Parses an absolute path, which is a store path itself, not a path below one.
+   * Parses the absolute path of a store path. Paths below one are refused.
    *
    * @throws StoreError `invalid_argument` for anything else
    */
@@ -58,7 +58,7 @@ export class StorePath {
   }
 
   /**
-   * Parses the absolute path of a store path or of something below one.
+   * Parses the absolute path of a store path, or a path below one.
    *
    * @returns the store path, and the names below it; none for the store path itself
    * @throws StoreError `invalid_argument` for a path that is not below the store dir, and for empty
@@ -76,31 +76,31 @@ export class StorePath {
     return { storePath: StorePath.parse(first), names };
   }
 
-  /** The base name: the hash part in nixbase32, a dash, and the name. */
+  /** Returns the base name: the hash part in nixbase32, a dash, and the name. */
   toString(): string {
     return `${encodeNixbase32(this.hashPart)}-${this.name}`;
   }
 
-  /** The path in the file system. */
+  /** Returns the path in the file system. */
   toAbsolutePath(storeDir: string = STORE_DIR): string {
     return `${storeDir}/${this}`;
   }
 }
 
-/** All of them stand for 5 bits, none of which is left over. */
+/** Each encodes 5 bits, with none left over. */
 const HASH_PART_CHARACTERS = nixbase32Length(StorePath.HASH_PART_LENGTH);
 
 const SCRATCH = Buffer.allocUnsafeSlow(64 * 1024);
 const DASH = 0x2d;
 const DOT = 0x2e;
 const SPACE = 0x20;
-/** 1 for each byte that may be part of a name, and of a hash part. */
+/** 1 for each byte that may occur in a name, and in a hash part. */
 const IN_NAMES = Uint8Array.from({ length: 256 }, (_, byte) =>
   byte < 128 && !NOT_IN_NAMES.test(String.fromCharCode(byte)) ? 1 : 0,
 );
 const IN_HASH_PARTS = Uint8Array.from({ length: 256 }, (_, byte) => (isNixbase32(byte) ? 1 : 0));
 
-/** What of a path follows the store dir and a slash. */
+/** Returns the part of a path after the store dir and a slash. */
 function belowStoreDir(path: string, storeDir: string): string {
   if (path.startsWith(`${storeDir}/`)) return path.slice(storeDir.length + 1);
   throw invalidPath(path, `expected it to start with "${storeDir}/"`);
@@ -114,7 +114,7 @@ function invalidPath(path: string, reason: string): StoreError {
 }
 
 /**
- * Refuses what cannot be the name of a store path.
+ * Checks the name of a store path.
  *
  * @throws StoreError `invalid_argument` naming the rule that is broken
  */
@@ -129,7 +129,7 @@ export function validateStorePathName(name: string): void {
   }
   const [first] = name.split("-", 1);
   if (first === "." || first === "..") {
-    throw refuse(`expected something other than "${first}" before the first dash`);
+    throw refuse(`expected more than "${first}" before the first dash`);
   }
   const [wrong] = NOT_IN_NAMES.exec(name) ?? [];
   if (wrong !== undefined) {
@@ -138,14 +138,13 @@ export function validateStorePathName(name: string): void {
 }
 
 /**
- * Whether a text of up to 64 KiB is base names, separated by single spaces. It is found out several times
- * faster than by parsing them.
+ * Returns whether a text is base names separated by single spaces. Several times faster than parsing them.
  *
- * @returns `false` also for a longer text
+ * @returns `false` also for a text of more than 64 KiB
  */
 export function isBaseNames(text: string): boolean {
   if (text.length > SCRATCH.length) return false;
-  const length = SCRATCH.write(text); // much faster to look at than a string
+  const length = SCRATCH.write(text); // bytes are much faster to read than characters
   for (let start = 0; start < length; ) {
     const name = start + HASH_PART_CHARACTERS + 1;
     let at = start;
@@ -165,7 +164,7 @@ export function isBaseNames(text: string): boolean {
 }
 
 /**
- * Refuses what cannot be a hash part.
+ * Checks a hash part.
  *
  * @throws StoreError `invalid_argument` if it is not 20 bytes long
  */

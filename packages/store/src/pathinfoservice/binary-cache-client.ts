@@ -32,7 +32,7 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
   407: "permission_denied",
 };
 
-/** Reads the contents of a file, in pieces that belong to it. It is called again where they break off. */
+/** Reads the contents of a file, and owns their pieces. It is called again if they break off. */
 type ReadContents<T> = (contents: AsyncIterable<Uint8Array>) => Promise<T>;
 
 /** Gets files of a binary cache over HTTP. */
@@ -42,7 +42,7 @@ export class BinaryCacheClient implements AsyncDisposable {
   readonly #hosts = new Map<string, UpstreamHost>();
 
   /**
-   * @param base where the cache is, with a slash at its end
+   * @param base URL of the cache, with a slash at its end
    * @throws CastoreError `invalid_argument` if the proxy that the environment names is not one of HTTP
    */
   constructor(base: string, options: UpstreamHostOptions) {
@@ -52,14 +52,13 @@ export class BinaryCacheClient implements AsyncDisposable {
   }
 
   /**
-   * Gets a file, with what its Content-Encoding says undone, and reads it. Requests that fail in a way that may pass are
-   * made again from the start, a few times.
+   * Gets a file, decodes its Content-Encoding, and reads it. Failed requests are retried from the start, a few times.
    *
    * @param url of `http:` or `https:`, or relative to the cache
    * @returns what `read` returns; `undefined` if there is no such file
-   * @throws StoreError `unavailable` if the server cannot be reached, is silent, breaks off or answers that it is in
-   *   trouble; `permission_denied`; `unimplemented` for a Content-Encoding that is not known; `data_loss` for any other
-   *   response, and for what is no URL; whatever `read` throws
+   * @throws StoreError `unavailable` if the server cannot be reached, is silent, breaks off, or answers 5xx, 408, 429;
+   *   `permission_denied` for 401 and 407; `unimplemented` for an unknown Content-Encoding; `data_loss` for any other
+   *   response, and for an invalid URL; whatever `read` throws
    */
   async get<T>(url: string, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
     const attempt = async (): Promise<{ value: T | undefined } | { error: unknown }> => {
@@ -67,7 +66,7 @@ export class BinaryCacheClient implements AsyncDisposable {
         return { value: await this.#get(this.#resolve(url), read, options) };
       } catch (error) {
         if (error instanceof RequestFailure) throw error;
-        return { error }; // which is not tried again, whatever its code: it may be from another service
+        return { error }; // not retried, whatever its code: it may come from another service
       }
     };
     const outcome = await retryRequest(attempt, { attempts: ATTEMPTS, ...options });
@@ -141,7 +140,7 @@ function contentsOf(
     );
 }
 
-/** Gives the bytes of a body as they come, and fails as a request does where they break off. */
+/** Passes the bytes of a body on, and throws RequestFailure if they break off. */
 async function* received(
   url: URL,
   body: AsyncIterable<Uint8Array>,
@@ -161,7 +160,7 @@ async function* received(
       yield next.value;
     }
   } finally {
-    iterator.return?.()?.catch(() => undefined); // whatever it says, nobody reads on
+    iterator.return?.()?.catch(() => undefined); // the body is not read further
   }
 }
 

@@ -36,10 +36,10 @@ const BATCH_CONCURRENCY = 4;
 const CONCURRENCY = 16;
 
 /**
- * PathInfos in a gRPC server, validated as they arrive. Disposes of its channel.
+ * Reads and stores PathInfos in a gRPC server, and validates those that it receives. Disposes of its channel.
  *
- * A server without `tvix.store.v1alpha.PathInfoBatchService` is asked by single calls, and lists in an order of its own:
- * a listing from a cursor is then `unimplemented` when it meets a PathInfo out of order.
+ * A server without `tvix.store.v1alpha.PathInfoBatchService` gets single calls, and lists in its own order. A listing
+ * from a cursor then throws `unimplemented` for a PathInfo that is out of order.
  */
 export class GrpcPathInfoService implements PathInfoService {
   readonly #channel: Channel;

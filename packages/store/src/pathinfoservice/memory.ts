@@ -9,10 +9,10 @@ import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.
 /** How many PathInfos are listed before other events get their turn. */
 const ITEMS_PER_TURN = 1000;
 
-/** Keeps PathInfos in memory, for as long as it lives. */
+/** Stores PathInfos in memory. */
 export class MemoryPathInfoService implements PathInfoService {
   readonly #pathInfos = new OrderedPathInfos();
-  /** The keys of what is kept, by when they were used last. `undefined` where everything is kept. */
+  /** The keys in the order of their last use; `undefined` without a capacity. */
   readonly #used: LRUCache<string, true> | undefined;
 
   /**
@@ -72,7 +72,7 @@ export class MemoryPathInfoService implements PathInfoService {
   }
 }
 
-/** Keeps the PathInfos in memory that were put or asked for last. It is a cache: the others are gone. */
+/** Caches PathInfos in memory. Evicts the least recently used. */
 export class LruPathInfoService extends MemoryPathInfoService {
   /** @param options.capacity how many PathInfos are kept, at least 1 */
   constructor({ capacity }: { capacity: number }) {

@@ -23,11 +23,11 @@ import type { PathInfo } from "../pathinfo.ts";
 import { BinaryCacheClient } from "./binary-cache-client.ts";
 import type { PathInfoService } from "./path-info-service.ts";
 
-/** What {@link NixHttpPathInfoService} is made of. */
+/** Options of {@link NixHttpPathInfoService}. */
 export interface NixHttpOptions {
-  /** Where the cache is, of `http:` or `https:`. */
+  /** URL of the cache, of `http:` or `https:`. */
   baseUrl: string;
-  /** Where contents go. Not disposed of with the service. */
+  /** Store the contents. Not disposed of with the service. */
   blobService: BlobService;
   directoryService: DirectoryService;
   /**
@@ -51,18 +51,17 @@ const CONCURRENCY = 8;
 const MAX_NARINFO_BYTES = 1024 * 1024;
 
 /**
- * Reads the store paths of a binary cache of Nix, such as https://cache.nixos.org. A `get` also stores the contents,
- * once for all who ask at the same time; it goes on as long as one of them waits. The PathInfo is not remembered: that
- * is for a cache in front of this service.
+ * Reads PathInfos from a binary cache of Nix, such as https://cache.nixos.org. A `get` also stores the contents.
+ * Concurrent calls for one store path share one download, which is cancelled when all of them are. PathInfos are not
+ * stored: that is for a cache in front of this service.
  *
- * A cache is verified by the signatures on its narinfos, and by hash and size of the NARs; hash and size of a compressed
- * file are not looked at, as by Nix. Of a NAR that is not the right one nothing is visible, though blobs may stay.
- * Requests that fail in a way that may pass are made again a few times; each host has a circuit breaker, see
- * {@link UpstreamHost}.
+ * Narinfos are verified by their signatures, NARs by hash and size; as in Nix, hash and size of the compressed file are
+ * not checked. None of the directories of a wrong NAR is visible, though blobs may be stored. Failed requests are
+ * retried a few times, and each host has a circuit breaker, see {@link UpstreamHost}.
  *
- * `get` throws StoreError `unavailable` where that does not help; `permission_denied` for a narinfo that no trusted key
- * has signed; `data_loss` for a narinfo or NAR that is wrong, `not_found` for a NAR that is not there, `unimplemented`
- * for an unknown compression. `put` and `list` are `unimplemented`: a binary cache is only read, and not listed.
+ * `get` throws StoreError `unavailable` if the retries fail or the circuit breaker is open; `permission_denied` for a
+ * narinfo that no trusted key has signed; `data_loss` for a wrong narinfo or NAR; `not_found` for a missing NAR;
+ * `unimplemented` for an unknown compression. `put` and `list` throw `unimplemented`.
  */
 export class NixHttpPathInfoService implements PathInfoService {
   readonly #name: string;
@@ -98,10 +97,10 @@ export class NixHttpPathInfoService implements PathInfoService {
   }
 
   async put(): Promise<PathInfo> {
-    throw this.#refusal("unimplemented", "put to", "it is only read");
+    throw this.#refusal("unimplemented", "put to", "binary caches are read-only");
   }
 
-  // biome-ignore lint/correctness/useYield: it has nothing to give
+  // biome-ignore lint/correctness/useYield: it only throws
   async *list(): AsyncGenerator<never> {
     throw this.#refusal("unimplemented", "list", "binary caches cannot be listed");
   }
@@ -122,7 +121,7 @@ export class NixHttpPathInfoService implements PathInfoService {
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof CastoreError)) throw error;
-      // Whoever asks has given no wrong argument: what the cache sent is wrong.
+      // The caller's argument is valid: the response of the cache is not.
       const code = error.code === "invalid_argument" ? "data_loss" : error.code;
       throw this.#refusal(code, `get "${hash}" from`, error.message, error);
     }
@@ -168,7 +167,7 @@ export class NixHttpPathInfoService implements PathInfoService {
       return await ingestNar(expectAtMost(nar, narSize), this.#services, {
         signal,
         expected: { narSize, narSha256 },
-        // What refers to itself has the hash of its NAR with all such references left out.
+        // The content address of a path that refers to itself covers its NAR with those references removed.
         expectedCa: refersToItself(narInfo) ? undefined : ca,
       });
     };
@@ -190,7 +189,7 @@ function refersToItself({ storePath, references }: NarInfo): boolean {
   return references.some((reference) => `${reference}` === `${storePath}`);
 }
 
-/** Whether the name of a store path follows from its contents, so that nobody need vouch for it. */
+/** Returns whether a store path follows from its contents, so that it needs no signature. */
 function isContentAddressed(narInfo: NarInfo): boolean {
   const { storePath, references, ca } = narInfo;
   if (ca === undefined || refersToItself(narInfo)) return false;
@@ -203,7 +202,7 @@ function isContentAddressed(narInfo: NarInfo): boolean {
   }
 }
 
-/** Passes a NAR on, and throws when it is longer than it may be: a few bytes may inflate to anything. */
+/** Passes a NAR on, and throws when it exceeds its size: a few compressed bytes may decompress to gigabytes. */
 async function* expectAtMost(
   nar: AsyncIterable<Uint8Array>,
   narSize: bigint,

@@ -50,8 +50,8 @@ export interface PathInfoService extends AsyncDisposable {
 /** Options of {@link PathInfoService.list}. */
 export interface ListPathInfosOptions extends AbortOptions {
   /**
-   * The cursor: lists only PathInfos whose hash part, 20 bytes, sorts after this one, whether or not there is a PathInfo
-   * of it. Default: all.
+   * The cursor: lists only PathInfos whose hash part sorts after this one, 20 bytes. There need not be a PathInfo of
+   * this hash part. Default: all.
    */
   after?: Uint8Array | undefined;
 }

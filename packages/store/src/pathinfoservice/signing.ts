@@ -5,9 +5,9 @@ import { fingerprint, SigningKey } from "../nix/signature.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
-/** What {@link SigningPathInfoService} is made of. */
+/** Options of {@link SigningPathInfoService}. */
 export interface SigningOptions {
-  /** Where signed PathInfos go. Not disposed of with the service. */
+  /** Stores the signed PathInfos. Not disposed of with the service. */
   inner: PathInfoService;
   key: SigningKey;
 }
@@ -47,15 +47,15 @@ export class SigningPathInfoService implements PathInfoService {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // Nothing is held but the key.
+    // It holds only the key.
   }
 }
 
 /**
- * Reads a key from a file, as `nix-store --generate-binary-cache-key` writes it.
+ * Reads a secret key from a file, as `nix-store --generate-binary-cache-key` writes it.
  *
- * @throws StoreError `not_found` or `permission_denied` if it cannot be read, `invalid_argument` for what is no
- *   key, without showing it
+ * @throws StoreError `not_found` or `permission_denied` if it cannot be read, `invalid_argument` if it holds no
+ *   key; the message does not show the contents
  */
 export async function readSigningKey(path: string): Promise<SigningKey> {
   let text: string;
@@ -65,7 +65,7 @@ export async function readSigningKey(path: string): Promise<SigningKey> {
     const { code } = error as NodeJS.ErrnoException;
     throw new StoreError(
       code === "ENOENT" ? "not_found" : "permission_denied",
-      `Cannot read the key "${path}": the system answered ${code}`,
+      `Cannot read the key "${path}": ${code}`,
       { cause: error },
     );
   }

@@ -9,11 +9,11 @@ import type { PathInfo } from "../pathinfo.ts";
 import { mergeSignatures } from "./merge-signatures.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
-/** What {@link SqlitePathInfoService.open} is told. */
+/** Options of {@link SqlitePathInfoService.open}. */
 export interface SqlitePathInfoOptions extends AbortOptions {
   /** The database file, or `":memory:"` for a temporary one. */
   path: string;
-  /** Is told of damaged rows that were met. Default: a process warning. */
+  /** Called for each damaged row that is read. Default: emits a process warning. */
   onCorrupt?: (message: string) => void;
 }
 
@@ -24,7 +24,7 @@ const APPLICATION_ID = 0x54767850;
 const PAGE_SIZE = 100;
 
 /**
- * Keeps PathInfos in a SQLite database: one table `path_infos` from hash part to encoded message.
+ * Stores PathInfos in a SQLite database, in one table `path_infos` from hash part to encoded message.
  */
 export class SqlitePathInfoService implements PathInfoService {
   readonly #table: KeyValueTable;
@@ -36,7 +36,7 @@ export class SqlitePathInfoService implements PathInfoService {
   }
 
   /**
-   * Opens a database, or creates it.
+   * Opens a database. Creates it if it does not exist.
    *
    * @throws CastoreError `invalid_argument` for a file of another kind, `data_loss` for a damaged one,
    *   `unavailable` while another process holds it

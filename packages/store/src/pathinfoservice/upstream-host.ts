@@ -19,13 +19,13 @@ const MAX_HEADER_BYTES = 300 * 1024;
 /** How many failures in a row, not all of one file, open the circuit breaker. */
 const FAILURES_TO_OPEN = 3;
 
-/** Longest time that the circuit breaker stays open, in milliseconds. */
+/** Longest time for which the circuit breaker stays open, in milliseconds. */
 const MAX_REST_MS = 60_000;
 
-/** Statuses below 500 that may be another the next time. */
+/** Statuses below 500 that are retried. */
 const PASSING: ReadonlySet<number> = new Set([408, 429]);
 
-/** A request that failed in a way that may pass: no response, one that broke off, or a status that says so. */
+/** A failure that is retried: no response, a response that broke off, or a status such as 503. */
 export class RequestFailure extends StoreError {
   constructor(url: URL, reason: string, cause?: unknown) {
     super("unavailable", `Cannot get ${quoteText(url.href)}: ${escapeText(reason)}`, { cause });
@@ -36,22 +36,22 @@ export class RequestFailure extends StoreError {
 export interface UpstreamHostOptions {
   /** How long the host may be silent, in milliseconds. */
   timeoutMs: number;
-  /** How long the circuit breaker stays open at first, in milliseconds; longer each time in a row, up to a minute. */
+  /** How long the circuit breaker stays open at first, in milliseconds. Grows each time in a row, up to a minute. */
   restMs: number;
 }
 
 /**
- * One host that files are got from, through the proxy that the environment names for it.
+ * Makes requests to one host, through the proxy that the environment names for it.
  *
- * A circuit breaker opens when the host cannot be reached, does not respond, or answers that it is in trouble, three
- * times in a row and not for one file only: a file that fails whenever it is asked for says nothing about others. While
- * it is open, requests fail at once; then one of them tests the host.
+ * A circuit breaker opens after three failures in a row: connections that fail, and files without a response or with a
+ * status such as 503, each file once. One file that always fails never opens it. While it is open, requests fail at
+ * once; then one request tests the host.
  */
 export class UpstreamHost implements AsyncDisposable {
   readonly #origin: string;
   readonly #dispatcher: Dispatcher;
   readonly #breaker: CircuitBreakerPolicy;
-  /** The failures since the host answered last: the paths of files, and a number for each failed connection. */
+  /** Failures since the last good response: the paths of files, and a number for each failed connection. */
   readonly #failures = new Set<string | number>();
   #lastFailure: RequestFailure | undefined;
 
@@ -69,9 +69,9 @@ export class UpstreamHost implements AsyncDisposable {
   }
 
   /**
-   * Makes one request. The body of the response has to be read or destroyed.
+   * Makes one request. The caller reads or destroys the body of the response.
    *
-   * @throws RequestFailure if there is no response, or its status may be another the next time; StoreError
+   * @throws RequestFailure if there is no response, or its status is to be retried; StoreError
    *   `unavailable` while the circuit breaker is open, `data_loss` for headers that are too long
    */
   async get(url: URL, options?: AbortOptions): Promise<Dispatcher.ResponseData> {
@@ -132,7 +132,7 @@ function openDispatcher(proxy: string | undefined, timeoutMs: number): Dispatche
   return new ProxyAgent({
     uri: proxy,
     connectTimeout,
-    // The agent has options of its own, but does not pass them on to its connections.
+    // The agent does not pass its own limits on to its connections.
     factory: (origin, options) => new Pool(origin, { ...options, ...limits }),
   });
 }
@@ -141,7 +141,7 @@ function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** Says what went wrong, which is not always in the message itself: a host may have several addresses. */
+/** Returns the message of an error, or of all errors in it: a host may have several addresses. */
 export function messageOf(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(messageOf).join(", ");
   return (error as Error).message;

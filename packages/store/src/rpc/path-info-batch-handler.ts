@@ -9,7 +9,7 @@ import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
 const MAX_HASH_PARTS = 16_384;
 const HELD = 256;
 
-/** Serves a PathInfo service in batches, and from a cursor. */
+/** Serves batched lookups, and listings from a cursor, of a PathInfo service. */
 export function pathInfoBatchHandler(
   pathInfoService: PathInfoService,
 ): ServiceImpl<typeof PathInfoBatchServiceDescriptor> {

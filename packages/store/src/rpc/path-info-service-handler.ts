@@ -7,7 +7,7 @@ import type { NarCalculationService } from "../nar/nar-calculation-service.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
 
-/** Serves a PathInfo service, and computes NARs. */
+/** Serves a PathInfo service and a NAR calculation service. */
 export function pathInfoServiceHandler(
   pathInfoService: PathInfoService,
   narCalculationService: NarCalculationService,
