@@ -169,9 +169,9 @@ describe("readNar", () => {
     [
       "names in another order",
       directory("b", "a"),
-      /byte \d+: expected a name that sorts behind "b"/,
+      /byte \d+: expected a name that sorts after "b"/,
     ],
-    ["a name twice", directory("a", "a"), /sorts behind "a", found "a"/],
+    ["a name twice", directory("a", "a"), /sorts after "a", found "a"/],
     ["an empty name", directory(""), /at least 1 byte/],
     ["a name that is .", directory("."), /neither/],
     ["a name that is ..", directory(".."), /neither/],
@@ -196,7 +196,7 @@ describe("readNar", () => {
         tokens("nix-archive-1", "(", "type", "regular", "contents"),
         Buffer.alloc(8, 0xff),
       ]),
-      /possible length/,
+      /expected a length of at most/,
     ],
   ])("refuses %s", async (_, bytes, reason) => {
     await expect(eventsOf(bytes)).rejects.toThrow(refusal);

@@ -44,7 +44,7 @@ describe("SqlitePathInfoService", () => {
 
   it.each([
     ["that of another store path", encodePathInfo(pathInfo(9)), "path-9"],
-    ["none", Uint8Array.of(0xff), "no valid message"],
+    ["none", Uint8Array.of(0xff), "expected a valid message"],
   ])("counts a row as absent that holds %s, until it is put again", async (_, data, reason) => {
     const reports: string[] = [];
     await using service = await SqlitePathInfoService.open({
