@@ -2,8 +2,9 @@ import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { BlobService } from "./blob-service.ts";
 import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 
-/** How many bytes of chunks are read at a time, unless one is longer. */
+/** How many bytes of chunks are read at a time, unless one is longer, and how many chunks. */
 const BATCH_BYTES = 4 * 1024 * 1024;
+const BATCH_CHUNKS = 2048;
 
 /** Reads the chunks of a list in order, several at a time; `data` is `undefined` for one that cannot be read. */
 export async function* readListed(
@@ -13,7 +14,7 @@ export async function* readListed(
 ): AsyncGenerator<{ chunk: ChunkMeta; data: Uint8Array | undefined }> {
   for (let next = 0; next < chunks.length; ) {
     const batch: ChunkMeta[] = [];
-    for (let bytes = 0; next < chunks.length; next++) {
+    for (let bytes = 0; next < chunks.length && batch.length < BATCH_CHUNKS; next++) {
       bytes += chunks.sizeAt(next);
       if (bytes > BATCH_BYTES && batch.length > 0) break;
       batch.push(chunks.at(next));

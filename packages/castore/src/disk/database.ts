@@ -1,4 +1,5 @@
 import { mkdirSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import Sqlite from "better-sqlite3";
@@ -19,6 +20,8 @@ export interface DatabaseFormat {
   version: number;
   /** SQL that creates the schema in an empty database. */
   schema: string;
+  /** What to do about a database of another version. Default: nothing is said. */
+  remedy?: string;
 }
 
 /** Options of {@link openDatabase}. */
@@ -37,16 +40,33 @@ const LOCK_POLL_MS = 5;
 /** Longest write-ahead log that is kept once it is of no more use, in bytes: a large transaction makes a longer one. */
 const LOG_BYTES = 64 * 1024 * 1024;
 
+/** Longest database that is read into memory where it cannot be written, in bytes: Node.js reads no longer file. */
+const MAX_READ_BYTES = 2 ** 31 - 1;
+
+/** How often reading it is tried while somebody else changes it. */
+const READ_ATTEMPTS = 5;
+
+/** Where the header of a database says how it is written and read: 2 with a write-ahead log, 1 without. */
+const JOURNAL_MODE_AT = 18;
+
 const IN_MEMORY = ":memory:";
+
+/** The files that databases were read from into memory. */
+const COPIED_FROM = new WeakMap<Database, string>();
 
 /**
  * Opens a database, or creates it together with the folders above it. A file that is empty, or has no schema, is
  * created anew. Commits are durable when they return (write-ahead log, synchronous FULL), and several processes may
  * use the same file. It is opened on a full disk, too, and to be closed with {@link closeDatabase}.
  *
+ * One that this process may not write to, or on a read-only file system, is opened for reading: writing is refused with
+ * `permission_denied`. Unless another process has it open, it is then read into memory, as SQLite cannot make the files
+ * beside it that it needs.
+ *
  * @param path a file, or `":memory:"` for a temporary one
- * @throws CastoreError `invalid_argument` for a file of another kind or a newer version, `data_loss`
- *   for one that is damaged, `unavailable` while another process holds it, `resource_exhausted` if there is no room
+ * @throws CastoreError `invalid_argument` for a file of another kind or version, `data_loss` for one that is damaged,
+ *   `unavailable` while another process holds it, `resource_exhausted` if there is no room, `permission_denied` if it
+ *   can neither be written nor read
  */
 export async function openDatabase(
   path: string,
@@ -55,22 +75,102 @@ export async function openDatabase(
 ): Promise<Database> {
   try {
     if (path === IN_MEMORY) return await initialize(await connect(path, options), format, options);
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     const connected = await openInReserve(path, () => connect(path, options));
     const db = await initialize(connected, format, options);
     keepRoom(path);
     return db;
   } catch (error) {
     const action = `Cannot open database "${path}"`;
+    try {
+      if (isRefused(error)) return await openReadOnly(path, format);
+    } catch (readError) {
+      throw systemError(sqliteError(readError, action), action);
+    }
     throw systemError(sqliteError(error, action), action);
   }
 }
 
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    // On a read-only file system, Node.js tells ENOENT.
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const message = `Cannot make folder "${path}": expected a file system that can be written`;
+    throw new CastoreError("permission_denied", message, { cause: error });
+  }
+}
+
+/** Whether SQLite could not open a file, or may not write to it. */
+function isRefused(error: unknown): boolean {
+  if (!(error instanceof Sqlite.SqliteError)) return false;
+  return /^SQLITE_(READONLY|CANTOPEN|PERM)/.test(error.code);
+}
+
+/** Opens a database that is there for reading alone. */
+async function openReadOnly(path: string, format: DatabaseFormat): Promise<Database> {
+  const db = await connectReadOnly(path);
+  try {
+    if (isNew(db, format)) {
+      const reason = "expected a schema, found none, and it cannot be written";
+      throw new CastoreError("permission_denied", `Cannot create database "${path}": ${reason}`);
+    }
+    expectFormat(db, format);
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+async function connectReadOnly(path: string): Promise<Database> {
+  for (let attempt = 1; ; attempt++) {
+    const before = statOf(path);
+    if (!before?.isFile()) {
+      const [code, found] = before
+        ? (["invalid_argument", "something else"] as const)
+        : (["permission_denied", "none, and it cannot be created"] as const);
+      throw new CastoreError(
+        code,
+        `Cannot open database "${path}": expected a file, found ${found}`,
+      );
+    }
+    // With the files of a write-ahead log beside it, which somebody else has made, SQLite can read it.
+    if (statOf(`${path}-wal`)?.size) {
+      const db = new Sqlite(path, { readonly: true, fileMustExist: true });
+      waitForLocks(db);
+      return db;
+    }
+    if (before.size > MAX_READ_BYTES) {
+      const reason = `expected at most ${MAX_READ_BYTES} bytes without permission to write, found ${before.size}`;
+      throw new CastoreError("resource_exhausted", `Cannot open database "${path}": ${reason}`);
+    }
+    const bytes = await readFile(path);
+    const after = statOf(path);
+    const isChanged = after?.mtimeMs !== before.mtimeMs || statOf(`${path}-wal`)?.size;
+    if (isChanged && attempt < READ_ATTEMPTS) continue;
+    bytes.fill(1, JOURNAL_MODE_AT, JOURNAL_MODE_AT + 2);
+    const db = new Sqlite(bytes, { readonly: true });
+    COPIED_FROM.set(db, path);
+    return db;
+  }
+}
+
+/** Returns the path of a database, also of one that was read into memory. */
+export function pathOf(db: Database): string {
+  return COPIED_FROM.get(db) ?? db.name;
+}
+
+function statOf(path: string) {
+  return statSync(path, { throwIfNoEntry: false });
+}
+
 /** Closes a database. What was changed and not committed is undone. */
 export function closeDatabase(db: Database): void {
-  const { name, memory } = db;
+  const { name, memory, readonly } = db;
   db.close();
-  if (!memory) keepRoom(name);
+  if (!memory && !readonly) keepRoom(name);
 }
 
 /** Connects to a database and begins a write transaction, with which all files are there that SQLite needs. */
@@ -97,36 +197,48 @@ async function initialize(
   options?: OpenDatabaseOptions,
 ): Promise<Database> {
   try {
-    const number = (sql: string) => db.prepare(sql).pluck().get() as number;
-    const applicationId = number("PRAGMA application_id");
-    const version = number("PRAGMA user_version");
-    const isNew =
-      number("SELECT count(*) FROM sqlite_schema") === 0 &&
-      [0, format.applicationId].includes(applicationId) &&
-      [0, format.version].includes(version);
-    const { name: path } = db;
-    if (isNew) {
+    if (isNew(db, format)) {
       db.exec(format.schema);
       db.pragma(`application_id = ${format.applicationId}`);
       db.pragma(`user_version = ${format.version}`);
       await options?.fill?.(db);
-    } else if (applicationId !== format.applicationId) {
-      throw new CastoreError(
-        "invalid_argument",
-        `Cannot use database "${path}": expected application id ${format.applicationId}, found ${applicationId}`,
-      );
-    } else if (version !== format.version) {
-      throw new CastoreError(
-        "invalid_argument",
-        `Cannot use database "${path}": expected schema version ${format.version}, found ${version}`,
-      );
     }
+    expectFormat(db, format);
     commit(db);
     return db;
   } catch (error) {
     db.close();
     throw error;
   }
+}
+
+/** Whether a database has no schema, and may become one of a format. */
+function isNew(db: Database, { applicationId, version }: DatabaseFormat): boolean {
+  const found = formatOf(db);
+  return (
+    db.prepare("SELECT count(*) FROM sqlite_schema").pluck().get() === 0 &&
+    [0, applicationId].includes(found.applicationId) &&
+    [0, version].includes(found.version)
+  );
+}
+
+function expectFormat(db: Database, { applicationId, version, remedy }: DatabaseFormat): void {
+  const found = formatOf(db);
+  const cannot = `Cannot use database "${pathOf(db)}"`;
+  if (found.applicationId !== applicationId) {
+    const reason = `expected application id ${applicationId}, found ${found.applicationId}`;
+    throw new CastoreError("invalid_argument", `${cannot}: ${reason}`);
+  }
+  if (found.version !== version) {
+    const reason = `expected schema version ${version}, found ${found.version}`;
+    const advice = remedy === undefined ? "" : `. ${remedy}`;
+    throw new CastoreError("invalid_argument", `${cannot}: ${reason}${advice}`);
+  }
+}
+
+function formatOf(db: Database): { applicationId: number; version: number } {
+  const number = (pragma: string) => db.pragma(pragma, { simple: true }) as number;
+  return { applicationId: number("application_id"), version: number("user_version") };
 }
 
 /**

@@ -105,7 +105,8 @@ export class KeyValueTable implements AsyncDisposable {
     };
     const writer = await openDatabase(path, format, options);
     try {
-      const reader = path === ":memory:" ? writer : await openDatabase(path, format, options);
+      const isOnly = writer.memory || writer.readonly; // nobody writes while others read
+      const reader = isOnly ? writer : await openDatabase(path, format, options);
       return new KeyValueTable(options, reader, writer);
     } catch (error) {
       closeDatabase(writer);

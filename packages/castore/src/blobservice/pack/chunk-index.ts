@@ -1,18 +1,23 @@
 import { join } from "node:path";
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
 import {
   closeDatabase,
   type Database,
   type DatabaseFormat,
   type OpenDatabaseOptions,
   openDatabase,
+  pathOf,
   sqliteError,
   waitForLocks,
 } from "../../disk/database.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
-import { ChunkList } from "../chunk-list.ts";
+import type { BlobStat } from "../blob-service.ts";
+import type { ChunkList } from "../chunk-list.ts";
 import type { Codec } from "./format.ts";
+import { StoredLists } from "./stored-lists.ts";
 
 /** Where a chunk is, and how it is stored. Sizes and offsets in bytes. */
 export interface ChunkLocation {
@@ -23,6 +28,9 @@ export interface ChunkLocation {
   readonly size: number;
   readonly codec: Codec;
 }
+
+/** After how many rows of a list other events get their turn. */
+const ROWS_PER_TURN = 16;
 
 /** "TvxB": the application id of these databases. */
 const APPLICATION_ID = 0x54767842;
@@ -42,18 +50,29 @@ const SCHEMA = `
     codec INTEGER NOT NULL,
     live INTEGER NOT NULL
   ) WITHOUT ROWID;
-  -- Blobs of two or more chunks: digest and length (32-bit little-endian) of each. A blob of one chunk
-  -- is that chunk.
+  -- Blobs of two or more chunks: length, number of chunks, BLAKE3 of the packed list. A blob of one chunk is that
+  -- chunk.
   CREATE TABLE blobs (
     digest BLOB PRIMARY KEY,
-    chunks BLOB NOT NULL
+    size INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    list BLOB NOT NULL
+  ) WITHOUT ROWID;
+  -- Their chunks, packed, 4,096 to a row: digest and length (32-bit little-endian) of each. first: index of the first
+  -- chunk in the row.
+  CREATE TABLE lists (
+    digest BLOB NOT NULL,
+    first INTEGER NOT NULL,
+    chunks BLOB NOT NULL,
+    PRIMARY KEY (digest, first)
   ) WITHOUT ROWID;
 `;
 
 /** What the database is. */
 export const INDEX_FORMAT: DatabaseFormat = {
   applicationId: APPLICATION_ID,
-  version: 1,
+  version: 2,
+  remedy: "Remove it to have it made anew from the packs",
   schema: SCHEMA,
 };
 
@@ -72,8 +91,7 @@ export class ChunkIndex implements Disposable {
   readonly #db: Database;
   readonly #state;
   readonly #chunk;
-  readonly #blob;
-  readonly #hasBlob;
+  readonly #lists: StoredLists;
 
   /** @param db a connection to an index */
   constructor(db: Database) {
@@ -86,10 +104,7 @@ export class ChunkIndex implements Disposable {
         `SELECT pack, "offset", stored_size, size, codec FROM chunks WHERE digest = ? AND live`,
       )
       .raw();
-    this.#blob = db
-      .prepare<[Uint8Array], Buffer>("SELECT chunks FROM blobs WHERE digest = ?")
-      .pluck();
-    this.#hasBlob = db.prepare<[Uint8Array], 1>("SELECT 1 FROM blobs WHERE digest = ?").pluck();
+    this.#lists = new StoredLists(db);
   }
 
   /**
@@ -103,6 +118,7 @@ export class ChunkIndex implements Disposable {
     return new ChunkIndex(db);
   }
 
+  /** Tells whether a chunk is stored, and used by a blob. */
   stateOf(digest: B3Digest): ChunkState {
     const live = this.#try(() => this.#state.get(digest.bytes));
     if (live === undefined) return "absent";
@@ -110,7 +126,7 @@ export class ChunkIndex implements Disposable {
   }
 
   /**
-   * Where a chunk is that some blob uses; `undefined` if there is none of that digest.
+   * Returns where a chunk is that some blob uses; `undefined` if there is none of that digest.
    *
    * @throws CastoreError `data_loss` if the index is damaged
    */
@@ -122,32 +138,54 @@ export class ChunkIndex implements Disposable {
     if (!isPossible || storedSize > MAX_CHUNK_BYTES || size > MAX_CHUNK_BYTES) {
       throw new CastoreError(
         "data_loss",
-        `Cannot use database "${this.#db.name}": the row of chunk ${digest} is damaged`,
+        `Cannot use database "${pathOf(this.#db)}": the row of chunk ${digest} is damaged`,
       );
     }
     return { pack, offset, storedSize, size, codec };
   }
 
-  /** The chunks of a blob that has two or more; `undefined` if there is none of that digest. */
-  findBlob(digest: B3Digest): ChunkList | undefined {
-    const list = this.#try(() => this.#blob.get(digest.bytes));
-    return list && ChunkList.fromBytes(list);
+  /** Returns the chunks of a blob that has two or more; `undefined` if there is none of that digest. */
+  async findBlob(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<ChunkList | "damaged" | undefined> {
+    const found = await this.#readList(digest, options);
+    // Another process may have removed it in the middle, and stored it anew.
+    return found === "damaged" ? await this.#readList(digest, options) : found;
   }
 
   /** Whether a blob of two or more chunks is there. */
   hasBlob(digest: B3Digest): boolean {
-    return this.#try(() => this.#hasBlob.get(digest.bytes) !== undefined);
+    return this.#try(() => this.#lists.has(digest));
+  }
+
+  /** Returns length and number of chunks of a blob that has two or more; `undefined` if there is none. */
+  statBlob(digest: B3Digest): BlobStat | undefined {
+    return this.#try(() => this.#lists.stat(digest));
   }
 
   [Symbol.dispose](): void {
     closeDatabase(this.#db);
   }
 
+  async #readList(
+    digest: B3Digest,
+    options?: AbortOptions,
+  ): Promise<ChunkList | "damaged" | undefined> {
+    const steps = this.#lists.read(digest);
+    for (let rows = 1; ; rows++) {
+      options?.signal?.throwIfAborted();
+      const { done, value } = this.#try(() => steps.next());
+      if (done) return value;
+      if (rows % ROWS_PER_TURN === 0) await yieldToEvents();
+    }
+  }
+
   #try<T>(query: () => T): T {
     try {
       return query();
     } catch (error) {
-      throw sqliteError(error, `Cannot read from database "${this.#db.name}"`);
+      throw sqliteError(error, `Cannot read from database "${pathOf(this.#db)}"`);
     }
   }
 }

@@ -17,6 +17,7 @@
  */
 import { crc32 } from "node:zlib";
 import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import { ChunkList } from "../chunk-list.ts";
 
 /** How the payload of a chunk is stored. */
@@ -38,6 +39,10 @@ export interface RecordHeader {
 }
 
 const KINDS = { chunk: "TVXc", blob: "TVXb" } as const;
+
+/** Length of the longest list of chunks, in bytes: the length of a record has 32 bits. */
+export const MAX_LIST_BYTES: number =
+  Math.floor((2 ** 32 - 1) / ChunkList.ENTRY_BYTES) * ChunkList.ENTRY_BYTES;
 
 /** What every header begins with. */
 export const MAGIC = "TVX";
@@ -75,15 +80,30 @@ export function isHeader(bytes: Buffer, at: number): boolean {
 /** Makes the record of a blob of a list that {@link storedList} gives. */
 export function blobRecord(digest: B3Digest, list: Uint8Array): Uint8Array {
   const bytes = Buffer.allocUnsafe(HEADER_LENGTH + list.length);
-  const [storedSize, size] = [list.length, list.length / ChunkList.ENTRY_BYTES];
-  writeHeader(bytes, 0, { kind: "blob", codec: CODEC.raw, storedSize, size, digest });
+  writeBlobHeader(bytes, digest, list);
   bytes.set(list, HEADER_LENGTH);
   return bytes;
 }
 
-/** Returns the packed list of a blob as it is committed: the empty blob is listed as a chunk of no bytes. */
+/** Writes the header of the record of a blob. */
+export function writeBlobHeader(bytes: Buffer, digest: B3Digest, list: Uint8Array): void {
+  const [storedSize, size] = [list.length, list.length / ChunkList.ENTRY_BYTES];
+  writeHeader(bytes, 0, { kind: "blob", codec: CODEC.raw, storedSize, size, digest });
+}
+
+/**
+ * Returns the packed list of a blob as it is committed: the empty blob is listed as a chunk of no bytes.
+ *
+ * @throws CastoreError `resource_exhausted` for a list that does not fit into a record
+ */
 export function storedList(digest: B3Digest, chunks: ChunkList): Uint8Array {
-  return chunks.length > 0 ? chunks.bytes : chunkEntry(digest, 0);
+  if (chunks.length === 0) return chunkEntry(digest, 0);
+  if (chunks.bytes.length <= MAX_LIST_BYTES) return chunks.bytes;
+  throw new CastoreError(
+    "resource_exhausted",
+    `Cannot store blob ${digest}: expected a list of chunks of at most ${MAX_LIST_BYTES} bytes, ` +
+      `found ${chunks.bytes.length}. Larger chunks make it shorter`,
+  );
 }
 
 /** Packs one chunk as in a list. */

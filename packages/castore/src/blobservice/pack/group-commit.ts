@@ -1,3 +1,4 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { Piscina } from "piscina";
 import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -6,7 +7,7 @@ import { errorOf } from "../../worker/failure.ts";
 import { openPool } from "../../worker/pool.ts";
 import type * as thread from "./commit-thread.ts";
 import type { Records } from "./compress-records.ts";
-import { blobRecord } from "./format.ts";
+import { blobRecord, HEADER_LENGTH, writeBlobHeader } from "./format.ts";
 import type { CommitGroup, Lost } from "./pack-writer.ts";
 
 /** Chunks that wait to be stored. */
@@ -39,6 +40,9 @@ const ENOUGH_BYTES = 8 * 1024 * 1024;
 
 /** and for so long at most. */
 const PATIENCE_MS = 20;
+
+/** How many bytes of a list are copied at a time: longer ones go to the thread in shared memory. */
+const STEP_BYTES = 4 * 1024 * 1024;
 
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
@@ -115,12 +119,12 @@ export class GroupCommit implements AsyncDisposable {
     blobs: readonly BlobJob[],
     lost: readonly LostJob[],
   ): Promise<void> {
-    const group: CommitGroup = {
-      chunks: chunks.map(({ records }) => records),
-      blobs: blobRecords(blobs),
-      lost: lost.map(({ lost }) => lost),
-    };
     try {
+      const group: CommitGroup = {
+        chunks: chunks.map(({ records }) => records),
+        blobs: await blobRecords(blobs),
+        lost: lost.map(({ lost }) => lost),
+      };
       const { failure, incomplete } = await this.#send(group);
       if (failure !== undefined) throw errorOf(failure);
       for (const { blob, chunk } of incomplete) {
@@ -165,9 +169,35 @@ function isWanted({ check, reject }: BlobJob): boolean {
   }
 }
 
-function blobRecords(blobs: readonly BlobJob[]): Records {
-  const records = blobs.map(({ digest, list }) => blobRecord(digest, list));
-  // In memory of its own: a part of a larger buffer would travel to the thread with all of that.
-  const bytes = copyBytes(concatBytes(records));
-  return { bytes, length: bytes.length };
+/**
+ * The records of blobs, in order: those of short lists together, which are copied to the thread, and those of long ones
+ * each in shared memory, written in steps.
+ */
+async function blobRecords(blobs: readonly BlobJob[]): Promise<readonly Records[]> {
+  const all: Records[] = [];
+  let short: Uint8Array[] = [];
+  const endShort = () => {
+    if (short.length === 0) return;
+    // In memory of its own: a part of a larger buffer would travel to the thread with all of that.
+    const bytes = copyBytes(concatBytes(short));
+    all.push({ bytes, length: bytes.length });
+    short = [];
+  };
+  for (const { digest, list } of blobs) {
+    if (list.length <= STEP_BYTES) {
+      short.push(blobRecord(digest, list));
+      continue;
+    }
+    endShort();
+    const length = HEADER_LENGTH + list.length;
+    const bytes = Buffer.from(new SharedArrayBuffer(length));
+    writeBlobHeader(bytes, digest, list);
+    for (let at = 0; at < list.length; at += STEP_BYTES) {
+      bytes.set(list.subarray(at, at + STEP_BYTES), HEADER_LENGTH + at);
+      await yieldToEvents();
+    }
+    all.push({ bytes, length });
+  }
+  endShort();
+  return all;
 }

@@ -4,12 +4,14 @@ import {
   commit,
   type Database,
   openDatabase,
+  pathOf,
   rollback,
   sqliteError,
 } from "../../disk/database.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { type ChunkLocation, INDEX_FORMAT } from "./chunk-index.ts";
+import { ListWriter } from "./stored-lists.ts";
 
 /** The pack that is being filled. */
 export interface OpenPack {
@@ -22,13 +24,14 @@ export interface OpenPack {
 export class IndexWriter implements Disposable {
   readonly #db: Database;
   readonly #statements;
+  readonly #lists: ListWriter;
 
   /** @param db a connection to an index */
   constructor(db: Database) {
     this.#db = db;
+    this.#lists = new ListWriter(db);
     this.#statements = {
-      isKnown: db.prepare<[Uint8Array], 1>("SELECT 1 FROM chunks WHERE digest = ?").pluck(),
-      hasBlob: db.prepare<[Uint8Array], 1>("SELECT 1 FROM blobs WHERE digest = ?").pluck(),
+      isLive: db.prepare<[Uint8Array], 0 | 1>("SELECT live FROM chunks WHERE digest = ?").pluck(),
       openPack: db
         .prepare<[], [number, number]>("SELECT id, size FROM packs ORDER BY id DESC LIMIT 1")
         .raw(),
@@ -39,18 +42,9 @@ export class IndexWriter implements Disposable {
         `INSERT INTO chunks (digest, pack, "offset", stored_size, size, codec, live)
          VALUES (?, ?, ?, ?, ?, ?, ?)`,
       ),
-      useChunk: db.prepare<[Uint8Array]>(
-        "UPDATE chunks SET live = 1 WHERE digest = ? AND NOT live",
-      ),
-      addBlob: db.prepare<[Uint8Array, Uint8Array]>(
-        "INSERT INTO blobs VALUES (?, ?) ON CONFLICT DO NOTHING",
-      ),
+      useChunk: db.prepare<[Uint8Array]>("UPDATE chunks SET live = 1 WHERE digest = ?"),
       removeChunk: db.prepare<[Uint8Array, number, number]>(
         `DELETE FROM chunks WHERE digest = ? AND pack = ? AND "offset" = ?`,
-      ),
-      removeUsers: db.prepare<[Uint8Array]>("DELETE FROM blobs WHERE instr(chunks, ?) > 0"),
-      removeBlob: db.prepare<[Uint8Array, Uint8Array]>(
-        "DELETE FROM blobs WHERE digest = ? AND chunks = ?",
       ),
     };
   }
@@ -75,9 +69,9 @@ export class IndexWriter implements Disposable {
    * Runs `body` while this process alone may change the index and its packs. All changes are durable
    * when it resolves; none is made when it rejects.
    *
-   * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed
+   * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed. Default: nothing
    */
-  async change(body: () => void, undo: () => void): Promise<void> {
+  async change(body: () => void, undo: () => void = () => undefined): Promise<void> {
     try {
       await beginWrite(this.#db);
       body();
@@ -85,7 +79,7 @@ export class IndexWriter implements Disposable {
     } catch (error) {
       if (this.#db.inTransaction) undo();
       rollback(this.#db);
-      throw sqliteError(error, `Cannot write to database "${this.#db.name}"`);
+      throw sqliteError(error, `Cannot write to database "${pathOf(this.#db)}"`);
     }
   }
 
@@ -102,7 +96,7 @@ export class IndexWriter implements Disposable {
 
   /** Whether a chunk is stored, also by another process just now. */
   isKnown(digest: B3Digest): boolean {
-    return this.#statements.isKnown.get(digest.bytes) !== undefined;
+    return this.#statements.isLive.get(digest.bytes) !== undefined;
   }
 
   /** @param live whether a blob uses it */
@@ -119,30 +113,32 @@ export class IndexWriter implements Disposable {
     );
   }
 
-  /** Notes that a blob uses a chunk. */
-  useChunk(digest: B3Digest): void {
-    this.#statements.useChunk.run(digest.bytes);
+  /** Notes that a blob uses a chunk; tells whether that is stored. */
+  useChunk(digest: B3Digest): boolean {
+    const isLive = this.#statements.isLive.get(digest.bytes);
+    if (isLive === 0) this.#statements.useChunk.run(digest.bytes);
+    return isLive !== undefined;
   }
 
   /** Whether a blob of two or more chunks is there. */
   hasBlob(digest: B3Digest): boolean {
-    return this.#statements.hasBlob.get(digest.bytes) !== undefined;
+    return this.#lists.has(digest);
   }
 
   /** Makes a blob of two or more chunks readable, all of which are stored. The list is packed. */
   addBlob(digest: B3Digest, list: Uint8Array): void {
-    this.#statements.addBlob.run(digest.bytes, list);
+    this.#lists.add(digest, list);
   }
 
   /** Forgets a chunk, unless it is stored elsewhere by now, and the blobs that use it. */
   forgetChunk(digest: B3Digest, location: ChunkLocation | undefined): void {
     if (location) this.#statements.removeChunk.run(digest.bytes, location.pack, location.offset);
-    if (!this.isKnown(digest)) this.#statements.removeUsers.run(digest.bytes);
+    if (!this.isKnown(digest)) this.#lists.removeUsers(digest);
   }
 
-  /** Forgets a blob, unless it has another list of chunks by now. */
-  forgetBlob(digest: B3Digest, list: Uint8Array): void {
-    this.#statements.removeBlob.run(digest.bytes, list);
+  /** Forgets a blob whose list of chunks is damaged, unless it has another one by now. */
+  forgetBlob(digest: B3Digest): void {
+    this.#lists.removeDamaged(digest);
   }
 
   [Symbol.dispose](): void {

@@ -223,7 +223,7 @@ describe("a list of chunks that was damaged in the index", () => {
     const [first, ...others] = (await chunksOf(service, digest))!;
     const list = ChunkList.of([{ ...first!, size: first!.size + 1 }, ...others]).bytes;
     const index = new Sqlite(store.index);
-    index.prepare("UPDATE blobs SET chunks = ?").run(list);
+    index.prepare("UPDATE lists SET chunks = ?").run(list);
     index.close();
   }
 
@@ -236,7 +236,9 @@ describe("a list of chunks that was damaged in the index", () => {
       await expect(reading).rejects.toMatchObject({ code: "data_loss" });
       expect(await service.has(digest)).toBe(false);
       expect(await service.read(digest)).toBeUndefined();
-      expect(reports).toEqual([expect.stringContaining(`Cannot read blob ${digest}: chunk`)]);
+      expect(reports).toEqual([
+        expect.stringContaining(`Cannot read blob ${digest}: its list of chunks is damaged`),
+      ]);
     }
     await using service = await store.open();
     expect(await service.has(digest)).toBe(false);

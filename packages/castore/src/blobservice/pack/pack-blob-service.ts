@@ -1,6 +1,7 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
+import { inTurns } from "../../bytes/turns.ts";
 import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { Database } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
@@ -17,15 +18,14 @@ import type {
 } from "../blob-service.ts";
 import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { framesByCompressing } from "../frames.ts";
-import { readWhole, statOneByOne } from "../one-by-one.ts";
+import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
 import { ChunkEncoder } from "./chunk-encoder.ts";
 import { ChunkIndex } from "./chunk-index.ts";
 import { chunkEntry, storedList } from "./format.ts";
 import { type BlobJob, GroupCommit } from "./group-commit.ts";
-import { PackReader, type ReadBatch, type WantedChunk } from "./pack-reader.ts";
+import { PackReader, type WantedChunk } from "./pack-reader.ts";
 import { rebuildIndex } from "./rebuild-index.ts";
 
 /** What {@link PackBlobService.open} is told. */
@@ -45,16 +45,21 @@ export interface PackOptions extends AbortOptions {
 /** How many bytes of chunks may be compressed, written and committed at the same time. */
 const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 
-/** How many bytes of chunks one thread reads at a time. */
+/** How many bytes of chunks one thread reads at a time, and how many chunks. */
 const READ_BYTES = 512 * 1024;
+const READ_CHUNKS = 2048;
 
 /** After how many look-ups other events get their turn. */
-const LOOKUPS_PER_TURN = 1000;
+const LOOKUPS_PER_TURN = 500;
+
+/** Of how many chunks of a writer those are dropped from memory at a time that are stored. */
+const AWAITED_CHUNKS = 1024;
 
 /** A chunk on its way into a pack. */
 interface PendingChunk {
   /** Resolves when it stands in the queue of the next commit. */
   readonly queued: Promise<void>;
+  isStored: boolean;
   failure?: { readonly error: unknown };
 }
 
@@ -115,11 +120,16 @@ export class PackBlobService implements BlobService {
     return this.#isReadable(digest);
   }
 
-  statMany(
+  async statMany(
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (BlobStat | undefined)[]> {
-    return statOneByOne(this, digests, options);
+    const stat = (digest: B3Digest) => {
+      const size = this.#index.findChunk(digest)?.size;
+      if (size === undefined) return this.#index.statBlob(digest);
+      return { size, chunks: size > 0 ? 1 : 0 };
+    };
+    return await inTurns(digests, LOOKUPS_PER_TURN, stat, options);
   }
 
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
@@ -136,8 +146,8 @@ export class PackBlobService implements BlobService {
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    options?.signal?.throwIfAborted();
-    return digests.map((digest) => this.#isReadable(digest));
+    const isReadable = (digest: B3Digest) => this.#isReadable(digest);
+    return await inTurns(digests, LOOKUPS_PER_TURN, isReadable, options);
   }
 
   async readMany(
@@ -145,10 +155,10 @@ export class PackBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<readonly (Uint8Array | undefined)[]> {
     options?.signal?.throwIfAborted();
-    const parts: Promise<ReadBatch>[] = [];
+    const parts: Promise<readonly (Uint8Array | CastoreError | undefined)[]>[] = [];
     let batch: WantedChunk[] = [];
     let bytes = 0;
-    const add = (part: Promise<ReadBatch>) => {
+    const add = (part: (typeof parts)[number]) => {
       part.catch(() => undefined); // awaited below, unless the index fails before
       parts.push(part);
     };
@@ -156,24 +166,23 @@ export class PackBlobService implements BlobService {
       if (batch.length > 0) add(this.#reader.readChunks(batch));
       [batch, bytes] = [[], 0];
     };
-    for (const { digest, size } of blobs) {
+    for (const [i, { digest, size }] of blobs.entries()) {
+      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
       const location = this.#index.findChunk(digest);
       if (location?.size === size) {
         batch.push({ digest, location });
         bytes += size;
-        if (bytes >= READ_BYTES) readBatch();
+        if (bytes >= READ_BYTES || batch.length === READ_CHUNKS) readBatch();
       } else {
         readBatch();
         const whole = location ? undefined : readWhole(this, { digest, size }, options);
-        add(Promise.resolve(whole).then((contents) => ({ contents: [contents] })));
+        add(Promise.resolve(whole).then((contents) => [contents]));
       }
     }
     readBatch();
     const found = await Promise.all(parts);
     options?.signal?.throwIfAborted();
-    return found.flatMap(({ contents }) =>
-      contents.map((contents) => (contents instanceof CastoreError ? undefined : contents)),
-    );
+    return found.flat().map((data) => (data instanceof CastoreError ? undefined : data));
   }
 
   async putMany(
@@ -183,7 +192,8 @@ export class PackBlobService implements BlobService {
     options?.signal?.throwIfAborted();
     const digests: (B3Digest | Promise<B3Digest>)[] = [];
     const uncut: { readonly digest: B3Digest; readonly size: number; chunk?: PendingChunk }[] = [];
-    for (const data of blobs) {
+    for (const [i, data] of blobs.entries()) {
+      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
       if (data.length > this.#uncutSize) {
         const stored = putBlob(this, data, options);
         stored.catch(() => undefined); // awaited below
@@ -211,7 +221,7 @@ export class PackBlobService implements BlobService {
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     options?.signal?.throwIfAborted();
     expectPlausibleList(digest, chunks);
-    if (chunks.length === 0 || !(await this.#areChunks(chunks))) {
+    if (chunks.length === 0 || !(await this.#areChunks(chunks, options))) {
       await putListByReading(this, digest, chunks, options); // tells which is absent, and cuts anew what is no chunk
       return;
     }
@@ -221,7 +231,7 @@ export class PackBlobService implements BlobService {
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
-    return framesByCompressing(this, chunks, options);
+    return this.#reader.frames(chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -236,11 +246,17 @@ export class PackBlobService implements BlobService {
   }
 
   /** Whether all of a list are chunks of that length: one may be a blob of several. */
-  async #areChunks(chunks: ChunkList): Promise<boolean> {
+  async #areChunks(chunks: ChunkList, options?: AbortOptions): Promise<boolean> {
+    let last: ChunkMeta | undefined;
     for (let i = 0; i < chunks.length; i++) {
-      const { digest, size } = chunks.at(i);
-      if (this.#index.findChunk(digest)?.size !== size) return false;
       if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
+      options?.signal?.throwIfAborted();
+      const chunk = chunks.at(i);
+      const { digest, size } = chunk;
+      const isRepeated = last?.size === size && last.digest.equals(digest); // as sparse files do
+      last = chunk;
+      if (isRepeated) continue;
+      if (this.#index.findChunk(digest)?.size !== size) return false;
     }
     return true;
   }
@@ -251,14 +267,23 @@ export class PackBlobService implements BlobService {
 
   /** Takes the chunks of one blob. */
   #sink(options?: AbortOptions): ChunkSink {
+    /** Chunks that are not known to be stored. */
     const awaited = new Set<PendingChunk>();
+    let isNew = false;
+    const forgetStored = () => {
+      throwIfUnwanted(awaited, options);
+      for (const chunk of awaited) if (chunk.isStored) awaited.delete(chunk);
+    };
     return {
       putChunk: async (digest, data) => {
         const chunk = await this.#storeChunk(digest, data, options);
-        if (chunk !== undefined) awaited.add(chunk);
+        if (chunk === undefined) return;
+        isNew = true;
+        awaited.add(chunk);
+        if (awaited.size % AWAITED_CHUNKS === 0) forgetStored();
       },
       commit: async (digest, chunks) => {
-        if (awaited.size === 0 && this.#isReadable(digest)) return; // and so durable
+        if (!isNew && this.#isReadable(digest)) return; // and so durable
         await Promise.all([...awaited].map(({ queued }) => queued));
         const check = () => throwIfUnwanted(awaited, options);
         await this.#commitBlobs([{ digest, list: storedList(digest, chunks), check }]);
@@ -297,7 +322,7 @@ export class PackBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<PendingChunk> {
     const { hex } = digest;
-    const { length } = data; // of no use later: the bytes are only lent, and may be freed
+    const { length } = data;
     const found = this.#pending.get(hex);
     if (found !== undefined) return found;
     await this.#budget.take(length, options);
@@ -308,12 +333,13 @@ export class PackBlobService implements BlobService {
       return meanwhile;
     }
     const { promise: queued, resolve } = Promise.withResolvers<void>();
-    const chunk: PendingChunk = { queued };
+    const chunk: PendingChunk = { queued, isStored: false };
     this.#pending.set(hex, chunk);
     this.#encoder.add(digest, data, {
       queued: resolve,
       settle: (failure) => {
-        if (failure !== undefined) chunk.failure = failure;
+        if (failure === undefined) chunk.isStored = true;
+        else chunk.failure = failure;
         this.#pending.delete(hex);
         this.#budget.release(length);
       },

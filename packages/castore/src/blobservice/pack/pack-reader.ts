@@ -1,6 +1,6 @@
-import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
+import { rawFrame } from "../../compression/zstd-frame.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { errorOf } from "../../worker/failure.ts";
@@ -9,18 +9,29 @@ import type { BlobReader, ReadOptions } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
+import { CODEC } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
-import type { readChunks } from "./read-chunks.ts";
+import { type ReadChunks, type ReadChunksTask, readChunks } from "./read-chunks.ts";
+import type * as thread from "./read-thread.ts";
 
-/** Of how many blobs it is remembered that their lists were checked. */
-const MAX_CHECKED = 4096;
+const READ_CHUNKS: Task<typeof thread.readChunks> = taskOf(
+  import.meta.url,
+  "read-thread",
+  "readChunks" satisfies keyof typeof thread,
+);
 
-/** After how many chunks of a list other events get their turn. */
-const CHECKS_PER_TURN = 1000;
+/**
+ * Reads of up to this many bytes, of chunks of up to so many, are done at once where they are asked for: that takes
+ * less than the way to a thread and back, or not much more.
+ */
+const INLINE_READ = 64 * 1024;
+const INLINE_CHUNK = 512 * 1024;
 
-const READ_CHUNKS: Task<typeof readChunks> = taskOf(import.meta.url, "read-chunks", "readChunks");
+/** How many bytes of frames one thread reads at a time, unless one is longer, and how many frames. */
+const FRAMES_BYTES = 1024 * 1024;
+const FRAMES = 1024;
 
 /** A chunk that is to be read. */
 export interface WantedChunk {
@@ -28,11 +39,8 @@ export interface WantedChunk {
   readonly location: ChunkLocation;
 }
 
-/** Chunks that were read together. */
-export interface ReadBatch {
-  /** The contents of each, verified; an error for one that is damaged, and now forgotten. */
-  readonly contents: readonly (Uint8Array | CastoreError | undefined)[];
-}
+/** Where chunks are read: in a thread of the pool, or in the one that asks. */
+type Place = "pool" | "here";
 
 /** Reads chunks and lists of them, and forgets what is damaged, so that putting it again heals. */
 export class PackReader {
@@ -40,8 +48,6 @@ export class PackReader {
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;
   readonly #onCorrupt: (message: string) => void;
-  /** Blobs whose chunks have the lengths that are listed, by digest in hexadecimal. */
-  readonly #checked = new Set<string>();
 
   /**
    * @param options.folder the folder of the store
@@ -60,32 +66,10 @@ export class PackReader {
     this.#onCorrupt = options.onCorrupt;
   }
 
-  /**
-   * The chunks of a blob that has two or more; `undefined` if there is none of that digest.
-   *
-   * @throws CastoreError `data_loss` if one is absent or has another length than listed
-   */
-  async #chunksOf(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
-    const chunks = this.#index.findBlob(digest);
-    if (chunks === undefined || this.#checked.has(digest.hex)) return chunks;
-    for (let i = 0; i < chunks.length; i++) {
-      const chunk = chunks.at(i);
-      const location = this.#index.findChunk(chunk.digest);
-      if (location?.size !== chunk.size) {
-        throw await this.#loseBlob(digest, chunks, chunk, location);
-      }
-      if (i % CHECKS_PER_TURN === CHECKS_PER_TURN - 1) await yieldToEvents();
-      options?.signal?.throwIfAborted();
-    }
-    if (this.#checked.size === MAX_CHECKED) this.#checked.clear();
-    this.#checked.add(digest.hex);
-    return chunks;
-  }
-
   /** Opens a blob, or a chunk of a blob, as `BlobService.open` says. */
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
-    const chunks = this.#uncut(digest) ?? (await this.#chunksOf(digest, options));
-    return chunks && new ChunkedBlobReader(digest, chunks, this.#fetchOf(digest, chunks));
+    const chunks = await this.#listOf(digest, options);
+    return chunks && new PackBlobReader(digest, chunks, this.#fetchFrom);
   }
 
   /** Reads a blob, or a chunk of a blob, as `BlobService.read` says. */
@@ -93,63 +77,100 @@ export class PackReader {
     digest: B3Digest,
     options?: ReadOptions,
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    // Where a part begins depends on the lengths of all chunks before it, which are not read.
-    const isPart = (options?.offset ?? 0) > 0;
-    const chunks =
-      this.#uncut(digest) ??
-      (await (isPart ? this.#chunksOf(digest, options) : this.#index.findBlob(digest)));
-    return chunks && readChunked(chunks, this.#fetchOf(digest, chunks), options);
+    const chunks = await this.#listOf(digest, options);
+    if (chunks === undefined) return undefined;
+    const place = chunks.size <= INLINE_READ ? "here" : "pool";
+    return readChunked(chunks, this.#fetchFrom(place), options);
   }
 
-  /** The list of a blob that is not cut. */
-  #uncut(digest: B3Digest): ChunkList | undefined {
+  /**
+   * Reads chunks together.
+   *
+   * @returns the contents of each, verified; an error for one that is damaged, and now forgotten
+   */
+  async readChunks(
+    chunks: readonly WantedChunk[],
+    place: Place = "pool",
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
+    return await this.#readAs("contents", chunks, place);
+  }
+
+  /** Streams chunks as they are stored, as `BlobService.frames` says. */
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    for (let next = 0; next < chunks.length; ) {
+      const batch: WantedChunk[] = [];
+      let failure: CastoreError | undefined;
+      for (let bytes = 0; next < chunks.length && batch.length < FRAMES; next++) {
+        const chunk = chunks.at(next);
+        const location = await this.#find(chunk);
+        if (location instanceof CastoreError) {
+          failure = location; // told when its turn comes
+          break;
+        }
+        bytes += location.storedSize;
+        if (bytes > FRAMES_BYTES && batch.length > 0) break;
+        batch.push({ digest: chunk.digest, location });
+      }
+      options?.signal?.throwIfAborted();
+      const stored = await this.#readAs("stored", batch, "pool");
+      for (const [i, payload] of stored.entries()) {
+        options?.signal?.throwIfAborted();
+        if (payload instanceof CastoreError) throw payload;
+        yield batch[i]!.location.codec === CODEC.raw ? rawFrame(payload) : payload;
+      }
+      if (failure !== undefined) throw failure;
+    }
+  }
+
+  /** The chunks of a blob; `undefined` if there is none. */
+  async #listOf(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
     const chunk = this.#index.findChunk(digest);
-    if (chunk === undefined) return undefined;
-    return ChunkList.of(chunk.size > 0 ? [{ digest, size: chunk.size }] : []);
+    if (chunk !== undefined) {
+      return ChunkList.of(chunk.size > 0 ? [{ digest, size: chunk.size }] : []);
+    }
+    const found = await this.#index.findBlob(digest, options);
+    if (found !== "damaged") return found;
+    const lost = { blob: copyBytes(digest.bytes) };
+    throw await this.#lose(lost, `blob ${digest}`, "its list of chunks is damaged");
   }
 
   /** How a chunk of a blob is read. */
-  #fetchOf(digest: B3Digest, chunks: ChunkList): FetchChunk {
-    return async (chunk) => {
-      const location = this.#index.findChunk(chunk.digest);
-      if (location?.size !== chunk.size) {
-        throw await this.#loseBlob(digest, chunks, chunk, location);
-      }
-      const [contents] = (await this.readChunks([{ digest: chunk.digest, location }])).contents;
+  readonly #fetchFrom = (place: Place): FetchChunk => {
+    return async (chunk, options) => {
+      const location = await this.#find(chunk);
+      if (location instanceof CastoreError) throw location;
+      const isHere = place === "here" && chunk.size <= INLINE_CHUNK;
+      const wanted = [{ digest: chunk.digest, location }];
+      const [contents] = await this.#readAs("contents", wanted, isHere ? "here" : "pool");
+      options?.signal?.throwIfAborted();
       if (contents instanceof CastoreError) throw contents;
       return contents!;
     };
+  };
+
+  /** Where a listed chunk is; an error if it is not there as listed, and now forgotten. */
+  async #find({ digest, size }: ChunkMeta): Promise<ChunkLocation | CastoreError> {
+    const location = this.#index.findChunk(digest);
+    if (location?.size === size) return location;
+    const reason = location
+      ? `it has ${location.size} bytes, listed are ${size}`
+      : "it is not in the index";
+    return await this.#loseChunk(digest, reason, location);
   }
 
-  /** Reads chunks together. */
-  async readChunks(chunks: readonly WantedChunk[]): Promise<ReadBatch> {
-    const { bytes, damaged } = await readLocated(this.#folder, chunks);
+  async #readAs(
+    as: ReadChunksTask["as"],
+    chunks: readonly WantedChunk[],
+    place: Place,
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
+    const { pieces, damaged } = await readLocated(this.#folder, chunks, { as, place });
     const errors = new Map<number, CastoreError>();
     for (const [i, what] of damaged) {
       const { digest, location } = chunks[i]!;
       const where = `"${packPath(this.#folder, location.pack)}" at ${location.offset}`;
       errors.set(i, await this.#loseChunk(digest, `${where} is ${what}`, location));
     }
-    let at = 0;
-    const contents = chunks.map(({ location }, i) => {
-      const data = bytes.subarray(at, at + location.size);
-      at += location.size;
-      return errors.get(i) ?? data;
-    });
-    return { contents };
-  }
-
-  /** @param location where the chunk is that is not what the list of the blob says, if it is anywhere */
-  #loseBlob(
-    digest: B3Digest,
-    chunks: ChunkList,
-    chunk: ChunkMeta,
-    location: ChunkLocation | undefined,
-  ): Promise<CastoreError> {
-    if (location === undefined) return this.#loseChunk(chunk.digest, "it is not in the index");
-    const lost = { blob: copyBytes(digest.bytes), list: copyBytes(chunks.bytes) };
-    const reason = `chunk ${chunk.digest} has ${location.size} bytes, listed are ${chunk.size}`;
-    return this.#lose(lost, `blob ${digest}`, reason);
+    return pieces.map((piece, i) => piece ?? errors.get(i)!);
   }
 
   #loseChunk(digest: B3Digest, reason: string, location?: ChunkLocation): Promise<CastoreError> {
@@ -167,16 +188,38 @@ export class PackReader {
   }
 }
 
-/** Has a thread read and verify chunks: their contents, one after the other, and what is wrong with which. */
+/** A reader whose short reads are done at once, and whose long ones by threads. */
+class PackBlobReader extends ChunkedBlobReader {
+  readonly #short: ChunkedBlobReader;
+
+  constructor(digest: B3Digest, chunks: ChunkList, fetchFrom: (place: Place) => FetchChunk) {
+    super(digest, chunks, fetchFrom("pool"));
+    this.#short = new ChunkedBlobReader(digest, chunks, fetchFrom("here"));
+  }
+
+  override async read(offset: number, length: number, options?: AbortOptions): Promise<Uint8Array> {
+    if (length > INLINE_READ) return await super.read(offset, length, options);
+    return await this.#short.read(offset, length, options);
+  }
+
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await super[Symbol.asyncDispose]();
+    await this.#short[Symbol.asyncDispose]();
+  }
+}
+
+/** Reads chunks: what was asked for of each, and what is wrong with which. */
 export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],
-): Promise<{ bytes: Uint8Array; damaged: ReadonlyMap<number, "missing" | "damaged"> }> {
+  { as, place }: { as: ReadChunksTask["as"]; place: Place },
+): Promise<Omit<ReadChunks, "failure">> {
   const locations = chunks.map(({ location }) => location);
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
   const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
-  const task = { locations, digests, paths };
-  const { contents: bytes, damaged, failure } = await runTask(READ_CHUNKS, task);
+  const task = { locations, digests, paths, as };
+  const { failure, ...read } =
+    place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
   if (failure !== undefined) throw errorOf(failure);
-  return { bytes, damaged };
+  return read;
 }

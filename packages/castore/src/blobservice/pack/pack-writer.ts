@@ -1,5 +1,6 @@
 import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
+import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import type { Records } from "./compress-records.ts";
 import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
@@ -10,8 +11,8 @@ import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "
 export type Lost =
   /** A chunk, and where it should have been; that is `undefined` if it is not in the index. */
   | { readonly chunk: Uint8Array; readonly location: ChunkLocation | undefined }
-  /** A blob, and the list of chunks that is wrong, as `storedList` gives it. */
-  | { readonly blob: Uint8Array; readonly list: Uint8Array };
+  /** A blob whose list of chunks is damaged. */
+  | { readonly blob: Uint8Array };
 
 /** What is committed together. */
 export interface CommitGroup {
@@ -21,7 +22,7 @@ export interface CommitGroup {
    * Blobs that become readable, as records, those of one chunk included. Their chunks are stored, or in
    * this group.
    */
-  readonly blobs: Records;
+  readonly blobs: readonly Records[];
   /** What is to be forgotten. */
   readonly lost: readonly Lost[];
 }
@@ -41,9 +42,19 @@ interface PlacedRecord {
 }
 
 interface BlobToCommit extends PlacedRecord {
+  /** Its position in the group. */
+  readonly position: number;
   /** Its chunks, packed. */
   readonly list: Uint8Array;
+  /** Those of them that are not yet known to be stored: all, or of a long list, those that were not. */
+  readonly pending: Uint8Array;
 }
+
+/**
+ * Lists of more chunks than this are looked up before the transaction that commits them, in shorter ones of so many
+ * look-ups: other processes write in between.
+ */
+const LOOKUPS_PER_TRANSACTION = 16_384;
 
 /**
  * Writes to packs and their index: a group of chunks and blobs is one write, one fdatasync and one
@@ -82,13 +93,16 @@ export class PackWriter implements Disposable {
     const undo = () => {
       for (const write of written) takeBack(this.#folder, write);
     };
+    // Ahead of all that is looked up.
+    if (lost.length > 0) await this.#index.change(() => this.#forget(lost));
+    const wanted = await this.#lookUpLongLists(blobs, chunks);
     await this.#index.change(() => {
-      for (const what of lost) this.#forget(what);
       const fresh = this.#freshChunks(chunks);
-      const complete = this.#completeBlobs(blobs, fresh, incomplete);
+      const complete = this.#completeBlobs(wanted, fresh, incomplete);
       const used = new Set<string>();
-      for (const { list } of complete) for (const digest of digestsIn(list)) used.add(digest.hex);
-
+      for (const { pending } of complete) {
+        for (const { hex } of digestsIn(pending)) if (fresh.has(hex)) used.add(hex);
+      }
       const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
       const located = [...fresh].map(([hex, { header, bytes }]) => {
         const { pack, offset } = layout.add(bytes);
@@ -106,8 +120,8 @@ export class PackWriter implements Disposable {
       for (const { digest, location, live } of located) {
         this.#index.addChunk(digest, location, live);
       }
-      for (const { header, list } of complete) {
-        for (const digest of digestsIn(list)) {
+      for (const { header, list, pending } of complete) {
+        for (const digest of digestsIn(pending)) {
           if (!fresh.has(digest.hex)) this.#index.useChunk(digest);
         }
         if (header.size > 1) this.#index.addBlob(header.digest, list);
@@ -121,9 +135,11 @@ export class PackWriter implements Disposable {
     this.#index[Symbol.dispose]();
   }
 
-  #forget(lost: Lost): void {
-    if ("blob" in lost) this.#index.forgetBlob(B3Digest.fromBytes(lost.blob), lost.list);
-    else this.#index.forgetChunk(B3Digest.fromBytes(lost.chunk), lost.location);
+  #forget(lost: readonly Lost[]): void {
+    for (const what of lost) {
+      if ("blob" in what) this.#index.forgetBlob(B3Digest.fromBytes(what.blob));
+      else this.#index.forgetChunk(B3Digest.fromBytes(what.chunk), what.location);
+    }
   }
 
   /** The chunks that are not stored yet, by digest in hexadecimal. */
@@ -136,24 +152,66 @@ export class PackWriter implements Disposable {
     return fresh;
   }
 
+  /** The blobs, after those chunks of long lists that are stored were marked as used. */
+  async #lookUpLongLists(
+    blobs: readonly Records[],
+    chunks: readonly Records[],
+  ): Promise<readonly BlobToCommit[]> {
+    const wanted: BlobToCommit[] = [];
+    for (const record of blobs.flatMap((records) => [...eachRecord(records)])) {
+      const list = record.bytes.subarray(HEADER_LENGTH);
+      const isLong = record.header.size > LOOKUPS_PER_TRANSACTION;
+      const pending = isLong ? await this.#useStoredChunks(list, chunks) : list;
+      wanted.push({ ...record, position: wanted.length, list, pending });
+    }
+    return wanted;
+  }
+
+  /** Marks those chunks of a list as used that are stored, and packs the others, up to one that is not in the group. */
+  async #useStoredChunks(list: Uint8Array, chunks: readonly Records[]): Promise<Uint8Array> {
+    const offered = new Set<string>();
+    for (const { header } of chunks.flatMap((records) => [...eachRecord(records)])) {
+      offered.add(header.digest.hex);
+    }
+    const pending: Uint8Array[] = [new Uint8Array(0)];
+    let isLost = false;
+    const { ENTRY_BYTES } = ChunkList;
+    const step = LOOKUPS_PER_TRANSACTION * ENTRY_BYTES;
+    for (let from = 0; from < list.length && !isLost; from += step) {
+      const part = list.subarray(from, from + step);
+      const usePart = () => {
+        let last: B3Digest | undefined;
+        for (let at = 0; at < part.length && !isLost; at += ENTRY_BYTES) {
+          const entry = part.subarray(at, at + ENTRY_BYTES);
+          const digest = B3Digest.fromBytes(entry.subarray(0, B3Digest.LENGTH));
+          const isKnown = last?.equals(digest) || this.#index.useChunk(digest); // sparse files repeat one
+          last = digest;
+          if (isKnown) continue;
+          last = undefined;
+          pending.push(entry);
+          isLost = !offered.has(digest.hex);
+        }
+      };
+      await this.#index.change(usePart);
+    }
+    return Buffer.concat(pending);
+  }
+
   /** The blobs all of whose chunks are stored or fresh. */
   #completeBlobs(
-    blobs: Records,
+    wanted: readonly BlobToCommit[],
     fresh: ReadonlyMap<string, unknown>,
     incomplete: IncompleteBlob[],
   ): BlobToCommit[] {
-    const complete: BlobToCommit[] = [];
-    let position = 0;
-    for (const record of eachRecord(blobs)) {
-      const list = record.bytes.subarray(HEADER_LENGTH);
-      const missing = digestsIn(list).find(
+    return wanted.filter(({ position, pending }) => {
+      const missing = digestsIn(pending).find(
         (digest) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
       );
-      if (missing === undefined) complete.push({ ...record, list });
-      else incomplete.push({ blob: position, chunk: copyBytes(missing.bytes) });
-      position += 1;
-    }
-    return complete;
+      if (missing !== undefined) {
+        incomplete.push({ blob: position, chunk: copyBytes(missing.bytes) });
+      }
+      return missing === undefined;
+    });
   }
 }
 

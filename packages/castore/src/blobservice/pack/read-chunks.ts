@@ -1,26 +1,29 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
 import { type Failure, failureOf } from "../../worker/failure.ts";
-import { moved } from "../../worker/moved.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
+import { CODEC } from "./format.ts";
 
 /** Chunks to read. */
-interface ReadChunksTask {
+export interface ReadChunksTask {
   /** Where they are, packs by number. */
   readonly locations: readonly ChunkLocation[];
   /** The digests, one after the other. */
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
+  /** What to give: the contents, verified, or the payloads as they are stored. */
+  readonly as: "contents" | "stored";
 }
 
 /** What was read of the chunks. */
-interface ReadChunks {
-  /** The contents, one after the other; what stands in place of one that cannot be had means nothing. */
-  readonly contents: Uint8Array<ArrayBuffer>;
+export interface ReadChunks {
+  /** What was asked for of each chunk, in memory that nobody else uses; `undefined` for one that cannot be had. */
+  readonly pieces: readonly (Uint8Array | undefined)[];
   /** What is wrong with chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
   /** The system refused to read, whatever the chunks are like. */
@@ -31,12 +34,11 @@ interface ReadChunks {
 const MAX_GAP = 16 * 1024;
 const MAX_RUN = 1024 * 1024;
 
-/** Reads, decompresses and verifies chunks. For a thread of the pool. */
-export function readChunks({ locations, digests, paths }: ReadChunksTask): ReadChunks {
-  const contents = new Contents(locations);
+/** Reads chunks and verifies them, or reads them as they are stored. */
+export function readChunks({ locations, digests, paths, as }: ReadChunksTask): ReadChunks {
+  const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
-  const packs = new Packs(paths);
-  let failure: Failure | undefined;
+  using packs = new Packs(paths);
   try {
     for (let from = 0; from < locations.length; ) {
       const to = endOfRun(locations, from);
@@ -48,50 +50,17 @@ export function readChunks({ locations, digests, paths }: ReadChunksTask): ReadC
         const start = location.offset - offset;
         const payload = run.subarray(start, start + location.storedSize);
         const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-        const data = decodeVerified(payload, location, digest);
-        if (data === undefined) {
-          damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
-          continue;
-        }
-        contents.put(i, data);
+        const data =
+          as === "contents" ? verified(payload, location, digest) : plausible(payload, location);
+        pieces.push(data);
+        if (data !== undefined) continue;
+        damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
       }
       from = to;
     }
+    return { pieces, damaged };
   } catch (error) {
-    failure = failureOf(error);
-  } finally {
-    packs[Symbol.dispose]();
-  }
-  const { bytes } = contents;
-  return moved({ contents: bytes, damaged, ...(failure && { failure }) }, [bytes.buffer]);
-}
-
-/** The contents of chunks, one after the other. */
-class Contents {
-  bytes: Uint8Array<ArrayBuffer> = new Uint8Array(0);
-  readonly #starts: number[] = [];
-  readonly #length: number;
-
-  constructor(chunks: readonly { readonly size: number }[]) {
-    let length = 0;
-    for (const { size } of chunks) {
-      this.#starts.push(length);
-      length += size;
-    }
-    this.#length = length;
-  }
-
-  /** Puts a chunk in its place: one that is alone, and has a buffer to itself, without a copy. */
-  put(position: number, data: Uint8Array<ArrayBuffer>): void {
-    const isAlone = this.#starts.length === 1 && data.buffer.byteLength === data.length;
-    if (isAlone) {
-      this.bytes = data;
-      return;
-    }
-    if (this.bytes.length < this.#length) {
-      this.bytes = new Uint8Array(Buffer.allocUnsafeSlow(this.#length).buffer);
-    }
-    this.bytes.set(data, this.#starts[position]);
+    return { pieces, damaged, failure: failureOf(error) };
   }
 }
 
@@ -109,14 +78,23 @@ function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   return to;
 }
 
-function decodeVerified(
+/** The contents of a chunk; `undefined` if they do not match its digest. */
+function verified(
   payload: Uint8Array<ArrayBuffer>,
   { codec, size }: ChunkLocation,
   digest: Uint8Array,
-): Uint8Array<ArrayBuffer> | undefined {
+): Uint8Array | undefined {
   const data = decodeChunk({ codec, payload }, size);
   const isWhole = data?.length === size && blake3Digest(data).equals(B3Digest.fromBytes(digest));
   return isWhole ? data : undefined;
+}
+
+/** A payload; `undefined` if its length, or the length that it states, is not that of the chunk. */
+function plausible(payload: Uint8Array, location: ChunkLocation): Uint8Array | undefined {
+  const { codec, size, storedSize } = location;
+  if (payload.length < storedSize) return undefined;
+  const found = codec === CODEC.raw ? payload.length : contentSizeOf(payload);
+  return found === size ? payload : undefined;
 }
 
 /** Packs that are open while a task lasts. */

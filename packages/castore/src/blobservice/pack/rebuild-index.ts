@@ -18,8 +18,9 @@ import { readLocated, type WantedChunk } from "./pack-reader.ts";
 /** How much of a pack is read at a time, in bytes. */
 const WINDOW_BYTES = 8 * 1024 * 1024;
 
-/** How much of a blob is hashed at a time, in bytes, unless one chunk is longer. */
+/** How much of a blob is hashed at a time, in bytes, unless one chunk is longer, and in chunks. */
 const HASH_BYTES = 4 * 1024 * 1024;
+const HASH_CHUNKS = 4096;
 
 /** A record, and where it stands in its pack. */
 interface FoundRecord {
@@ -105,6 +106,7 @@ async function* contentsOf(
     options?.signal?.throwIfAborted();
     const batch: WantedChunk[] = [];
     for (let bytes = 0; bytes < HASH_BYTES && next < chunks.length; next++) {
+      if (batch.length === HASH_CHUNKS) break;
       const { digest, size } = chunks.at(next);
       const location = index.findChunk(digest);
       if (location === undefined) throw dataLoss(`chunk ${digest} is lost`);
@@ -114,9 +116,12 @@ async function* contentsOf(
       batch.push({ digest, location });
       bytes += size;
     }
-    const { bytes, damaged } = await readLocated(folder, batch);
+    const { pieces, damaged } = await readLocated(folder, batch, {
+      as: "contents",
+      place: "pool",
+    });
     for (const [i, what] of damaged) throw dataLoss(`chunk ${batch[i]!.digest} is ${what}`);
-    yield bytes;
+    yield* pieces as Uint8Array[];
   }
 }
 

@@ -1,0 +1,20 @@
+/** What the threads of the pool do to read from packs. */
+import { moved } from "../../worker/moved.ts";
+import { type ReadChunks, type ReadChunksTask, readChunks as read } from "./read-chunks.ts";
+
+/** Reads chunks, and moves what was read to whoever gets it. */
+export function readChunks(task: ReadChunksTask): ReadChunks {
+  const { pieces, ...rest } = read(task);
+  // In one buffer: what zlib gives cannot be moved on every Node, and many would cost more than a copy.
+  const length = pieces.reduce((sum, piece) => sum + (piece?.length ?? 0), 0);
+  const { buffer } = Buffer.allocUnsafeSlow(length);
+  let at = 0;
+  const copies = pieces.map((piece) => {
+    if (piece === undefined) return undefined;
+    const copy = new Uint8Array(buffer, at, piece.length);
+    copy.set(piece);
+    at += piece.length;
+    return copy;
+  });
+  return moved({ pieces: copies, ...rest }, [buffer]);
+}
