@@ -158,13 +158,12 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
       await expectStored(service, contents);
     });
 
-    it.runIf(options.capabilities?.chunks).each(CUTS)(
-      "cuts a blob of %s where the reference does",
-      async (_, contents, sizes) => {
+    if (options.capabilities?.chunks) {
+      it.each(CUTS)("cuts a blob of %s where the reference does", async (_, contents, sizes) => {
         const chunks = (await chunksOf(service, await putBlob(service, contents.slice())))!;
         expect(chunks.map(({ size }) => size)).toEqual(sizes);
-      },
-    );
+      });
+    }
 
     it("reads a range of a blob that the digest of the whole proves", async () => {
       const digest = await putBlob(service, MANY_CHUNKS.slice());

@@ -188,18 +188,20 @@ export function objectStoreSuite(
       expect(await keysOf(store, "")).toEqual([]);
     });
 
-    it.runIf(deletesVersions)("deletes an object only while it is of a version", async () => {
-      await store.put("a/b", Buffer.from("damaged"));
-      const { version } = (await store.head("a/b"))!;
-      await other.put("a/b", Buffer.from("whole"));
-      await store.delete("a/b", { version: version! });
-      expect(Buffer.from((await read(store, "a/b"))!).toString()).toBe("whole");
-      const { version: current } = (await other.get("a/b"))!;
-      await store.delete("a/b", { version: current! });
-      expect(await other.head("a/b")).toBeUndefined();
-      await store.delete("a/b", { version: current! });
-      expect(await keysOf(store, "")).toEqual([]);
-    });
+    if (deletesVersions) {
+      it("deletes an object only while it is of a version", async () => {
+        await store.put("a/b", Buffer.from("damaged"));
+        const { version } = (await store.head("a/b"))!;
+        await other.put("a/b", Buffer.from("whole"));
+        await store.delete("a/b", { version: version! });
+        expect(Buffer.from((await read(store, "a/b"))!).toString()).toBe("whole");
+        const { version: current } = (await other.get("a/b"))!;
+        await store.delete("a/b", { version: current! });
+        expect(await other.head("a/b")).toBeUndefined();
+        await store.delete("a/b", { version: current! });
+        expect(await keysOf(store, "")).toEqual([]);
+      });
+    }
 
     it.each([["dropped"], ["cancelled"]])("leaves nothing of an upload that is %s", async (how) => {
       const controller = new AbortController();
@@ -293,10 +295,9 @@ export function objectStoreSuite(
       expect(await other.head("k")).toBeUndefined();
     });
 
-    it.runIf(createMissing)(
-      "says that there is no such bucket, whatever it is asked for",
-      async () => {
-        const [absent, bucket] = await createMissing!();
+    if (createMissing) {
+      it("says that there is no such bucket, whatever it is asked for", async () => {
+        const [absent, bucket] = await createMissing();
         await using missing = absent;
         const calls: readonly (() => Promise<unknown>)[] = [
           () => missing.head("k"),
@@ -316,8 +317,8 @@ export function objectStoreSuite(
             message: expect.stringContaining(bucket),
           });
         }
-      },
-    );
+      });
+    }
 
     it("lets a reader end early", async () => {
       await store.put("k", LARGE);

@@ -82,7 +82,8 @@ describe("the BLAKE3 in use", () => {
     expect(blake3.implementation).toBe(native === undefined ? "portable" : "native");
   });
 
-  it.skipIf(native === undefined)("gives what the other one gives", () => {
+  const missing = native === undefined ? " (missing: a native BLAKE3)" : "";
+  it.skipIf(native === undefined)(`gives what the other one gives${missing}`, () => {
     const portable = loadPortableBlake3();
     for (const size of [0, 1, 63, 64, 65, 1_023, 1_024, 1_025, 8_192, 100_000, 1_048_577]) {
       const data = noise(size);
