@@ -105,8 +105,7 @@ describe("the daemon answers", () => {
       "Get of an unknown directory",
       Code.NotFound,
       "not found",
-      () =>
-        drain(directories().get({ byWhat: { case: "digest", value: UNKNOWN }, recursive: true })),
+      () => drain(directories().get({ byWhat: { case: "digest", value: UNKNOWN } })),
     ],
     [
       "Get of a short hash part",

@@ -5,6 +5,7 @@ import type { ConnectRouter } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import {
   answerDirectly,
+  CallBudget,
   type CallObserver,
   directMethods,
   isDirect,
@@ -40,9 +41,10 @@ export async function serve(
     server.on("request", connectNodeAdapter({ routes }));
   } else {
     const methods = new Map(services.flatMap((service) => [...directMethods(service)]));
+    const budget = new CallBudget();
     server.on("stream", (stream, headers) => {
       const method = methods.get(headers[":path"]!);
-      if (method && isDirect(headers)) void answerDirectly(stream, method, observer());
+      if (method && isDirect(headers)) void answerDirectly(stream, method, observer(), budget);
       else stream.close(constants.NGHTTP2_REFUSED_STREAM);
     });
   }

@@ -61,11 +61,16 @@ const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "latin1");
 const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
 
 /**
- * Flow-control window of one call, in bytes. Times the number of calls, it bounds the buffers of a connection, since
- * Node.js returns credit to the connection before a handler has read.
+ * Flow-control window of one call, in bytes. Node.js returns credit to the connection before a handler has read, so that
+ * the windows of all calls together bound what is buffered: they get smaller as calls and connections get more.
  */
-const STREAM_WINDOW_BYTES = 1024 * 1024;
+const MAX_STREAM_WINDOW_BYTES = 1024 * 1024;
+const MIN_STREAM_WINDOW_BYTES = 64 * 1024;
+const ALL_WINDOWS_BYTES = 16 * 1024 * 1024;
+
+/** Limits for calls of one connection, and of all. A stream beyond them is refused, which clients try again. */
 const MAX_CALLS_PER_CONNECTION = 256;
+const MAX_CALLS = 4096;
 
 /**
  * Limit of header tables and unsent data of an HTTP/2 connection, in megabytes; in effect, none. Node counts unsent data
@@ -109,6 +114,9 @@ export class OnePort {
   readonly #keepAliveMs: number;
   readonly #keepAliveTimeoutMs: number;
   #closing = false;
+  /** How many calls are under way over HTTP/2, and the window that each has. */
+  #calls = 0;
+  #windowBytes = MAX_STREAM_WINDOW_BYTES;
 
   constructor(options: OnePortOptions) {
     this.#handlers = options.handlers;
@@ -199,9 +207,13 @@ export class OnePort {
     const peer = peerOf(socket);
     this.#http2.once("session", (session) => {
       this.#connections.set(socket, { kind: "http2", session });
+      this.#adaptWindows();
       this.#peers.set(session, peer);
       session.once("error", (error) => this.#onProtocolError(error, peer));
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+      if (this.#windowBytes < MAX_STREAM_WINDOW_BYTES) {
+        session.settings({ initialWindowSize: this.#windowBytes });
+      }
       new Heartbeat(session, {
         idleMs: this.#keepAliveMs,
         timeoutMs: this.#keepAliveTimeoutMs,
@@ -209,6 +221,23 @@ export class OnePort {
       });
     });
     this.#http2.emit("connection", socket);
+  }
+
+  /** Adapts the windows to the number of calls, and of connections, each of which may begin one. */
+  #adaptWindows(): void {
+    const count = Math.max(this.#calls, this.#connections.size, 1);
+    const share = 2 ** Math.floor(Math.log2(ALL_WINDOWS_BYTES / count));
+    const wanted = Math.min(Math.max(share, MIN_STREAM_WINDOW_BYTES), MAX_STREAM_WINDOW_BYTES);
+    // A window grows to four times its size at least, not with every call that comes and goes.
+    const isNear = wanted === this.#windowBytes * 2 && count > 1;
+    if (wanted === this.#windowBytes || isNear) return;
+    this.#windowBytes = wanted;
+    for (const connection of this.#connections.values()) {
+      if (connection.kind !== "http2" || connection.session.destroyed) continue;
+      // One that has not acknowledged the last change may be stopped, and too many changes would end it.
+      if (connection.session.pendingSettingsAck) continue;
+      connection.session.settings({ initialWindowSize: wanted });
+    }
   }
 
   #createHttp1(): Http1Server {
@@ -238,7 +267,7 @@ export class OnePort {
   #createHttp2(): Http2Server {
     const server = createHttp2Server({
       settings: {
-        initialWindowSize: STREAM_WINDOW_BYTES,
+        initialWindowSize: this.#windowBytes,
         maxConcurrentStreams: MAX_CALLS_PER_CONNECTION,
       },
       maxSessionMemory: MAX_SESSION_MEMORY_MB,
@@ -249,6 +278,16 @@ export class OnePort {
     const requests = createHttp2Server();
     requests.on("request", (request, response) => this.#handlers.onRequest(request, response));
     server.on("stream", (stream, headers, ...rest) => {
+      if (this.#calls >= MAX_CALLS) {
+        stream.close(constants.NGHTTP2_REFUSED_STREAM);
+        return;
+      }
+      this.#calls += 1;
+      this.#adaptWindows();
+      stream.once("close", () => {
+        this.#calls -= 1;
+        this.#adaptWindows();
+      });
       const peer = this.#peers.get(stream.session!) ?? "";
       if (this.#handlers.onStream(stream, headers, peer)) return;
       requests.emit("stream", stream, headers, ...rest);

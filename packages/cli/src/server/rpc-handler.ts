@@ -2,6 +2,7 @@ import type { IncomingMessage } from "node:http";
 import { constants, type Http2Stream } from "node:http2";
 import {
   Code,
+  ConnectError,
   type ConnectRouter,
   createConnectRouter,
   createContextValues,
@@ -12,6 +13,9 @@ import { context } from "@opentelemetry/api";
 import { MAX_MESSAGE_BYTES } from "@tvix/castore";
 import {
   answerDirectly,
+  type BudgetedCall,
+  CallBudget,
+  type CallShare,
   cancelled,
   directMethods,
   isDirect,
@@ -32,7 +36,15 @@ export interface RpcHandlerOptions {
   routes: (router: ConnectRouter) => void;
   /** Receives a line for each call. */
   logger: Logger;
+  /** Bounds the memory of all calls together. Default: one of 16 MiB. */
+  budget?: CallBudget;
 }
+
+/** Memory limit of a call through Connect, which gathers messages by itself, in bytes. */
+const CONNECT_BYTES = 8 * 1024 * 1024;
+
+/** Calls that hold next to nothing, some of them for as long as the client lives. */
+const UNCOUNTED = /^\/grpc\.(?:health|reflection)\./;
 
 /** First byte of the frame that ends a gRPC-web response. */
 const GRPC_WEB_TRAILER = 0x80;
@@ -41,7 +53,12 @@ const GRPC_WEB_TRAILER = 0x80;
  * Serves gRPC, gRPC-web and Connect over both versions of HTTP. Requests may be compressed; responses are
  * not, since contents rarely compress further in transit and other messages are small.
  */
-export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions): HttpHandlers {
+export function createRpcHandler({
+  services,
+  routes,
+  logger,
+  budget = new CallBudget(),
+}: RpcHandlerOptions): HttpHandlers {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
     compressMinBytes: Number.POSITIVE_INFINITY,
@@ -67,7 +84,7 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
         peer,
         span,
       });
-      void inSpan(span, () => answerDirectly(stream, method, log));
+      void inSpan(span, () => answerDirectly(stream, method, log, budget));
       return true;
     },
 
@@ -85,9 +102,12 @@ export function createRpcHandler({ services, routes, logger }: RpcHandlerOptions
         peer,
         span,
       });
-      const exchange = new Exchange(request, response, log);
+      const exchange = new Exchange(request, response, log, budget);
       if (handler === undefined) exchange.refuse(path, contentType);
-      else inSpan(span, () => exchange.run(handler).catch((error) => exchange.fail(error)));
+      else
+        inSpan(span, () =>
+          exchange.run(handler, contentType).catch((error) => exchange.fail(error)),
+        );
     },
   };
 }
@@ -98,29 +118,52 @@ function inSpan<T>(span: RpcSpan | undefined, action: () => T): T {
 }
 
 /** One request and its response. */
-class Exchange {
+class Exchange implements BudgetedCall {
   readonly #request: HttpRequest;
   readonly #response: HttpResponse;
   /** The stream of an HTTP/2 exchange, kept here as the request drops it at the close. */
   readonly #stream: Http2Stream | undefined;
   readonly #log: CallLog;
+  readonly #share: CallShare;
   readonly #closed = new AbortController();
   #sent = false;
+  #waitsForClient = false;
 
-  constructor(request: HttpRequest, response: HttpResponse, log: CallLog) {
+  constructor(request: HttpRequest, response: HttpResponse, log: CallLog, budget: CallBudget) {
     this.#request = request;
     this.#response = response;
     this.#stream = "stream" in request ? request.stream : undefined;
     this.#log = log;
+    this.#share = budget.open(this);
     response.once("close", () => {
+      this.#share.release();
       const complete = this.#sent && !this.#isCut();
       log.end(complete ? "complete" : "cut");
       if (!complete) this.#closed.abort(cancelled());
     });
   }
 
-  /** Calls a method and sends its response. */
-  async run(handler: UniversalHandler): Promise<void> {
+  progress(): number | undefined {
+    return this.#waitsForClient ? this.#log.bytesIn + this.#log.bytesOut : undefined;
+  }
+
+  endStalled(): void {
+    if (this.#stream) this.#stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    else this.#response.destroy();
+  }
+
+  /** Waits for room, calls a method and sends its response. */
+  async run(handler: UniversalHandler, contentType: string | undefined): Promise<void> {
+    if (!UNCOUNTED.test(handler.requestPath)) {
+      try {
+        await this.#share.reserve(CONNECT_BYTES, this.#closed.signal);
+      } catch (error) {
+        this.#log.error = error;
+        const { code, rawMessage } = ConnectError.from(error);
+        this.#refuse(contentType, { code, httpStatus: 503, message: rawMessage });
+        return;
+      }
+    }
     const result = await handler({
       httpVersion: this.#request.httpVersion,
       method: this.#request.method ?? "",
@@ -136,7 +179,10 @@ class Exchange {
     for await (const chunk of result.body ?? []) {
       if (this.#closed.signal.aborted) return;
       last = chunk;
-      if (!this.#write(chunk)) await this.#drained();
+      if (this.#write(chunk)) continue;
+      this.#waitsForClient = true;
+      await this.#drained();
+      this.#waitsForClient = false;
     }
     this.#log.answered(result.status, grpcStatus(result.trailer, result.header, last));
     if (result.trailer) this.#response.addTrailers(nodeHeaders(result.trailer));
@@ -145,17 +191,26 @@ class Exchange {
 
   /** Answers a call to a method that does not exist. */
   refuse(path: string, contentType: string | undefined): void {
+    const isGrpc = contentType?.startsWith("application/grpc");
+    const message = isGrpc ? `no method ${JSON.stringify(path)}` : "There is no such method here";
+    this.#refuse(contentType, { code: Code.Unimplemented, httpStatus: 404, message });
+  }
+
+  #refuse(
+    contentType: string | undefined,
+    { code, httpStatus, message }: { code: Code; httpStatus: number; message: string },
+  ): void {
     if (contentType?.startsWith("application/grpc")) {
       this.#writeHead(200, {
         "content-type": contentType,
-        "grpc-status": String(Code.Unimplemented),
-        "grpc-message": encodeURIComponent(`no method ${JSON.stringify(path)}`),
+        "grpc-status": String(code),
+        "grpc-message": encodeURIComponent(message),
       });
-      this.#log.answered(200, String(Code.Unimplemented));
+      this.#log.answered(200, String(code));
     } else {
-      this.#writeHead(404, { "content-type": "text/plain; charset=utf-8" });
-      this.#write(Buffer.from("There is no such method here\n"));
-      this.#log.answered(404);
+      this.#writeHead(httpStatus, { "content-type": "text/plain; charset=utf-8" });
+      this.#write(Buffer.from(`${message}\n`));
+      this.#log.answered(httpStatus);
     }
     this.#end();
   }
@@ -178,12 +233,17 @@ class Exchange {
   async *#requestBody(): AsyncIterable<Uint8Array> {
     try {
       // Destroying a request over HTTP/1.1 would destroy the connection and the response.
+      this.#waitsForClient = true;
       for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
         this.#log.bytesIn += chunk.byteLength;
+        this.#waitsForClient = false;
         yield chunk;
+        this.#waitsForClient = true;
       }
     } catch (error) {
       throw cancelled(error);
+    } finally {
+      this.#waitsForClient = false;
     }
   }
 

@@ -4,15 +4,25 @@ import {
   BlobService as BlobServiceDescriptor,
   DirectoryBatchService as DirectoryBatchServiceDescriptor,
   DirectoryService as DirectoryServiceDescriptor,
+  type GetDirectoryRequest,
+  type ReadBlobsRequest,
+  type StatBlobRequest,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../../blobservice/blob-service.ts";
 import type { DirectoryService } from "../../directoryservice/directory-service.ts";
+import { MAX_BATCH_BYTES } from "../../model/limits.ts";
 import type { ServedService } from "../transport/direct-methods.ts";
 import { blobBatchHandler } from "./blob-batch-handler.ts";
 import { blobServiceHandler } from "./blob-service-handler.ts";
 import { directoryBatchHandler } from "./directory-batch-handler.ts";
 import { directoryServiceHandler } from "./directory-service-handler.ts";
 
+export {
+  type BudgetedCall,
+  CallBudget,
+  type CallBudgetOptions,
+  type CallShare,
+} from "../transport/call-budget.ts";
 export { fromConnectError, toConnectError } from "../transport/connect-error.ts";
 export { answerDirectly, type CallObserver, isDirect } from "../transport/direct-exchange.ts";
 export {
@@ -24,6 +34,8 @@ export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";
 
+const MIB = 1024 * 1024;
+
 /** Blobs and directories as they are served: `tvix.castore.v1`, and batches of both. */
 export function castoreServices(services: {
   blobService: BlobService;
@@ -31,15 +43,39 @@ export function castoreServices(services: {
 }): readonly ServedService[] {
   const { blobService, directoryService } = services;
   return [
-    { service: BlobServiceDescriptor, implementation: blobServiceHandler(blobService) },
-    { service: BlobBatchServiceDescriptor, implementation: blobBatchHandler(blobService) },
+    {
+      service: BlobServiceDescriptor,
+      implementation: blobServiceHandler(blobService),
+      bytesHeld: {
+        stat: ({ sendChunks, sendBao }: StatBlobRequest) => (sendChunks || sendBao ? MIB : 0),
+        read: () => 1.5 * MIB,
+        put: () => MIB,
+      },
+    },
+    {
+      service: BlobBatchServiceDescriptor,
+      implementation: blobBatchHandler(blobService),
+      bytesHeld: {
+        // The contents, and the message that is made of them. What is too much is refused by the handler.
+        read: ({ blobs }: ReadBlobsRequest) =>
+          2 * Math.min(MAX_BATCH_BYTES, Number(blobs.reduce((sum, { size }) => sum + size, 0n))),
+        listChunks: () => MIB,
+        putList: () => 2 * MIB,
+        readFrames: () => 4 * MIB,
+      },
+    },
     {
       service: DirectoryServiceDescriptor,
       implementation: directoryServiceHandler(directoryService),
+      bytesHeld: {
+        get: ({ recursive }: GetDirectoryRequest) => (recursive ? MIB : 0),
+        put: () => MIB,
+      },
     },
     {
       service: DirectoryBatchServiceDescriptor,
       implementation: directoryBatchHandler(directoryService),
+      bytesHeld: { get: () => MIB },
     },
   ];
 }

@@ -18,6 +18,7 @@ import { MemoryDirectoryService } from "../../directoryservice/memory.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { castoreServices, registerServices } from "../server/index.ts";
+import { CallBudget } from "./call-budget.ts";
 import { answerDirectly, type CallObserver, isDirect } from "./direct-exchange.ts";
 import { directMethods } from "./direct-methods.ts";
 import { dataFrameHeader } from "./frames.ts";
@@ -54,12 +55,13 @@ async function start(by: "streams" | "Connect" = "streams"): Promise<Fixture> {
       );
       return;
     }
+    const budget = new CallBudget();
     const methods = new Map(services.flatMap((service) => [...directMethods(service)]));
     server.on("stream", (stream, headers) => {
       expect(isDirect(headers)).toBe(true);
       const call = follow();
       calls.push(call);
-      void answerDirectly(stream, methods.get(headers[":path"]!)!, call);
+      void answerDirectly(stream, methods.get(headers[":path"]!)!, call, budget);
     });
   });
   return Object.assign(fixture, { blobService, calls });

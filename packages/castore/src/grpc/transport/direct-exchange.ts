@@ -1,6 +1,7 @@
-import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
+import type { BudgetedCall, CallBudget, CallShare } from "./call-budget.ts";
 import type { DirectMethod, ResponseSender } from "./direct-methods.ts";
 import { cancelled, stopSender } from "./http2-stream.ts";
 import { MessageReader } from "./message-reader.ts";
@@ -43,33 +44,48 @@ export function isDirect(headers: IncomingHttpHeaders): boolean {
   );
 }
 
-/** Answers a gRPC call straight on its HTTP/2 stream. Never rejects: what fails is sent, and observed. */
+/**
+ * Answers a gRPC call straight on its HTTP/2 stream. Never rejects: what fails is sent, and observed.
+ *
+ * @param budget bounds what all calls hold
+ */
 export function answerDirectly(
   stream: ServerHttp2Stream,
   method: DirectMethod,
   observer: CallObserver,
+  budget: CallBudget,
 ): Promise<void> {
-  return new DirectExchange(stream, method, observer).run();
+  return new DirectExchange(stream, method, observer, budget).run();
 }
 
-class DirectExchange implements ResponseSender {
+class DirectExchange implements ResponseSender, BudgetedCall {
   readonly #stream: ServerHttp2Stream;
   readonly #method: DirectMethod;
   readonly #observer: CallObserver;
   readonly #requests: MessageReader;
   readonly #closed = new AbortController();
   readonly #unsent: UnsentBytes;
+  readonly #share: CallShare;
   #status: Record<string, string> | undefined;
 
-  constructor(stream: ServerHttp2Stream, method: DirectMethod, observer: CallObserver) {
+  constructor(
+    stream: ServerHttp2Stream,
+    method: DirectMethod,
+    observer: CallObserver,
+    budget: CallBudget,
+  ) {
     this.#stream = stream;
     this.#method = method;
     this.#observer = observer;
     this.#unsent = new UnsentBytes(stream);
+    this.#share = budget.open(this);
     this.#requests = new MessageReader(stream, {
       maxBytes: MAX_MESSAGE_BYTES,
       dataOf: method.dataOf,
       isWhole: () => !stream.aborted,
+      isLazy: method.takesStream,
+      // The message, what is made of it, and what is written of that.
+      reserve: (bytes) => this.reserve(bytes * 3),
     });
     stream.on("error", () => undefined); // it ends the stream, which is where it is dealt with
     stream.once("close", () => this.#onClose());
@@ -96,6 +112,21 @@ class DirectExchange implements ResponseSender {
     return this.#unsent.untilAtMost(UNSENT_BYTES);
   }
 
+  reserve(bytes: number): Promise<void> {
+    return this.#share.reserve(bytes, this.#closed.signal);
+  }
+
+  progress(): number | undefined {
+    const waitsForClient = this.#unsent.bytes > 0 || this.#requests.isAwaited;
+    const sent = this.#observer.bytesOut - this.#unsent.bytes;
+    return waitsForClient ? this.#requests.bytes + sent : undefined;
+  }
+
+  endStalled(): void {
+    if (this.#unsent.bytes > 0) this.#stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    else this.#requests.fail(new ConnectError(STALLED, Code.ResourceExhausted));
+  }
+
   #begin(): void {
     const stream = this.#stream;
     this.#closed.signal.throwIfAborted();
@@ -118,6 +149,7 @@ class DirectExchange implements ResponseSender {
 
   #onClose(): void {
     const stream = this.#stream;
+    this.#share.release();
     this.#observer.bytesIn = this.#requests.bytes;
     const complete = this.#status !== undefined && !stream.aborted && stream.rstCode === 0;
     this.#observer.end(complete ? "complete" : "cut");
@@ -128,6 +160,7 @@ class DirectExchange implements ResponseSender {
   }
 }
 
+const STALLED = "the client sent nothing for too long while other calls waited for room";
 const RESPONSE_HEADERS = { ":status": 200, "content-type": "application/grpc+proto" };
 const OK: Record<string, string> = { "grpc-status": "0" };
 

@@ -1,22 +1,17 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import {
-  dataField,
-  dataFrameHeader,
-  dataIn,
-  frameData,
-  frameMessage,
-  parseMessage,
-} from "./frames.ts";
-
-/** Up to this many bytes are copied, which costs less than to send them in two parts. */
-const COPIED_BYTES = 64 * 1024;
+import { dataField, dataIn, dataParts, messageParts, parseMessage } from "./frames.ts";
 
 /** A service, and what answers its calls. */
 export interface ServedService<Service extends DescService = DescService> {
   readonly service: Service;
   /** Uses nothing of the context of a call but its signal. */
   readonly implementation: ServiceImpl<Service>;
+  /**
+   * Tells, by the local name of a method, how many bytes a call of it holds at most beside its request: of a stream of
+   * requests without them. Default: so few that they do not count.
+   */
+  readonly bytesHeld?: Readonly<Record<string, (request: never) => number>>;
 }
 
 /** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
@@ -26,6 +21,8 @@ export interface ResponseSender {
    * room for more; `undefined` if there is already.
    */
   send(...parts: readonly Uint8Array[]): Promise<void> | undefined;
+  /** Waits for room for what the call is going to hold. */
+  reserve(bytes: number): Promise<void>;
 }
 
 /**
@@ -35,6 +32,8 @@ export interface ResponseSender {
 export interface DirectMethod {
   /** Set for a request that is a stream of bytes: what to read it with, see `MessageReader`. */
   readonly dataOf: ((message: Uint8Array) => Uint8Array) | undefined;
+  /** Whether the request is a stream of messages, or of bytes. */
+  readonly takesStream: boolean;
   /**
    * Answers a call.
    *
@@ -55,21 +54,28 @@ type Call = (
   context: { signal: AbortSignal },
 ) => Message | Promise<Message> | AsyncIterable<Message>;
 
+type BytesHeld = ((request: Message | undefined) => number) | undefined;
+
 /** The methods of a service, by the path that they are called by. */
 export function directMethods({
   service,
   implementation,
+  bytesHeld = {},
 }: ServedService): ReadonlyMap<string, DirectMethod> {
   const calls = implementation as unknown as Readonly<Record<string, Call>>;
   return new Map(
     service.methods.map((method) => [
       `/${service.typeName}/${method.name}`,
-      directMethod(method, calls[method.localName]!),
+      directMethod(method, calls[method.localName]!, bytesHeld[method.localName] as BytesHeld),
     ]),
   );
 }
 
-function directMethod({ methodKind, input, output }: DescMethod, call: Call): DirectMethod {
+function directMethod(
+  { methodKind, input, output }: DescMethod,
+  call: Call,
+  bytesHeld: BytesHeld,
+): DirectMethod {
   const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
   const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
   const takenData = takesStream ? dataField(input) : undefined;
@@ -80,30 +86,26 @@ function directMethod({ methodKind, input, output }: DescMethod, call: Call): Di
       : (bytes: Uint8Array): Message => create(input, { [takenData]: bytes });
   return {
     dataOf: takenData === undefined ? undefined : (message) => dataIn(input, message),
+    takesStream,
     async answer(requests, signal, sender) {
-      const request = takesStream
-        ? mapEach(requests, parse)
-        : parseMessage(input, await onlyMessage(requests));
+      const message = takesStream ? undefined : parseMessage(input, await onlyMessage(requests));
+      if (bytesHeld !== undefined) await sender.reserve(bytesHeld(message));
+      const request = message ?? mapEach(requests, parse);
       const response = call(request, { signal });
       if (!givesStream) {
-        sender.send(frameMessage(output, create(output, (await response) as Message)));
+        sender.send(...messageParts(output, create(output, (await response) as Message)));
         return;
       }
       for await (const message of response as AsyncIterable<Message>) {
         if (givenData === undefined) {
-          await sender.send(frameMessage(output, create(output, message)));
+          await sender.send(...messageParts(output, create(output, message)));
         } else {
           const data = (message as unknown as Record<string, Uint8Array>)[givenData]!;
-          await sendData(sender, data);
+          await sender.send(...dataParts(data));
         }
       }
     },
   };
-}
-
-async function sendData(sender: ResponseSender, data: Uint8Array): Promise<void> {
-  if (data.length <= COPIED_BYTES) await sender.send(frameData([data]));
-  else await sender.send(dataFrameHeader(data.length), data);
 }
 
 /** Like a generator that yields what is made of each, at a fraction of the cost. */

@@ -10,6 +10,9 @@ import { Code, ConnectError } from "@connectrpc/connect";
 /** A message in gRPC has this many bytes before it: whether it is compressed, and its length. */
 const FRAME_HEADER_LENGTH = 5;
 
+/** Up to this many bytes are copied, which costs less than to send them in two parts. */
+const COPIED_BYTES = 64 * 1024;
+
 /** Tag of field 1, bytes. */
 const DATA_TAG = 0x0a;
 
@@ -23,6 +26,22 @@ export function frameMessage<Desc extends DescMessage>(
   writeFrameHeader(frame, bytes.length);
   frame.set(bytes, FRAME_HEADER_LENGTH);
   return frame;
+}
+
+/** A message with what stands before it, in parts: a long one is not copied once more. */
+export function messageParts<Desc extends DescMessage>(
+  schema: Desc,
+  message: MessageShape<Desc>,
+): Uint8Array[] {
+  const bytes = toBinary(schema, message);
+  const header = Buffer.allocUnsafe(FRAME_HEADER_LENGTH);
+  writeFrameHeader(header, bytes.length);
+  return bytes.length > COPIED_BYTES ? [header, bytes] : [Buffer.concat([header, bytes])];
+}
+
+/** A message that has a {@link dataField}, in parts, as {@link messageParts} gives it. */
+export function dataParts(data: Uint8Array): Uint8Array[] {
+  return data.length > COPIED_BYTES ? [dataFrameHeader(data.length), data] : [frameData([data])];
 }
 
 /** A message that has a {@link dataField}, with what stands before it, of a copy of its data. */

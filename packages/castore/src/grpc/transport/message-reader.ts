@@ -11,6 +11,9 @@ const DATA_TAG = 0x0a;
 /** How many bytes the length of the data takes at most, which is enough for 256 MiB. */
 const LENGTH_BYTES = 4;
 
+/** Shorter messages need no room of their own: as much may wait in the stream anyway. */
+const UNRESERVED_BYTES = 64 * 1024;
+
 /** More than this waits for its reader only until the stream has noticed, in bytes. */
 const WAITING_BYTES = 512 * 1024;
 
@@ -37,6 +40,13 @@ export interface MessageReaderOptions {
    * did is read no further, and it is for {@link MessageReader.fail} to say so. Default: it is.
    */
   isWhole?: () => boolean;
+  /** Whether nothing is taken from the stream before it is asked for. Default: what fits into memory is. */
+  isLazy?: boolean;
+  /**
+   * Is asked before a message of more than 64 KiB is gathered, for room for it. What it rejects with is what reading
+   * fails with. Default: there is room.
+   */
+  reserve?: (bytes: number) => Promise<void>;
 }
 
 /**
@@ -55,6 +65,10 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   readonly #maxBytes: number;
   readonly #dataOf: ((message: Uint8Array) => Uint8Array) | undefined;
   readonly #isWhole: () => boolean;
+  readonly #reserve: ((bytes: number) => Promise<void>) | undefined;
+  /** What has come behind the header of a message for which there is no room yet. */
+  #held: Uint8Array | undefined;
+  #isReserving = false;
   readonly #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   #ended = false;
@@ -77,8 +91,15 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     this.#maxBytes = options.maxBytes;
     this.#dataOf = options.dataOf;
     this.#isWhole = options.isWhole ?? (() => true);
+    this.#reserve = options.reserve;
     stream.on("data", (chunk: Uint8Array) => this.#onData(chunk));
     stream.once("end", () => this.#onEnd());
+    if (options.isLazy) this.#pause();
+  }
+
+  /** Whether somebody waits for what has not come yet. */
+  get isAwaited(): boolean {
+    return this.#reader !== undefined;
   }
 
   /** Whether the body has come to its end, which need not have been read yet. */
@@ -95,6 +116,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     if (value !== undefined) return Promise.resolve({ done: false, value });
     if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
     if (this.#ended) return Promise.resolve({ done: true, value: undefined });
+    if (this.#paused && this.#waitingBytes <= WAITING_BYTES / 2) this.#resume();
     this.#reader = Promise.withResolvers();
     return this.#reader.promise;
   }
@@ -129,15 +151,42 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
 
   #resume(): void {
     if (this.#failure !== undefined) return;
+    if (this.#isReserving) return;
     this.#paused = false;
     this.#stream.resume();
+  }
+
+  /** Stops until there is room for a message. */
+  #waitForRoom(length: number): void {
+    if (this.#reserve === undefined || length <= UNRESERVED_BYTES) return;
+    this.#isReserving = true;
+    this.#pause();
+    this.#reserve(length).then(
+      () => {
+        const held = this.#held;
+        this.#held = undefined;
+        this.#isReserving = false;
+        if (held !== undefined) this.#parse(held);
+        if (this.#waitingBytes <= WAITING_BYTES) this.#resume();
+      },
+      (error) => this.fail(error),
+    );
   }
 
   #onData(chunk: Uint8Array): void {
     if (this.#failure !== undefined) return;
     this.bytes += chunk.length;
+    this.#parse(chunk);
+  }
+
+  #parse(chunk: Uint8Array): void {
+    if (this.#failure !== undefined) return;
     try {
       for (let at = 0; at < chunk.length; ) {
+        if (this.#isReserving) {
+          this.#held = chunk.subarray(at);
+          return;
+        }
         at = this.#missing === 0 ? this.#begin(chunk, at) : this.#goOn(chunk, at);
       }
     } catch (error) {
@@ -233,6 +282,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     }
     this.#missing = length;
     this.#message = WHOLE;
+    this.#waitForRoom(length);
     return FRAME_HEADER_LENGTH;
   }
 
