@@ -156,6 +156,11 @@ describe("the daemon answers", () => {
     });
   });
 
+  it("a recursive Get of an unknown directory with a stream that is empty and ends well", async () => {
+    const request = { byWhat: { case: "digest", value: UNKNOWN }, recursive: true } as const;
+    expect(await Array.fromAsync(directories().get(request))).toEqual([]);
+  });
+
   it.each<[string, string, DirectoryInit[]]>([
     ["no directory at all", "expected a directory, found none", []],
     [
@@ -168,7 +173,11 @@ describe("the daemon answers", () => {
       "expected that directory before it",
       [{ directories: [folderNode("a")] }, {}],
     ],
-    ["a wrong size", "states size 5, expected 0", [{}, { directories: [folderNode("a", 5n)] }]],
+    [
+      "a wrong size",
+      "states size 5, which directory",
+      [{}, { directories: [folderNode("a", 5n)] }],
+    ],
     ["a directory that is not reached", "cannot be reached", [{}, { files: [fileNode("x")] }]],
     [
       "names out of order",
