@@ -1,8 +1,7 @@
-import Sqlite from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { inTurns } from "../bytes/turns.ts";
-import { type Database, sqliteError } from "../disk/database.ts";
 import { KeyValueTable, type Row } from "../disk/key-value-table.ts";
+import { SpillTable } from "../disk/spill-table.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
@@ -25,6 +24,9 @@ const APPLICATION_ID = 0x54767844;
 /** How many directories are read, and how many looked up, before other events get their turn. */
 const READS_PER_TURN = 32;
 const LOOKUPS_PER_TURN = 512;
+
+/** How many directories are written to a temporary file before that. */
+const WRITES_PER_TURN = 512;
 
 /** How many bytes of a tree wait in memory; a larger one waits in a temporary file. */
 const STAGE_IN_MEMORY = 8 * 1024 * 1024;
@@ -110,52 +112,33 @@ export class SqliteDirectoryService implements DirectoryService {
   }
 }
 
-/** Keeps a tree in memory while it is small, and in a database that SQLite deletes by itself if not. */
+/** Keeps a tree in memory while it is small, and in a temporary file if not. */
 function stageFor(table: KeyValueTable): TreeStage {
   let rows: Row[] = [];
   let bytes = 0;
-  let spilled: Database | undefined;
-  const spill = () => {
-    spilled ??= temporaryDatabase();
-    const insert = spilled.prepare<[Uint8Array, Uint8Array]>("INSERT INTO staged VALUES (?, ?)");
-    spilled.transaction(() => {
-      for (const [key, data] of rows) insert.run(key, data);
-    })();
-    rows = [];
-    bytes = 0;
-  };
+  let spilled: SpillTable | undefined;
   function* all(): Generator<Row> {
-    if (spilled !== undefined) {
-      const query = spilled.prepare<[], [Buffer, Buffer]>(
-        "SELECT digest, data FROM staged ORDER BY rowid",
-      );
-      yield* query.raw().iterate();
-    }
+    if (spilled !== undefined) yield* spilled.entries();
     yield* rows;
   }
   return {
     async add({ digest, bytes: data }) {
+      if (spilled !== undefined) {
+        spilled.add(digest.bytes, data);
+        return;
+      }
       rows.push([digest.bytes, data]);
       bytes += data.length + ROW_OVERHEAD;
       if (bytes < STAGE_IN_MEMORY) return;
-      try {
-        spill();
-      } catch (error) {
-        throw sqliteError(error, "Cannot write to a temporary file");
-      }
+      const table = new SpillTable();
+      spilled = table;
+      await inTurns(rows, WRITES_PER_TURN, ([key, data]) => table.add(key, data));
+      rows = [];
     },
     commit: (options) => table.put({ [Symbol.iterator]: all }, options),
     discard() {
       rows = [];
-      spilled?.close();
+      spilled?.[Symbol.dispose]();
     },
   };
-}
-
-function temporaryDatabase(): Database {
-  const database = new Sqlite(""); // the name of a database in a temporary file
-  database.pragma("journal_mode = OFF");
-  database.pragma("synchronous = OFF");
-  database.exec("CREATE TABLE staged (digest BLOB, data BLOB)");
-  return database;
 }

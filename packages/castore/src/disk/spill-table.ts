@@ -45,6 +45,12 @@ export class SpillTable implements Disposable {
     }
   }
 
+  /** Iterates over what was added, by key. Nothing is added meanwhile. */
+  entries(): IterableIterator<[Uint8Array, Uint8Array]> {
+    const query = this.#database.prepare<[], [Buffer, Buffer]>("SELECT key, data FROM spill");
+    return query.raw().iterate();
+  }
+
   [Symbol.dispose](): void {
     this.#database.close();
   }
