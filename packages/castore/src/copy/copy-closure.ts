@@ -1,5 +1,6 @@
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { ChunkMeta } from "../blobservice/chunk-list.ts";
+import type { AbortOptions } from "../bytes/abort-options.ts";
 import { ClosureSpool } from "../directoryservice/closure-spool.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
@@ -7,7 +8,7 @@ import { walkClosure } from "../directoryservice/walk-closure.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { Node } from "../model/node.ts";
-import { type CopyBlobOptions, copyAbsentBlob } from "./copy-blob.ts";
+import { copyAbsentBlob, refusal } from "./copy-blob.ts";
 
 /** Where a tree is, or is copied to. */
 export interface ClosureServices {
@@ -28,7 +29,7 @@ export interface CopyProgress {
 }
 
 /** Options of {@link copyClosure}. */
-export interface CopyClosureOptions extends CopyBlobOptions {
+export interface CopyClosureOptions extends AbortOptions {
   /**
    * Looks for every blob and every directory also where the target has the tree, and makes up for those that it lost.
    * Default: false, a tree that the target has is taken to be whole.
@@ -183,14 +184,10 @@ class ClosureCopy implements AsyncDisposable {
     this.#advance({ copiedBlobs: batch.length, copiedBytes: bytes });
   }
 
-  async #copyLarge({ digest, size }: ChunkMeta): Promise<void> {
-    const { reuseChunks } = this.#options;
+  async #copyLarge(blob: ChunkMeta): Promise<void> {
     const [from, to] = [this.#from.blobService, this.#to.blobService];
-    const found = await copyAbsentBlob(from, to, digest, { reuseChunks, signal: this.#signal });
-    if (found !== size) {
-      throw refusal("data_loss", digest, `it has ${found} bytes, expected ${size}`);
-    }
-    this.#advance({ copiedBlobs: 1, copiedBytes: size });
+    await copyAbsentBlob(from, to, blob, { signal: this.#signal });
+    this.#advance({ copiedBlobs: 1, copiedBytes: blob.size });
   }
 
   async #putTree(root: B3Digest): Promise<void> {
@@ -227,14 +224,12 @@ class ClosureCopy implements AsyncDisposable {
   }
 
   async #repairMissing(digests: readonly B3Digest[]): Promise<void> {
-    const isMissing = async (digest: B3Digest) => {
-      const options = { signal: this.#signal };
-      return (await this.#to.directoryService.get(digest, options)) === undefined;
-    };
-    const missing = await Promise.all(digests.map(isMissing));
-    for (const [i, digest] of digests.entries()) {
+    const target = this.#to.directoryService;
+    const options = { signal: this.#signal };
+    for (const [i, directory] of (await target.getMany(digests, options)).entries()) {
       // It may have been put meanwhile, below another.
-      if (missing[i] && (await isMissing(digest))) await this.#putTree(digest);
+      const isMissing = !directory && !(await target.get(digests[i]!, options));
+      if (isMissing) await this.#putTree(digests[i]!);
     }
   }
 
@@ -244,8 +239,4 @@ class ClosureCopy implements AsyncDisposable {
     this.#progress = progress;
     this.#options.onProgress?.(progress);
   }
-}
-
-function refusal(code: "data_loss" | "not_found", digest: B3Digest, reason: string): CastoreError {
-  return new CastoreError(code, `Cannot copy blob ${digest}: ${reason}`);
 }
