@@ -56,7 +56,12 @@ export {
 export { mapInParallel } from "./bytes/parallel.ts";
 export { SingleFlight } from "./bytes/single-flight.ts";
 export { instantiateWasm } from "./bytes/wasm.ts";
-export { TIER_MODES, type TierMode, type TierOptions, Tiers } from "./cache/tiers.ts";
+export {
+  CACHE_MODES,
+  type CacheMode,
+  type CacheOptions,
+  OriginCache,
+} from "./cache/origin-cache.ts";
 export {
   Composition,
   type CompositionOptions,
@@ -81,11 +86,11 @@ export {
   serviceType,
 } from "./composition/registry.ts";
 export {
+  cacheType,
   grpcType,
   keysOnly,
   memoryType,
   sqliteType,
-  tierType,
 } from "./composition/service-types.ts";
 export type { Measure } from "./composition/store-calls.ts";
 export {
@@ -94,7 +99,7 @@ export {
   type DecompressOptions,
   decompress,
 } from "./compression/decompress.ts";
-export { type CopyBlobOptions, copyBlob } from "./copy/copy-blob.ts";
+export { copyBlob } from "./copy/copy-blob.ts";
 export {
   type ClosureServices,
   type CopyClosureOptions,

@@ -53,7 +53,7 @@ describe("the examples run", () => {
     };
     await using server = await serve(castoreServices(services), "streams");
     expect(await run("grpc", tree, server.address)).toContain(expected);
-    expect(await run("tiers", tree, newPath("near"), server.address)).toContain(expected);
+    expect(await run("cache", tree, newPath("near"), server.address)).toContain(expected);
   });
 
   it("from a TOML file", async () => {

@@ -108,7 +108,7 @@ describe.each(FAULTS)("an object store that %s", (_, faults, codes) => {
   });
 
   it.each(SEEDS)(
-    "fails no read of what the far half has, as a near one (seed %i)",
+    "fails no read behind it, as the local store of a cache (seed %i)",
     async (seed) => {
       const far = new MemoryBlobService();
       const store = new FaultyObjectStore(new MemoryObjectStore(), faults, seed);
@@ -129,6 +129,55 @@ describe.each(FAULTS)("an object store that %s", (_, faults, codes) => {
         );
         for (const [i, data] of found.entries()) expect(Buffer.compare(data!, BLOBS[i]!)).toBe(0);
       }
+    },
+  );
+
+  it.each(SEEDS)(
+    "gives the right bytes or fails behind a cache, and is healed (seed %i)",
+    async (seed) => {
+      const [nearStore, farStore] = [new MemoryObjectStore(), new MemoryObjectStore()];
+      await using origin = new ObjectStoreBlobService({ store: farStore, ...quiet });
+      const digests = await origin.putMany(BLOBS);
+      const ranges: ReadOptions[] = [{}, { offset: 100, length: 200_000 }];
+      const readAll = async (service: BlobService, onFailure: (error: CastoreError) => void) => {
+        for (const [i, digest] of digests.entries()) {
+          for (const range of ranges) {
+            const found = await outcome(() => read(service, digest, range), codes.read);
+            const { offset = 0, length = Number.POSITIVE_INFINITY } = range;
+            const expected = BLOBS[i]!.subarray(offset, offset + length);
+            if (found instanceof Uint8Array) expect(Buffer.compare(found, expected)).toBe(0);
+            else onFailure(found ?? new CastoreError("data_loss", "it counts as absent"));
+          }
+        }
+      };
+      const faultyOn = (store: MemoryObjectStore, seed: number, averageChunkSize: number) =>
+        new ObjectStoreBlobService({
+          store: new FaultyObjectStore(store, faults, seed),
+          averageChunkSize,
+          ...quiet,
+        });
+      let failures = 0;
+      {
+        const near = faultyOn(nearStore, seed, 64 * 1024);
+        const far = faultyOn(farStore, seed + 100, 256 * 1024);
+        await using service = new CombinedBlobService({ near, far, onWarning: () => undefined });
+        for (let round = 0; round < 3; round++) {
+          await readAll(service, () => {
+            failures += 1;
+          });
+        }
+      }
+      expect(failures).toBeGreaterThan(0);
+      await origin.putMany(BLOBS);
+      const near = new ObjectStoreBlobService({ store: nearStore, ...quiet });
+      await using service = new CombinedBlobService({
+        near,
+        far: origin,
+        onWarning: () => undefined,
+      });
+      await readAll(service, (error) => {
+        throw error;
+      });
     },
   );
 
@@ -221,7 +270,7 @@ describe("an object store in which lists of chunks are damaged", () => {
     },
   );
 
-  it("gives no other bytes as the near half of another one, and fails no read", async () => {
+  it("gives no other bytes as the local store of a cache, and fails no read", async () => {
     for (let seed = 1; seed <= 60; seed++) {
       const near = await open(seed, true);
       await using service = new CombinedBlobService({ near, far, onWarning: () => undefined });

@@ -1,5 +1,6 @@
 import {
   BLOB_SERVICES,
+  cacheType,
   DIRECTORY_SERVICES,
   grpcType,
   keysOnly,
@@ -11,7 +12,6 @@ import {
   type ServiceRegistry,
   serviceType,
   sqliteType,
-  tierType,
   withKeys,
 } from "@tvix/castore";
 import { encodeNixbase32 } from "./nix/nixbase32.ts";
@@ -41,7 +41,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
       const { GrpcPathInfoService } = await import("./grpc.ts");
       return new GrpcPathInfoService(openChannel(address, options));
     }),
-    cache: tierType("pathinfoservices", (options) => new CachePathInfoService(options)),
+    cache: cacheType("pathinfoservices", (options) => new CachePathInfoService(options)),
     lru: serviceType({
       config: keysOnly,
       schema: async () => (await import("./keys.ts")).LRU_KEYS,

@@ -5,8 +5,16 @@ import { resolveRange } from "../model/range.ts";
 import type { BlobReader, ReadOptions } from "./blob-service.ts";
 import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 
-/** Reads a chunk, verified, into memory that belongs to whoever called. May be called while others are under way. */
-export type FetchChunk = (chunk: ChunkMeta, options?: AbortOptions) => Promise<Uint8Array>;
+/**
+ * Reads a chunk, verified, into memory that belongs to whoever called. May be called while others are under way.
+ *
+ * @param offset where the chunk begins in the blob
+ */
+export type FetchChunk = (
+  chunk: ChunkMeta,
+  options: AbortOptions,
+  offset: number,
+) => Promise<Uint8Array>;
 
 /** Options of {@link readChunked}. */
 export interface ReadChunkedOptions extends ReadOptions {
@@ -55,23 +63,26 @@ async function* readRange(
   let bytesAhead = 0;
   let next = first;
   let offset = chunks.offsetAt(first);
+  let nextOffset = offset;
   try {
     for (let i = first; i <= last; i++) {
       callerSignal?.throwIfAborted();
       while (next <= last) {
         const size = chunks.sizeAt(next);
         if (bytesAhead + size > readAhead && ahead.length > 0) break;
-        const data = fetchOfSize(chunks.at(next), fetch, signal);
+        const data = fetchOfSize(chunks.at(next), fetch, signal, nextOffset);
         data.catch(() => undefined); // awaited when its turn comes, or never
         ahead.push(data);
         bytesAhead += size;
+        nextOffset += size;
         next += 1;
       }
       const data = await ahead.shift()!;
       callerSignal?.throwIfAborted();
       yield data.subarray(Math.max(start - offset, 0), end - offset);
-      offset += data.length;
-      bytesAhead -= data.length;
+      const size = chunks.sizeAt(i); // the bytes may have been transferred
+      offset += size;
+      bytesAhead -= size;
     }
   } finally {
     if (ahead.length > 0) abandon.abort(); // it is costly
@@ -83,8 +94,9 @@ async function fetchOfSize(
   chunk: ChunkMeta,
   fetch: FetchChunk,
   signal: AbortSignal | undefined,
+  offset: number,
 ): Promise<Uint8Array> {
-  const data = await fetch(chunk, { signal });
+  const data = await fetch(chunk, { signal }, offset);
   if (data.length === chunk.size) return data;
   throw new CastoreError(
     "data_loss",

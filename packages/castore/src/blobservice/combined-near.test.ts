@@ -1,274 +1,352 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, it, vi } from "vitest";
-import { chunksOf } from "../../test/chunks-of.ts";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { noise } from "../../test/noise.ts";
-import { collectBytes } from "../bytes/byte-string.ts";
+import { chunksOf, readBack, WatchedBlobService } from "../../test/watched-blobs.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { B3Digest } from "../model/digest.ts";
-import type { BlobService, BlobWriter, ReadOptions } from "./blob-service.ts";
+import { CastoreError } from "../model/errors.ts";
+import type { BlobService, BlobWriter } from "./blob-service.ts";
+import { ChunkList } from "./chunk-list.ts";
+import { ChunkedBlobReader } from "./chunked-reader.ts";
 import { CombinedBlobService } from "./combined.ts";
 import { MemoryBlobService } from "./memory.ts";
 import { putBlob } from "./put-blob.ts";
 
-const LARGE = noise(12_000_000);
+const LARGE = noise(1_500_000);
+const OTHER = LARGE.subarray(5);
+const SMALL = LARGE.subarray(0, 1000);
 
 /** Longer than any test. */
 const AN_HOUR = 3_600_000;
 
-const never = (): Promise<never> => new Promise(() => undefined);
+const eventually = (check: () => unknown) => vi.waitFor(check, { timeout: 30_000 });
 
-/** Does nothing that it is asked to, and heeds no signal, until it is let. */
-class StuckBlobService extends MemoryBlobService {
-  readonly #stuck: ReadonlySet<string>;
-  /** How many writers are neither closed nor disposed of. */
-  openWriters = 0;
-  isStuck = true;
+/** The calls of a service and of its readers, writers and streams. */
+type Call =
+  | "hasMany"
+  | "statMany"
+  | "open"
+  | "readMany"
+  | "putMany"
+  | "putList"
+  | "frames"
+  | "write"
+  | "close"
+  | "dispose";
 
-  /** @param stuck which calls never come back: "write", "close", "dispose" are those of a writer */
-  constructor(...stuck: readonly string[]) {
+const READS: readonly Call[] = ["hasMany", "statMany", "open", "readMany", "frames"];
+const WRITES: readonly Call[] = ["putMany", "putList", "write", "close", "dispose"];
+
+/** Does something before each of some calls, which may hang or fail. */
+class TroubledBlobService extends MemoryBlobService {
+  readonly #calls: ReadonlySet<Call>;
+  /** `undefined`: there is no trouble. */
+  trouble: (() => Promise<unknown>) | undefined;
+
+  constructor(calls: readonly Call[], trouble: () => Promise<unknown>) {
     super();
-    this.#stuck = new Set(stuck);
+    this.#calls = new Set(calls);
+    this.trouble = trouble;
+  }
+
+  async meet(call: Call): Promise<void> {
+    if (this.#calls.has(call)) await this.trouble?.();
   }
 
   override async hasMany(digests: readonly B3Digest[]) {
-    await this.#maybeNever("hasMany");
-    return await Promise.all(digests.map((digest) => super.has(digest)));
+    await this.meet("hasMany");
+    return await super.hasMany(digests);
   }
-
+  override async statMany(digests: readonly B3Digest[]) {
+    await this.meet("statMany");
+    return await super.statMany(digests);
+  }
   override async open(digest: B3Digest) {
-    await this.#maybeNever("open");
+    await this.meet("open");
     return await super.open(digest);
   }
-
-  override async read(digest: B3Digest, options: ReadOptions = {}) {
-    await this.#maybeNever("read");
-    const { signal, ...range } = options;
-    const stream = await super.read(digest, range);
-    return stream && this.#pieces(stream);
-  }
-
   override async readMany(...[blobs]: Parameters<BlobService["readMany"]>) {
-    await this.#maybeNever("readMany");
+    await this.meet("readMany");
     return await super.readMany(blobs);
   }
-
   override async putMany(...[blobs]: Parameters<BlobService["putMany"]>) {
-    await this.#maybeNever("putMany");
+    await this.meet("putMany");
     return await super.putMany(blobs);
   }
-
+  override async putList(...[digest, list, options]: Parameters<BlobService["putList"]>) {
+    await this.meet("putList");
+    await super.putList(digest, list, { proven: options?.proven ?? false });
+  }
+  override async *frames(...[chunks]: Parameters<BlobService["frames"]>) {
+    let count = 0;
+    for await (const frame of super.frames(chunks)) {
+      if (count++ === 2) await this.meet("frames");
+      yield frame;
+    }
+  }
   override openWriter(): BlobWriter {
     const writer = super.openWriter();
-    this.openWriters += 1;
-    let isOpen = true;
-    const ended = () => {
-      if (isOpen) this.openWriters -= 1;
-      isOpen = false;
-    };
     return {
       write: async (data) => {
-        await this.#maybeNever("write");
+        await this.meet("write");
         await writer.write(data);
       },
       close: async () => {
-        await this.#maybeNever("close");
-        return await writer.close().finally(ended);
+        await this.meet("close");
+        return await writer.close();
       },
       [Symbol.asyncDispose]: async () => {
-        ended();
-        await this.#maybeNever("dispose");
+        await this.meet("dispose");
         await writer[Symbol.asyncDispose]();
       },
     };
   }
+}
 
-  async *#pieces(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    let count = 0;
-    for await (const data of stream) {
-      if (count++ === 2) await this.#maybeNever("next");
-      yield data;
-    }
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const hang = () => new Promise<never>(() => undefined);
+const fail = async () => {
+  throw new CastoreError("internal", "the disk is broken");
+};
+
+/** Does everything that a service offers, and expects it to be right. */
+async function useAll(service: BlobService, far: BlobService): Promise<void> {
+  for (const data of [LARGE, OTHER, SMALL]) {
+    const digest = blake3Digest(data);
+    expect((await readBack(service, digest)).equals(data)).toBe(true);
+    const part = await readBack(service, digest, { offset: 500, length: 1_200_000 });
+    expect(part.equals(data.subarray(500, 1_200_500))).toBe(true);
+    expect(await service.has(digest)).toBe(true);
+    const chunks = await chunksOf(far, digest);
+    const stat = { size: data.length, chunks: chunks.length };
+    expect(await service.statMany([digest])).toEqual([stat]);
+    const found = await service.readMany(chunks);
+    expect(Buffer.concat(found as Uint8Array[]).equals(data)).toBe(true);
+    const frames = await Array.fromAsync(service.frames(ChunkList.of(chunks)));
+    const expected = await Array.fromAsync(far.frames(ChunkList.of(chunks)));
+    expect(frames.map((frame) => Buffer.from(frame))).toEqual(
+      expected.map((frame) => Buffer.from(frame)),
+    );
   }
-
-  async #maybeNever(call: string): Promise<void> {
-    while (this.isStuck && this.#stuck.has(call)) await sleep(1);
-  }
+  const written = LARGE.subarray(9, 800_000);
+  const digest = await putBlob(service, written);
+  expect((await readBack(far, digest)).equals(written)).toBe(true);
+  const [small] = await service.putMany([Buffer.from("small")]);
+  expect((await readBack(far, small!)).toString()).toBe("small");
+  const whole = LARGE.subarray(0, 2000);
+  const halves = [SMALL, LARGE.subarray(1000, 2000)];
+  const list = (await service.putMany(halves)).map((digest) => ({ digest, size: 1000 }));
+  await service.putList(blake3Digest(whole), ChunkList.of(list));
+  expect((await readBack(far, blake3Digest(whole))).equals(whole)).toBe(true);
 }
 
-async function readBack(service: BlobService, digest: B3Digest, options?: ReadOptions) {
-  return Buffer.from(await collectBytes((await service.read(digest, options))!));
+async function origin(): Promise<WatchedBlobService> {
+  const far = new WatchedBlobService();
+  for (const data of [LARGE, OTHER, SMALL]) await putBlob(far, data);
+  return far;
 }
 
-async function stored(service: BlobService, blobs: readonly Uint8Array[]): Promise<B3Digest[]> {
-  return await Promise.all(blobs.map((data) => putBlob(service, data)));
-}
+describe("CombinedBlobService with a local store that is in trouble", () => {
+  const single = [...READS, ...WRITES].map((call) => [call, [call]] as const);
+  const cases = [...single, ["all reads", READS], ["all writes", WRITES]] as const;
 
-const eventually = (check: () => unknown) => vi.waitFor(check, { timeout: 30_000 });
-
-/** Different blobs that end long after a window of what is held of them. */
-const manyLarge = (count: number) =>
-  Array.from({ length: count }, (_, i) => LARGE.subarray(i, i + 6_000_000));
-
-describe("CombinedBlobService with a near half that is silent", () => {
-  it.each([
-    ["takes no bytes", ["write", "putMany"]],
-    ["never ends a blob", ["close", "putMany"]],
-    ["takes no bytes, and does not end when it is told to", ["write", "putMany", "dispose"]],
-  ])("lets no reader wait for one that %s, nor its own end", async (_, stuck) => {
-    const [near, far] = [new StuckBlobService(...stuck), new MemoryBlobService()];
-    const digest = await putBlob(far, LARGE);
-    const small = await putBlob(far, LARGE.subarray(0, 1000));
-    const timeouts = { nearReadTimeoutMs: AN_HOUR, nearWriteTimeoutMs: AN_HOUR };
+  it.each(cases)("does everything where it hangs: %s", async (_, calls) => {
+    const near = new TroubledBlobService(calls, hang);
+    const { trouble } = near;
+    near.trouble = undefined;
+    await putBlob(near, OTHER);
+    near.trouble = trouble;
+    const far = await origin();
     const warnings: string[] = [];
     const onWarning = (message: string) => void warnings.push(message);
+    const timeouts = { nearReadTimeoutMs: 50, nearWriteTimeoutMs: 50 };
     const service = new CombinedBlobService({ near, far, onWarning, ...timeouts });
-    const reads = Array.from({ length: 5 }, () => readBack(service, digest));
-    for (const found of await Promise.all(reads)) expect(found.equals(LARGE)).toBe(true);
-    const range = { offset: 5_000_000, length: 10 };
-    expect(await readBack(service, digest, range)).toEqual(LARGE.subarray(5_000_000, 5_000_010));
-    for (let i = 0; i < 3; i++) {
-      const found = await service.readMany([{ digest: small, size: 1000 }]);
-      expect(Buffer.from(found[0]!).equals(LARGE.subarray(0, 1000))).toBe(true);
+    await useAll(service, far);
+    await service[Symbol.asyncDispose]();
+    // A list is stored for nobody who waits, however long that takes, and so is the disposal of a writer.
+    if (!["putList", "dispose"].includes(calls[0]!)) {
+      expect(warnings.join()).toContain("the local store: no answer for 50 ms");
+    }
+  });
+
+  it.each(cases)("does everything where it fails, and warns: %s", async (_, calls) => {
+    const near = new TroubledBlobService(calls, fail);
+    const { trouble } = near;
+    near.trouble = undefined;
+    await putBlob(near, OTHER);
+    near.trouble = trouble;
+    const far = await origin();
+    const warnings: string[] = [];
+    const onWarning = (message: string) => void warnings.push(message);
+    await using service = new CombinedBlobService({ near, far, onWarning });
+    await useAll(service, far);
+    if (calls[0] !== "dispose") {
+      await eventually(() => expect(warnings.join()).toContain("the disk is broken"));
+    }
+  });
+
+  it("lets no reader wait for it to store, nor its own end", async () => {
+    const near = new TroubledBlobService(WRITES, hang);
+    const far = await origin();
+    const warnings: string[] = [];
+    const onWarning = (message: string) => void warnings.push(message);
+    const timeouts = { nearReadTimeoutMs: AN_HOUR, nearWriteTimeoutMs: AN_HOUR };
+    const service = new CombinedBlobService({ near, far, onWarning, ...timeouts });
+    for (let i = 0; i < 5; i++) {
+      expect((await readBack(service, blake3Digest(LARGE))).equals(LARGE)).toBe(true);
+      const part = await readBack(service, blake3Digest(OTHER), { offset: 1_000_000, length: 10 });
+      expect(part).toEqual(OTHER.subarray(1_000_000, 1_000_010));
     }
     await service[Symbol.asyncDispose]();
     expect(warnings).toEqual([]);
   });
 
-  it.each([
-    ["answers nothing", ["hasMany", "open", "read", "readMany"]],
-    ["gives the beginning of what it has", ["next", "readMany"]],
-    ["takes nothing", ["write", "putMany", "close", "dispose"]],
-    ["ends nothing", ["close", "dispose"]],
-  ])("goes on without one that %s, and warns", async (_, stuck) => {
-    const [near, far] = [new StuckBlobService(...stuck), new MemoryBlobService()];
-    near.isStuck = false;
-    const only = await putBlob(far, LARGE);
-    const both = await putBlob(far, LARGE.subarray(5));
-    await putBlob(near, LARGE.subarray(5));
-    near.isStuck = true;
+  it("stores nothing for a while when it is full, and goes on when there is room", async () => {
+    let attempts = 0;
+    const near = new TroubledBlobService(["putMany"], async () => {
+      attempts += 1;
+      throw new CastoreError("resource_exhausted", "the disk is full");
+    });
+    const far = await origin();
     const warnings: string[] = [];
     const onWarning = (message: string) => void warnings.push(message);
-    const timeouts = { nearReadTimeoutMs: 50, nearWriteTimeoutMs: 50 };
-    await using service = new CombinedBlobService({ near, far, onWarning, ...timeouts });
-    for (const [digest, data] of [
-      [only, LARGE],
-      [both, LARGE.subarray(5)],
-    ] as const) {
-      expect((await readBack(service, digest)).equals(data)).toBe(true);
-      const range = { offset: 1_000_000, length: 5_000_000 };
-      const found = await readBack(service, digest, range);
-      expect(found.equals(data.subarray(1_000_000, 6_000_000))).toBe(true);
-      expect(await service.has(digest)).toBe(true);
-      expect((await chunksOf(service, digest))!.length).toBeGreaterThan(0);
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() - AN_HOUR });
+    await using service = new CombinedBlobService({ near, far, onWarning });
+    expect((await readBack(service, blake3Digest(LARGE))).equals(LARGE)).toBe(true);
+    await eventually(() => expect(warnings.join()).toContain("the disk is full"));
+    const before = attempts;
+    for (let i = 0; i < 3; i++) {
+      expect((await readBack(service, blake3Digest(LARGE))).equals(LARGE)).toBe(true);
     }
-    const written = await putBlob(service, LARGE.subarray(0, 3_000_000));
-    expect(await far.has(written)).toBe(true);
-    const [small] = await service.putMany([Buffer.from("small")]);
-    const found = await service.readMany([{ digest: small!, size: 5 }]);
-    expect(Buffer.from(found[0]!).toString()).toBe("small");
-    await eventually(() => expect(warnings.join()).toContain("no answer for 50 ms"));
+    expect(attempts).toBe(before);
+    expect(warnings.length).toBe(attempts);
+    vi.useRealTimers();
+    near.trouble = undefined;
+    await eventually(async () => {
+      await readBack(service, blake3Digest(LARGE));
+      expect(await near.has(blake3Digest(LARGE))).toBe(true);
+    });
   });
 
-  it("uses it again when it answers again", async () => {
-    const [near, far] = [new StuckBlobService("read"), new MemoryBlobService()];
-    const small = LARGE.subarray(0, 1000);
-    near.isStuck = false;
-    const digest = await putBlob(near, small);
-    near.isStuck = true;
-    await putBlob(far, small);
-    const options = { near, far, onWarning: () => undefined, nearReadTimeoutMs: 50 };
-    await using service = new CombinedBlobService(options);
-    expect((await readBack(service, digest)).equals(small)).toBe(true);
-    near.isStuck = false;
-    far.read = never;
-    far.open = never;
+  it("reads it again when it answers again", async () => {
+    const near = new TroubledBlobService(["open", "readMany"], hang);
+    await near.putMany([SMALL]);
+    const far = await origin();
+    const onWarning = () => undefined;
+    await using service = new CombinedBlobService({ near, far, onWarning, nearReadTimeoutMs: 50 });
+    const digest = blake3Digest(SMALL);
+    expect((await readBack(service, digest)).equals(SMALL)).toBe(true);
+    near.trouble = undefined;
+    [far.open, far.readMany] = [hang, hang];
     await eventually(async () => {
       const signal = AbortSignal.timeout(200);
-      expect((await readBack(service, digest, { signal })).equals(small)).toBe(true);
+      expect((await readBack(service, digest, { signal })).equals(SMALL)).toBe(true);
     });
+  });
+
+  it("stores 16 MiB at the same time, and the rest when it is read again", async () => {
+    const far = new MemoryBlobService();
+    const data = noise(40_000_000);
+    const digest = await putBlob(far, data);
+    let storing = 0;
+    let most = 0;
+    const go = Promise.withResolvers<void>();
+    const near = new MemoryBlobService();
+    const put = near.putMany.bind(near);
+    near.putMany = async (blobs, options) => {
+      const bytes = blobs.reduce((sum, { length }) => sum + length, 0);
+      storing += bytes;
+      most = Math.max(most, storing);
+      await go.promise;
+      storing -= bytes;
+      return await put(blobs, options);
+    };
+    await using service = new CombinedBlobService({ near, far });
+    expect((await readBack(service, digest)).equals(data)).toBe(true);
+    expect(most).toBeGreaterThan(15 * 1024 * 1024);
+    expect(most).toBeLessThanOrEqual(16 * 1024 * 1024);
+    go.resolve();
+    await eventually(async () => {
+      await readBack(service, digest);
+      expect(await near.has(digest)).toBe(true);
+    });
+    expect((await readBack(near, digest)).equals(data)).toBe(true);
   });
 });
 
-describe("CombinedBlobService with a near half that is slow", () => {
-  it("keeps what readers have read long before, reading the far blob once more at most", async () => {
-    const [near, far] = [new StuckBlobService("write"), new MemoryBlobService()];
-    const digest = await putBlob(far, LARGE);
-    const readFar = vi.spyOn(far, "read");
+describe("CombinedBlobService with a local store that lies", () => {
+  it("takes wrong chunks from the origin", async () => {
+    const near = new WatchedBlobService();
+    await putBlob(near, LARGE);
+    near.give = (_, data) => data?.fill(7);
+    const far = await origin();
     await using service = new CombinedBlobService({ near, far });
-    const reads = Array.from({ length: 5 }, () => readBack(service, digest));
-    for (const found of await Promise.all(reads)) expect(found.equals(LARGE)).toBe(true);
-    expect(readFar).toHaveBeenCalledTimes(1);
-    near.isStuck = false;
-    await eventually(async () => expect(await near.has(digest)).toBe(true));
-    expect((await readBack(near, digest)).equals(LARGE)).toBe(true);
-    expect(readFar).toHaveBeenCalledTimes(2);
+    expect((await readBack(service, blake3Digest(LARGE))).equals(LARGE)).toBe(true);
+    const asked = [{ digest: blake3Digest(SMALL), size: SMALL.length }];
+    near.give = () => Buffer.from("of another length");
+    expect((await service.readMany(asked)).map((data) => Buffer.from(data!))).toEqual([SMALL]);
   });
 
-  it("has kept what was read last when it is disposed of", async () => {
-    const [near, far] = [new StuckBlobService("write", "putMany"), new MemoryBlobService()];
-    const [read, many] = await stored(far, [LARGE.subarray(0, 1000), LARGE.subarray(0, 2000)]);
-    const service = new CombinedBlobService({ near, far });
-    expect(await readBack(service, read!)).toHaveLength(1000);
-    await service.readMany([{ digest: many!, size: 2000 }]);
-    const disposed = service[Symbol.asyncDispose]();
-    near.isStuck = false;
-    await disposed;
-    expect(await near.hasMany([read!, many!])).toEqual([true, true]);
-  });
-
-  it("goes on with few copies that readers have left, and keeps the others when they are read again", async () => {
-    const [near, far] = [new StuckBlobService("write"), new MemoryBlobService()];
-    const digests = await stored(far, manyLarge(12));
-    await using service = new CombinedBlobService({ near, far });
-    for (const digest of digests) {
-      for await (const _ of (await service.read(digest))!) break;
-    }
-    await eventually(() => expect(near.openWriters).toBe(4));
-    near.isStuck = false;
-    await eventually(() => expect(near.openWriters).toBe(0));
-    const kept = await Promise.all(digests.map((digest) => near.has(digest)));
-    expect(kept.filter((has) => has)).toHaveLength(4);
-    for (const [i, digest] of digests.entries()) {
-      expect((await readBack(service, digest)).equals(manyLarge(12)[i]!)).toBe(true);
-      await eventually(async () => expect(await near.has(digest)).toBe(true));
-    }
-  });
-
-  it("reads what it has no room to copy", async () => {
-    const [near, far] = [new StuckBlobService("close", "putMany"), new MemoryBlobService()];
-    const blobs = Array.from({ length: 100 }, (_, i) => LARGE.subarray(i, i + 1000));
-    const digests = await stored(far, blobs);
-    await using service = new CombinedBlobService({ near, far });
-    const found = await Promise.all(digests.map((digest) => readBack(service, digest)));
-    for (const [i, data] of found.entries()) expect(data.equals(blobs[i]!)).toBe(true);
-    expect(near.openWriters).toBe(64);
-    near.isStuck = false;
-    await eventually(() => expect(near.openWriters).toBe(0));
-    for (const digest of digests) await readBack(service, digest);
-    await eventually(async () => {
-      for (const digest of digests) expect(await near.has(digest)).toBe(true);
-    });
-  });
-
-  it("gives small blobs that it has no room to keep, and keeps them when they are read again", async () => {
-    const [near, far] = [new StuckBlobService("putMany"), new MemoryBlobService()];
-    const putNear = vi.spyOn(near, "putMany");
-    const blobs = Array.from({ length: 120 }, (_, i) => LARGE.subarray(i, i + 400_000));
-    const asked = (await stored(far, blobs)).map((digest) => ({ digest, size: 400_000 }));
-    await using service = new CombinedBlobService({ near, far });
-    const readAll = async () => {
-      for (let from = 0; from < asked.length; from += 10) {
-        const found = await service.readMany(asked.slice(from, from + 10));
-        for (const [i, data] of found.entries()) {
-          expect(Buffer.compare(data!, blobs[from + i]!)).toBe(0);
-        }
-      }
+  it("refuses a list of another blob, and from then on takes that of the origin", async () => {
+    const near = new MemoryBlobService();
+    await putBlob(near, OTHER);
+    const far = await origin();
+    const list = ChunkList.of(await chunksOf(far, blake3Digest(OTHER)));
+    const digest = blake3Digest(LARGE);
+    const open = near.open.bind(near);
+    let isLying = true;
+    near.open = async (asked) => {
+      if (!isLying || !asked.equals(digest)) return await open(asked);
+      return new ChunkedBlobReader(asked, list, hang);
     };
-    await readAll();
-    expect(putNear).toHaveBeenCalledTimes(4); // of 4 MB each: 16 MiB may be on their way
-    near.isStuck = false;
-    await eventually(async () => {
-      await readAll();
-      for (const { digest } of asked) expect(await near.has(digest)).toBe(true);
-    });
+    const putList = near.putList.bind(near);
+    near.putList = async (...args) => {
+      await putList(...args);
+      isLying = false;
+    };
+    await using service = new CombinedBlobService({ near, far });
+    const read: Uint8Array[] = [];
+    const reading = (async () => {
+      for await (const data of (await service.read(digest))!) read.push(data);
+    })();
+    await expect(reading).rejects.toMatchObject({ code: "data_loss" });
+    expect(Buffer.concat(read).length).toBe(OTHER.length - list.sizeAt(list.length - 1));
+    expect((await readBack(service, digest)).equals(LARGE)).toBe(true);
+    await eventually(() => expect(isLying).toBe(false));
+    expect((await readBack(service, digest)).equals(LARGE)).toBe(true);
+    expect((await readBack(near, digest)).equals(LARGE)).toBe(true);
+  });
+});
+
+describe("disposing of a CombinedBlobService", () => {
+  it("abandons what its local store does not finish", async () => {
+    let signal: AbortSignal | undefined;
+    const near = new MemoryBlobService();
+    near.putMany = async (_, options) => {
+      signal = options!.signal!;
+      return await hang();
+    };
+    const far = await origin();
+    const service = new CombinedBlobService({ near, far, nearWriteTimeoutMs: AN_HOUR });
+    await readBack(service, blake3Digest(SMALL));
+    await service[Symbol.asyncDispose]();
+    expect(signal!.aborted).toBe(true);
+  });
+
+  it("ends what is being read from an origin that hangs", async () => {
+    const far = await origin();
+    far.readMany = async (_, options) => {
+      await sleep(AN_HOUR, undefined, { signal: options!.signal! });
+      return [];
+    };
+    const service = new CombinedBlobService({ near: new MemoryBlobService(), far });
+    const reading = readBack(service, blake3Digest(SMALL));
+    reading.catch(() => undefined);
+    await sleep(10);
+    await service[Symbol.asyncDispose]();
+    await expect(reading).rejects.toThrow();
   });
 });

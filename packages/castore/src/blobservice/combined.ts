@@ -1,12 +1,15 @@
-import { unlessAborted } from "../bytes/abort.ts";
+import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { type TierOptions, Tiers } from "../cache/tiers.ts";
+import { copyBytes } from "../bytes/byte-string.ts";
+import { SingleFlight } from "../bytes/single-flight.ts";
+import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
 import { WriteThrough } from "../cache/write-through.ts";
+import { Chunker } from "../chunking/chunker.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { Outboard } from "../hash/outboard.ts";
 import type { B3Digest } from "../model/digest.ts";
-import { CastoreError } from "../model/errors.ts";
+import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
-import { BlobFills } from "./blob-fills.ts";
 import type {
   BlobReader,
   BlobService,
@@ -15,49 +18,53 @@ import type {
   PutListOptions,
   ReadOptions,
 } from "./blob-service.ts";
-import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
-import { ChunkedBlobReader, readChunked } from "./chunked-reader.ts";
+import { ChunkCache, isChunk } from "./chunk-cache.ts";
+import { ChunkList, ChunkListBuilder, type ChunkMeta } from "./chunk-list.ts";
+import { ChunkedBlobReader, type FetchChunk, readChunked } from "./chunked-reader.ts";
 import { framesByCompressing } from "./frames.ts";
-import { readWhole, statOneByOne } from "./one-by-one.ts";
-import { putListByReading } from "./put-list.ts";
-import { SharedBatches } from "./shared-batches.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
 
-/** How many bytes of chunks and small blobs are on their way into the near half at the same time. */
-const KEEP_BYTES = 16 * 1024 * 1024;
+/** How many lists of chunks are being stored in the local store at the same time. */
+const MAX_LISTS = 16;
+
+/** How many chunks are looked up together. */
+const CHUNKS_PER_LOOKUP = 256;
+
+/** How many blobs are remembered whose lists in the local store are wrong. */
+const MAX_DISTRUSTED = 1024;
+
+/** How a blob is cut, and who says so. */
+interface Listed {
+  readonly chunks: ChunkList;
+  readonly isNear: boolean;
+}
 
 /**
- * Blobs in two halves: a near one, such as a disk, and a far one, such as a bucket.
+ * Blobs in a local store in front of an origin.
  *
- * What only the far half has is kept in the near one when it is read: a blob that is read whole, once however
- * many read it at the same time; of a blob that is read in part, the chunks that the part lies in; what `readMany`
- * gives. No reader waits for that, nor for another one. A copy goes on when its readers stop, at its own pace, and
- * reads the rest of the blob by itself where that is slower than theirs.
+ * Everything is read chunk by chunk, by the list of the local store, or else that of the origin: each chunk from the
+ * local store, or else from the origin. It is verified by its digest and then stored in the local store, see
+ * {@link ChunkCache}. A blob that is read as a whole is hashed too: if the list is not that of the blob, reading fails
+ * before the last chunk is handed out; if it is, the local store gets it, and has the blob from then on. Of a blob that
+ * is read in part, the list is believed as far as the origin's own parts are: whoever trusts it no further uses
+ * `verifiedRange`.
  *
- * How much is copied at the same time is bounded: 64 blobs, of which 4 that nobody reads along with, with 16 MiB in
- * memory, and 16 MiB of chunks and small blobs. What is read beyond that comes from the far half all the same, and is
- * kept when it is read again.
- *
- * A near half that fails is warned of and fails no read. Nor does one that is silent, see
- * {@link TierOptions.nearReadTimeoutMs}.
- *
- * Disposing of it gives up what is not kept within half a second; the halves stay open.
+ * Failures of the local store are warned of and fail no read, see {@link CacheOptions}; where the origin fails, so does
+ * reading. Disposing of the cache abandons what is not stored within half a second; neither store is disposed of.
  */
 export class CombinedBlobService implements BlobService, OutboardSource {
-  readonly #tiers: Tiers<BlobService>;
-  readonly #fills: BlobFills;
-  readonly #batches: SharedBatches;
-  #keptBytes = 0;
+  readonly #cache: OriginCache<BlobService>;
+  readonly #chunks: ChunkCache;
+  /** Blobs whose lists are being stored, by digest. */
+  readonly #listing = new Set<string>();
+  readonly #opening = new SingleFlight<ChunkList | undefined>();
+  /** Blobs whose lists in the local store were found wrong, by digest. */
+  readonly #distrusted = new LRUCache<string, true>({ max: MAX_DISTRUSTED });
 
-  constructor(options: TierOptions<BlobService>) {
-    const tiers = new Tiers("CombinedBlobService", options);
-    this.#tiers = tiers;
-    this.#fills = new BlobFills(tiers, {
-      read: (digest, options) => this.#openNear(digest, options),
-      hasMany: async (digests, options) => (await this.#hasNear(digests, options)) ?? [],
-    });
-    this.#batches = new SharedBatches(options.far, (blobs) => this.#keep(blobs), tiers.closing);
+  constructor(options: CacheOptions<BlobService>) {
+    this.#cache = new OriginCache("CombinedBlobService", options);
+    this.#chunks = new ChunkCache(this.#cache);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -65,226 +72,303 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     return found!;
   }
 
+  hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
+    return this.#cache.ask(
+      "look up blobs in",
+      digests,
+      (store, digests, options) => store.hasMany(digests, options),
+      options,
+    );
+  }
+
   statMany(
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (BlobStat | undefined)[]> {
-    return statOneByOne(this, digests, options);
+    return this.#cache.ask(
+      "look up blobs in",
+      digests,
+      (store, digests, options) => store.statMany(digests, options),
+      options,
+    );
   }
 
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
-    options?.signal?.throwIfAborted();
-    const near = await this.#tiers.tryNear(
-      `look up blob ${digest} in`,
-      (near, options) => chunksIn(near, digest, options),
-      options,
-    );
-    const chunks = near ?? (await chunksIn(this.#tiers.far, digest, options));
-    return chunks && new ChunkedBlobReader(digest, chunks, this.#readChunk);
+    const listed = await this.#find(digest, options);
+    if (listed === undefined) return undefined;
+    return new ChunkedBlobReader(digest, listed.chunks, this.#fetcherOf(digest));
   }
 
   async read(
     digest: B3Digest,
     options: ReadOptions = {},
   ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const { start, end } = resolveRange(Number.MAX_SAFE_INTEGER, options);
-    options.signal?.throwIfAborted();
-    const near = await this.#openNear(digest, options);
-    if (near !== undefined) return this.#withFallback(near, digest, start, end, options);
-    return await this.#readFar(digest, start, end, options);
+    resolveRange(Number.MAX_SAFE_INTEGER, options); // refuses before anything is asked
+    try {
+      const listed = await this.#find(digest, options);
+      return listed && this.#read(digest, listed, options);
+    } catch (error) {
+      if (!hasCode(error, "unimplemented")) throw error;
+      return await this.#readUncut(digest, options);
+    }
   }
 
-  async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    options?.signal?.throwIfAborted();
-    const near = await this.#hasNear(digests, options);
-    const missing = digests.filter((_, i) => !near?.[i]);
-    const far = missing.length > 0 ? await this.#tiers.far.hasMany(missing, options) : [];
-    let next = 0;
-    return digests.map((_, i) => near?.[i] || far[next++]!);
-  }
-
-  async readMany(
+  readMany(
     blobs: readonly ChunkMeta[],
     options?: AbortOptions,
   ): Promise<readonly (Uint8Array | undefined)[]> {
-    options?.signal?.throwIfAborted();
-    const near = await this.#tiers.tryNear(
-      "read blobs from",
-      (near, options) => near.readMany(blobs, options),
-      options,
-    );
-    const missing = blobs.filter((_, i) => near?.[i] === undefined);
-    const far = missing.length > 0 ? await this.#batches.read(missing, options) : [];
-    let next = 0;
-    return blobs.map((_, i) => near?.[i] ?? far[next++]);
+    return this.#chunks.readMany(blobs, options);
+  }
+
+  /** Streams the frames that the local store has; others are made of chunks, which are thereby stored there. */
+  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    for (let at = 0; at < chunks.length; at += CHUNKS_PER_LOOKUP) {
+      let rest = slice(chunks, at, at + CHUNKS_PER_LOOKUP);
+      try {
+        for await (const frame of this.#framesNear(rest, options)) {
+          rest = slice(rest, 1);
+          yield frame;
+        }
+      } catch {
+        options?.signal?.throwIfAborted(); // else it was warned of
+      }
+      yield* framesByCompressing(this, rest, options);
+    }
   }
 
   async putMany(
     blobs: readonly Uint8Array[],
     options?: AbortOptions,
   ): Promise<readonly B3Digest[]> {
-    const { near, far, mode } = this.#tiers;
+    const { near, far, mode } = this.#cache;
     if (mode === "near-only") return await near.putMany(blobs, options);
-    if (mode === "far-only") return await far.putMany(blobs, options);
     const digests = await far.putMany(blobs, options);
-    const store = (near: BlobService, options: AbortOptions) => near.putMany(blobs, options);
-    await this.#tiers.storeNear("put blobs into", store, options);
+    if (mode === "far-only") return digests;
+    const copies = blobs.map(copyBytes); // if the local store hangs, it may use them after this call
+    const put = (near: BlobService, options: AbortOptions) => near.putMany(copies, options);
+    await this.#cache.write("put blobs into", put, options);
     return digests;
   }
 
-  putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
-    return putListByReading(this, digest, chunks, options);
-  }
-
-  frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
-    return framesByCompressing(this, chunks, options);
+  async putList(digest: B3Digest, chunks: ChunkList, options: PutListOptions = {}): Promise<void> {
+    const { near, far, mode } = this.#cache;
+    const store = mode === "near-only" ? near : far;
+    try {
+      await store.putList(digest, chunks, options);
+    } catch (error) {
+      if (!hasCode(error, "not_found")) throw error;
+      await this.#complete(store, chunks, options);
+      await store.putList(digest, chunks, options);
+    }
+    if (mode === "write-through") this.#keepList(digest, chunks, options.proven ?? false);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
-    const { near, far, mode } = this.#tiers;
+    const { near, far, mode } = this.#cache;
     if (mode === "near-only") return near.openWriter(options);
     if (mode === "far-only") return far.openWriter(options);
-    const open = (half: BlobService, options?: AbortOptions) => half.openWriter(options);
-    return new WriteThroughBlob(this.#tiers, open, options);
-  }
-
-  /** That of the near half, if it has one; else that of the far one, whose failure counts only where it is needed. */
-  async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
-    options?.signal?.throwIfAborted();
-    const near = await this.#tiers.tryNear(
-      `get the outboard of blob ${digest} from`,
-      (near, options) => outboardIn(near, digest, options),
+    return new WriteThroughBlob(
+      this.#cache,
+      (store, options) => store.openWriter(options),
       options,
     );
+  }
+
+  /** The outboard that one of the stores has. A failure of the origin counts only if the local store lacks the blob. */
+  async outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
+    const action = `get the outboard of blob ${digest} from`;
+    const get = (near: BlobService, options: AbortOptions) => outboardIn(near, digest, options);
+    const near = await this.#cache.read(action, get, options);
     if (near !== undefined) return near;
     try {
-      return await outboardIn(this.#tiers.far, digest, options);
+      return await outboardIn(this.#cache.far, digest, options);
     } catch (error) {
-      const [isNear] = (await this.#hasNear([digest], options)) ?? [];
-      if (isNear) return undefined; // it can be made there
+      options?.signal?.throwIfAborted();
+      const has = (near: BlobService, options: AbortOptions) => near.has(digest, options);
+      if (await this.#cache.read("look up blobs in", has, options)) return undefined; // it can be made there
       throw error;
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#tiers[Symbol.asyncDispose]();
+    await this.#cache[Symbol.asyncDispose]();
   }
 
-  #hasNear(
-    digests: readonly B3Digest[],
-    options?: AbortOptions,
-  ): Promise<readonly boolean[] | undefined> {
-    const ask = (near: BlobService, options: AbortOptions) => near.hasMany(digests, options);
-    return this.#tiers.tryNear("look up blobs in", ask, options);
-  }
-
-  #openNear(
-    digest: B3Digest,
-    options?: ReadOptions,
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const open = (near: BlobService, { signal }: AbortOptions) =>
-      near.read(digest, { ...options, signal });
-    return this.#tiers.openNear(`read blob ${digest} from`, open, options);
-  }
-
-  async #readFar(
-    digest: B3Digest,
-    start: number,
-    end: number,
-    options: ReadOptions,
-  ): Promise<AsyncIterable<Uint8Array> | undefined> {
-    const { far } = this.#tiers;
-    if (start > 0 || end < Number.MAX_SAFE_INTEGER) {
-      const chunks = await chunksIn(far, digest, options);
-      if (chunks === undefined) return undefined;
-      if (chunks.length > 1) return readChunked(chunks, this.#readChunk, options);
+  async #find(digest: B3Digest, options?: AbortOptions): Promise<Listed | undefined> {
+    if (!this.#distrusted.has(digest.hex)) {
+      const list = (near: BlobService, options: AbortOptions) => listIn(near, digest, options);
+      const near = await this.#cache.read(`open blob ${digest} in`, list, options);
+      if (near !== undefined) return { chunks: near, isNear: true };
     }
-    const fill = this.#fills.of(digest);
-    if (fill === undefined) return await far.read(digest, options);
-    if (!(await unlessAborted(fill.found, options.signal))) return undefined;
-    return fill.read(start, end, options);
+    const list = (signal: AbortSignal) => listIn(this.#cache.far, digest, { signal });
+    const far = await this.#opening.run(digest.hex, list, options);
+    return far && { chunks: far, isNear: false };
   }
 
-  /**
-   * Whatever fails to come from the near half comes from the far one. Of a whole blob, that is told from other bytes: what
-   * was given before the near half failed may not have been verified.
-   */
-  async *#withFallback(
-    near: AsyncIterable<Uint8Array>,
+  async *#read(
     digest: B3Digest,
-    start: number,
-    end: number,
+    { chunks, isNear }: Listed,
     options: ReadOptions,
   ): AsyncGenerator<Uint8Array> {
-    const isWhole = start === 0 && end === Number.MAX_SAFE_INTEGER;
+    const { start, end } = resolveRange(chunks.size, options);
+    const isWhole = start === 0 && end === chunks.size;
     using hasher = isWhole ? new PieceHasher() : undefined;
+    const fail = (found: B3Digest) => {
+      if (isNear) this.#distrusted.set(digest.hex, true);
+      return wrongList(digest, found);
+    };
+    const verify = async () => {
+      await hasher?.expect({ digest, fail });
+      if (isWhole && !isNear) this.#keepList(digest, chunks, true);
+    };
     let at = start;
-    try {
-      for await (const data of near) {
-        hasher?.update(data);
-        at += data.length;
-        yield data;
-      }
-      return;
-    } catch (error) {
-      options.signal?.throwIfAborted();
-      this.#tiers.warn(`read blob ${digest} from`, error);
+    for await (const data of readChunked(chunks, this.#fetcherOf(digest), options)) {
+      hasher?.update(data);
+      at += data.length;
+      if (at === end) await verify();
+      yield data;
     }
-    const rest = await this.#readFar(digest, at, end, { ...options, offset: at, length: end - at });
-    if (rest === undefined) {
-      throw new CastoreError("data_loss", `Cannot read blob ${digest}: it is damaged or gone`);
-    }
-    const fail = (found: B3Digest) =>
-      new CastoreError("data_loss", `Cannot read blob ${digest}: its halves gave ${found}`);
-    yield* hasher === undefined ? rest : hasher.verifyRest(rest, { digest, fail });
+    if (start === end) await verify();
   }
 
-  /** A chunk of a blob of the far half, from either. */
-  readonly #readChunk = async (chunk: ChunkMeta, options?: AbortOptions): Promise<Uint8Array> => {
-    const { digest } = chunk;
-    const near = await this.#tiers.tryNear(
-      `read chunk ${digest} from`,
-      (near, options) => readWhole(near, chunk, options),
-      options,
-    );
-    if (near !== undefined) return near;
-    const [far] = await this.#batches.read([chunk], options);
-    if (far !== undefined) return far;
-    throw new CastoreError("data_loss", `Cannot read chunk ${digest}: it is damaged or gone`);
-  };
+  /** Streams a blob that the origin cuts into no chunks, or too large ones. All of it is cut for the local store. */
+  async #readUncut(
+    digest: B3Digest,
+    options: ReadOptions,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    const stream = await this.#cache.far.read(digest, options);
+    const isWhole = (options.offset ?? 0) === 0 && options.length === undefined;
+    return stream && isWhole ? this.#cut(digest, stream) : stream;
+  }
 
-  /** Stores what was read in the near half; `undefined` if there is no room for that now. */
-  #keep(blobs: readonly Uint8Array[]): Promise<boolean> | undefined {
-    const bytes = blobs.reduce((sum, { length }) => sum + length, 0);
-    const isFull = this.#keptBytes > 0 && this.#keptBytes + bytes > KEEP_BYTES;
-    if (isFull || this.#tiers.writing.isSilent) return undefined;
-    this.#keptBytes += bytes;
-    const { closing } = this.#tiers;
-    const store = (near: BlobService, options: AbortOptions) => near.putMany(blobs, options);
-    const kept = this.#tiers.storeNear("keep blobs in", store, { signal: closing }).finally(() => {
-      this.#keptBytes -= bytes;
-    });
-    this.#tiers.inBackground(kept);
-    return kept;
+  async *#cut(digest: B3Digest, stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    using hasher = new PieceHasher();
+    const chunker = new Chunker();
+    const list = new ChunkListBuilder();
+    const store = (chunk: Uint8Array) => {
+      list.push(blake3Digest(chunk), chunk.length);
+      this.#chunks.store([copyBytes(chunk)]);
+    };
+    async function* cut(): AsyncGenerator<Uint8Array> {
+      for await (const data of stream) {
+        for (const chunk of chunker.push(data)) store(chunk);
+        yield data;
+      }
+      const last = chunker.finish();
+      if (last !== undefined) store(last);
+    }
+    yield* hasher.verifyRest(cut(), { digest, fail: (found) => wrongList(digest, found) });
+    this.#keepList(digest, list.finish(), true);
+  }
+
+  /** Makes what reads the chunks of a blob. */
+  #fetcherOf(digest: B3Digest): FetchChunk {
+    return async (chunk, options, offset) => {
+      const [data] = await this.#chunks.readMany([chunk], options);
+      return data ?? (await this.#readPart(digest, chunk, offset, options));
+    };
+  }
+
+  /** Reads a chunk that the origin does not have as such, as a part of the blob: it may cut that elsewhere. */
+  async #readPart(
+    digest: B3Digest,
+    chunk: ChunkMeta,
+    offset: number,
+    options?: AbortOptions,
+  ): Promise<Uint8Array> {
+    await using reader = await this.#cache.far.open(digest, options);
+    const data = await reader?.read(offset, chunk.size, options);
+    if (data === undefined || !isChunk(data, chunk)) {
+      const reason = `chunk ${chunk.digest} at ${offset} is damaged or absent in both stores`;
+      throw new CastoreError("data_loss", `Cannot read blob ${digest}: ${reason}`);
+    }
+    this.#chunks.store([copyBytes(data)]);
+    return data;
+  }
+
+  async *#framesNear(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    const digests = Array.from(chunks, ({ digest }) => digest);
+    const has = (near: BlobService, options: AbortOptions) => near.hasMany(digests, options);
+    const found = await this.#cache.read("look up blobs in", has, options);
+    if (!found?.every((isThere) => isThere)) return;
+    const open = (near: BlobService, options: AbortOptions) => near.frames(chunks, options);
+    yield* this.#cache.stream("read frames from", open, options);
+  }
+
+  /** Has the list of a blob stored in the local store in the background, if that has all of the chunks. */
+  #keepList(digest: B3Digest, chunks: ChunkList, proven: boolean): void {
+    const { hex } = digest;
+    if (this.#listing.has(hex) || this.#listing.size >= MAX_LISTS) return;
+    this.#listing.add(hex);
+    const stored = this.#storeList(digest, chunks, proven).finally(() => this.#listing.delete(hex));
+    this.#cache.inBackground(stored);
+  }
+
+  async #storeList(digest: B3Digest, chunks: ChunkList, proven: boolean): Promise<void> {
+    const { near, closing } = this.#cache;
+    await this.#chunks.settled();
+    try {
+      // It may take long where the local store cuts blobs into smaller chunks.
+      await near.putList(digest, chunks, { proven, signal: closing });
+      this.#distrusted.delete(digest.hex);
+    } catch (error) {
+      if (!hasCode(error, "not_found") && !closing.aborted)
+        this.#cache.warn(`put blob ${digest} into`, error);
+    }
+  }
+
+  /** Puts those chunks into a store that only the other one has: both count for whoever asks this cache. */
+  async #complete(store: BlobService, chunks: ChunkList, options: AbortOptions): Promise<void> {
+    for (let at = 0; at < chunks.length; at += CHUNKS_PER_LOOKUP) {
+      const part = [...slice(chunks, at, at + CHUNKS_PER_LOOKUP)];
+      const has = await store.hasMany(
+        part.map(({ digest }) => digest),
+        options,
+      );
+      for (const chunk of part.filter((_, i) => !has[i])) {
+        const [data] = await this.readMany([chunk], options);
+        if (data !== undefined) await store.putMany([data], options);
+      }
+    }
   }
 }
 
-/** Writes to both halves. */
+/** Writes to both stores. */
 class WriteThroughBlob extends WriteThrough<BlobService, BlobWriter> implements BlobWriter {
   async write(data: Uint8Array): Promise<void> {
     await this.far.write(data);
-    await this.near.try((near) => near.write(data));
+    const copy = copyBytes(data); // if the local store hangs, it may use it after this call
+    await this.near.step((near) => near.write(copy));
   }
 }
 
-/** How a blob of a service is cut. */
-async function chunksIn(
+/** @throws CastoreError `data_loss` for a list of one chunk that is not the blob; what the service throws */
+async function listIn(
   service: BlobService,
   digest: B3Digest,
   options?: AbortOptions,
 ): Promise<ChunkList | undefined> {
   await using reader = await service.open(digest, options);
-  return reader?.chunks;
+  const chunks = reader?.chunks;
+  if (chunks?.length === 1 && !chunks.digestAt(0).equals(digest)) {
+    throw wrongList(digest, chunks.digestAt(0));
+  }
+  return chunks;
+}
+
+/** Part of a list. */
+function slice(chunks: ChunkList, start: number, end?: number): ChunkList {
+  const { ENTRY_BYTES } = ChunkList;
+  return ChunkList.fromBytes(chunks.bytes.subarray(start * ENTRY_BYTES, end && end * ENTRY_BYTES));
+}
+
+function hasCode(error: unknown, code: ErrorCode): boolean {
+  return error instanceof CastoreError && error.code === code;
+}
+
+function wrongList(digest: B3Digest, found: B3Digest): CastoreError {
+  const reason = `expected chunks that make up that digest, found the chunks of blob ${found}`;
+  return new CastoreError("data_loss", `Cannot read blob ${digest}: ${reason}`);
 }
 
 /** The outboard that a service has of a blob, without making it. */

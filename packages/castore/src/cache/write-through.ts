@@ -1,66 +1,59 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
-import type { PatientUse } from "./patience.ts";
-import type { Tiers } from "./tiers.ts";
+import type { OriginCache } from "./origin-cache.ts";
 
-/** What writes to the near half, while somebody else needs the same: from its first failure on, to no effect. */
-export class NearWriter<T, W extends AsyncDisposable> implements AsyncDisposable {
-  readonly #tiers: Tiers<T>;
+/** Opens a writer of a store. */
+type OpenWriter<T, W> = (store: T, options: AbortOptions) => W;
+
+/** A writer of the local store. The first step that fails ends it, and the steps after that do nothing. */
+export class LocalWriter<T, W extends AsyncDisposable> implements AsyncDisposable {
+  readonly #cache: OriginCache<T>;
   readonly #action: string;
-  readonly #signal: AbortSignal | undefined;
-  readonly #use: PatientUse | undefined;
+  readonly #options: AbortOptions | undefined;
+  readonly #stop = new AbortController();
   #writer: W | undefined;
 
   /**
    * @param action what is attempted, for the warning
-   * @param options.signal cancels the writer, which is no failure of it
+   * @param options.signal cancels the writer
    */
   constructor(
-    tiers: Tiers<T>,
+    cache: OriginCache<T>,
     action: string,
-    open: (near: T, options: { signal: AbortSignal }) => W,
+    open: OpenWriter<T, W>,
     options?: AbortOptions,
   ) {
-    this.#tiers = tiers;
+    this.#cache = cache;
     this.#action = action;
-    this.#signal = options?.signal;
-    this.#use = tiers.writing.begin(options?.signal);
-    if (this.#use === undefined) return;
+    this.#options = options;
+    const signals = [this.#stop.signal, ...(options?.signal ? [options.signal] : [])];
     try {
-      this.#writer = open(tiers.near, { signal: this.#use.signal });
+      this.#writer = open(cache.near, { signal: AbortSignal.any(signals) });
     } catch (error) {
-      this.#failed(error);
+      cache.warn(action, error);
     }
   }
 
   /**
-   * Never rejects, and never waits for longer than the near half may take.
+   * Uses the writer. Waits for no longer than the local store may take.
    *
-   * @returns whether it went well, as everything before did
+   * @returns whether this step went well, and all before it did
+   * @throws `signal.reason` when cancelled
    */
-  async try(use: (writer: W) => Promise<unknown>): Promise<boolean> {
+  async step(use: (writer: W) => Promise<unknown>): Promise<boolean> {
     const writer = this.#writer;
     if (writer === undefined) return false;
-    try {
-      await this.#use!.step(() => use(writer));
-      return true;
-    } catch (error) {
-      this.#writer = undefined;
-      this.#failed(error);
-      this.#tiers.inBackground(this.#tiers.release(writer));
-      return false;
-    }
+    const isDone = await this.#cache.write(this.#action, () => use(writer), this.#options);
+    if (!isDone) this.#cache.inBackground(this[Symbol.asyncDispose]());
+    return isDone;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const writer = this.#writer;
     this.#writer = undefined;
-    this.#use?.[Symbol.dispose]();
-    if (writer !== undefined) await this.#tiers.release(writer);
-  }
-
-  #failed(error: unknown): void {
-    if (!this.#signal?.aborted) this.#tiers.warn(this.#action, error);
+    if (writer === undefined) return;
+    this.#stop.abort();
+    await this.#cache.release(writer);
   }
 }
 
@@ -69,20 +62,15 @@ interface Closing extends AsyncDisposable {
   close(): Promise<B3Digest>;
 }
 
-/** Writes to both halves. The near one has what was put only if the far one does: else nobody would put it again. */
+/** Writes to the origin and to the local store, which ends up with nothing that the origin refused. */
 export abstract class WriteThrough<T, W extends Closing> implements Closing {
   protected readonly far: W;
-  protected readonly near: NearWriter<T, W>;
+  protected readonly near: LocalWriter<T, W>;
   #closed: Promise<B3Digest> | undefined;
 
-  /** @param open opens the writer of a half */
-  constructor(
-    tiers: Tiers<T>,
-    open: (half: T, options?: AbortOptions) => W,
-    options?: AbortOptions,
-  ) {
-    this.far = open(tiers.far, options);
-    this.near = new NearWriter(tiers, "write to", open, options);
+  constructor(cache: OriginCache<T>, open: OpenWriter<T, W>, options?: AbortOptions) {
+    this.far = open(cache.far, options ?? {});
+    this.near = new LocalWriter(cache, "write to", open, options);
   }
 
   close(): Promise<B3Digest> {
@@ -96,7 +84,7 @@ export abstract class WriteThrough<T, W extends Closing> implements Closing {
 
   async #finish(): Promise<B3Digest> {
     const digest = await this.far.close();
-    await this.near.try((near) => near.close());
+    await this.near.step((near) => near.close());
     return digest;
   }
 }

@@ -91,7 +91,7 @@ describe.each([
     }
   });
 
-  it("reads what only the near half has, and leaves the far one alone", async () => {
+  it("reads what the local store has, and leaves the origin alone", async () => {
     await using opened = await open(described);
     await put(opened.near);
     expect(await opened.cache.get(digestOf(ROOT))).toEqual(ROOT);
@@ -99,14 +99,14 @@ describe.each([
     expect(await sizeOf(opened.far)).toBe(0);
   });
 
-  it("keeps in the near half what is got from the far one", async () => {
+  it("stores locally what is got from the origin", async () => {
     await using opened = await open(described);
     await put(opened.far);
     expect(await opened.cache.get(digestOf(ROOT))).toEqual(ROOT);
     await vi.waitFor(async () => expect(await sizeOf(opened.near)).toBe(2));
   });
 
-  it("keeps in the near half what is read from the far one as a tree", async () => {
+  it("stores locally a tree that is read from the origin", async () => {
     await using opened = await open(described);
     await put(opened.far);
     expect(await sizeOf(opened.cache)).toBe(2);

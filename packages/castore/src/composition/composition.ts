@@ -16,7 +16,7 @@ import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./r
 export interface StoreEvent {
   /**
    * - `corrupt`: stored bytes are damaged. They count as absent, and storing them again heals
-   * - `warning`: something failed that fails nobody's call, such as the near half of two
+   * - `warning`: something failed that fails nobody's call, such as the local store of a cache
    */
   readonly type: "corrupt" | "warning";
   /** What the store keeps. */

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { integerKey, TIMEOUT_MS } from "../address/integer-key.ts";
-import { TIER_MODES, type TierMode } from "../cache/tiers.ts";
+import { CACHE_MODES, type CacheMode } from "../cache/origin-cache.ts";
 
 export { integerKey } from "../address/integer-key.ts";
 
@@ -69,11 +69,11 @@ export const GRPC_KEYS: z.ZodType<{
   retry_ms: integerKey({ max: 2 ** 31 - 1 }).optional(),
 });
 
-/** What is made of a near half and a far one, each by name or address. tvix calls them local and remote. */
-export const TIER_KEYS: z.ZodType<{
+/** `combined` and `cache`: a local store and an origin, each by name or address. tvix calls them local and remote. */
+export const CACHE_KEYS: z.ZodType<{
   near: string;
   far: string;
-  mode?: TierMode | undefined;
+  mode?: CacheMode | undefined;
   near_read_timeout_ms?: number | undefined;
   near_write_timeout_ms?: number | undefined;
 }> = z.preprocess(
@@ -81,7 +81,7 @@ export const TIER_KEYS: z.ZodType<{
   z.strictObject({
     near: reference,
     far: reference,
-    mode: z.enum(TIER_MODES).optional(),
+    mode: z.enum(CACHE_MODES).optional(),
     near_read_timeout_ms: TIMEOUT_MS,
     near_write_timeout_ms: TIMEOUT_MS,
   }),

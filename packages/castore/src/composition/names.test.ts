@@ -255,7 +255,7 @@ describe("what a store tells of", () => {
         type: "warning",
         kind: "blobservices",
         store: "default",
-        message: "Cannot look up blobs in the near half: shelf: Cannot read it: it is damaged",
+        message: "Cannot look up blobs in the local store: shelf: Cannot read it: it is damaged",
       },
       { type: "corrupt", kind: "blobservices", store: "chatty", message: "something is damaged" },
     ]);

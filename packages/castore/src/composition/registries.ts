@@ -12,12 +12,12 @@ import { SqliteDirectoryService } from "../directoryservice/sqlite.ts";
 import { BLOB_SERVICE_PLAN, DIRECTORY_SERVICE_PLAN } from "./instrument.ts";
 import { type ServiceRegistry, serviceType } from "./registry.ts";
 import {
+  cacheType,
   grpcType,
   memoryType,
   OBJECT_STORE_SCHEMES,
   objectStoreConfig,
   sqliteType,
-  tierType,
 } from "./service-types.ts";
 
 // What most commands have no use for, and takes long to load, is imported where it is needed.
@@ -70,7 +70,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
         return service;
       },
     }),
-    combined: tierType("blobservices", (options) => new CombinedBlobService(options)),
+    combined: cacheType("blobservices", (options) => new CombinedBlobService(options)),
   },
   contract: "BlobService",
   calls: BLOB_SERVICE_PLAN,
@@ -104,7 +104,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
         return new ObjectStoreDirectoryService({ store, onCorrupt: corrupt });
       },
     }),
-    cache: tierType("directoryservices", (options) => new CacheDirectoryService(options)),
+    cache: cacheType("directoryservices", (options) => new CacheDirectoryService(options)),
   },
   contract: "DirectoryService",
   calls: DIRECTORY_SERVICE_PLAN,

@@ -10,7 +10,7 @@ import {
   withKeys,
 } from "../address/service-address.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import type { TierOptions } from "../cache/tiers.ts";
+import type { CacheOptions } from "../cache/origin-cache.ts";
 import type { ChannelOptions } from "../grpc/transport/channel.ts";
 import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
 
@@ -106,17 +106,17 @@ export function objectStoreConfig(
 }
 
 /**
- * `...://?near=REFERENCE&far=REFERENCE`, with further keys as {@link TierOptions} has them.
+ * `...://?near=REFERENCE&far=REFERENCE`, with further keys as {@link CacheOptions} has them.
  *
  * @param kind what the halves are
  */
-export function tierType<Kind extends ServiceKind>(
+export function cacheType<Kind extends ServiceKind>(
   kind: Kind,
-  create: (options: TierOptions<ServiceKinds[Kind]>) => ServiceKinds[Kind],
+  create: (options: CacheOptions<ServiceKinds[Kind]>) => ServiceKinds[Kind],
 ): ServiceType<ServiceKinds[Kind]> {
   return serviceType({
     config: keysOnly,
-    schema: async () => (await import("./keys.ts")).TIER_KEYS,
+    schema: async () => (await import("./keys.ts")).CACHE_KEYS,
     async open({ near, far, ...keys }, { service, warn }) {
       return create({
         near: await service(kind, near),

@@ -10,14 +10,14 @@ import { encodeDirectory } from "./encoded-directory.ts";
 import { MemoryDirectoryService } from "./memory.ts";
 
 /** Directories in one another, of which the inner ones are in several, leaves first. */
-function tree(): Directory[] {
+function tree(seed = 0): Directory[] {
   const directories = [Directory.from([])];
   for (let i = 0; i < 30; i++) {
     const children = directories.slice(-2).map((child, j) => ({
       name: pathComponent(`${j}`),
       node: { type: "directory", digest: encodeDirectory(child).digest, size: child.size } as const,
     }));
-    const file = { type: "symlink", target: pathComponent(`target ${i}`) as never } as const;
+    const file = { type: "symlink", target: pathComponent(`target ${i + seed}`) as never } as const;
     directories.push(Directory.from([...children, { name: pathComponent("link"), node: file }]));
   }
   return directories;
@@ -47,7 +47,7 @@ class CountingDirectoryService extends MemoryDirectoryService {
 }
 
 describe("CacheDirectoryService", () => {
-  it("keeps a whole tree when its root is asked for, once for all who ask for parts of it", async () => {
+  it("stores the whole tree after its root was read, once for all who read the root", async () => {
     const [near, far] = [new MemoryDirectoryService(), new CountingDirectoryService()];
     await put(far);
     await using service = new CacheDirectoryService({ near, far });
@@ -57,7 +57,7 @@ describe("CacheDirectoryService", () => {
     expect(far.trees).toEqual([ROOT.hex]);
   });
 
-  it("keeps a tree that is read whole", async () => {
+  it("stores a tree that was read recursively", async () => {
     const [near, far] = [new MemoryDirectoryService(), new CountingDirectoryService()];
     await put(far);
     await using service = new CacheDirectoryService({ near, far });
@@ -67,7 +67,7 @@ describe("CacheDirectoryService", () => {
     expect(far.trees).toHaveLength(1);
   });
 
-  it("keeps nothing of a tree that is not read to its end, or is damaged", async () => {
+  it("stores nothing of a tree that was not read to its end, or is damaged", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     await put(far);
     const warnings: string[] = [];
@@ -89,7 +89,7 @@ describe("CacheDirectoryService", () => {
     expect(await near.get(ROOT)).toBeUndefined();
   });
 
-  it("takes from the far half what the near one cannot give to its end, each directory once", async () => {
+  it("goes on from the origin where the local store breaks off, with each directory once", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     await put(near);
     await put(far);
@@ -108,7 +108,50 @@ describe("CacheDirectoryService", () => {
     expect(digests).toHaveLength(TREE.length);
   });
 
-  it("takes a tree from the far half that the near one loses when its root was found", async () => {
+  it("fails where the local store breaks off and the origin does not have the tree", async () => {
+    const near = new MemoryDirectoryService();
+    await put(near);
+    const read = near.getRecursive.bind(near);
+    near.getRecursive = async function* (digest, options) {
+      let left = 5;
+      for await (const directory of read(digest, options)) {
+        if (left-- === 0) throw new CastoreError("data_loss", "it is damaged");
+        yield directory;
+      }
+    };
+    const far = new MemoryDirectoryService();
+    await using service = new CacheDirectoryService({ near, far, onWarning: () => undefined });
+    await expect(count(service, ROOT)).rejects.toMatchObject({
+      code: "data_loss",
+      message: expect.stringContaining(`${ROOT}`),
+    });
+  });
+
+  it("reads many directories from both stores, and stores the trees of those of the origin", async () => {
+    const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
+    await put(far);
+    const leaf = Directory.from([]);
+    {
+      await using putter = near.openPutter();
+      await putter.put(leaf);
+      await putter.close();
+    }
+    const getFar = vi.spyOn(far, "getMany");
+    await using service = new CacheDirectoryService({ near, far });
+    const absent = encodeDirectory(tree(1)[1]!).digest;
+    const digests = [ROOT, encodeDirectory(leaf).digest, absent];
+    const found = await service.getMany(digests);
+    expect(found.map((directory) => directory && encodeDirectory(directory).digest.hex)).toEqual([
+      ROOT.hex,
+      digests[1]!.hex,
+      undefined,
+    ]);
+    expect(getFar.mock.calls[0]![0]).toEqual([ROOT, absent]);
+    expect(await service.hasMany(digests)).toEqual([true, true, false]);
+    await vi.waitFor(async () => expect(await count(near, ROOT)).toBe(TREE.length));
+  });
+
+  it("reads a tree from the origin that the local store has lost", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     await put(near);
     await put(far);
@@ -117,7 +160,7 @@ describe("CacheDirectoryService", () => {
     expect(await count(service, ROOT)).toBe(TREE.length);
   });
 
-  it("has stored nothing near that is not far when the far half fails", async () => {
+  it("stores nothing locally that the origin refused", async () => {
     const [near, far] = [new MemoryDirectoryService(), new MemoryDirectoryService()];
     const open = far.openPutter.bind(far);
     far.openPutter = (options) => {

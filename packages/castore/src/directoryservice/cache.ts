@@ -1,62 +1,56 @@
 import pLimit from "p-limit";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { SingleFlight } from "../bytes/single-flight.ts";
-import { type TierOptions, Tiers } from "../cache/tiers.ts";
-import { WriteThrough } from "../cache/write-through.ts";
+import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
+import { LocalWriter, WriteThrough } from "../cache/write-through.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
+import { CastoreError } from "../model/errors.ts";
+import { ClosureSpool } from "./closure-spool.ts";
 import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
-import { encodeDirectory, withDigests } from "./encoded-directory.ts";
-import { getOneByOne, hasOneByOne } from "./one-by-one.ts";
+import { type EncodedDirectory, withDigests } from "./encoded-directory.ts";
 import { skipDirectories } from "./traverse.ts";
-import { TreeFill } from "./tree-fill.ts";
 
-/** How many trees are copied at the same time that were asked for by single directories. */
+/** How many trees are copied at the same time because a single directory was read, and how many others wait. */
 const MAX_COPIES = 4;
-
-/** How many others wait for that. */
 const MAX_QUEUED = 1024;
 
-/** While so many trees are being read or copied, a further one that is read is not kept. */
+/** How many trees are collected or stored at the same time. A further one is read and not stored. */
 const MAX_TREES = 16;
 
 /**
- * Directories in two halves: a near one, such as a file, and a far one, such as a server.
+ * Directories in a local store in front of an origin.
  *
- * What only the far half has is kept in the near one when it is read, with everything below it: a directory
- * that the near half has is whole. A tree is read and copied once however many ask for it, or for something in it, at
- * the same time; nobody waits for the near half, nor for one another. A tree that is read recursively is kept when
- * somebody has read it to its end.
+ * A directory may only be stored with everything below it. So a tree that is read recursively from the origin is
+ * collected in a temporary file and stored once its last directory has come; whoever reads it does not wait for that.
+ * After a single directory was read from the origin, its tree is read and stored in the background: 4 trees at a time,
+ * with 1024 in a queue. What there is no room for is stored when it is read again.
  *
- * How much is copied at the same time is bounded. For single directories that were asked for, four trees are, and 1024
- * more wait for their turn; a tree that is read recursively while 16 are under way is read all the same. What is not
- * kept for that is when it is asked for again.
- *
- * A near half that fails is warned of and fails no read. Nor does one that is silent, see
- * {@link TierOptions.nearReadTimeoutMs}.
- *
- * Disposing of it gives up what is not copied within half a second; the halves stay open.
+ * Failures of the local store are warned of and fail no call, see {@link CacheOptions}. Disposing of the cache abandons
+ * what is not stored within half a second; neither store is disposed of.
  */
 export class CacheDirectoryService implements DirectoryService {
-  readonly #tiers: Tiers<DirectoryService>;
+  readonly #cache: OriginCache<DirectoryService>;
   readonly #asking = new SingleFlight<Directory | undefined>();
-  /** The trees that are being read or copied, by digest of the root. */
-  readonly #trees = new Map<string, TreeFill>();
-  /** The roots of those that are to be copied, by digest. */
+  /** How many trees are collected or stored. */
+  #trees = 0;
+  /** Trees that are stored, by digest of the root. */
+  readonly #storing = new Map<string, Promise<unknown>>();
+  /** Trees that are copied in the background, or wait for that, by digest of the root. */
   readonly #queued = new Set<string>();
   readonly #limit = pLimit(MAX_COPIES);
 
-  constructor(options: TierOptions<DirectoryService>) {
-    this.#tiers = new Tiers("CacheDirectoryService", options);
+  constructor(options: CacheOptions<DirectoryService>) {
+    this.#cache = new OriginCache("CacheDirectoryService", options);
   }
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     options?.signal?.throwIfAborted();
     const near = await this.#getNear(digest, options);
     if (near !== undefined) return near;
-    const ask = (signal: AbortSignal) => this.#tiers.far.get(digest, { signal });
+    const ask = (signal: AbortSignal) => this.#cache.far.get(digest, { signal });
     const far = await this.#asking.run(digest.hex, ask, options);
-    if (far !== undefined) this.#keep(digest);
+    if (far !== undefined) this.#copyLater(digest);
     return far;
   }
 
@@ -64,108 +58,153 @@ export class CacheDirectoryService implements DirectoryService {
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (Directory | undefined)[]> {
-    return getOneByOne(this, digests, options);
+    return this.#cache.ask(
+      "get directories from",
+      digests,
+      (store, digests, options) => store.getMany(digests, options),
+      options,
+      (digest) => this.#copyLater(digest),
+    );
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
-    return hasOneByOne(this, digests, options);
+    return this.#cache.ask(
+      "look up directories in",
+      digests,
+      (store, digests, options) => store.hasMany(digests, options),
+      options,
+    );
   }
 
-  getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
-    const tree = this.#readAll(digest, { signal: options?.signal });
-    return options?.skip ? skipDirectories(withDigests(tree), options.skip) : tree;
-  }
-
-  async *#readAll(digest: B3Digest, options?: AbortOptions): AsyncGenerator<Directory> {
-    options?.signal?.throwIfAborted();
-    const yielded = new Set<string>();
-    if ((await this.#getNear(digest, options)) !== undefined) {
-      const action = `read the tree below ${digest} from`;
-      const open = async (near: DirectoryService, options: AbortOptions) =>
-        near.getRecursive(digest, options);
-      try {
-        const stream = await this.#tiers.openNear(action, open, options);
-        for await (const directory of stream ?? []) {
-          yielded.add(encodeDirectory(directory).digest.hex);
-          yield directory;
-        }
-        if (yielded.size > 0) return; // else it has lost the tree since it was asked
-      } catch (error) {
-        options?.signal?.throwIfAborted();
-        this.#tiers.warn(action, error);
-      }
-    }
-    // What was yielded already came after one that refers to it, and so does the rest.
-    for await (const directory of this.#readFar(digest, options)) {
-      const isNew = yielded.size === 0 || !yielded.has(encodeDirectory(directory).digest.hex);
-      if (isNew) yield directory;
-    }
+  async *getRecursive(digest: B3Digest, options: RecursiveOptions = {}): AsyncGenerator<Directory> {
+    const { skip, signal } = options;
+    const tree = this.#readTree(digest, { signal });
+    if (skip !== undefined) yield* skipDirectories(tree, skip);
+    else for await (const { directory } of tree) yield directory;
   }
 
   openPutter(options?: AbortOptions): DirectoryPutter {
-    const { near, far, mode } = this.#tiers;
+    const { near, far, mode } = this.#cache;
     if (mode === "near-only") return near.openPutter(options);
     if (mode === "far-only") return far.openPutter(options);
-    const open = (half: DirectoryService, options?: AbortOptions) => half.openPutter(options);
-    return new WriteThroughTree(this.#tiers, open, options);
+    return new WriteThroughTree(
+      this.#cache,
+      (store, options) => store.openPutter(options),
+      options,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#tiers[Symbol.asyncDispose]();
+    await this.#cache[Symbol.asyncDispose]();
   }
 
   #getNear(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
-    const action = `get directory ${digest} from`;
-    return this.#tiers.tryNear(action, (near, options) => near.get(digest, options), options);
+    const get = (near: DirectoryService, options: AbortOptions) => near.get(digest, options);
+    return this.#cache.read(`get directory ${digest} from`, get, options);
   }
 
-  /** Reads a tree of the far half, along with others who do. */
-  #readFar(digest: B3Digest, options?: AbortOptions): AsyncIterable<Directory> {
-    const running = this.#trees.get(digest.hex);
-    if (running !== undefined) return running.read(options);
-    const isFull = this.#trees.size >= MAX_TREES || this.#tiers.writing.isSilent;
-    if (isFull) return this.#tiers.far.getRecursive(digest, options);
-    return this.#begin(digest).read(options);
+  /** Reads a tree, the rest of it from the origin where the local store does not give all of it. */
+  async *#readTree(digest: B3Digest, options: AbortOptions): AsyncGenerator<EncodedDirectory> {
+    options.signal?.throwIfAborted();
+    const yielded = new Set<string>();
+    const action = `read the tree below ${digest} from`;
+    const open = (near: DirectoryService, options: AbortOptions) =>
+      near.getRecursive(digest, options);
+    try {
+      for await (const encoded of withDigests(this.#cache.stream(action, open, options))) {
+        yielded.add(encoded.digest.hex);
+        yield encoded;
+      }
+      if (yielded.size > 0) return;
+    } catch {
+      options.signal?.throwIfAborted(); // else it was warned of
+    }
+    let isAbsent = true;
+    for await (const encoded of this.#readFar(digest, options)) {
+      isAbsent = false;
+      // The others still come after one that refers to them.
+      if (!yielded.has(encoded.digest.hex)) yield encoded;
+    }
+    if (isAbsent && yielded.size > 0) {
+      const reason = "the local store breaks off, and the origin does not have it";
+      throw new CastoreError("data_loss", `Cannot read the tree below ${digest}: ${reason}`);
+    }
   }
 
-  /** Has a tree copied to the near half, unless that is going on, or there is no room to wait for it. */
-  #keep(digest: B3Digest): void {
-    const { hex } = digest;
-    const running = [...this.#trees.values()].find((tree) => tree.has(digest));
-    if (running !== undefined) {
-      this.#tiers.inBackground(running.copy());
+  /** Reads a tree from the origin, and has it stored in the local store if it is read to its end. */
+  async *#readFar(digest: B3Digest, options: AbortOptions): AsyncGenerator<EncodedDirectory> {
+    const far = withDigests(this.#cache.far.getRecursive(digest, options));
+    if (this.#trees >= MAX_TREES) {
+      yield* far;
       return;
     }
+    this.#trees += 1;
+    using held = new DisposableStack();
+    held.defer(() => {
+      this.#trees -= 1;
+    });
+    const spool = held.use(new ClosureSpool());
+    let isCollected = true;
+    for await (const encoded of far) {
+      try {
+        if (isCollected) spool.add(encoded);
+      } catch (error) {
+        isCollected = false;
+        this.#cache.warn(`collect the tree below ${digest} for`, error);
+      }
+      yield encoded;
+    }
+    isCollected &&= spool.get(digest) !== undefined && !this.#storing.has(digest.hex);
+    if (!isCollected) return;
+    const whole = held.move();
+    const stored = this.#store(digest, spool).finally(() => {
+      this.#storing.delete(digest.hex);
+      whole.dispose();
+    });
+    this.#storing.set(digest.hex, stored);
+    this.#cache.inBackground(stored);
+  }
+
+  /** Stores a collected tree in the local store. */
+  async #store(digest: B3Digest, spool: ClosureSpool): Promise<void> {
+    const action = `store the tree below ${digest} in`;
+    const open = (near: DirectoryService, options: AbortOptions) => near.openPutter(options);
+    const options = { signal: this.#cache.closing };
+    await using writer = new LocalWriter(this.#cache, action, open, options);
+    for (const directory of spool.leavesFirst(digest)) {
+      if (!(await writer.step((putter) => putter.put(directory)))) return;
+    }
+    await writer.step((putter) => putter.close());
+  }
+
+  /** Has a tree of the origin copied to the local store in the background, unless the queue is full. */
+  #copyLater(digest: B3Digest): void {
+    const { hex } = digest;
     if (this.#queued.has(hex) || this.#queued.size >= MAX_QUEUED) return;
     this.#queued.add(hex);
-    this.#tiers.inBackground(this.#limit(() => this.#copy(digest)));
+    const copied = this.#limit(() => this.#copy(digest)).finally(() => this.#queued.delete(hex));
+    this.#cache.inBackground(copied);
   }
 
   async #copy(digest: B3Digest): Promise<void> {
-    this.#queued.delete(digest.hex);
-    const { closing, writing } = this.#tiers;
-    if (closing.aborted || writing.isSilent) return;
-    const running = this.#trees.get(digest.hex);
-    // It may have come with another tree meanwhile.
-    const isNear = async () => (await this.#getNear(digest, { signal: closing })) !== undefined;
-    if (running === undefined && (await isNear())) return;
-    await (this.#trees.get(digest.hex) ?? this.#begin(digest)).copy();
-  }
-
-  #begin(digest: B3Digest): TreeFill {
-    const tree = new TreeFill(digest, this.#tiers, () => this.#trees.delete(digest.hex));
-    this.#trees.set(digest.hex, tree);
-    return tree;
+    const options = { signal: this.#cache.closing };
+    if ((await this.#getNear(digest, options)) !== undefined) return; // it came with another tree
+    try {
+      for await (const _ of this.#readFar(digest, options));
+      await this.#storing.get(digest.hex);
+    } catch (error) {
+      if (!options.signal.aborted) this.#cache.warn(`copy the tree below ${digest} to`, error);
+    }
   }
 }
 
-/** Puts a tree into both halves. */
+/** Puts a tree into both stores. */
 class WriteThroughTree
   extends WriteThrough<DirectoryService, DirectoryPutter>
   implements DirectoryPutter
 {
   async put(directory: Directory): Promise<void> {
     await this.far.put(directory);
-    await this.near.try((near) => near.put(directory));
+    await this.near.step((near) => near.put(directory));
   }
 }

@@ -49,7 +49,7 @@ const AN_HOUR = 3_600_000;
 const eventually = (check: () => unknown) => vi.waitFor(check, { timeout: 30_000 });
 
 describe("CachePathInfoService", () => {
-  it("keeps what only the far half has, and asks for it once for all who do at the same time", async () => {
+  it("stores locally what comes from the origin, which is asked once for all who ask at the same time", async () => {
     const [near, far] = [new MemoryPathInfoService(), new CountingPathInfoService()];
     const one = pathInfo(1);
     await far.put(one);
@@ -75,7 +75,7 @@ describe("CachePathInfoService", () => {
     expect(await other).toEqual(pathInfo(1));
   });
 
-  it("lists both halves in order, and keeps what was only far", async () => {
+  it("lists both stores in order, and stores locally what was in the origin only", async () => {
     const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
     for (const first of [1, 3, 5]) await near.put(pathInfo(first, "near"));
     for (const first of [2, 3, 6]) await far.put(pathInfo(first, "far"));
@@ -96,7 +96,7 @@ describe("CachePathInfoService", () => {
     });
   });
 
-  it("does as before when the near half fails, and warns", async () => {
+  it("does everything when the local store fails, and warns", async () => {
     const [near, far] = [new BrokenPathInfoService(), new MemoryPathInfoService()];
     const warnings: string[] = [];
     const onWarning = (message: string) => void warnings.push(message);
@@ -107,7 +107,7 @@ describe("CachePathInfoService", () => {
     expect(warnings.join()).toContain("the disk is gone");
   });
 
-  it("keeps nothing that the far half refused", async () => {
+  it("stores nothing locally that the origin refused", async () => {
     const [near, far] = [new MemoryPathInfoService(), new BrokenPathInfoService()];
     const service = new CachePathInfoService({ near, far });
     await expect(service.put(pathInfo(1))).rejects.toThrow("the disk is gone");
@@ -115,7 +115,7 @@ describe("CachePathInfoService", () => {
     expect(await near.get(hashOf(pathInfo(1)))).toBeUndefined();
   });
 
-  it("keeps a long listing that is read faster than it can be kept", async () => {
+  it("stores a long listing that is read faster than it can be stored", async () => {
     const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
     for (let first = 0; first < 250; first++) await far.put(pathInfo(first));
     let putting = 0;
@@ -149,7 +149,7 @@ describe("CachePathInfoService", () => {
     expect(await near.get(hashOf(pathInfo(1)))).toEqual(pathInfo(1, "new"));
   });
 
-  it("lets nobody who reads wait for a near half that takes nothing, nor its own end", async () => {
+  it("lets no reader wait for a local store that takes nothing, nor its own end", async () => {
     const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
     for (const first of [1, 2, 3]) await far.put(pathInfo(first));
     near.put = never;
@@ -162,7 +162,7 @@ describe("CachePathInfoService", () => {
   });
 
   it.each(["get", "list", "put"] as const)(
-    "goes on without a near half whose %s never comes back, and warns",
+    "goes on without a local store whose %s never comes back, and warns",
     async (stuck) => {
       const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
       await far.put(pathInfo(1));

@@ -1,9 +1,9 @@
 import {
   type AbortOptions,
+  type CacheOptions,
   compareBytes,
+  OriginCache,
   SingleFlight,
-  type TierOptions,
-  Tiers,
   unlessAborted,
 } from "@tvix/castore";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
@@ -11,36 +11,32 @@ import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
-/** How many PathInfos are stored in the near half at the same time, for nobody who waits. */
-const MAX_KEEPERS = 64;
-
-/** How many others wait for that. */
+/** How many PathInfos are stored in the local store in the background at the same time, and how many others wait. */
+const MAX_STORING = 64;
 const MAX_WAITING = 4096;
 
 /**
- * PathInfos in two halves: a near one, such as a file, and a far one, such as a binary cache.
+ * PathInfos in a local store in front of an origin, such as a binary cache.
  *
- * What only the far half has is kept in the near one when it is asked for or listed; it is asked once however many
- * ask for the same at the same time. Nobody waits for it to be kept. 4096 PathInfos wait for that at most; what comes
- * beyond is kept when it is asked for or listed again.
+ * A PathInfo that comes from the origin, also in a listing, is stored in the local store in the background; the origin
+ * is asked once for all who get the same one at the same time. While 4096 PathInfos wait, a further one is stored when
+ * it is read again.
  *
- * A near half that fails is warned of and fails no call. Nor does one that is silent, see
- * {@link TierOptions.nearReadTimeoutMs}.
- *
- * Disposing of it gives up what the far half is being asked, and what is not kept within half a second; the halves stay
- * open.
+ * Failures of the local store are warned of and fail no call, see {@link CacheOptions}. Disposing of the cache abandons
+ * what is not stored within half a second; neither store is disposed of.
  */
 export class CachePathInfoService implements PathInfoService {
-  readonly #tiers: Tiers<PathInfoService>;
+  readonly #cache: OriginCache<PathInfoService>;
   readonly #asking = new SingleFlight<PathInfo | undefined>();
-  /** What is to be kept, by hash part. */
+  /** PathInfos that wait to be stored, by hash part. */
   readonly #waiting = new Map<string, PathInfo>();
-  #keepers = 0;
-  /** What is done to the near half, by hash part: of one store path, one after the other. */
-  readonly #storing = new Map<string, Promise<void>>();
+  /** How many loops take the next one that waits. */
+  #storing = 0;
+  /** The last write to the local store, by hash part: writes of one store path follow one another. */
+  readonly #writing = new Map<string, Promise<void>>();
 
-  constructor(options: TierOptions<PathInfoService>) {
-    this.#tiers = new Tiers("CachePathInfoService", options);
+  constructor(options: CacheOptions<PathInfoService>) {
+    this.#cache = new OriginCache("CachePathInfoService", options);
   }
 
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
@@ -49,9 +45,8 @@ export class CachePathInfoService implements PathInfoService {
     const near = await this.#getNear(hashPart, options);
     if (near !== undefined) return near;
     const ask = async (signal: AbortSignal) => {
-      const signals = [signal, this.#tiers.closing];
-      const found = await this.#tiers.far.get(hashPart, { signal: AbortSignal.any(signals) });
-      if (found !== undefined) this.#keep(found);
+      const found = await this.#cache.far.get(hashPart, { signal });
+      if (found !== undefined) this.#storeLater(found);
       return found;
     };
     return await this.#asking.run(encodeNixbase32(hashPart), ask, options);
@@ -61,24 +56,19 @@ export class CachePathInfoService implements PathInfoService {
     hashParts: readonly Uint8Array[],
     options?: AbortOptions,
   ): Promise<readonly (PathInfo | undefined)[]> {
-    options?.signal?.throwIfAborted();
     hashParts.forEach(expectHashPart);
-    const ask = (near: PathInfoService, options: AbortOptions) => near.getMany(hashParts, options);
-    const near = (await this.#tiers.tryNear("look up PathInfos in", ask, options)) ?? [];
-    const missing = hashParts.filter((_, i) => near[i] === undefined);
-    if (missing.length === 0) return near;
-    const far = (await this.#tiers.far.getMany(missing, options)).values();
-    return hashParts.map((_, i) => {
-      if (near[i] !== undefined) return near[i];
-      const found = far.next().value;
-      if (found !== undefined) this.#keep(found);
-      return found;
-    });
+    return await this.#cache.ask<Uint8Array, PathInfo | undefined>(
+      "look up PathInfos in",
+      hashParts,
+      (store, hashParts, options) => store.getMany(hashParts, options),
+      options,
+      (_, found) => this.#storeLater(found!),
+    );
   }
 
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     options?.signal?.throwIfAborted();
-    const { near, far, mode } = this.#tiers;
+    const { near, far, mode } = this.#cache;
     if (mode === "near-only") return await near.put(pathInfo, options);
     const stored = await far.put(pathInfo, options);
     const { hashPart } = stored.storePath;
@@ -87,23 +77,23 @@ export class CachePathInfoService implements PathInfoService {
       const isWanted = mode === "write-through" || (await this.#getNear(hashPart, options));
       if (isWanted) await this.#putNear(stored, options);
     };
-    await unlessAborted(this.#oneByOne(hashPart, store), options?.signal);
+    await unlessAborted(this.#inTurn(hashPart, store), options?.signal);
     return stored;
   }
 
-  /** Those of both halves; where both have one, it is that of the far half. */
+  /** Lists the PathInfos of both stores; where both have one, it is that of the origin. */
   async *list(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
     options?.signal?.throwIfAborted();
     if (options?.after !== undefined) expectHashPart(options.after);
     await using near = new Listing(this.#listNear(options));
-    await using far = new Listing(this.#tiers.far.list(options));
+    await using far = new Listing(this.#cache.far.list(options));
     let [nearest, farthest] = [await near.next(), await far.next()];
     for (;;) {
       options?.signal?.throwIfAborted();
       const order = compareListed(nearest, farthest);
       if (order === undefined) return;
       const next = order < 0 ? nearest! : farthest!;
-      if (order > 0) this.#keep(next);
+      if (order > 0) this.#storeLater(next);
       yield next;
       if (order <= 0) nearest = await near.next();
       if (order >= 0) farthest = await far.next();
@@ -111,67 +101,63 @@ export class CachePathInfoService implements PathInfoService {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#tiers[Symbol.asyncDispose]();
+    await this.#cache[Symbol.asyncDispose]();
   }
 
-  async #getNear(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
-    const ask = (near: PathInfoService, options: AbortOptions) => near.get(hashPart, options);
-    return await this.#tiers.tryNear(`look up ${encodeNixbase32(hashPart)} in`, ask, options);
+  #getNear(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
+    const get = (near: PathInfoService, options: AbortOptions) => near.get(hashPart, options);
+    return this.#cache.read(`look up ${encodeNixbase32(hashPart)} in`, get, options);
   }
 
   async #putNear(pathInfo: PathInfo, options?: AbortOptions): Promise<void> {
-    const store = (near: PathInfoService, options: AbortOptions) => near.put(pathInfo, options);
-    await this.#tiers.storeNear(`keep ${pathInfo.storePath} in`, store, options);
+    const put = (near: PathInfoService, options: AbortOptions) => near.put(pathInfo, options);
+    await this.#cache.write(`store ${pathInfo.storePath} in`, put, options);
   }
 
-  /** Has a PathInfo of the far half stored in the near one, for nobody who waits. */
-  #keep(pathInfo: PathInfo): void {
+  /** Has a PathInfo of the origin stored in the local store in the background, unless too many wait. */
+  #storeLater(pathInfo: PathInfo): void {
     const hash = encodeNixbase32(pathInfo.storePath.hashPart);
-    const hasRoom = this.#waiting.size < MAX_WAITING || this.#waiting.has(hash);
-    if (!hasRoom || this.#tiers.writing.isSilent) return;
+    if (this.#waiting.has(hash) || this.#waiting.size >= MAX_WAITING) return;
     this.#waiting.set(hash, pathInfo);
-    if (this.#keepers < MAX_KEEPERS) this.#tiers.inBackground(this.#keepWaiting());
+    if (this.#storing < MAX_STORING) this.#cache.inBackground(this.#storeWaiting());
   }
 
-  async #keepWaiting(): Promise<void> {
-    const options = { signal: this.#tiers.closing };
-    this.#keepers += 1;
+  async #storeWaiting(): Promise<void> {
+    const options = { signal: this.#cache.closing };
+    this.#storing += 1;
     try {
       for (const [hash, pathInfo] of this.#waiting) {
         this.#waiting.delete(hash);
         const { hashPart } = pathInfo.storePath;
-        await this.#oneByOne(hashPart, async () => {
-          // What was put meanwhile is newer.
+        await this.#inTurn(hashPart, async () => {
           const found = await this.#getNear(hashPart, options);
-          if (found === undefined) await this.#putNear(pathInfo, options);
+          if (found === undefined) await this.#putNear(pathInfo, options); // else it is newer
         });
       }
     } finally {
-      this.#keepers -= 1;
+      this.#storing -= 1;
     }
   }
 
-  /** Does something when everything else with the same hash part is over. */
-  #oneByOne(hashPart: Uint8Array, action: () => Promise<void>): Promise<void> {
+  /** Does something when every earlier write of the same hash part has ended. */
+  #inTurn(hashPart: Uint8Array, action: () => Promise<void>): Promise<void> {
     const hash = encodeNixbase32(hashPart);
-    const before = this.#storing.get(hash) ?? Promise.resolve();
+    const before = this.#writing.get(hash) ?? Promise.resolve();
     const over = before.then(action, action).finally(() => {
-      if (this.#storing.get(hash) === over) this.#storing.delete(hash);
+      if (this.#writing.get(hash) === over) this.#writing.delete(hash);
     });
-    this.#storing.set(hash, over);
+    this.#writing.set(hash, over);
     return over;
   }
 
-  /** The listing of the near half; as far as it gets, if that fails. */
+  /** Lists the PathInfos of the local store, as far as it gets. */
   async *#listNear(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
-    const open = async (near: PathInfoService, { signal }: AbortOptions) =>
-      near.list({ after: options?.after, ...(signal && { signal }) });
-    const stream = await this.#tiers.openNear("list", open, options);
+    const after = options?.after;
+    const open = (near: PathInfoService, options: AbortOptions) => near.list({ ...options, after });
     try {
-      yield* stream ?? [];
-    } catch (error) {
-      options?.signal?.throwIfAborted();
-      this.#tiers.warn("list", error);
+      yield* this.#cache.stream("list", open, options);
+    } catch {
+      options?.signal?.throwIfAborted(); // else it was warned of
     }
   }
 }

@@ -365,10 +365,10 @@ export class ObjectStoreBlobService implements BlobService {
 
   /** Keeps chunks for a while: whoever reads a part of one mostly reads the next part next. */
   #keepingRecent(fetch: FetchChunk): FetchChunk {
-    return async (chunk, options) => {
+    return async (chunk, options, offset) => {
       const known = this.#recent.get(chunk.digest.hex);
       if (known !== undefined) return known;
-      const data = await fetch(chunk, options);
+      const data = await fetch(chunk, options, offset);
       this.#recent.set(chunk.digest.hex, data);
       return data;
     };

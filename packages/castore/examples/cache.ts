@@ -1,7 +1,7 @@
 /**
- * Keeps a folder in a store that is far away, and what is read of it on a disk too.
+ * Stores a folder in an origin and in a local cache in front of it, and reads it back.
  *
- *   node examples/tiers.ts FOLDER /var/cache/store grpc+http://localhost:8000
+ *   node examples/cache.ts FOLDER /var/cache/store grpc+http://localhost:8000
  */
 import { openBlobService, openDirectoryService } from "@tvix/castore";
 import { roundTrip } from "./round-trip.ts";
