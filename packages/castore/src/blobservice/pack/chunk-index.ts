@@ -30,7 +30,7 @@ export interface ChunkLocation {
 }
 
 /** After how many rows of a list other events get their turn. */
-const ROWS_PER_TURN = 16;
+const ROWS_PER_TURN = 4;
 
 /** "TvxB": the application id of these databases. */
 const APPLICATION_ID = 0x54767842;
@@ -68,7 +68,7 @@ const SCHEMA = `
   ) WITHOUT ROWID;
 `;
 
-/** What the database is. */
+/** The format of the index. */
 export const INDEX_FORMAT: DatabaseFormat = {
   applicationId: APPLICATION_ID,
   version: 2,
@@ -83,7 +83,7 @@ export function indexPath(folder: string): string {
 
 type LocationRow = [pack: number, offset: number, storedSize: number, size: number, codec: Codec];
 
-/** Whether a chunk is stored, and used by a blob. */
+/** Tells whether a chunk is stored, and whether a blob uses it. */
 export type ChunkState = "live" | "unused" | "absent";
 
 /** Looks up, in the SQLite database, where chunks are and what blobs are made of. */
@@ -154,7 +154,7 @@ export class ChunkIndex implements Disposable {
     return found === "damaged" ? await this.#readList(digest, options) : found;
   }
 
-  /** Whether a blob of two or more chunks is there. */
+  /** Tells whether a blob of two or more chunks is there. */
   hasBlob(digest: B3Digest): boolean {
     return this.#try(() => this.#lists.has(digest));
   }

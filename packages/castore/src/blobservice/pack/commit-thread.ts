@@ -6,13 +6,13 @@ import { workerData } from "piscina";
 import { type Failure, failureOf } from "../../worker/failure.ts";
 import { type CommitGroup, type IncompleteBlob, PackWriter } from "./pack-writer.ts";
 
-/** What the thread is started with. */
+/** Options of the thread. */
 export interface CommitThreadOptions {
   readonly folder: string;
   readonly maxPackSize: number;
 }
 
-/** What became of a group. */
+/** Outcome of a commit. */
 export interface CommitOutcome {
   /** Why nothing was committed; `undefined` if everything was, but for some blobs. */
   readonly failure?: Failure;
@@ -32,7 +32,7 @@ export async function commit(group: CommitGroup): Promise<CommitOutcome> {
   }
 }
 
-/** Ends the use of the store. */
+/** Closes the store. */
 export function close(): void {
   writer?.[Symbol.dispose]();
   writer = undefined;

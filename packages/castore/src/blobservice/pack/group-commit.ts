@@ -28,7 +28,7 @@ export interface BlobJob {
   readonly reject: (error: unknown) => void;
 }
 
-/** Something that waits to be forgotten. */
+/** A chunk or list that waits to be forgotten. */
 interface LostJob {
   readonly lost: Lost;
   readonly resolve: () => void;
@@ -72,7 +72,7 @@ export class GroupCommit implements AsyncDisposable {
     else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
   }
 
-  /** Commits what was added, if anything was, since nothing is about to be added. */
+  /** Commits all that was added, without waiting for more. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -86,7 +86,7 @@ export class GroupCommit implements AsyncDisposable {
     if (this.#timer === undefined) this.flush(); // else they go with the chunks
   }
 
-  /** Forgets what cannot be read any more, and resolves when that is durable. */
+  /** Forgets a chunk or list that is lost, and resolves once that is durable. */
   forget(lost: Lost): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#lost.push({ lost, resolve, reject });
@@ -94,7 +94,7 @@ export class GroupCommit implements AsyncDisposable {
     });
   }
 
-  /** Waits for what was added, and ends the thread. */
+  /** Commits all that was added, and ends the thread. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.flush();
     while (this.#running !== undefined) await this.#running;
@@ -158,7 +158,7 @@ export class GroupCommit implements AsyncDisposable {
   }
 }
 
-/** Whether a blob can be committed; one that cannot be is told so. */
+/** Tells whether a blob is still wanted; rejects it if not. */
 function isWanted({ check, reject }: BlobJob): boolean {
   try {
     check();

@@ -28,7 +28,7 @@ import { type BlobJob, GroupCommit } from "./group-commit.ts";
 import { PackReader, type WantedChunk } from "./pack-reader.ts";
 import { rebuildIndex } from "./rebuild-index.ts";
 
-/** What {@link PackBlobService.open} is told. */
+/** Options of {@link PackBlobService.open}. */
 export interface PackOptions extends AbortOptions {
   /** The folder, absolute. Created if it does not exist. */
   path: string;
@@ -38,7 +38,7 @@ export interface PackOptions extends AbortOptions {
   averageChunkSize?: number;
   /** Length in bytes at which a pack is full and the next one is begun. Default: 1 GiB. */
   maxPackSize?: number;
-  /** Is told of damage that was met, and of what was lost by it. Default: a process warning. */
+  /** Called with a message when damage is found. Default: a process warning. */
   onCorrupt?: (message: string) => void;
 }
 
@@ -52,7 +52,7 @@ const READ_CHUNKS = 2048;
 /** After how many look-ups other events get their turn. */
 const LOOKUPS_PER_TURN = 500;
 
-/** Of how many chunks of a writer those are dropped from memory at a time that are stored. */
+/** How many chunks a writer remembers before it drops those that are stored. */
 const AWAITED_CHUNKS = 1024;
 
 /** A chunk on its way into a pack. */
@@ -305,7 +305,7 @@ export class PackBlobService implements BlobService {
     await Promise.all(committed);
   }
 
-  /** Sees to it that a chunk gets stored; gives what is to be waited for, if it is not stored yet. */
+  /** Stores a chunk. Returns the chunk while it is in flight, `undefined` if it is stored already. */
   async #storeChunk(
     digest: B3Digest,
     data: Uint8Array,
@@ -315,7 +315,7 @@ export class PackBlobService implements BlobService {
     return await this.#storeAbsent(digest, data, options);
   }
 
-  /** Stores a chunk that is not in the index; gives what is to be waited for. */
+  /** Stores a chunk that is not in the index, and returns it while it is in flight. */
   async #storeAbsent(
     digest: B3Digest,
     data: Uint8Array,

@@ -17,12 +17,12 @@ import { systemError } from "../../model/system-error.ts";
 /** How many buffers are given to the system at once. */
 const MAX_BUFFERS = 512;
 
-/** The path of a pack in the folder of a store. */
+/** Returns the path of a pack in the folder of a store. */
 export function packPath(folder: string, pack: number): string {
   return join(packFolder(folder), `${pack.toString(16).padStart(8, "0")}.pack`);
 }
 
-/** The numbers of the packs in the folder of a store, in order. */
+/** Lists the numbers of the packs in the folder of a store, in order. */
 export function listPacks(folder: string): number[] {
   const path = packFolder(folder);
   try {
@@ -48,7 +48,7 @@ export function makePackFolder(folder: string): void {
   }
 }
 
-/** What is written to one pack in one commit. */
+/** A write to one pack in one commit. */
 export interface PackWrite {
   readonly pack: number;
   /** Whether the pack is begun with it. */
@@ -90,14 +90,14 @@ export function writePack(folder: string, write: PackWrite): void {
   }
 }
 
-/** Takes back what was written to a pack, if that can be done: it is of no account, but it takes room. */
+/** Removes the bytes of a failed write from a pack, if possible: nobody reads them, but they take room. */
 export function takeBack(folder: string, { pack, isNew, from }: PackWrite): void {
   const path = packPath(folder, pack);
   try {
     if (isNew) rmSync(path);
     else truncateSync(path, from);
   } catch {
-    // It would only have saved room.
+    // Nothing depends on it.
   }
 }
 

@@ -23,8 +23,8 @@ const READ_CHUNKS: Task<typeof thread.readChunks> = taskOf(
 );
 
 /**
- * Reads of up to this many bytes, of chunks of up to so many, are done at once where they are asked for: that takes
- * less than the way to a thread and back, or not much more.
+ * Longest read, and longest chunk, that the calling thread reads itself, in bytes: a trip to another thread takes about
+ * as long.
  */
 const INLINE_READ = 64 * 1024;
 const INLINE_CHUNK = 512 * 1024;
@@ -52,7 +52,7 @@ export class PackReader {
   /**
    * @param options.folder the folder of the store
    * @param options.commits forgets what is damaged
-   * @param options.onCorrupt is told of it
+   * @param options.onCorrupt is called with a message about it
    */
   constructor(options: {
     folder: string;
@@ -122,7 +122,7 @@ export class PackReader {
     }
   }
 
-  /** The chunks of a blob; `undefined` if there is none. */
+  /** Returns the chunks of a blob; `undefined` if there is none. */
   async #listOf(digest: B3Digest, options?: AbortOptions): Promise<ChunkList | undefined> {
     const chunk = this.#index.findChunk(digest);
     if (chunk !== undefined) {
@@ -134,7 +134,7 @@ export class PackReader {
     throw await this.#lose(lost, `blob ${digest}`, "its list of chunks is damaged");
   }
 
-  /** How a chunk of a blob is read. */
+  /** Returns a function that reads the chunks of a blob in one place. */
   readonly #fetchFrom = (place: Place): FetchChunk => {
     return async (chunk, options) => {
       const location = await this.#find(chunk);
@@ -148,7 +148,7 @@ export class PackReader {
     };
   };
 
-  /** Where a listed chunk is; an error if it is not there as listed, and now forgotten. */
+  /** Finds a listed chunk; returns an error if it is absent or of another length, and forgets it. */
   async #find({ digest, size }: ChunkMeta): Promise<ChunkLocation | CastoreError> {
     const location = this.#index.findChunk(digest);
     if (location?.size === size) return location;
@@ -177,7 +177,7 @@ export class PackReader {
     return this.#lose({ chunk: copyBytes(digest.bytes), location }, `chunk ${digest}`, reason);
   }
 
-  /** Forgets what cannot be read any more, and tells of it. */
+  /** Forgets a chunk or list that is lost, and reports it. Returns the error to throw. */
   async #lose(lost: Lost, what: string, reason: string): Promise<CastoreError> {
     const message = `Cannot read ${what}: ${reason}`;
     this.#onCorrupt(message);
@@ -208,7 +208,7 @@ class PackBlobReader extends ChunkedBlobReader {
   }
 }
 
-/** Reads chunks: what was asked for of each, and what is wrong with which. */
+/** Reads chunks of a store, in the calling thread or the pool. */
 export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],

@@ -7,14 +7,14 @@ import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./forma
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
 
-/** What cannot be read any more. */
+/** A chunk or list that was found damaged or missing. */
 export type Lost =
   /** A chunk, and where it should have been; that is `undefined` if it is not in the index. */
   | { readonly chunk: Uint8Array; readonly location: ChunkLocation | undefined }
   /** A blob whose list of chunks is damaged. */
   | { readonly blob: Uint8Array };
 
-/** What is committed together. */
+/** Chunks, blobs and losses that are committed together. */
 export interface CommitGroup {
   /** Chunks that are not stored yet, as far as is known. */
   readonly chunks: readonly Records[];
@@ -23,11 +23,11 @@ export interface CommitGroup {
    * this group.
    */
   readonly blobs: readonly Records[];
-  /** What is to be forgotten. */
+  /** Chunks and lists to forget. */
   readonly lost: readonly Lost[];
 }
 
-/** A blob that was not committed. */
+/** A blob that was not committed, because a chunk of it is not stored. */
 export interface IncompleteBlob {
   /** Its position in the group. */
   readonly blob: number;
@@ -35,7 +35,7 @@ export interface IncompleteBlob {
   readonly chunk: Uint8Array;
 }
 
-/** The record of a chunk or blob, and what its header says. */
+/** The record of a chunk or blob, and its parsed header. */
 interface PlacedRecord {
   readonly header: RecordHeader;
   readonly bytes: Uint8Array;
@@ -46,7 +46,7 @@ interface BlobToCommit extends PlacedRecord {
   readonly position: number;
   /** Its chunks, packed. */
   readonly list: Uint8Array;
-  /** Those of them that are not yet known to be stored: all, or of a long list, those that were not. */
+  /** Entries of the list that are not yet known to be stored: of a long list, those that were looked up in vain. */
   readonly pending: Uint8Array;
 }
 
@@ -142,7 +142,7 @@ export class PackWriter implements Disposable {
     }
   }
 
-  /** The chunks that are not stored yet, by digest in hexadecimal. */
+  /** Returns the chunks that are not stored yet, by digest in hexadecimal. */
   #freshChunks(chunks: readonly Records[]): Map<string, PlacedRecord> {
     const fresh = new Map<string, PlacedRecord>();
     for (const record of chunks.flatMap((records) => [...eachRecord(records)])) {
@@ -152,7 +152,7 @@ export class PackWriter implements Disposable {
     return fresh;
   }
 
-  /** The blobs, after those chunks of long lists that are stored were marked as used. */
+  /** Parses the records of blobs, and looks up the chunks of long lists. */
   async #lookUpLongLists(
     blobs: readonly Records[],
     chunks: readonly Records[],
@@ -167,7 +167,7 @@ export class PackWriter implements Disposable {
     return wanted;
   }
 
-  /** Marks those chunks of a list as used that are stored, and packs the others, up to one that is not in the group. */
+  /** Marks the stored chunks of a list as used, and returns the others, packed, up to one that is not in the group. */
   async #useStoredChunks(list: Uint8Array, chunks: readonly Records[]): Promise<Uint8Array> {
     const offered = new Set<string>();
     for (const { header } of chunks.flatMap((records) => [...eachRecord(records)])) {
@@ -197,7 +197,7 @@ export class PackWriter implements Disposable {
     return Buffer.concat(pending);
   }
 
-  /** The blobs all of whose chunks are stored or fresh. */
+  /** Returns the blobs all of whose chunks are stored or fresh. */
   #completeBlobs(
     wanted: readonly BlobToCommit[],
     fresh: ReadonlyMap<string, unknown>,
@@ -225,7 +225,7 @@ function* eachRecord({ bytes, length }: Records): Generator<PlacedRecord> {
   }
 }
 
-/** What is to be written to one pack, and how long it is then. */
+/** A write to one pack, and the length of the pack after it. */
 interface PlannedWrite extends PackWrite {
   size: number;
   readonly parts: Uint8Array[];

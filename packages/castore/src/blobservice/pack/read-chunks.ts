@@ -16,17 +16,17 @@ export interface ReadChunksTask {
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
-  /** What to give: the contents, verified, or the payloads as they are stored. */
+  /** Whether to return verified contents, or payloads as they are stored. */
   readonly as: "contents" | "stored";
 }
 
-/** What was read of the chunks. */
+/** Result of reading chunks. */
 export interface ReadChunks {
-  /** What was asked for of each chunk, in memory that nobody else uses; `undefined` for one that cannot be had. */
+  /** Contents or payload of each chunk, in memory that nobody else uses; `undefined` for a damaged or missing one. */
   readonly pieces: readonly (Uint8Array | undefined)[];
-  /** What is wrong with chunks, by their position in the task. */
+  /** Faults of chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
-  /** The system refused to read, whatever the chunks are like. */
+  /** The error of the system, if it refused to read. */
   readonly failure?: Failure;
 }
 
@@ -64,7 +64,7 @@ export function readChunks({ locations, digests, paths, as }: ReadChunksTask): R
   }
 }
 
-/** The end of those chunks, from one on, that are read at once. */
+/** Returns the end of the run of chunks that are read at once. */
 function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   const first = locations[from]!;
   let end = first.offset + first.storedSize;
@@ -78,7 +78,7 @@ function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   return to;
 }
 
-/** The contents of a chunk; `undefined` if they do not match its digest. */
+/** Decodes a chunk; `undefined` if the contents do not match its digest. */
 function verified(
   payload: Uint8Array<ArrayBuffer>,
   { codec, size }: ChunkLocation,
@@ -89,7 +89,7 @@ function verified(
   return isWhole ? data : undefined;
 }
 
-/** A payload; `undefined` if its length, or the length that it states, is not that of the chunk. */
+/** Returns a payload; `undefined` if its length, or the length that it states, is not that of the chunk. */
 function plausible(payload: Uint8Array, location: ChunkLocation): Uint8Array | undefined {
   const { codec, size, storedSize } = location;
   if (payload.length < storedSize) return undefined;
@@ -106,7 +106,7 @@ class Packs implements Disposable {
     this.#paths = paths;
   }
 
-  /** As much of a range as the pack has: nothing if it does not exist. */
+  /** Reads a range of a pack, or as much of it as there is: nothing if the pack does not exist. */
   read(pack: number, offset: number, length: number): Buffer<ArrayBuffer> {
     const path = this.#paths.get(pack)!;
     try {

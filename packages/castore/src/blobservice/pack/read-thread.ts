@@ -1,8 +1,8 @@
-/** What the threads of the pool do to read from packs. */
+/** The task of the threads of the pool that reads packs. */
 import { moved } from "../../worker/moved.ts";
 import { type ReadChunks, type ReadChunksTask, readChunks as read } from "./read-chunks.ts";
 
-/** Reads chunks, and moves what was read to whoever gets it. */
+/** Reads chunks, and transfers the bytes to the thread that asked. */
 export function readChunks(task: ReadChunksTask): ReadChunks {
   const { pieces, ...rest } = read(task);
   // In one buffer: what zlib gives cannot be moved on every Node, and many would cost more than a copy.

@@ -10,7 +10,7 @@ import { MAX_LIST_BYTES } from "./format.ts";
 /** How many chunks stand in one row: long lists are read and written row by row, so that no step takes long. */
 const ROW_CHUNKS = 4096;
 
-/** A list that cannot be used, and whether it is, or was while others changed it. */
+/** A list; `damaged` if its rows do not hash to the digest that was stored with it. */
 type Found = ChunkList | "damaged" | undefined;
 
 /**
@@ -35,18 +35,18 @@ export class StoredLists {
       .pluck();
   }
 
-  /** Whether a blob of two or more chunks is there. */
+  /** Tells whether a blob of two or more chunks is there. */
   has(digest: B3Digest): boolean {
     return this.#head.get(digest.bytes) !== undefined;
   }
 
-  /** Returns what is known of a blob of two or more chunks; `undefined` if there is none. */
+  /** Returns length and number of chunks of a blob of two or more; `undefined` if there is none. */
   stat(digest: B3Digest): BlobStat | undefined {
     const head = this.#head.get(digest.bytes);
     return head && { size: head[0], chunks: head[1] };
   }
 
-  /** Reads a list in steps, a row each; what it returns in the end is `undefined` if there is none. */
+  /** Reads a list in steps, a row each; returns `undefined` in the end if there is none. */
   *read(digest: B3Digest): Generator<void, Found> {
     const head = this.#head.get(digest.bytes);
     if (head === undefined) return undefined;
@@ -100,7 +100,7 @@ export class ListWriter {
     };
   }
 
-  /** Whether a blob of two or more chunks is there. */
+  /** Tells whether a blob of two or more chunks is there. */
   has(digest: B3Digest): boolean {
     return this.#lists.has(digest);
   }
