@@ -12,6 +12,7 @@ import { OutboardCache } from "../../blobservice/outboard-cache.ts";
 import { outboardOf } from "../../blobservice/verified-range.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { toConnectError } from "../transport/connect-error.ts";
 
@@ -26,6 +27,9 @@ const MADE_AT_ONCE = 2;
 
 /** The longest outboard that fits in a response, with its tag and length, in bytes. */
 const MAX_OUTBOARD_BYTES = MAX_MESSAGE_BYTES - 16;
+
+/** How many chunks fit in the response of a Stat, 42 bytes each at most. */
+const MAX_STAT_CHUNKS = Math.floor(MAX_MESSAGE_BYTES / 42);
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -43,6 +47,13 @@ export function blobServiceHandler(
   const chunksOf = async (digest: B3Digest, options: AbortOptions) => {
     await using reader = await blobService.open(digest, options);
     if (reader === undefined) return undefined;
+    if (reader.chunks.length > MAX_STAT_CHUNKS) {
+      throw new CastoreError(
+        "resource_exhausted",
+        `Cannot list the chunks of blob ${digest} in one message: expected at most ${MAX_STAT_CHUNKS} chunks, ` +
+          `found ${reader.chunks.length}; use ListChunks of BlobBatchService`,
+      );
+    }
     return reader.chunks.length > 1 ? reader.chunks : [];
   };
   return {
