@@ -60,9 +60,15 @@ export class HttpParts implements AsyncDisposable {
     const range = `bytes=${start}-${end - 1}`;
     const isStrong = version?.startsWith('"'); // weak ones are never the same
     let answer = await this.#send({ range, ...(isStrong && { "if-range": version }) });
-    if (answer.statusCode === 206 && isEncoded(answer.headers)) {
-      await answer.body.dump(); // a part of what was encoded is of no use
+    const isPart = answer.statusCode === 206 && isEncoded(answer.headers);
+    if (isPart || answer.statusCode === 416) {
+      // A part of what was encoded is of no use; what begins behind its end may be within what is decoded.
+      await answer.body.dump();
       answer = await this.#send({});
+      if (answer.statusCode === 200 && !isEncoded(answer.headers)) {
+        await answer.body.dump();
+        return { data: NOTHING, version };
+      }
     }
     const { statusCode, headers, body } = answer;
     if (statusCode === 200 || statusCode === 206) {
@@ -74,13 +80,13 @@ export class HttpParts implements AsyncDisposable {
       if (statusCode === 206) {
         return { data: await readRange(headers, body, start, end), version: found };
       }
-      const iterator = decoded(headers, body, this.#options)[Symbol.asyncIterator]();
+      const contents = await decoded(headers, body, this.#options);
+      const iterator = contents[Symbol.asyncIterator]();
       this.#whole = { iterator, version: found, at: 0, rest: NOTHING };
       return await this.#readOn(this.#whole, start, end);
     }
     await body.dump();
     if (ABSENT.has(statusCode)) return undefined;
-    if (statusCode === 416) return { data: NOTHING, version }; // it begins behind the end
     throw new HttpError(statusCode);
   }
 
@@ -124,17 +130,17 @@ export function isEncoded({ "content-encoding": encoding = "" }: Answer["headers
   return !["", "identity"].includes(encoding.toString());
 }
 
-function decoded(
+async function decoded(
   headers: Answer["headers"],
   body: Answer["body"],
   options: AbortOptions,
-): AsyncIterable<Uint8Array> {
+): Promise<AsyncIterable<Uint8Array>> {
   if (!isEncoded(headers)) return body;
   const encoding = String(headers["content-encoding"]).toLowerCase().replace(/^x-/, "");
   if (COMPRESSIONS.includes(encoding as Compression)) {
     return decompress(body, encoding as Compression, options);
   }
-  body.destroy();
+  await body.dump();
   const known = COMPRESSIONS.join(", ");
   const text = `expected content encoding ${known}, found ${JSON.stringify(encoding)}`;
   throw new CastoreError("unimplemented", text);

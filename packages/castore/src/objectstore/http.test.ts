@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { promisify } from "node:util";
+import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { noise } from "../../test/noise.ts";
 import { collectBytes, concatBytes } from "../bytes/byte-string.ts";
@@ -12,6 +13,9 @@ const CONTENTS = Buffer.from("the contents of an object");
 const LONG = noise(3_000_000);
 /** Of several parts. */
 const LARGE = noise(20_000_000);
+
+const XZ_OF_CONTENTS =
+  "/Td6WFoAAATm1rRGAgAhARYAAAB0L+WjAQAYdGhlIGNvbnRlbnRzIG9mIGFuIG9iamVjdAAAAAA3GuKQCBOSmgABMRlZGrCCH7bzfQEAAAAABFla";
 
 let server: Server | undefined;
 
@@ -140,7 +144,76 @@ describe.each([
   });
 });
 
+describe("an object store over HTTP whose server sends objects encoded", () => {
+  const ENCODED: readonly (readonly [string, (data: Buffer) => Buffer])[] = [
+    ["gzip", gzipSync],
+    ["x-gzip", gzipSync],
+    ["br", (data) => brotliCompressSync(data)],
+    ["zstd", (data) => zstdCompressSync(data)],
+    // By xz 5.4.1 of the CONTENTS above.
+    ["xz", () => Buffer.from(XZ_OF_CONTENTS, "base64")],
+  ];
+
+  it.each(
+    ENCODED.flatMap(([encoding, encode]) =>
+      [true, false].map((ranges) => [encoding, ranges, encode] as const),
+    ),
+  )(
+    "by %s gives it, and any part of it (it takes ranges: %s)",
+    async (encoding, ranges, encode) => {
+      const serve = serving(encode(CONTENTS), { ranges });
+      await using store = await storeOf((request, response) => {
+        response.setHeader("content-encoding", encoding);
+        serve(request, response);
+      });
+      for (const range of [{}, { offset: 3, length: 5 }, { offset: CONTENTS.length - 2 }]) {
+        const { offset = 0, length = CONTENTS.length } = range as {
+          offset?: number;
+          length?: number;
+        };
+        const found = await collectBytes((await store.get("a/b", range))!);
+        expect(Buffer.from(found).toString()).toBe(
+          CONTENTS.subarray(offset, offset + length).toString(),
+        );
+      }
+      await expect(store.head("a/b")).rejects.toThrow("tells no length");
+    },
+  );
+
+  it("goes on with a long one that breaks off", async () => {
+    const breaks = [1_000_000, 2_500_000];
+    const serve = serving(gzipSync(LARGE), { breaks });
+    await using store = await storeOf((request, response) => {
+      response.setHeader("content-encoding", "gzip");
+      serve(request, response);
+    });
+    const found = await collectBytes((await store.get("a/b"))!);
+    expect(Buffer.compare(found, LARGE)).toBe(0);
+    expect(breaks).toEqual([]);
+  });
+
+  it("names an encoding that is not known", async () => {
+    await using store = await storeOf((_, response) =>
+      response.writeHead(200, { "content-encoding": "compress" }).end(CONTENTS),
+    );
+    const getting = store.get("a/b");
+    await expect(getting).rejects.toMatchObject({
+      code: "unimplemented",
+      message: expect.stringContaining('found "compress"'),
+    });
+  });
+});
+
 describe("an object store over HTTP", () => {
+  it("takes answers with 100 KB of headers", async () => {
+    const serve = serving(CONTENTS);
+    await using store = await storeOf((request, response) => {
+      for (let i = 0; i < 20; i++) response.setHeader(`x-long-${i}`, "x".repeat(5000));
+      serve(request, response);
+    });
+    expect(await collectBytes((await store.get("a/b"))!)).toHaveLength(CONTENTS.length);
+  });
+
   it("has nothing that the server does not have", async () => {
     await using store = await storeOf(serving(CONTENTS));
     expect(await store.get("a/c")).toBeUndefined();
