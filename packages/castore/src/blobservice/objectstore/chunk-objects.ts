@@ -4,7 +4,7 @@ import { constants, zstdDecompress } from "node:zlib";
 import { LRUCache } from "lru-cache";
 import { limitFunction } from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { takeAtMost } from "../../bytes/byte-string.ts";
+import { collectBytes, takeAtMost } from "../../bytes/byte-string.ts";
 import { compressToFrame, contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
@@ -29,6 +29,9 @@ const decompress = limitFunction(
 
 /** How many times longer a chunk is than its frame, at a guess that costs little if it is wrong. */
 const USUAL_RATIO = 4;
+
+/** The longest header of a frame, in bytes. */
+const HEADER_BYTES = 18;
 
 /** How many chunks are remembered that were found damaged. */
 const KNOWN_LOST = 4096;
@@ -82,6 +85,17 @@ export class ChunkObjects {
       this.#lost.delete(lost.hex);
     }
     return undefined;
+  }
+
+  /** Returns the length of a chunk, as its frame states it; `undefined` if it is absent. */
+  async sizeOf(digest: B3Digest, options?: AbortOptions): Promise<number | undefined> {
+    const range = { length: HEADER_BYTES, signal: options?.signal };
+    const header = await this.#store.get(chunkKey(digest), range);
+    if (header === undefined) return undefined;
+    const stated = contentSizeOf(await collectBytes(header));
+    if (stated !== undefined) return stated;
+    const data = await this.get(digest, MAX_CHUNK_BYTES, options);
+    return data instanceof Uint8Array ? data.length : undefined;
   }
 
   /** Reads the frame of a chunk, if it states its content size; `undefined` for another one, or none. Not verified. */

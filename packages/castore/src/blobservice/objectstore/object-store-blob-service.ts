@@ -241,7 +241,10 @@ export class ObjectStoreBlobService implements BlobService {
         batch.push(chunks.at(next));
       }
       const get = (chunk: ChunkMeta, options: AbortOptions) => this.#frameOf(chunk, options);
-      yield* await mapInParallel(batch, FRAMES, get, options);
+      for (const frame of await mapInParallel(batch, FRAMES, get, options)) {
+        yield frame;
+        options?.signal?.throwIfAborted();
+      }
     }
   }
 
@@ -337,11 +340,15 @@ export class ObjectStoreBlobService implements BlobService {
 
   /** Makes sure that a listed chunk is an object of its own, which a blob that is cut itself is not. */
   async #makeChunk(blob: B3Digest, chunk: ChunkMeta, options: AbortOptions): Promise<void> {
-    if (await this.#chunks.has(chunk.digest, options)) return;
-    const data = await this.#readOfSize(chunk, options);
+    const size = await this.#chunks.sizeOf(chunk.digest, options);
+    if (size === chunk.size) return;
+    const data = size === undefined ? await this.#readOfSize(chunk, options) : undefined;
     if (data === undefined) {
-      const text = `Cannot put blob ${blob}: chunk ${chunk.digest} is absent`;
-      throw new CastoreError("not_found", text);
+      const [found] = await this.statMany([chunk.digest], options);
+      const action = `Cannot put blob ${blob}: chunk ${chunk.digest}`;
+      if (found === undefined) throw new CastoreError("not_found", `${action} is absent`);
+      const text = `${action} is listed with ${chunk.size} bytes, found are ${found.size}`;
+      throw new CastoreError("data_loss", text);
     }
     await this.#chunks.put(chunk.digest, data, options);
   }
