@@ -65,7 +65,7 @@ const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
  * the windows of all calls together bound what is buffered: they get smaller as calls and connections get more.
  */
 const MAX_STREAM_WINDOW_BYTES = 1024 * 1024;
-const MIN_STREAM_WINDOW_BYTES = 64 * 1024;
+const MIN_STREAM_WINDOW_BYTES = 16 * 1024;
 const ALL_WINDOWS_BYTES = 16 * 1024 * 1024;
 
 /** Limits for calls of one connection, and of all. A stream beyond them is refused, which clients try again. */
