@@ -12,7 +12,7 @@ const LZMA2 = 0x21;
 const CHECK_BYTES = [0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64] as const;
 
 /** What is wrong with xz. */
-export class XzError extends Error {
+class XzError extends Error {
   override readonly name = "XzError";
 }
 

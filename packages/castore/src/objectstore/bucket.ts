@@ -73,7 +73,7 @@ export interface ObjectPage {
 }
 
 /** One part of an upload. All but the last have {@link PART_BYTES}. */
-export interface UploadPart {
+interface UploadPart {
   /** 0 for the first. */
   readonly index: number;
   readonly data: Buffer;
