@@ -14,6 +14,8 @@ export interface BlobTiersSuiteOptions {
 }
 
 const DIGEST = blake3Digest(MANY_CHUNKS);
+/** Longer than what is read ahead. */
+const LONG = new Uint8Array(Buffer.alloc(6_000_000, MANY_CHUNKS));
 const SMALL = [MANY_CHUNKS.subarray(0, 300), MANY_CHUNKS.subarray(7, 40_000)];
 
 /** Something that is read, as a list of what came, and what is right. */
@@ -21,6 +23,7 @@ type Reading = (service: BlobService) => Promise<readonly (Uint8Array | undefine
 
 const READINGS: readonly (readonly [string, Reading, readonly Uint8Array[]])[] = [
   ["a blob", async (service) => [await readBack(service, DIGEST)], [MANY_CHUNKS]],
+  ["a long blob", async (service) => [await readBack(service, blake3Digest(LONG))], [LONG]],
   [
     "a part of a blob",
     async (service) => [await readBack(service, DIGEST, { offset: 400 * KIB, length: 300 * KIB })],
@@ -92,7 +95,7 @@ export function blobTiersSuite(name: string, { open, connect }: BlobTiersSuiteOp
           }
         };
         const count = await withFaultAnywhere(
-          (faults) => openTiers([MANY_CHUNKS, ...SMALL], faults),
+          (faults) => openTiers([MANY_CHUNKS, LONG, ...SMALL], faults),
           faults,
           async ({ service, near, far }) => {
             const found = await resultOrFailure(() => read(service), codes);
@@ -101,7 +104,7 @@ export function blobTiersSuite(name: string, { open, connect }: BlobTiersSuiteOp
             else expect(far.faults).toBe(1);
             far.heal();
             expectRight(await read(service));
-            await expectWholeOrAbsent(near, [MANY_CHUNKS, ...SMALL]);
+            await expectWholeOrAbsent(near, [MANY_CHUNKS, LONG, ...SMALL]);
           },
         );
         expect(count).toBeGreaterThan(0);
