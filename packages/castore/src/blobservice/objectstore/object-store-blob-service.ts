@@ -215,11 +215,11 @@ export class ObjectStoreBlobService implements BlobService {
     signal?.throwIfAborted();
     if (!proven) await hashListed(this, digest, chunks, { signal });
     const taken = new LRUCache<string, true>({ max: KNOWN_TAKEN });
-    for (let first = 0; first < chunks.length; first += CHUNKS_PER_TURN) {
-      if (first > 0) await yieldToEvents();
-      const end = Math.min(first + CHUNKS_PER_TURN, chunks.length);
+    for (let start = 0; start < chunks.length; start += CHUNKS_PER_TURN) {
+      if (start > 0) await yieldToEvents();
+      const end = Math.min(start + CHUNKS_PER_TURN, chunks.length);
       const batch: ChunkMeta[] = [];
-      for (let i = first; i < end; i++) {
+      for (let i = start; i < end; i++) {
         const chunk = chunks.at(i);
         if (taken.has(chunk.digest.hex)) continue;
         taken.set(chunk.digest.hex, true);
@@ -227,7 +227,9 @@ export class ObjectStoreBlobService implements BlobService {
       }
       const store = (chunk: ChunkMeta, options: AbortOptions) =>
         this.#makeChunk(digest, chunk, options);
-      await mapInParallel(batch, BLOBS, store, { signal });
+      const refusals = await mapInParallel(batch, BLOBS, store, { signal });
+      const first = refusals.find((refusal) => refusal !== undefined); // in the order of the list
+      if (first !== undefined) throw first;
     }
     await this.#commit(digest, chunks, { signal });
   }
@@ -338,19 +340,27 @@ export class ObjectStoreBlobService implements BlobService {
     return { list, hasChunk };
   }
 
-  /** Makes sure that a listed chunk is an object of its own, which a blob that is cut itself is not. */
-  async #makeChunk(blob: B3Digest, chunk: ChunkMeta, options: AbortOptions): Promise<void> {
+  /**
+   * Makes sure that a listed chunk is an object of its own, which a blob that is cut itself is not. Returns the error
+   * for a chunk that is absent, or has another length.
+   */
+  async #makeChunk(
+    blob: B3Digest,
+    chunk: ChunkMeta,
+    options: AbortOptions,
+  ): Promise<CastoreError | undefined> {
     const size = await this.#chunks.sizeOf(chunk.digest, options);
-    if (size === chunk.size) return;
+    if (size === chunk.size) return undefined;
     const data = size === undefined ? await this.#readOfSize(chunk, options) : undefined;
     if (data === undefined) {
       const [found] = await this.statMany([chunk.digest], options);
       const action = `Cannot put blob ${blob}: chunk ${chunk.digest}`;
-      if (found === undefined) throw new CastoreError("not_found", `${action} is absent`);
+      if (found === undefined) return new CastoreError("not_found", `${action} is absent`);
       const text = `${action} is listed with ${chunk.size} bytes, found are ${found.size}`;
-      throw new CastoreError("data_loss", text);
+      return new CastoreError("data_loss", text);
     }
     await this.#chunks.put(chunk.digest, data, options);
+    return undefined;
   }
 
   /** Reads the frame of a chunk as it is stored, or makes one where it states no length, as those of tvix. */
