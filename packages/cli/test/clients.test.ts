@@ -61,6 +61,7 @@ describeWithTools("grpcurl", ["grpcurl"], (grpcurl) => {
       "tvix.castore.v1.BlobService",
       "tvix.castore.v1.DirectoryService",
       "tvix.castore.v1alpha.BlobBatchService",
+      "tvix.castore.v1alpha.DirectoryBatchService",
     ]);
     expect(fixture.lines).toContainEqual(
       expect.objectContaining({ service: "grpc.reflection.v1.ServerReflection", code: "ok" }),

@@ -70,7 +70,7 @@ describe("the log of a daemon", () => {
     await expectLine(daemon, { level: 40, service, method: "Read", code: "data_loss" });
   });
 
-  it("has what the near half of a store failed at, as a warning with the name of the store", async () => {
+  it("has what the local store of a cache failed at, as a warning with the name of the store", async () => {
     const file = writeComposition(`
       [blobservices.default]
       type = "combined"
@@ -86,7 +86,7 @@ describe("the log of a daemon", () => {
       level: 40,
       store: "default",
       kind: "blobservices",
-      msg: expect.stringMatching(/^Cannot .* the near half: .* at grpc\+http:\/\/127.0.0.1:1: /),
+      msg: expect.stringMatching(/^Cannot .* the local store: .* at grpc\+http:\/\/127.0.0.1:1: /),
     });
   });
 });
@@ -102,7 +102,7 @@ describe("an import", () => {
     const { status, stderr } = await tvixStore(args);
     expect(status).toBe(0);
     for (const line of stderr.trimEnd().split("\n")) {
-      expect(line).toMatch(/^tvix-store: combined:\/\/\?\.\.\.: Cannot .* the near half: /);
+      expect(line).toMatch(/^tvix-store: combined:\/\/\?\.\.\.: Cannot .* the local store: /);
     }
   });
 });

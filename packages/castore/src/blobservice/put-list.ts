@@ -69,7 +69,7 @@ export function expectPlausibleList(digest: B3Digest, chunks: ChunkList): void {
   if (only.equals(digest)) return;
   throw new CastoreError(
     "data_loss",
-    `Cannot put blob ${digest}: the listed chunks make up blob ${only}`,
+    `Cannot use a list of chunks of blob ${digest}: the listed chunks make up blob ${only}`,
   );
 }
 
