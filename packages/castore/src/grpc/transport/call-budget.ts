@@ -112,10 +112,11 @@ export class CallShare {
    * @throws ConnectError `resource_exhausted` after waiting too long; `signal.reason`
    */
   async reserve(bytes: number, signal: AbortSignal): Promise<void> {
-    const missing = bytes - this.#bytes;
-    if (missing <= 0) return;
-    await this.#take(missing, signal);
-    this.#bytes += missing;
+    if (bytes <= this.#bytes) return;
+    // Holds nothing while it waits: calls that wait for what the others hold, or they themselves, would wait for ever.
+    this.#giveBack();
+    await this.#take(bytes, signal);
+    this.#bytes = bytes;
     if (this.#isReleased) this.#giveBack();
   }
 
