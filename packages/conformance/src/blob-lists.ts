@@ -137,7 +137,10 @@ export function blobListTests(service: () => BlobService): void {
     await expectAbsent(service(), digest);
     await expectAbsent(service(), blake3Digest(WHOLE));
   });
+}
 
+/** Registers tests of the frames of chunks. */
+export function blobFrameTests(service: () => BlobService): void {
   describe("gives chunks as frames", () => {
     const framesOf = (chunks: ChunkList) => Array.fromAsync(service().frames(chunks));
 

@@ -10,7 +10,7 @@ import {
 } from "@tvix/castore";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { blobBatchTests } from "./blob-batches.ts";
-import { blobListTests } from "./blob-lists.ts";
+import { blobFrameTests, blobListTests } from "./blob-lists.ts";
 import { blobReaderTests } from "./blob-readers.ts";
 import { sharedBlobTests } from "./blob-sharing.ts";
 import {
@@ -40,6 +40,12 @@ export interface BlobServiceCapabilities {
    * false.
    */
   readonly keepsChunks?: boolean;
+
+  /**
+   * Whether bytes come as they are stored. Frames are not checked, so where bytes are damaged on their way they cannot be
+   * tested. Default: true.
+   */
+  readonly reliable?: boolean;
 }
 
 /** What {@link blobServiceSuite} runs over. */
@@ -226,6 +232,7 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
     blobBatchTests(() => service);
     blobReaderTests(() => service);
     blobListTests(() => service);
+    if (options.capabilities?.reliable ?? true) blobFrameTests(() => service);
   });
 
   if (options.createPair !== undefined) sharedBlobTests(name, options.createPair);

@@ -33,7 +33,7 @@ async function served(blobService: BlobService): Promise<BlobService> {
   return await overGrpc(blobService, services, openBlobService, "streams");
 }
 
-const capabilities = { chunks: true, keepsChunks: true };
+const capabilities = { chunks: true, keepsChunks: true, reliable: false };
 
 blobServiceSuite("ObjectStoreBlobService on a faulty store, called again", {
   create: async () => new RepeatingBlobService(onFaultyStore(FAULTS, 1)),
@@ -59,5 +59,5 @@ blobServiceSuite("GrpcBlobService over a faulty service, called again", {
     const faulty = new FaultyBlobService(new MemoryBlobService(), FAULTS, 1);
     return new RepeatingBlobService(await served(faulty));
   },
-  capabilities: { chunks: true },
+  capabilities: { chunks: true, reliable: false },
 });

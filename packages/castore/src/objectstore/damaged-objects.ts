@@ -1,5 +1,7 @@
 import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { blake3 } from "../hash/blake3.ts";
+import { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { ObjectContents, ObjectHead, ObjectStore } from "./object-store.ts";
 
@@ -36,27 +38,37 @@ export class DamagedObjects {
   }
 
   /**
-   * Reads an object. Where it is damaged it is read once more, for the bytes may have changed on their way, and then
-   * deleted.
+   * Reads an object. Where it is damaged it is read once more, for the bytes may have changed on their way, and deleted
+   * if both readings gave the same bytes.
    *
    * @param parse turns the contents into what is wanted; throws CastoreError `data_loss` for contents that are damaged
+   * @throws CastoreError `data_loss` where two readings are damaged in different ways: nothing is deleted then
    */
   async read<T>(
     key: string,
     parse: (contents: ObjectContents) => Promise<T>,
     options?: AbortOptions,
   ): Promise<T | "missing" | "damaged"> {
-    for (let isAgain = false; ; isAgain = true) {
+    for (let first: B3Digest | undefined; ; ) {
       const object = await this.#store.get(key, { signal: options?.signal });
       if (object === undefined) return "missing";
+      const contents = new HashedContents(object);
       try {
-        const found = await parse(object);
+        const found = await parse(contents);
         this.#kept.delete(key);
         return found;
       } catch (error) {
         if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
-        if (!isAgain) continue;
+        const digest = contents.digest();
+        if (first === undefined) {
+          first = digest;
+          continue;
+        }
         const message = `Cannot use object "${key}" in ${this.#store.name}: ${error.message}`;
+        if (!digest.equals(first)) {
+          const reason = "two readings gave different bytes: check the connection and this machine";
+          throw new CastoreError("data_loss", `${message}; ${reason}`, { cause: error });
+        }
         if (!(await this.remove(key, object.version, message, options))) {
           this.#kept.set(key, object.version ?? "");
         }
@@ -91,5 +103,29 @@ export class DamagedObjects {
 
   #isKept(key: string, version: string | undefined): boolean {
     return this.#kept.get(key) === (version ?? "");
+  }
+}
+
+/** The contents of an object, hashed as far as they are read. */
+class HashedContents implements ObjectContents {
+  readonly version: string | undefined;
+  readonly #contents: ObjectContents;
+  readonly #hasher = blake3.createHasher();
+
+  constructor(contents: ObjectContents) {
+    this.version = contents.version;
+    this.#contents = contents;
+  }
+
+  /** Returns the digest of what was read. To be called once, last. */
+  digest(): B3Digest {
+    return B3Digest.fromBytes(this.#hasher.digest());
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    for await (const data of this.#contents) {
+      this.#hasher.update(data);
+      yield data;
+    }
   }
 }

@@ -1,4 +1,3 @@
-import { addAbortSignal } from "node:stream";
 import type {
   File,
   Bucket as GcsBucketClient,
@@ -9,6 +8,7 @@ import { Agent, type Dispatcher, ProxyAgent, request as sendRequest } from "undi
 import { z } from "zod";
 import { TIMEOUT_MS } from "../address/integer-key.ts";
 import { proxyFor } from "../address/proxy.ts";
+import { unlessAborted } from "../bytes/abort.ts";
 import { collectBytes } from "../bytes/byte-string.ts";
 import {
   type Bucket,
@@ -87,17 +87,29 @@ export class GcsBucket implements Bucket {
   ): Promise<ObjectPart | undefined> {
     const file = this.#bucket.file(key, version === undefined ? {} : { generation: version });
     const range = { start, end: end - 1, validation: false, decompress: false };
-    const stream = addAbortSignal(signal, file.createReadStream(range));
+    const stream = file.createReadStream(range);
     let found: string | undefined;
+    let isDestroyable = false;
+    const destroy = () => {
+      if (isDestroyable) stream.destroy(signal.reason);
+    };
+    signal.addEventListener("abort", destroy, { once: true });
     stream.once("response", ({ headers }) => {
       found = headers["x-goog-generation"];
+      // Only then: a stream that is destroyed before the library pipes into it has it reject a promise of its own.
+      setImmediate(() => {
+        isDestroyable = true;
+        if (signal.aborted) destroy();
+      });
     });
     try {
-      return { data: await collectBytes(stream), version: found };
+      return { data: await unlessAborted(collectBytes(stream), signal), version: found };
     } catch (error) {
       if (statusOf(error) === 404) return undefined;
       if (statusOf(error) === 416) return { data: new Uint8Array(0), version }; // it begins behind the end
       throw error;
+    } finally {
+      signal.removeEventListener("abort", destroy);
     }
   }
 

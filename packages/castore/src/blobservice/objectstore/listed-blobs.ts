@@ -218,13 +218,17 @@ export class ListedBlobs {
   /** Makes a blob absent that cannot be read, so that putting it again heals. Returns the error that says so. */
   async #lose(
     digest: B3Digest,
-    { version }: StoredList,
+    { version, hex }: StoredList,
     reason: string,
     options?: AbortOptions,
   ): Promise<CastoreError> {
     const message = `Cannot read blob ${digest} in ${this.#store.name}: ${reason}`;
     this.#proven.delete(digest.hex);
     if (this.#lost.has(digest.hex)) return new CastoreError("data_loss", message); // told before
+    const again = await this.#damaged.read(listKey(digest), parseList, options);
+    if (typeof again === "string" || again.hex !== hex) {
+      return new CastoreError("data_loss", message); // the list was damaged on its way, or is gone
+    }
     if (!(await this.#damaged.remove(listKey(digest), version, message, options))) {
       this.#lost.set(digest.hex, true);
     }
