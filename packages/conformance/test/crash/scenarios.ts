@@ -137,11 +137,14 @@ function pathInfoStep(name: string): Step<PathInfoService> {
   };
 }
 
-/** A blob of several chunks, a batch of small ones, and one of one chunk. */
+/**
+ * A blob of one chunk, a batch of small ones, and one of several chunks. The first is stored by one change after the
+ * other, the same ones in every process.
+ */
 const BLOB_STEPS = [
-  blobStep(NOISE),
-  blobStep(NOISE.subarray(1, 100), new Uint8Array(0)),
   blobStep(NOISE.subarray(0, 5000)),
+  blobStep(NOISE.subarray(1, 100), new Uint8Array(0)),
+  blobStep(NOISE),
 ];
 
 function parentOf(...children: Directory[]): Directory {
