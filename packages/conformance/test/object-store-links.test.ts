@@ -242,6 +242,7 @@ async function startFront(port: number, fateOf: (method: string, url: string) =>
       return;
     }
     const onward = request({ host: "127.0.0.1", port, method, path: url, headers }, (answer) => {
+      if (outgoing.destroyed) return answer.destroy(); // whoever asked has gone
       outgoing.writeHead(answer.statusCode ?? 0, answer.headers);
       if (fate === undefined) return pipeline(answer, outgoing, () => undefined);
       answer.once("data", (data: Buffer) => {

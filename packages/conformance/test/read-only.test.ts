@@ -29,17 +29,20 @@ const PATH_INFO: PathInfo = {
 
 const isRoot = process.getuid?.() === 0;
 
-/** Ways to keep this process from writing to a folder: those to undo it. `undefined` where it cannot be done. */
-const WAYS: Readonly<Record<string, ((path: string) => () => void) | undefined>> = {
+/** Keeps this process from writing to a folder; returns what undoes it. */
+type MakeReadOnly = (path: string) => () => void;
+
+/** How it can be done, or what is missing for it. */
+const WAYS: Readonly<Record<string, MakeReadOnly | string>> = {
   "on a read-only file system": canMount()
     ? (path) => {
         execFileSync("mount", ["--bind", path, path]);
         execFileSync("mount", ["-o", "remount,ro,bind", path]);
         return () => execFileSync("umount", ["-l", path]);
       }
-    : undefined,
+    : "the right to mount",
   "without permission to write": isRoot
-    ? undefined // root may write wherever the file system can be written
+    ? "a user other than root, who may write everywhere"
     : (path) => {
         const change = (folder: number, file: number) => {
           for (const entry of readdirSync(path, { withFileTypes: true, recursive: true })) {
@@ -65,8 +68,13 @@ function canMount(): boolean {
   }
 }
 
-describe.each(Object.keys(WAYS))("a store %s", (name) => {
-  const makeReadOnly = WAYS[name];
+const CASES = Object.entries(WAYS).map(([name, way]) =>
+  typeof way === "string"
+    ? ([`${name} (missing: ${way})`, undefined] as const)
+    : ([name, way] as const),
+);
+
+describe.each(CASES)("a store %s", (_, makeReadOnly) => {
   const refused = { code: "permission_denied" };
   let parent: string;
   let folder: string;
