@@ -20,6 +20,8 @@ export interface DatabaseFormat {
   version: number;
   /** SQL that creates the schema in an empty database. */
   schema: string;
+  /** Turns a database of an earlier version into one of this, in a transaction, by that version. Default: none. */
+  upgrades?: Readonly<Record<number, (db: Database) => Promise<void>>>;
   /** What to do about a database of another version. Default: nothing is said. */
   remedy?: string;
 }
@@ -202,6 +204,8 @@ async function initialize(
       db.pragma(`application_id = ${format.applicationId}`);
       db.pragma(`user_version = ${format.version}`);
       await options?.fill?.(db);
+    } else {
+      await upgrade(db, format);
     }
     expectFormat(db, format);
     commit(db);
@@ -210,6 +214,18 @@ async function initialize(
     db.close();
     throw error;
   }
+}
+
+/** Upgrades a database that is of an earlier version, if it can be. */
+async function upgrade(
+  db: Database,
+  { applicationId, version, upgrades }: DatabaseFormat,
+): Promise<void> {
+  const found = formatOf(db);
+  const run = upgrades?.[found.version];
+  if (found.applicationId !== applicationId || run === undefined) return;
+  await run(db);
+  db.pragma(`user_version = ${version}`);
 }
 
 /** Whether a database has no schema, and may become one of a format. */

@@ -11,13 +11,13 @@ import {
   sqliteError,
   waitForLocks,
 } from "../../disk/database.ts";
-import type { B3Digest } from "../../model/digest.ts";
+import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import type { BlobStat } from "../blob-service.ts";
 import type { ChunkList } from "../chunk-list.ts";
 import type { Codec } from "./format.ts";
-import { StoredLists } from "./stored-lists.ts";
+import { ListWriter, StoredLists } from "./stored-lists.ts";
 
 /** Where a chunk is, and how it is stored. Sizes and offsets in bytes. */
 export interface ChunkLocation {
@@ -50,6 +50,9 @@ const SCHEMA = `
     codec INTEGER NOT NULL,
     live INTEGER NOT NULL
   ) WITHOUT ROWID;
+`;
+
+const BLOBS_SCHEMA = `
   -- Blobs of two or more chunks: length, number of chunks, BLAKE3 of the packed list. A blob of one chunk is that
   -- chunk.
   CREATE TABLE blobs (
@@ -72,9 +75,30 @@ const SCHEMA = `
 export const INDEX_FORMAT: DatabaseFormat = {
   applicationId: APPLICATION_ID,
   version: 2,
+  upgrades: { 1: splitLists },
   remedy: "Remove it to have it made anew from the packs",
-  schema: SCHEMA,
+  schema: SCHEMA + BLOBS_SCHEMA,
 };
+
+/** Upgrades an index of version 1, which holds each list of chunks in one row. A list that is damaged is left out. */
+async function splitLists(db: Database): Promise<void> {
+  db.exec(`ALTER TABLE blobs RENAME TO whole_lists; ${BLOBS_SCHEMA}`);
+  const lists = new ListWriter(db);
+  const next = db
+    .prepare<[Uint8Array], [Uint8Array, Uint8Array]>(
+      "SELECT digest, chunks FROM whole_lists WHERE digest > ? ORDER BY digest LIMIT 1",
+    )
+    .raw();
+  for (let row = next.get(new Uint8Array(0)); row !== undefined; row = next.get(row[0])) {
+    try {
+      lists.add(B3Digest.fromBytes(row[0]), row[1]);
+    } catch (error) {
+      if (!(error instanceof CastoreError)) throw error; // such a blob was absent before, too
+    }
+    await yieldToEvents();
+  }
+  db.exec("DROP TABLE whole_lists");
+}
 
 /** The file of the index in the folder of a store. */
 export function indexPath(folder: string): string {
