@@ -147,7 +147,7 @@ export {
 } from "./model/convert.ts";
 export { B3Digest } from "./model/digest.ts";
 export { Directory, type DirectoryEntry } from "./model/directory.ts";
-export { CastoreError, type ErrorCode } from "./model/errors.ts";
+export { CastoreError, type ErrorCode, hasCode } from "./model/errors.ts";
 export { MAX_MESSAGE_BYTES } from "./model/limits.ts";
 export {
   type DirectoryNode,

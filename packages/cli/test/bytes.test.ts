@@ -19,7 +19,12 @@ function shell(script: string) {
   const prelude = `bytes=$(printf 'a\\377\\342\\202b'); store() { "$0" "$MAIN" "$@" $OPTIONS; };`;
   const { status, stdout, stderr } = spawnSync("bash", ["-c", prelude + script, process.execPath], {
     cwd: folder.path,
-    env: { ...process.env, MAIN, OPTIONS: throughDaemon("memory://").join(" ") },
+    env: {
+      ...process.env,
+      MAIN,
+      OPTIONS: throughDaemon("memory://").join(" "),
+      STATE_DIRECTORY: join(folder.path, "state"),
+    },
     encoding: "utf8",
     timeout: 50_000, // a daemon that takes such an address would serve for ever
   });

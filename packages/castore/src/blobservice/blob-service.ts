@@ -10,7 +10,7 @@ export interface ReadOptions extends AbortOptions {
   length?: number;
 }
 
-/** What is known of a blob without its contents. */
+/** Length and number of chunks of a blob. */
 export interface BlobStat {
   /** Length in bytes. */
   readonly size: number;

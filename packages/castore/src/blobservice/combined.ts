@@ -8,7 +8,7 @@ import { Chunker } from "../chunking/chunker.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { Outboard } from "../hash/outboard.ts";
 import type { B3Digest } from "../model/digest.ts";
-import { CastoreError, type ErrorCode } from "../model/errors.ts";
+import { CastoreError, hasCode } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
 import type {
   BlobReader,
@@ -360,10 +360,6 @@ async function listIn(
 function slice(chunks: ChunkList, start: number, end?: number): ChunkList {
   const { ENTRY_BYTES } = ChunkList;
   return ChunkList.fromBytes(chunks.bytes.subarray(start * ENTRY_BYTES, end && end * ENTRY_BYTES));
-}
-
-function hasCode(error: unknown, code: ErrorCode): boolean {
-  return error instanceof CastoreError && error.code === code;
 }
 
 function wrongList(digest: B3Digest, found: B3Digest): CastoreError {

@@ -1,7 +1,7 @@
 import pLimit from "p-limit";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
-import { CastoreError } from "../model/errors.ts";
+import { hasCode } from "../model/errors.ts";
 import type { BlobService, BlobStat } from "./blob-service.ts";
 import type { ChunkMeta } from "./chunk-list.ts";
 import { putBlob } from "./put-blob.ts";
@@ -24,10 +24,17 @@ export function statOneByOne(
   digests: readonly B3Digest[],
   options?: AbortOptions,
 ): Promise<readonly (BlobStat | undefined)[]> {
-  return pLimit(CONCURRENCY).map(digests, async (digest) => {
-    await using reader = await service.open(digest, options);
-    return reader && { size: reader.size, chunks: reader.chunks.length };
-  });
+  return pLimit(CONCURRENCY).map(digests, (digest) => statByOpening(service, digest, options));
+}
+
+/** Returns length and number of chunks of one blob, by opening it; `undefined` if it is absent. */
+export async function statByOpening(
+  service: Pick<BlobService, "open">,
+  digest: B3Digest,
+  options?: AbortOptions,
+): Promise<BlobStat | undefined> {
+  await using reader = await service.open(digest, options);
+  return reader && { size: reader.size, chunks: reader.chunks.length };
 }
 
 /** `readMany` of a service to which a batch is of no advantage. */
@@ -66,7 +73,7 @@ export async function readWhole(
     }
     return length === size ? contents : undefined;
   } catch (error) {
-    if (error instanceof CastoreError && error.code === "data_loss") return undefined;
+    if (hasCode(error, "data_loss")) return undefined;
     throw error;
   }
 }

@@ -119,8 +119,8 @@ function instrumentMethod(
   { about, returns = "value", measure, reader }: AnyPlan,
   method: AnyMethod,
 ): AnyMethod {
-  const begin = (args: unknown[]) => calls.begin(name, describe(args), optionsIn(args));
   const describe = (args: unknown[]) => () => about?.(...(args as never)) ?? {};
+  const begin = (args: unknown[]) => calls.begin(name, describe(args), optionsIn(args));
   const counted = (measure ?? ITEMS) as Measure<unknown>;
   switch (returns) {
     case "stream":

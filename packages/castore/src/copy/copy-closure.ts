@@ -6,7 +6,7 @@ import type { DirectoryService } from "../directoryservice/directory-service.ts"
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { walkClosure } from "../directoryservice/walk-closure.ts";
 import type { B3Digest } from "../model/digest.ts";
-import { CastoreError } from "../model/errors.ts";
+import { CastoreError, hasCode } from "../model/errors.ts";
 import type { Node } from "../model/node.ts";
 import { copyAbsentBlob, refusal } from "./copy-blob.ts";
 
@@ -219,7 +219,7 @@ class ClosureCopy implements AsyncDisposable {
     try {
       for await (const _ of directoryService.getRecursive(root, { signal: this.#signal }));
     } catch (error) {
-      if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
+      if (!hasCode(error, "data_loss")) throw error;
     }
   }
 

@@ -5,7 +5,7 @@ import { collectAtMost } from "../bytes/byte-string.ts";
 import { mapInParallel } from "../bytes/parallel.ts";
 import { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
-import { CastoreError } from "../model/errors.ts";
+import { CastoreError, hasCode } from "../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
 import { DamagedObjects } from "../objectstore/damaged-objects.ts";
 import { objectKey } from "../objectstore/object-key.ts";
@@ -120,7 +120,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
       }
       if (begun) return;
     } catch (error) {
-      if (begun || !isDataLoss(error)) throw error; // a root that cannot be read is absent
+      if (begun || !hasCode(error, "data_loss")) throw error; // a root that cannot be read is absent
     }
     const inner = await this.#getInner(digest, options);
     if (inner !== undefined) yield* this.#readBelow(digest, inner, options);
@@ -169,7 +169,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     try {
       for await (const directory of this.#readTree(digest, options)) return directory;
     } catch (error) {
-      if (!isDataLoss(error)) throw error;
+      if (!hasCode(error, "data_loss")) throw error;
     }
     return undefined;
   }
@@ -193,7 +193,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
       try {
         for await (const found of this.#readTree(root, options)) spool.add(encodeDirectory(found));
       } catch (error) {
-        if (!isDataLoss(error)) throw error;
+        if (!hasCode(error, "data_loss")) throw error;
       }
     }
     const get = async (digest: B3Digest, options: AbortOptions) =>
@@ -211,7 +211,7 @@ export class ObjectStoreDirectoryService implements DirectoryService {
     try {
       yield* parseTree(root, object, options);
     } catch (error) {
-      if (!isDataLoss(error)) throw error;
+      if (!hasCode(error, "data_loss")) throw error;
       // Read anew, to be deleted unless it is whole: what came so far was handed on already.
       const check = async (contents: AsyncIterable<Uint8Array>) => {
         for await (const _ of parseTree(root, contents, options));
@@ -247,10 +247,6 @@ async function levelsOf(
 interface InnerDirectory {
   readonly root: B3Digest;
   readonly directory: Directory;
-}
-
-function isDataLoss(error: unknown): boolean {
-  return error instanceof CastoreError && error.code === "data_loss";
 }
 
 /** @throws CastoreError `data_loss` for contents that are not the directory */

@@ -97,7 +97,7 @@ export class RootToLeavesValidator {
   /** What was referred to and did not come yet, by digest. */
   readonly #expected = new Map<string, Reference>();
   readonly #sizes = new SizeLedger();
-  #count = 0;
+  #hasBegun = false;
 
   /** @param root digest of the directory that has to come first */
   constructor(root: B3Digest) {
@@ -111,29 +111,26 @@ export class RootToLeavesValidator {
    *   it refers to it, if it came before, or if sizes do not match
    */
   add({ directory, digest }: EncodedDirectory): void {
-    if (this.#count === 0) {
-      if (!digest.equals(this.#root)) {
-        throw new CastoreError(
-          "invalid_argument",
-          `Cannot take directory ${digest}: expected the root ${this.#root} first`,
-        );
-      }
-    } else {
-      const reference = this.#expected.get(digest.hex);
-      if (reference === undefined) {
-        const reason = this.#sizes.has(digest.hex)
-          ? "it came before"
-          : "no directory before it refers to it";
-        throw new CastoreError("invalid_argument", `Cannot take directory ${digest}: ${reason}`);
-      }
-      const wrong = this.#sizes.find(digest.hex, directory);
-      if (wrong !== undefined) {
-        throw wrongSize(reference.parent, reference.entry, { ...reference.node, size: wrong });
-      }
-      this.#expected.delete(digest.hex);
+    const reference = this.#expected.get(digest.hex);
+    if (!this.#hasBegun && !digest.equals(this.#root)) {
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot take directory ${digest}: expected the root ${this.#root} first`,
+      );
     }
-    if (this.#count === 0) this.#sizes.find(digest.hex, directory);
-    this.#count += 1;
+    if (this.#hasBegun && reference === undefined) {
+      const reason = this.#sizes.has(digest.hex)
+        ? "it came before"
+        : "no directory before it refers to it";
+      throw new CastoreError("invalid_argument", `Cannot take directory ${digest}: ${reason}`);
+    }
+    this.#hasBegun = true;
+    const wrong = this.#sizes.find(digest.hex, directory);
+    if (wrong !== undefined) {
+      const { parent, entry, node } = reference!; // somebody stated it
+      throw wrongSize(parent, entry, { ...node, size: wrong });
+    }
+    this.#expected.delete(digest.hex);
     for (const { name, node } of directory.entries) {
       if (node.type !== "directory") continue;
       const met = this.#sizes.refer(node.digest.hex, node.size);

@@ -42,6 +42,11 @@ export class CastoreError extends Error {
   }
 }
 
+/** Tells whether something that was thrown is a CastoreError of one code. */
+export function hasCode(error: unknown, code: ErrorCode): error is CastoreError {
+  return error instanceof CastoreError && error.code === code;
+}
+
 /** Notes in an error which store it came out of, unless that is known. */
 export function nameStore(error: CastoreError, name: string): void {
   if (error.store !== undefined) return;

@@ -2,7 +2,7 @@ import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { blake3 } from "../hash/blake3.ts";
 import { B3Digest } from "../model/digest.ts";
-import { CastoreError } from "../model/errors.ts";
+import { CastoreError, hasCode } from "../model/errors.ts";
 import type { ObjectContents, ObjectHead, ObjectStore } from "./object-store.ts";
 
 /** How many damaged objects are remembered that could not be deleted: some ten megabytes. */
@@ -58,7 +58,7 @@ export class DamagedObjects {
         this.#kept.delete(key);
         return found;
       } catch (error) {
-        if (!(error instanceof CastoreError && error.code === "data_loss")) throw error;
+        if (!hasCode(error, "data_loss")) throw error;
         const digest = contents.digest();
         if (first === undefined) {
           first = digest;

@@ -9,6 +9,7 @@ import {
   CastoreError,
   compareBytes,
   equalBytes,
+  hasCode,
   mapInParallel,
 } from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
@@ -57,7 +58,7 @@ export class GrpcPathInfoService implements PathInfoService {
       const message = await this.#call(action, METHODS.get, { byWhat }, options);
       return received(message, action, hashPart);
     } catch (error) {
-      if (isCode(error, "not_found")) return undefined;
+      if (hasCode(error, "not_found")) return undefined;
       throw error;
     }
   }
@@ -75,7 +76,7 @@ export class GrpcPathInfoService implements PathInfoService {
           this.#getBatch(batch, options);
         return (await mapInParallel(batches, BATCH_CONCURRENCY, getBatch, options)).flat();
       } catch (error) {
-        if (!isCode(error, "unimplemented")) throw error;
+        if (!hasCode(error, "unimplemented")) throw error;
       }
     }
     const get = (hashPart: Uint8Array, options: AbortOptions) => this.get(hashPart, options);
@@ -107,7 +108,7 @@ export class GrpcPathInfoService implements PathInfoService {
       }
       return;
     } catch (error) {
-      if (!isEmpty || !isCode(error, "unimplemented")) throw error;
+      if (!isEmpty || !hasCode(error, "unimplemented")) throw error;
     }
     let last = after;
     for await (const message of this.#stream(action, METHODS.list, {}, options)) {
@@ -208,10 +209,6 @@ function received(
 function countRefusal(action: string, expected: number, found: number | "more"): StoreError {
   const reason = `expected ${expected} responses, found ${found}`;
   return new StoreError("data_loss", `${action}: ${reason}`);
-}
-
-function isCode(error: unknown, code: CastoreError["code"]): boolean {
-  return error instanceof CastoreError && error.code === code;
 }
 
 function divide<Item>(items: readonly Item[], length: number): (readonly Item[])[] {

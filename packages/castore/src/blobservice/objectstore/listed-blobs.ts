@@ -6,7 +6,7 @@ import { collectAtMost } from "../../bytes/byte-string.ts";
 import { SingleFlight } from "../../bytes/single-flight.ts";
 import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { B3Digest } from "../../model/digest.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
 import type { DamagedObjects } from "../../objectstore/damaged-objects.ts";
@@ -188,7 +188,7 @@ export class ListedBlobs {
       await this.#readThrough(digest, list, options);
       return true;
     } catch (error) {
-      if (error instanceof CastoreError && error.code === "data_loss") return false;
+      if (hasCode(error, "data_loss")) return false;
       throw error;
     }
   }

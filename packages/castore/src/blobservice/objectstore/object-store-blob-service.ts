@@ -9,7 +9,7 @@ import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import { compressToFrame } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { DamagedObjects } from "../../objectstore/damaged-objects.ts";
 import type { ObjectStore } from "../../objectstore/object-store.ts";
@@ -25,7 +25,7 @@ import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
 import { unreadableChunk } from "../frames.ts";
-import { readWhole } from "../one-by-one.ts";
+import { readWhole, statByOpening } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed } from "../put-list.ts";
 import { ChunkObjects } from "./chunk-objects.ts";
@@ -120,11 +120,7 @@ export class ObjectStoreBlobService implements BlobService {
     digests: readonly B3Digest[],
     options?: AbortOptions,
   ): Promise<readonly (BlobStat | undefined)[]> {
-    const stat = async (digest: B3Digest): Promise<BlobStat | undefined> => {
-      await using reader = await this.open(digest, options);
-      return reader && { size: reader.size, chunks: reader.chunks.length };
-    };
-    return this.#limit.map(digests, stat);
+    return this.#limit.map(digests, (digest) => statByOpening(this, digest, options));
   }
 
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
@@ -134,7 +130,7 @@ export class ObjectStoreBlobService implements BlobService {
       try {
         await this.#lists.prove(digest, list, options);
       } catch (error) {
-        if (error instanceof CastoreError && error.code === "data_loss") return undefined;
+        if (hasCode(error, "data_loss")) return undefined;
         throw error;
       }
       const fetch = this.#keepingRecent(this.#lists.fetchOf(digest, list));

@@ -1,7 +1,7 @@
 import { concatBytes } from "../../bytes/byte-string.ts";
 import { BlobHasher } from "../../hash/blob-hasher.ts";
 import type { B3Digest } from "../../model/digest.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { CastoreError, hasCode } from "../../model/errors.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
 import type { Retries } from "../transport/retry.ts";
 
@@ -66,7 +66,7 @@ export class Download {
       return true;
     } catch (error) {
       this.cancel();
-      if (isAbsence(error)) return false;
+      if (hasCode(error, "not_found")) return false;
       throw error;
     }
   }
@@ -140,16 +140,12 @@ export class Download {
         } catch (last) {
           const failure = fromConnectError(last, action, signal);
           // That it is gone by now is not why it broke off.
-          if (broken === undefined || !isAbsence(failure)) throw failure;
+          if (broken === undefined || !hasCode(failure, "not_found")) throw failure;
           throw fromConnectError(broken, action, signal);
         }
       }
     }
   }
-}
-
-function isAbsence(failure: unknown): boolean {
-  return failure instanceof CastoreError && failure.code === "not_found";
 }
 
 /** A stream as a call. */
