@@ -116,6 +116,24 @@ describe("a list of chunks", () => {
     expect(list.digestAt(0).bytes).toEqual(new Uint8Array(32).fill(7));
   });
 
+  it("is divided into runs that keep to both limits unless one chunk is longer", () => {
+    const limits = fc.tuple(fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 2 ** 24 }));
+    fc.assert(
+      fc.property(chunks, limits, (chunks, [maxChunks, maxBytes]) => {
+        const batches = [...ChunkList.of(chunks).batches(maxChunks, maxBytes)];
+        expect(sizesOf(batches.flat())).toEqual(sizesOf(chunks));
+        for (const [i, batch] of batches.entries()) {
+          expect(batch.length).toBeGreaterThan(0);
+          expect(batch.length).toBeLessThanOrEqual(maxChunks);
+          if (batch.length > 1) expect(sum(sizesOf(batch))).toBeLessThanOrEqual(maxBytes);
+          const next = batches[i + 1]?.[0];
+          const isFull = batch.length === maxChunks || next === undefined;
+          if (!isFull) expect(sum(sizesOf(batch)) + next.size).toBeGreaterThan(maxBytes);
+        }
+      }),
+    );
+  });
+
   it("finds offsets beyond four gigabytes", () => {
     const { digest } = one;
     const list = ChunkList.of(Array(1000).fill({ digest, size: MAX_CHUNK_BYTES }));

@@ -133,6 +133,19 @@ export class ChunkList implements Iterable<ChunkMeta> {
     for (let i = 0; i < this.length; i++) yield this.at(i);
   }
 
+  /** Divides the chunks, in order, into runs of up to so many chunks and bytes. A longer chunk is one of its own. */
+  *batches(maxChunks: number, maxBytes: number): Generator<readonly ChunkMeta[]> {
+    for (let next = 0; next < this.length; ) {
+      const batch: ChunkMeta[] = [];
+      for (let bytes = 0; next < this.length && batch.length < maxChunks; next++) {
+        bytes += this.sizeAt(next);
+        if (bytes > maxBytes && batch.length > 0) break;
+        batch.push(this.at(next));
+      }
+      yield batch;
+    }
+  }
+
   #expectIndex(index: number): void {
     if (Number.isInteger(index) && index >= 0 && index < this.length) return;
     throw new RangeError(`Cannot find chunk ${index} in a list of ${this.length}`);

@@ -12,13 +12,7 @@ export async function* readListed(
   chunks: ChunkList,
   options?: AbortOptions,
 ): AsyncGenerator<{ chunk: ChunkMeta; data: Uint8Array | undefined }> {
-  for (let next = 0; next < chunks.length; ) {
-    const batch: ChunkMeta[] = [];
-    for (let bytes = 0; next < chunks.length && batch.length < BATCH_CHUNKS; next++) {
-      bytes += chunks.sizeAt(next);
-      if (bytes > BATCH_BYTES && batch.length > 0) break;
-      batch.push(chunks.at(next));
-    }
+  for (const batch of chunks.batches(BATCH_CHUNKS, BATCH_BYTES)) {
     const contents = await service.readMany(batch, options);
     for (const [i, chunk] of batch.entries()) yield { chunk, data: contents[i] };
   }

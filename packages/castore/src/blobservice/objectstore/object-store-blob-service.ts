@@ -231,13 +231,7 @@ export class ObjectStoreBlobService implements BlobService {
   }
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
-    for (let next = 0; next < chunks.length; ) {
-      const batch: ChunkMeta[] = [];
-      for (let bytes = 0; next < chunks.length && batch.length < FRAMES; next++) {
-        bytes += chunks.sizeAt(next);
-        if (bytes > FRAMES_BYTES && batch.length > 0) break;
-        batch.push(chunks.at(next));
-      }
+    for (const batch of chunks.batches(FRAMES, FRAMES_BYTES)) {
       const get = (chunk: ChunkMeta, options: AbortOptions) => this.#frameOf(chunk, options);
       for (const frame of await mapInParallel(batch, FRAMES, get, options)) {
         yield frame;
