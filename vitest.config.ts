@@ -1,22 +1,57 @@
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
-import { defineConfig } from "vitest/config";
+import { defaultExclude, defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
+
+/** From the root of the repository, and from the folder of a package. */
+const filesNamed = (ending: string) => [
+  `{packages/*,bench}/{src,test}/**/*${ending}`,
+  `{src,test}/**/*${ending}`,
+];
+const ALL = filesNamed(".test.ts");
+/** Tests that change their process for good, such as by a global tracer provider. */
+const ALONE = filesNamed(".alone.test.ts");
+
+/** Whole programs, and suites over many implementations: what takes longest. */
+const SLOW = /\/packages\/(cli|conformance)\/test\//;
+
+/** Starts what takes longest first, as both workers are busy to the end then. */
+class SlowFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId, project }: TestSpecification) =>
+      Number(!project.config.isolate) * 2 + Number(!SLOW.test(moduleId));
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
 // biome-ignore lint/style/noDefaultExport: the form that vitest reads
 export default defineConfig({
   test: {
-    // From the root of the repository, and from the folder of a package.
-    include: ["{packages/*,bench}/{src,test}/**/*.test.ts", "{src,test}/**/*.test.ts"],
     reporters: ["default", ["json", { outputFile: ".test-results.json" }]],
     silent: "passed-only",
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    // Files share the modules that are loaded: most of them load the same, and some of that is large.
-    isolate: false,
     maxWorkers: availableParallelism(),
+    sequence: { sequencer: SlowFirst },
     // Threads and processes that tests start need not compile everything again.
     env: {
       NODE_COMPILE_CACHE: fileURLToPath(new URL("node_modules/.cache/node", import.meta.url)),
     },
+    projects: [
+      { extends: true, test: { name: "alone", include: ALONE } },
+      {
+        extends: true,
+        test: {
+          name: "shared",
+          include: ALL,
+          exclude: [...defaultExclude, ...ALONE],
+          // Files share the modules that are loaded: most of them load the same, and some of that is large.
+          isolate: false,
+          setupFiles: fileURLToPath(
+            new URL("scripts/expect-unchanged-process.ts", import.meta.url),
+          ),
+        },
+      },
+    ],
   },
 });

@@ -29,11 +29,12 @@ if (reasons.size > 0) console.log("\nSkipped tests:");
 for (const [reason, number] of reasons) console.log(`${String(number).padStart(7)}  ${reason}`);
 
 const passed = count("passed");
-// A file that cannot be loaded has no tests that could fail.
+// A file that cannot be loaded, or leaves its process changed, has no test that failed.
 const broken = results.testResults.filter(
-  ({ status, assertionResults }) => status === "failed" && assertionResults.length === 0,
+  ({ status, assertionResults }) =>
+    status === "failed" && !assertionResults.some(({ status }) => status === "failed"),
 );
-for (const { name } of broken) console.log(`\nCannot load ${relative("", name)}`);
+for (const { name, message } of broken) console.log(`\n${relative("", name)}: ${message}`);
 const failed = count("failed") + broken.length;
 console.log(`\n${passed} passed, ${failed} failed, ${count("pending", "skipped", "todo")} skipped`);
 if (failed > 0 || passed === 0) process.exitCode = 1;
