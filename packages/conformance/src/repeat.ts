@@ -1,8 +1,11 @@
 import { type AbortOptions, type B3Digest, CastoreError } from "@tvix/castore";
 import type { Collector } from "./faulty-collector.ts";
 
-/** How often a call is made at most that fails, and one that says that something is absent. */
-const ATTEMPTS = 200;
+/**
+ * How often a call is made at most that fails, and one that says that something is absent. The former is more often than
+ * faults happen in all: a call that fails every time is right to.
+ */
+const ATTEMPTS = 32;
 const LOOKS = 12;
 
 /** Why a call may succeed that is made again. */

@@ -1,8 +1,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Readable, Writable } from "node:stream";
 import { text } from "node:stream/consumers";
+import { setImmediate } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { temporaryFolder } from "../temporary-folder.ts";
@@ -11,35 +14,58 @@ import { SCENARIOS, type Scenario } from "./scenarios.ts";
 const PRELOAD = new URL("./failpoints.ts", import.meta.url).href;
 const PROGRAM = fileURLToPath(new URL("./run-scenario.ts", import.meta.url));
 
-/** How many processes run at the same time. */
-const PARALLEL = 2;
-
-/** How a process ended that was to be killed at a failpoint. */
-interface Ending {
-  /** The name of the failpoint; `undefined` if there were fewer of them. */
-  readonly failpoint: string | undefined;
+/** What a process leaves that is killed at a failpoint. */
+interface Remains {
+  readonly failpoint: string;
+  /** A copy of the folder of its store. */
+  readonly folder: string;
   /** How many steps it had reported as done. */
   readonly done: number;
 }
 
-async function runUntil(failpoint: number, name: string, folder: string): Promise<Ending> {
-  const env = {
-    ...process.env,
-    FAILPOINTS_FOLDER: folder,
-    FAILPOINT: String(failpoint),
-  };
-  const child = spawn(process.execPath, ["--import", PRELOAD, PROGRAM, name, folder], {
-    env,
-    stdio: ["ignore", "pipe", "pipe"],
+/**
+ * Runs a scenario, and gives what a process would leave that is killed at each of its failpoints. A process that is
+ * stopped has done what one that is killed there has done, and the kernel shows the same of its files.
+ */
+async function* remainsOf(name: string, folder: string): AsyncGenerator<Remains> {
+  const store = join(folder, "store");
+  mkdirSync(store);
+  const child = spawn(process.execPath, ["--import", PRELOAD, PROGRAM, name, store], {
+    env: { ...process.env, FAILPOINTS_FOLDER: store },
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
   });
-  const [stdout, stderr, [status, signal]] = await Promise.all([
-    text(child.stdout),
-    text(child.stderr),
-    once(child, "close"),
-  ]);
-  if (status !== 0 && signal !== "SIGKILL") throw new Error(`ended with ${status}: ${stderr}`);
-  const done = stdout.split("\n").length - 1;
-  return { failpoint: signal === "SIGKILL" ? stderr : undefined, done };
+  const [, stdout, stderr, goOn] = child.stdio as unknown as [null, Readable, Readable, Writable];
+  const ended = Promise.all([once(child, "close"), text(stderr)]);
+  try {
+    let done = 0;
+    for await (const line of createInterface(stdout)) {
+      if (line === "done") {
+        done += 1;
+        continue;
+      }
+      await stop(child.pid!);
+      const copy = join(folder, "copy");
+      cpSync(store, copy, { recursive: true, preserveTimestamps: true });
+      child.kill("SIGCONT");
+      yield { failpoint: line.replace("failpoint ", ""), folder: copy, done };
+      rmSync(copy, { recursive: true });
+      goOn.write("\n");
+    }
+    const [[status], messages] = await ended;
+    if (status !== 0) throw new Error(`ended with ${status}: ${messages}`);
+    yield { failpoint: "", folder: store, done };
+  } finally {
+    child.kill("SIGKILL");
+    await ended;
+  }
+}
+
+/** Stops all threads of a process. */
+async function stop(pid: number): Promise<void> {
+  const isStopped = (thread: string) =>
+    /^\d+ \(.*\) T/.test(readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8"));
+  process.kill(pid, "SIGSTOP");
+  while (!readdirSync(`/proc/${pid}/task`).every(isStopped)) await setImmediate();
 }
 
 /** Opens what a killed process has left, and checks that it is as promised and can be written to. */
@@ -55,28 +81,18 @@ async function expectSound(open: Scenario, folder: string, done: number) {
   }
 }
 
-/** Kills a process at its first failpoint, another at its second, and so on. Gives the names of all of them. */
-async function killEverywhere(name: string): Promise<Set<string>> {
+/** Expects that a process leaves a sound store wherever it is killed. Gives the names of all failpoints. */
+async function expectSoundEverywhere(name: string): Promise<Set<string>> {
+  using folder = temporaryFolder();
   const hit = new Set<string>();
-  let next = 1;
-  let finished = false;
-  const run = async () => {
-    while (!finished) {
-      using folder = temporaryFolder();
-      const failpoint = next++;
-      const store = join(folder.path, "store");
-      mkdirSync(store);
-      const ending = await runUntil(failpoint, name, store);
-      if (ending.failpoint === undefined) finished = true;
-      else hit.add(ending.failpoint);
-      try {
-        await expectSound(SCENARIOS[name]!, store, ending.done);
-      } catch (cause) {
-        throw new Error(`killed ${ending.failpoint} (failpoint ${failpoint})`, { cause });
-      }
+  for await (const { failpoint, folder: store, done } of remainsOf(name, folder.path)) {
+    if (failpoint !== "") hit.add(failpoint);
+    try {
+      await expectSound(SCENARIOS[name]!, store, done);
+    } catch (cause) {
+      throw new Error(`killed ${failpoint || "after its end"}`, { cause });
     }
-  };
-  await Promise.all(Array.from({ length: PARALLEL }, run));
+  }
   return hit;
 }
 
@@ -130,8 +146,8 @@ const CHANGES: Readonly<Record<string, readonly [changes: string[], writes: stri
 };
 
 describe("a process that is killed before, within and after each change of a store", () => {
-  it.each(Object.keys(SCENARIOS))("leaves it sound: %s", { timeout: 300_000 }, async (name) => {
-    const { before, after, within } = killedAround(await killEverywhere(name));
+  it.each(Object.keys(SCENARIOS))("leaves it sound: %s", async (name) => {
+    const { before, after, within } = killedAround(await expectSoundEverywhere(name));
     const [changes, writes] = CHANGES[name]!;
     expect([...before]).toEqual(expect.arrayContaining(changes));
     expect([...after]).toEqual(expect.arrayContaining(changes));

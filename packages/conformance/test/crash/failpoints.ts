@@ -1,11 +1,11 @@
 /**
- * Kills this process at a failpoint. Loaded by `node --import` before a program, it wraps what changes a store on
+ * Pauses this process at failpoints. Loaded by `node --import` before a program, it wraps what changes a store on
  * disk, in all threads: calls of node:fs that create, write, sync, rename, link, truncate or remove below a folder,
  * and commits of SQLite. There is a failpoint between each of them and the next one of its thread, one at the end of
- * the process, and one where half of a write is done. Of those of one name, each thread counts the first.
+ * the process, and one where half of a write is done. Of those of one name, each thread pauses at the first.
  *
- * `FAILPOINTS_FOLDER` is the folder, `FAILPOINT` the number of the failpoint, the first is 1. The process writes the
- * name of the failpoint to stderr and ends by SIGKILL; it runs to its end if there are fewer.
+ * `FAILPOINTS_FOLDER` is the folder. At a failpoint, the process writes a line to stdout, "failpoint" and the name, and
+ * the thread goes on when it can read a byte from descriptor 3.
  */
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
@@ -16,48 +16,52 @@ import Sqlite from "better-sqlite3";
 type Call = (this: unknown, ...args: unknown[]) => unknown;
 
 const FOLDER = process.env.FAILPOINTS_FOLDER!;
-const KILL_AT = Number(process.env.FAILPOINT);
-const COUNTER = "failpoints";
+const GO_ON = 3;
+const LOCK = "failpoints";
 
-const { writeSync } = fs;
+const { readSync, writeSync } = fs;
 
-if (isMainThread) setEnvironmentData(COUNTER, new Int32Array(new SharedArrayBuffer(4)) as never);
-/** How many failpoints all threads have passed. */
-const passed = getEnvironmentData(COUNTER) as unknown as Int32Array;
+if (isMainThread) setEnvironmentData(LOCK, new Int32Array(new SharedArrayBuffer(4)) as never);
+/** 1 while a thread pauses: one at a time does. */
+const lock = getEnvironmentData(LOCK) as unknown as Int32Array;
 
 /** The names of the failpoints that this thread has passed. */
 const names = new Set<string>();
 /** What this thread changed last. */
 let last = "the start";
 
-/** Whether the process ends at a failpoint, which is counted when it is the first of its name. */
-function isReached(name: string): boolean {
+/** Whether the failpoint is the first of its name in this thread. */
+function isFirst(name: string): boolean {
   if (names.has(name)) return false;
   names.add(name);
-  return Atomics.add(passed, 0, 1) + 1 === KILL_AT;
+  return true;
 }
 
-function die(name: string): void {
-  writeSync(2, name);
-  process.kill(process.pid, "SIGKILL");
+/** Blocks this thread until it may go on. */
+function pause(name: string): void {
+  while (Atomics.compareExchange(lock, 0, 0, 1) !== 0) Atomics.wait(lock, 0, 1);
+  writeSync(1, `failpoint ${name}\n`);
+  readSync(GO_ON, new Uint8Array(1));
+  Atomics.store(lock, 0, 0);
+  Atomics.notify(lock, 0);
 }
 
 /** A failpoint between what was changed last and what is changed next. */
 function failpointBefore(next: string): void {
   const name = `after ${last}, before ${next}`;
-  if (isReached(name)) die(name);
+  if (isFirst(name)) pause(name);
 }
 
 /** How the failpoints of a method are found. */
 interface Wrapping {
   /** The file or folder that a call changes; `undefined` for a call that changes none. */
   readonly pathOf: (self: unknown, args: readonly unknown[]) => unknown;
-  /** The arguments with which a call does half of its work. Default: it does all or nothing. */
-  readonly half?: (args: readonly unknown[]) => unknown[];
+  /** The arguments of two calls, of which the first does half of the work, and the second the rest. Default: none. */
+  readonly halves?: (args: readonly unknown[]) => readonly [half: unknown[], rest: unknown[]];
 }
 
 /** Replaces a method of an object by one with failpoints. */
-function wrap(target: object, name: string, { pathOf, half }: Wrapping): void {
+function wrap(target: object, name: string, { pathOf, halves }: Wrapping): void {
   const methods = target as Record<string, Call>;
   const original = methods[name]!;
   methods[name] = function (...args) {
@@ -66,20 +70,24 @@ function wrap(target: object, name: string, { pathOf, half }: Wrapping): void {
     const change = `${name} ${relative(FOLDER, path).replaceAll(/[0-9a-f]{4}[0-9a-f-]*/g, "*") || "."}`;
     failpointBefore(change);
     const within = `within ${change}`;
-    if (half && isReached(within)) {
-      return andThen(original.apply(this, half(args)), () => die(within));
-    }
-    return andThen(original.apply(this, args), () => {
+    const changed = () => {
       last = change;
+    };
+    if (halves === undefined || !isFirst(within))
+      return andThen(original.apply(this, args), changed);
+    const [half, rest] = halves(args);
+    return andThen(original.apply(this, half), () => {
+      pause(within);
+      return andThen(original.apply(this, rest), changed);
     });
   };
 }
 
-/** Runs something with a result once it is there, and gives the result. */
-function andThen(result: unknown, run: (value: unknown) => void): unknown {
+/** Runs something once a result is there. Gives what that gives or, if that is nothing, the result. */
+function andThen(result: unknown, run: (value: unknown) => unknown): unknown {
   if (result instanceof Promise) return result.then((value) => andThen(value, run));
-  run(result);
-  return result;
+  const next = run(result);
+  return next === undefined ? result : next;
 }
 
 /** The files that are open, by descriptor and by handle. */
@@ -89,17 +97,14 @@ const ofHandle = { pathOf: (handle: unknown) => pathsOfFiles.get(handle) };
 const firstPath = { pathOf: (_: unknown, [path]: readonly unknown[]) => path };
 const secondPath = { pathOf: (_: unknown, [, path]: readonly unknown[]) => path };
 
-const halfOf = (data: unknown) => {
-  const { length } = data as Uint8Array;
-  return (data as Uint8Array).subarray(0, length >> 1);
-};
-
 /** Notes the path of each file that is opened. Files that are read only are none of a store's changes. */
 function noteFiles(target: object, name: string): void {
   const methods = target as Record<string, Call>;
   const original = methods[name]!;
   methods[name] = function (...args) {
-    return andThen(original.apply(this, args), (file) => pathsOfFiles.set(file, args[0]));
+    return andThen(original.apply(this, args), (file) => {
+      pathsOfFiles.set(file, args[0]);
+    });
   };
 }
 
@@ -114,9 +119,12 @@ for (const name of ["fsyncSync", "fdatasyncSync", "ftruncateSync"]) wrap(fs, nam
 wrap(fs, "writeSync", ofFile);
 wrap(fs, "writevSync", {
   ...ofFile,
-  half: ([fd, parts, position]) => {
+  halves: ([fd, parts, position]) => {
     const all = Buffer.concat(parts as Uint8Array[]);
-    return [fd, [halfOf(all)], position];
+    return [
+      [fd, [all.subarray(0, all.length >> 1)], position],
+      [fd, [all], position], // once more as a whole, whose length is the result
+    ];
   },
 });
 
@@ -127,7 +135,13 @@ pathsOfFiles.clear();
 for (const name of ["sync", "datasync", "truncate", "write", "writev", "writeFile"]) {
   wrap(handles, name, ofHandle);
 }
-wrap(handles, "appendFile", { ...ofHandle, half: ([data]) => [halfOf(data)] });
+wrap(handles, "appendFile", {
+  ...ofHandle,
+  halves: ([data]) => {
+    const all = data as Uint8Array;
+    return [[all.subarray(0, all.length >> 1)], [all.subarray(all.length >> 1)]];
+  },
+});
 syncBuiltinESMExports();
 
 wrap(Sqlite.prototype, "exec", {
