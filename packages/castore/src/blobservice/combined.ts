@@ -1,6 +1,6 @@
-import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
+import { lruCache } from "../bytes/lru-cache.ts";
 import { SingleFlight } from "../bytes/single-flight.ts";
 import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
 import { WriteThrough } from "../cache/write-through.ts";
@@ -60,7 +60,7 @@ export class CombinedBlobService implements BlobService, OutboardSource {
   readonly #listing = new Set<string>();
   readonly #opening = new SingleFlight<ChunkList | undefined>();
   /** Blobs whose lists in the local store were found wrong, by digest. */
-  readonly #distrusted = new LRUCache<string, true>({ max: MAX_DISTRUSTED });
+  readonly #distrusted = lruCache<string, true>(MAX_DISTRUSTED);
 
   constructor(options: CacheOptions<BlobService>) {
     this.#cache = new OriginCache("CombinedBlobService", options);

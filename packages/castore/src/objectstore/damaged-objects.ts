@@ -1,5 +1,5 @@
-import { LRUCache } from "lru-cache";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { lruCache } from "../bytes/lru-cache.ts";
 import { blake3 } from "../hash/blake3.ts";
 import { B3Digest } from "../model/digest.ts";
 import { CastoreError, hasCode } from "../model/errors.ts";
@@ -18,7 +18,7 @@ export class DamagedObjects {
   readonly #store: ObjectStore;
   readonly #onCorrupt: (message: string) => void;
   /** Versions of objects that could not be deleted, by key. */
-  readonly #kept = new LRUCache<string, string>({ max: MAX_KEPT });
+  readonly #kept = lruCache<string, string>(MAX_KEPT);
 
   /** @param onCorrupt is told of each damaged object */
   constructor(store: ObjectStore, onCorrupt: (message: string) => void) {

@@ -1,10 +1,10 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { promisify } from "node:util";
 import { constants, zstdDecompress } from "node:zlib";
-import { LRUCache } from "lru-cache";
 import { limitFunction } from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { collectBytes, takeAtMost } from "../../bytes/byte-string.ts";
+import { lruCache } from "../../bytes/lru-cache.ts";
 import { compressToFrame, contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
@@ -27,7 +27,7 @@ const decompress = limitFunction(
   CODERS,
 );
 
-/** How many times longer a chunk is than its frame, at a guess that costs little if it is wrong. */
+/** How many times longer a chunk is than a frame that does not state its size, at a guess. */
 const USUAL_RATIO = 4;
 
 /** The longest header of a frame, in bytes. */
@@ -45,7 +45,7 @@ export class ChunkObjects {
   readonly #damaged: DamagedObjects;
   readonly #level: number;
   /** Chunks that were found damaged, and not stored since by this process. */
-  readonly #lost = new LRUCache<string, B3Digest>({ max: KNOWN_LOST });
+  readonly #lost = lruCache<string, B3Digest>(KNOWN_LOST);
 
   constructor(store: ObjectStore, damaged: DamagedObjects, zstdLevel: number) {
     this.#store = store;
@@ -138,7 +138,7 @@ async function parseChunk(
   try {
     data = await decompress(frame, {
       maxOutputLength: Math.max(maxSize, 1),
-      chunkSize: outputSize(Math.min(maxSize, frame.length * USUAL_RATIO)),
+      chunkSize: outputSize(frame, maxSize),
     });
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
@@ -154,9 +154,10 @@ function chunkKey(digest: B3Digest): string {
   return objectKey("chunks", digest);
 }
 
-/** Returns the length of the buffers that output comes in, in bytes: one is enough for most. */
-function outputSize(length: number): number {
-  return Math.max(length, constants.Z_MIN_CHUNK);
+/** Returns the length of the buffers that output comes in, in bytes: one is enough for a frame that states its size. */
+function outputSize(frame: Uint8Array, maxSize: number): number {
+  const size = contentSizeOf(frame) ?? frame.length * USUAL_RATIO;
+  return Math.max(Math.min(size, maxSize), constants.Z_MIN_CHUNK);
 }
 
 /** Returns the length of the longest frame of a chunk: what does not get shorter takes a little more, in whatever blocks. */

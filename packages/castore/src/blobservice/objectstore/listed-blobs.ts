@@ -1,8 +1,8 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { collectAtMost } from "../../bytes/byte-string.ts";
+import { lruCache } from "../../bytes/lru-cache.ts";
 import { SingleFlight } from "../../bytes/single-flight.ts";
 import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -57,9 +57,9 @@ export class ListedBlobs {
   readonly #damaged: DamagedObjects;
   readonly #chunks: ChunkObjects;
   /** Digests of the lists that are known to be right, by digest of the blob. */
-  readonly #proven = new LRUCache<string, string>({ max: KNOWN_PROVEN });
+  readonly #proven = lruCache<string, string>(KNOWN_PROVEN);
   /** Blobs that cannot be read, though their lists are there. */
-  readonly #lost = new LRUCache<string, true>({ max: KNOWN_LOST });
+  readonly #lost = lruCache<string, true>(KNOWN_LOST);
   readonly #proofs = new SingleFlight<void>();
   readonly #limit = pLimit(PROOFS);
 

@@ -4,6 +4,7 @@ import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
+import { lruCache } from "../../bytes/lru-cache.ts";
 import { mapInParallel } from "../../bytes/parallel.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import { compressToFrame } from "../../compression/zstd-frame.ts";
@@ -210,7 +211,7 @@ export class ObjectStoreBlobService implements BlobService {
     const { signal, proven } = options ?? {};
     signal?.throwIfAborted();
     if (!proven) await hashListed(this, digest, chunks, { signal });
-    const taken = new LRUCache<string, true>({ max: KNOWN_TAKEN });
+    const taken = lruCache<string, true>(KNOWN_TAKEN);
     for (let start = 0; start < chunks.length; start += CHUNKS_PER_TURN) {
       if (start > 0) await yieldToEvents();
       const end = Math.min(start + CHUNKS_PER_TURN, chunks.length);
@@ -256,7 +257,7 @@ export class ObjectStoreBlobService implements BlobService {
     const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
     const signal = AbortSignal.any(signals);
     const uploads = new Set<Promise<void>>();
-    const taken = new LRUCache<string, true>({ max: KNOWN_TAKEN });
+    const taken = lruCache<string, true>(KNOWN_TAKEN);
     let failure: { readonly error: unknown } | undefined;
     return {
       putChunk: async (digest, data) => {
