@@ -1,7 +1,8 @@
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { readTreeExpected, readTreeSpecs, writeTree } from "@tvix/conformance";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
@@ -11,6 +12,8 @@ const NEWEST_NODE = "26.10.0";
 
 const PACKAGES = ["proto", "castore", "store", "cli", "conformance"] as const;
 type Package = (typeof PACKAGES)[number];
+
+const execFileAsync = promisify(execFile);
 
 const workspace = fileURLToPath(new URL("../../..", import.meta.url));
 const folder = temporaryFolder();
@@ -22,18 +25,25 @@ const app = join(folder.path, "app");
 const alone = join(folder.path, "alone");
 const nodes = join(folder.path, "nodes");
 
-beforeAll(() => {
+beforeAll(async () => {
+  const build = `node-${process.platform}-${process.arch}`;
+  const installed = install(nodes, [
+    `oldest@npm:${build}@${oldestNode()}`,
+    `newest@npm:${build}@${NEWEST_NODE}`,
+  ]);
   const { packageManager } = readManifest(workspace);
   for (const name of PACKAGES) {
     const cwd = join(workspace, "packages", name);
-    run(cwd, "npx", "--yes", packageManager, "pack", "--pack-destination", folder.path);
+    const pack = ["--yes", packageManager, "pack", "--pack-destination", folder.path];
+    await execFileAsync("npx", pack, { cwd });
     const file = readdirSync(folder.path).find((file) => file.startsWith(`tvix-${name}-`))!;
     tarballs.set(name, join(folder.path, file));
   }
-  install(app, (["proto", "castore", "store", "cli"] as const).map(tarballOf));
-  install(alone, (["proto", "castore"] as const).map(tarballOf));
-  const build = `node-${process.platform}-${process.arch}`;
-  install(nodes, [`oldest@npm:${build}@${oldestNode()}`, `newest@npm:${build}@${NEWEST_NODE}`]);
+  await Promise.all([
+    installed,
+    install(app, (["proto", "castore", "store", "cli"] as const).map(tarballOf)),
+    install(alone, (["proto", "castore"] as const).map(tarballOf)),
+  ]);
 }, 600_000);
 afterAll(() => folder[Symbol.dispose]());
 
@@ -55,11 +65,11 @@ function filesOf(name: Package): string[] {
   return run(folder.path, "tar", "-tzf", tarballOf(name)).trim().split("\n");
 }
 
-function install(path: string, specs: readonly string[]): void {
+async function install(path: string, specs: readonly string[]): Promise<void> {
   mkdirSync(path);
   writeFileSync(join(path, "package.json"), '{ "private": true, "type": "module" }');
   const quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--silent"];
-  run(path, "npm", "install", ...quiet, ...specs);
+  await execFileAsync("npm", ["install", ...quiet, ...specs], { cwd: path });
 }
 
 /** The oldest release of Node that `engines` allows, which all packages have in common. */

@@ -50,6 +50,7 @@ const SERVERS: Readonly<Record<string, Cloud>> = {
   },
   Azure: {
     launcher: "run-azure",
+    inMemory: true,
     env: (port) => ({
       AZURE_STORAGE_CONNECTION_STRING: [
         "DefaultEndpointsProtocol=http",

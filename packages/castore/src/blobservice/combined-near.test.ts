@@ -153,7 +153,7 @@ describe("CombinedBlobService with a local store that is in trouble", () => {
   const single = [...READS, ...WRITES].map((call) => [call, [call]] as const);
   const cases = [...single, ["all reads", READS], ["all writes", WRITES]] as const;
 
-  it.each(cases)("does everything where it hangs: %s", async (_, calls) => {
+  it.concurrent.each(cases)("does everything where it hangs: %s", async (_, calls) => {
     const near = new TroubledBlobService(calls, hang);
     const { trouble } = near;
     near.trouble = undefined;
@@ -172,7 +172,7 @@ describe("CombinedBlobService with a local store that is in trouble", () => {
     }
   });
 
-  it.each(cases)("does everything where it fails, and warns: %s", async (_, calls) => {
+  it.concurrent.each(cases)("does everything where it fails, and warns: %s", async (_, calls) => {
     const near = new TroubledBlobService(calls, fail);
     const { trouble } = near;
     near.trouble = undefined;
