@@ -18,7 +18,10 @@ import {
 /** How much memory a daemon may take at work, in bytes. */
 const MOST_MEMORY = 256 * 1024 * 1024;
 
-/** 1,000 files of 0 to 40 KB in folders, and 13 of 20 MB: 280 MB that do not compress, the same every time. */
+/**
+ * 1,000 files of 0 to 40 KB in folders, and 10 of 20 MB, that do not compress, the same every time: 220 MB, which a
+ * daemon could not hold in {@link MOST_MEMORY} beside itself.
+ */
 function writeSomeFiles(folder: string): void {
   const noise = createCipheriv("aes-128-ctr", Buffer.alloc(16), Buffer.alloc(16));
   const zeros = Buffer.alloc(20_000_000);
@@ -27,7 +30,7 @@ function writeSomeFiles(folder: string): void {
     const contents = noise.update(zeros.subarray(0, (i * 7919) % 40_000));
     writeFileSync(join(folder, `${i % 20}/${i % 7}/${i}`), contents);
   }
-  for (let i = 0; i < 13; i++) writeFileSync(join(folder, `large-${i}`), noise.update(zeros));
+  for (let i = 0; i < 10; i++) writeFileSync(join(folder, `large-${i}`), noise.update(zeros));
 }
 
 /** The most memory that a running daemon has had at once, in bytes. */
