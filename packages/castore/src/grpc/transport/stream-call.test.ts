@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { constants, type OutgoingHttpHeaders, type ServerHttp2Stream } from "node:http2";
-import { createServer, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { buffer } from "node:stream/consumers";
 import { setTimeout as delay } from "node:timers/promises";
 import { BlobService } from "@tvix/proto/castore";
@@ -236,6 +236,31 @@ describe("a server that", () => {
   });
 });
 
+/** Leads to a unix socket; once stalled, nothing that a client sends gets through. */
+async function stallingLink(
+  socket: string,
+): Promise<AsyncDisposable & { readonly address: string; stall(): void }> {
+  const sockets: Socket[] = [];
+  const server = createServer((near) => {
+    const far = connect(socket);
+    near.pipe(far).pipe(near);
+    for (const end of [near, far]) end.on("error", () => undefined);
+    sockets.push(near, far);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    address: `grpc+http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    stall() {
+      sockets[0]!.unpipe().pause();
+    },
+    async [Symbol.asyncDispose]() {
+      for (const end of sockets) end.destroy();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
 function withAbort(): { signal: AbortSignal; abort: () => void } {
   const controller = new AbortController();
   return { signal: controller.signal, abort: () => controller.abort(new Error("enough")) };
@@ -262,6 +287,41 @@ describe("a call that is cancelled", () => {
     }
     const body = await bodies[0]!;
     expect(body.length).toBeLessThan(framed(noise(100_000)).length);
+  });
+
+  it("ends an upload whose link is stalled", async () => {
+    const window = 64 * 1024 * 1024; // so that it is the link which stalls
+    let uploads = 0;
+    await using fixture = await startHttp2((server) => {
+      server.on("session", (session) => {
+        session.settings({ initialWindowSize: window });
+        session.setLocalWindowSize(window);
+      });
+      server.on("stream", (stream) => {
+        stream.on("error", () => undefined); // of the upload that is cancelled
+        stream.resume();
+        uploads += 1;
+      });
+    });
+    await using link = await stallingLink(fixture.socket);
+    await using blobService = new GrpcBlobService(openChannel(link.address, { retryMs: 0 }));
+    const { signal, abort } = withAbort();
+    await using writer = blobService.openWriter({ signal });
+    let written = 0;
+    const upload = (async () => {
+      for (;;) {
+        await writer.write(noise(1_000_000));
+        written += 1;
+        if (uploads > 0) link.stall();
+      }
+    })();
+    const outcome = upload.catch((error) => error);
+    for (let before = -1; before < written || uploads === 0; ) {
+      before = written;
+      await delay(200); // until it waits for room
+    }
+    abort();
+    expect(await outcome).toBe(signal.reason);
   });
 
   it("has nothing to send before there is much, or all of it", async () => {

@@ -195,6 +195,7 @@ export class StreamCall<Method extends DescMethod> {
   /** @param reason why no response is read. Default: the call was cancelled */
   #end(reason: ConnectError | undefined): void {
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
+    this.#unsent.giveUp(); // on a link that is stalled, the stream does not close before the link moves again
     if (this.#reader.isOver) return;
     this.#cancelled = reason === undefined;
     const failure = reason ?? new ConnectError("the call was cancelled", Code.Canceled);
