@@ -69,7 +69,7 @@ function hostile(
   const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
   return services.map((served) => {
     const implementation = { ...served.implementation, ...changed.get(served.service) };
-    return { ...served, implementation } as unknown as ServedService;
+    return { ...served, implementation, encoders: {} } as unknown as ServedService;
   });
 }
 

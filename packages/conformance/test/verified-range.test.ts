@@ -86,7 +86,8 @@ async function serve(
       const answer = await implementation.stat(request, context);
       return sendsOutboards ? answer : { ...answer, bao: new Uint8Array(0) };
     };
-    return { ...served, implementation: { ...implementation, stat } } as unknown as ServedService;
+    const changed = { ...implementation, stat };
+    return { ...served, implementation: changed, encoders: {} } as unknown as ServedService;
   });
   return await overGrpc(blobService, services, openBlobService, "streams");
 }

@@ -24,7 +24,7 @@ import { collectBytes, copyBytes, takeAtMost } from "../../bytes/byte-string.ts"
 import { sliceStream } from "../../bytes/slice-stream.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { Outboard } from "../../hash/outboard.ts";
-import { B3Digest } from "../../model/digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
@@ -33,6 +33,7 @@ import { fromConnectError } from "../transport/connect-error.ts";
 import { received } from "../transport/received.ts";
 import { Retries } from "../transport/retry.ts";
 import { StreamCall } from "../transport/stream-call.ts";
+import { decodeChunks } from "./chunks-of-stat.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import {
@@ -187,14 +188,25 @@ export class GrpcBlobService implements BlobService, OutboardSource {
 
   async #stat(
     digest: B3Digest,
-    wanted: { sendChunks?: boolean; sendBao?: boolean },
+    wanted: { sendBao?: boolean },
     options?: AbortOptions,
   ): Promise<StatBlobResponse | undefined> {
+    const request = { digest: digest.bytes, ...wanted };
+    return await this.#lookUp(digest, options, () =>
+      StreamCall.unary(this.#channel, METHODS.stat, request, options),
+    );
+  }
+
+  /** Makes a call for a blob; `undefined` if the server does not have it. */
+  async #lookUp<T>(
+    digest: B3Digest,
+    options: AbortOptions | undefined,
+    call: () => Promise<T>,
+  ): Promise<T | undefined> {
     const signal = options?.signal;
     signal?.throwIfAborted();
     try {
-      const request = { digest: digest.bytes, ...wanted };
-      return await StreamCall.unary(this.#channel, METHODS.stat, request, { signal });
+      return await call();
     } catch (error) {
       const failure = fromConnectError(error, this.#cannot(`look up blob ${digest}`), signal);
       if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
@@ -209,9 +221,13 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   ): Promise<ChunkList | "uncut" | undefined> {
     const list = await this.#batch.list(digest, options);
     if (list !== "unknown") return list;
-    const found = await this.#stat(digest, { sendChunks: true }, options);
+    const request = { digest: digest.bytes, sendChunks: true };
     const action = this.#cannot(`look up blob ${digest}`);
-    return found && received(action, () => chunksOf(digest, found));
+    return await this.#lookUp(digest, options, async () => {
+      const message = await StreamCall.unaryEncoded(this.#channel, METHODS.stat, request, options);
+      const chunks = await decodeChunks(message, action, options);
+      return chunks.length === 0 ? "uncut" : received(action, () => expectItself(digest, chunks));
+    });
   }
 
   async #uncut(digest: B3Digest, options: AbortOptions): Promise<ChunkList | undefined> {
@@ -283,19 +299,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   }
 }
 
-/** The chunks that a server lists. A message has no room for so many that their sizes are no safe integer any more. */
-function chunksOf(digest: B3Digest, { chunks }: StatBlobResponse): ChunkList | "uncut" {
-  if (chunks.length === 0) return "uncut";
-  const list = chunks.map(({ digest, size }) => {
-    if (size < 1n || size > BigInt(MAX_CHUNK_BYTES)) {
-      const expected = `expected chunks of 1 to ${MAX_CHUNK_BYTES} bytes`;
-      throw new CastoreError("data_loss", `${expected}, found one of ${size}`);
-    }
-    return { digest: B3Digest.fromBytes(digest), size: Number(size) };
-  });
-  if (list.length !== 1 || list[0]!.digest.equals(digest)) return ChunkList.of(list);
+/** Refuses a list whose only chunk is another blob. */
+function expectItself(digest: B3Digest, chunks: ChunkList): ChunkList {
+  if (chunks.length !== 1 || chunks.digestAt(0).equals(digest)) return chunks;
   throw new CastoreError(
     "data_loss",
-    `expected the blob as its only chunk, found ${list[0]!.digest}`,
+    `expected the blob as its only chunk, found ${chunks.digestAt(0)}`,
   );
 }

@@ -4,10 +4,11 @@ import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import {
   BlobChunkSchema,
   type BlobService as BlobServiceDescriptor,
-  StatBlobResponse_ChunkMetaSchema,
+  type StatBlobRequest,
 } from "@tvix/proto/castore";
 import pLimit from "p-limit";
 import type { BlobService } from "../../blobservice/blob-service.ts";
+import { ChunkList } from "../../blobservice/chunk-list.ts";
 import { OutboardCache } from "../../blobservice/outboard-cache.ts";
 import { outboardOf } from "../../blobservice/verified-range.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
@@ -15,6 +16,8 @@ import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { toConnectError } from "../transport/connect-error.ts";
+import type { EncodedMessage } from "../transport/direct-methods.ts";
+import { chunkMessages, encodeStatResponse } from "./stat-response.ts";
 
 /** How many bytes of a blob go into one message. */
 const MESSAGE_BYTES = 1024 * 1024;
@@ -32,11 +35,15 @@ const MAX_OUTBOARD_BYTES = MAX_MESSAGE_BYTES - 16;
 const MAX_STAT_CHUNKS = Math.floor(MAX_MESSAGE_BYTES / 42);
 
 const NO_BYTES = new Uint8Array(0);
+const NO_CHUNKS = ChunkList.of([]);
 
 /** Serves a blob service. */
-export function blobServiceHandler(
-  blobService: BlobService,
-): ServiceImpl<typeof BlobServiceDescriptor> {
+export function blobServiceHandler(blobService: BlobService): {
+  implementation: ServiceImpl<typeof BlobServiceDescriptor>;
+  encoders: {
+    stat(request: StatBlobRequest, options: AbortOptions): Promise<EncodedMessage | undefined>;
+  };
+} {
   const limit = pLimit(MADE_AT_ONCE);
   const outboards = new OutboardCache(
     (digest, options) =>
@@ -54,23 +61,22 @@ export function blobServiceHandler(
           `found ${reader.chunks.length}; use ListChunks of BlobBatchService`,
       );
     }
-    return reader.chunks.length > 1 ? reader.chunks : [];
+    return reader.chunks.length > 1 ? reader.chunks : NO_CHUNKS;
   };
-  return {
+  const stat = async (request: StatBlobRequest, { signal }: AbortOptions) => {
+    const digest = B3Digest.fromBytes(request.digest);
+    const chunks = request.sendChunks ? await chunksOf(digest, { signal }) : NO_CHUNKS;
+    const isThere = request.sendChunks ? chunks : await blobService.has(digest, { signal });
+    if (!isThere || chunks === undefined) throw notFound(digest);
+    const outboard = request.sendBao ? await outboards.get(digest, { signal }) : undefined;
+    if (request.sendBao && outboard === undefined) throw notFound(digest);
+    return { chunks, bao: outboard?.bytes ?? NO_BYTES };
+  };
+  const implementation: ServiceImpl<typeof BlobServiceDescriptor> = {
     async stat(request, { signal }) {
       try {
-        const digest = B3Digest.fromBytes(request.digest);
-        const chunks = request.sendChunks ? await chunksOf(digest, { signal }) : [];
-        const isThere = request.sendChunks ? chunks : await blobService.has(digest, { signal });
-        if (!isThere || chunks === undefined) throw notFound(digest);
-        const outboard = request.sendBao ? await outboards.get(digest, { signal }) : undefined;
-        if (request.sendBao && outboard === undefined) throw notFound(digest);
-        return {
-          chunks: Array.from(chunks, ({ digest, size }) =>
-            create(StatBlobResponse_ChunkMetaSchema, { digest: digest.bytes, size: BigInt(size) }),
-          ),
-          bao: outboard?.bytes ?? NO_BYTES,
-        };
+        const { chunks, bao } = await stat(request, { signal });
+        return { chunks: await chunkMessages(chunks, { signal }), bao };
       } catch (error) {
         throw toConnectError(error);
       }
@@ -101,6 +107,20 @@ export function blobServiceHandler(
       } catch (error) {
         throw toConnectError(error);
       }
+    },
+  };
+  return {
+    implementation,
+    encoders: {
+      async stat(request, options) {
+        if (!request.sendChunks) return undefined;
+        try {
+          const { chunks, bao } = await stat(request, options);
+          return await encodeStatResponse(chunks, bao, options);
+        } catch (error) {
+          throw toConnectError(error);
+        }
+      },
     },
   };
 }

@@ -45,7 +45,7 @@ export function castoreServices(services: {
   return [
     {
       service: BlobServiceDescriptor,
-      implementation: blobServiceHandler(blobService),
+      ...blobServiceHandler(blobService),
       bytesHeld: {
         stat: ({ sendChunks, sendBao }: StatBlobRequest) => (sendChunks || sendBao ? MIB : 0),
         read: () => 1.5 * MIB,

@@ -1,6 +1,18 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import { dataField, dataIn, dataParts, messageParts, parseMessage } from "./frames.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { dataField, dataIn, dataParts, frameHeader, messageParts, parseMessage } from "./frames.ts";
+
+/** A message that is encoded while it is sent. */
+export interface EncodedMessage {
+  /** Length of the encoding in bytes. */
+  readonly length: number;
+  /** The encoding in parts, to be iterated once. */
+  readonly parts: AsyncIterable<Uint8Array>;
+}
+
+/** Encodes the response to a request; `undefined` leaves the call to the implementation of the service. */
+type Encoder = (request: never, options: AbortOptions) => Promise<EncodedMessage | undefined>;
 
 /** A service, and what answers its calls. */
 export interface ServedService<Service extends DescService = DescService> {
@@ -12,6 +24,11 @@ export interface ServedService<Service extends DescService = DescService> {
    * requests without them. Default: so few that they do not count.
    */
   readonly bytesHeld?: Readonly<Record<string, (request: never) => number>>;
+  /**
+   * Encoders of responses that may be long, by the local name of a method that has one request and one response.
+   * Default: the response of the implementation is encoded in one step.
+   */
+  readonly encoders?: Readonly<Record<string, Encoder>>;
 }
 
 /** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
@@ -61,12 +78,16 @@ export function directMethods({
   service,
   implementation,
   bytesHeld = {},
+  encoders = {},
 }: ServedService): ReadonlyMap<string, DirectMethod> {
   const calls = implementation as unknown as Readonly<Record<string, Call>>;
   return new Map(
     service.methods.map((method) => [
       `/${service.typeName}/${method.name}`,
-      directMethod(method, calls[method.localName]!, bytesHeld[method.localName] as BytesHeld),
+      directMethod(method, calls[method.localName]!, {
+        bytesHeld: bytesHeld[method.localName] as BytesHeld,
+        encode: encoders[method.localName],
+      }),
     ]),
   );
 }
@@ -74,7 +95,7 @@ export function directMethods({
 function directMethod(
   { methodKind, input, output }: DescMethod,
   call: Call,
-  bytesHeld: BytesHeld,
+  { bytesHeld, encode }: { bytesHeld: BytesHeld; encode: Encoder | undefined },
 ): DirectMethod {
   const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
   const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
@@ -90,6 +111,12 @@ function directMethod(
     async answer(requests, signal, sender) {
       const message = takesStream ? undefined : parseMessage(input, await onlyMessage(requests));
       if (bytesHeld !== undefined) await sender.reserve(bytesHeld(message));
+      const encoded = await encode?.(message as never, { signal });
+      if (encoded !== undefined) {
+        await sender.send(frameHeader(encoded.length));
+        for await (const part of encoded.parts) await sender.send(part);
+        return;
+      }
       const request = message ?? mapEach(requests, parse);
       const response = call(request, { signal });
       if (!givesStream) {

@@ -7,16 +7,16 @@ import {
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 
-/** A message in gRPC has this many bytes before it: whether it is compressed, and its length. */
+/** Length of the prefix of a gRPC message in bytes: the flag for compression, and the length. */
 const FRAME_HEADER_LENGTH = 5;
 
-/** Up to this many bytes are copied, which costs less than to send them in two parts. */
+/** Messages up to this many bytes are copied behind their prefix, which costs less than sending two parts. */
 const COPIED_BYTES = 64 * 1024;
 
 /** Tag of field 1, bytes. */
 const DATA_TAG = 0x0a;
 
-/** A message with what stands before it. */
+/** Encodes a message with its prefix. */
 export function frameMessage<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,
@@ -28,23 +28,29 @@ export function frameMessage<Desc extends DescMessage>(
   return frame;
 }
 
-/** A message with what stands before it, in parts: a long one is not copied once more. */
+/** Returns the prefix of a message. */
+export function frameHeader(messageLength: number): Uint8Array {
+  const header = Buffer.allocUnsafe(FRAME_HEADER_LENGTH);
+  writeFrameHeader(header, messageLength);
+  return header;
+}
+
+/** Encodes a message with its prefix, in parts, so that a long message is not copied again. */
 export function messageParts<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,
 ): Uint8Array[] {
   const bytes = toBinary(schema, message);
-  const header = Buffer.allocUnsafe(FRAME_HEADER_LENGTH);
-  writeFrameHeader(header, bytes.length);
+  const header = frameHeader(bytes.length);
   return bytes.length > COPIED_BYTES ? [header, bytes] : [Buffer.concat([header, bytes])];
 }
 
-/** A message that has a {@link dataField}, in parts, as {@link messageParts} gives it. */
+/** Encodes a message that has a {@link dataField}, in parts as {@link messageParts} does. */
 export function dataParts(data: Uint8Array): Uint8Array[] {
   return data.length > COPIED_BYTES ? [dataFrameHeader(data.length), data] : [frameData([data])];
 }
 
-/** A message that has a {@link dataField}, with what stands before it, of a copy of its data. */
+/** Encodes a message that has a {@link dataField} with its prefix, from a copy of the data. */
 export function frameData(parts: readonly Uint8Array[]): Uint8Array {
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   const header = dataFrameHeader(length);
@@ -58,7 +64,7 @@ export function frameData(parts: readonly Uint8Array[]): Uint8Array {
   return frame;
 }
 
-/** What stands before the data of a message that has a {@link dataField}, so that the data need not be copied. */
+/** Returns the bytes before the data of a message that has a {@link dataField}. The data can be sent without a copy. */
 export function dataFrameHeader(dataLength: number): Uint8Array {
   const bytes = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + 6);
   let at = FRAME_HEADER_LENGTH;
@@ -73,8 +79,8 @@ export function dataFrameHeader(dataLength: number): Uint8Array {
 }
 
 /**
- * The name of the only field of a kind of messages, if it is `bytes` with number 1. A stream of such
- * messages is taken for a stream of bytes, whose message borders carry no meaning.
+ * Returns the name of the only field of a message type, if that field is `bytes` with number 1. A stream of such
+ * messages is read as a stream of bytes; the borders between messages carry no meaning.
  */
 export function dataField({ fields }: DescMessage): string | undefined {
   const [field] = fields;
@@ -83,7 +89,7 @@ export function dataField({ fields }: DescMessage): string | undefined {
   return field.localName;
 }
 
-/** The data of an encoded message that has a {@link dataField}, whatever else is in it. */
+/** Returns the data of an encoded message that has a {@link dataField}, and ignores unknown fields. */
 export function dataIn(schema: DescMessage, message: Uint8Array): Uint8Array {
   const parsed = parseMessage(schema, message) as unknown as Record<string, Uint8Array>;
   return parsed[dataField(schema)!]!;
@@ -92,7 +98,7 @@ export function dataIn(schema: DescMessage, message: Uint8Array): Uint8Array {
 /**
  * Decodes a message.
  *
- * @throws ConnectError `invalid_argument` for what is no such message
+ * @throws ConnectError `invalid_argument` if the bytes are malformed
  */
 export function parseMessage<Desc extends DescMessage>(
   schema: Desc,

@@ -16,7 +16,7 @@ import {
 
 const tracer = trace.getTracer("@tvix/castore");
 
-/** Codes that say that the server failed, not the client. */
+/** Status codes of server errors, as opposed to client errors. */
 const SERVER_FAULTS: ReadonlySet<Code> = new Set([
   Code.Unknown,
   Code.DeadlineExceeded,
@@ -26,12 +26,12 @@ const SERVER_FAULTS: ReadonlySet<Code> = new Set([
   Code.DataLoss,
 ]);
 
-/** The span of a call of a gRPC method, on one of its sides. The attributes are those that OpenTelemetry has for RPC. */
+/** The client span or server span of a gRPC call, with the attributes of the OpenTelemetry conventions for RPC. */
 export class RpcSpan {
   readonly #span: Span;
   readonly #isFault: (code: Code) => boolean;
   #ended = false;
-  /** The span with what stands around it. */
+  /** The context that has this span as the active one. */
   readonly context: Context;
 
   private constructor(span: Span, around: Context, isFault: (code: Code) => boolean) {
@@ -41,9 +41,9 @@ export class RpcSpan {
   }
 
   /**
-   * Begins the span of a call that this process makes; `undefined` if nobody takes spans.
+   * Starts a client span; `undefined` if no spans are recorded.
    *
-   * @param address where the server is, see `openChannel`
+   * @param address the address of the server, see `openChannel`
    */
   static client(method: DescMethod, address: string): RpcSpan | undefined {
     const around = context.active();
@@ -53,8 +53,7 @@ export class RpcSpan {
   }
 
   /**
-   * Begins the span of a call that this process answers, in the trace that the headers name; `undefined` if nobody
-   * takes spans.
+   * Starts a server span in the trace that the headers name; `undefined` if no spans are recorded.
    *
    * @param peer the client, as `host:port` or `unix`
    */
@@ -76,14 +75,14 @@ export class RpcSpan {
     return this.#span.spanContext().traceId;
   }
 
-  /** The headers that let a server go on with the trace. */
+  /** Returns the headers that propagate the trace to the server. */
   headers(): OutgoingHttpHeaders {
     const headers: OutgoingHttpHeaders = {};
     propagation.inject(this.context, headers);
     return headers;
   }
 
-  /** Ends the span, unless it has ended, by how the call has failed, if it did. */
+  /** Ends the span with the status of the call. Does nothing once it has ended. */
   end(failure: ConnectError | undefined): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -112,7 +111,7 @@ function serverOf(address: string): Attributes {
   return { "server.address": host, "server.port": Number(port) || usual };
 }
 
-/** A code as gRPC writes it, such as `NOT_FOUND`. */
+/** Returns the gRPC name of a code, such as `NOT_FOUND`. */
 function statusName(code: Code): string {
   if (code === Code.Canceled) return "CANCELLED";
   const name: string = Code[code] ?? "Unknown";

@@ -107,13 +107,42 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
+    return StreamCall.#unary(
+      channel,
+      method,
+      request,
+      (call, frame) => call.finish(frame),
+      options,
+    );
+  }
+
+  /** Makes a call as {@link unary} does, and leaves the response encoded. */
+  static unaryEncoded<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): Promise<Uint8Array> {
+    return StreamCall.#unary(
+      channel,
+      method,
+      request,
+      (call, frame) => call.#finishEncoded(frame),
+      options,
+    );
+  }
+
+  static #unary<Method extends DescMethod, Response>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    finish: (call: StreamCall<Method>, frame: Uint8Array) => Promise<Response>,
+    options?: AbortOptions,
+  ): Promise<Response> {
     const frame = frameRequest(method, request);
     return withRetries(
       channel,
-      async () => {
-        const call = await StreamCall.begin(channel, method, options);
-        return await call.finish(frame);
-      },
+      async () => finish(await StreamCall.begin(channel, method, options), frame),
       options,
     );
   }
@@ -183,6 +212,10 @@ export class StreamCall<Method extends DescMethod> {
    * @param frame the last message of the request, framed. Default: none
    */
   async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
+    return this.#parse(await this.#finishEncoded(frame));
+  }
+
+  async #finishEncoded(frame?: Uint8Array): Promise<Uint8Array> {
     this.#endWith(frame);
     return await this.#response();
   }
@@ -238,7 +271,8 @@ export class StreamCall<Method extends DescMethod> {
     this.#stream.uncork();
   }
 
-  async #response(): Promise<MessageShape<Method["output"]>> {
+  /** The only message of the response, encoded. */
+  async #response(): Promise<Uint8Array> {
     try {
       const message = await this.#next();
       if (message === undefined) {
@@ -247,7 +281,7 @@ export class StreamCall<Method extends DescMethod> {
       if ((await this.#next()) !== undefined) {
         throw new ConnectError("the server sent more than one message", Code.Internal);
       }
-      return this.#parse(message);
+      return message;
     } finally {
       this.cancel();
     }

@@ -1,16 +1,16 @@
 import type { Http2Session, Http2Stream } from "node:http2";
 
 /**
- * Writes to an HTTP/2 stream, and keeps every buffer alive until the socket is done with it.
+ * Writes to an HTTP/2 stream, and keeps each buffer alive until the socket has sent it.
  *
- * Node.js reports the writes of a stream that is reset as over while the socket still points at a part of their
- * bytes. The collector would free such a buffer, and the socket would send whatever took its place.
+ * When a stream is reset, Node.js completes its writes while the socket still refers to some of their bytes. The
+ * garbage collector could free such a buffer, and the socket would send the bytes that reuse its memory.
  */
 export class UnsentBytes {
   readonly #stream: Http2Stream;
-  /** A stream forgets it when it closes. */
+  /** Stored here because a stream drops its session when it closes. */
   readonly #session: Http2Session | undefined;
-  /** Buffers in the order in which they were written; those before `#sent` have left. */
+  /** Buffers in the order of writing; those before `#sent` have been sent. */
   #buffers: Uint8Array[] = [];
   #sent = 0;
   #bytes = 0;
@@ -23,12 +23,12 @@ export class UnsentBytes {
     stream.once("close", () => this.#onClose());
   }
 
-  /** How many bytes have not left yet. */
+  /** Number of bytes that have not been sent. */
   get bytes(): number {
     return this.#bytes;
   }
 
-  /** Writes bytes, which nobody may change from then on. */
+  /** Writes bytes, which must not change from then on. */
   write(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     this.#buffers.push(bytes);
@@ -37,8 +37,8 @@ export class UnsentBytes {
   }
 
   /**
-   * Resolves once at most `limit` bytes are unsent, or nobody cares any more; `undefined` if that is so already. One
-   * call at a time.
+   * Resolves once at most `limit` bytes are unsent, or {@link giveUp} was called; `undefined` if that is already so.
+   * One call at a time.
    */
   untilAtMost(limit: number): Promise<void> | undefined {
     const isDone = () => this.#bytes <= limit || this.#isGivenUp;
@@ -50,14 +50,14 @@ export class UnsentBytes {
     });
   }
 
-  /** Ends all waiting, as when the stream has closed. */
+  /** Ends all waiting, as the close of the stream does. */
   giveUp(): void {
     this.#isGivenUp = true;
     this.#wake?.();
   }
 
   readonly #onSent = (error?: Error | null): void => {
-    if (error) return; // the stream closes, which is where it is dealt with
+    if (error) return; // the close of the stream handles it
     this.#bytes -= this.#buffers[this.#sent++]!.length;
     if (this.#sent * 2 > this.#buffers.length) {
       this.#buffers = this.#buffers.slice(this.#sent);
@@ -73,7 +73,7 @@ export class UnsentBytes {
   }
 }
 
-/** What is kept of the streams of a session that were reset. */
+/** Unsent buffers of the streams of a session that were reset. */
 interface Kept {
   waiting: Uint8Array[];
   isPinging: boolean;
@@ -81,7 +81,7 @@ interface Kept {
 
 const KEPT = new WeakMap<Http2Session, Kept>();
 
-/** Keeps buffers alive until a PING that was sent behind them is answered, or the session ends. */
+/** Keeps buffers alive until a PING sent after them is answered, or the session ends. */
 function keepUntilSent(session: Http2Session | undefined, buffers: Uint8Array[]): void {
   if (session === undefined || session.destroyed) return;
   const kept = KEPT.get(session) ?? { waiting: [], isPinging: false };
