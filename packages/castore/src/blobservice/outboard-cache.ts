@@ -4,18 +4,18 @@ import { SingleFlight } from "../bytes/single-flight.ts";
 import type { Outboard } from "../hash/outboard.ts";
 import type { B3Digest } from "../model/digest.ts";
 
-/** What an outboard takes beyond its bytes: those of small blobs have only 8. */
+/** Memory overhead of a cached outboard in bytes: that of a small blob has only 8 bytes itself. */
 const OUTBOARD_BYTES = 512;
 
-/** Gets the outboards of blobs, each once for all who ask for it, and remembers the last ones. */
+/** LRU cache of the outboards of blobs, with single flight for concurrent lookups. */
 export class OutboardCache {
   readonly #find: (digest: B3Digest, options: AbortOptions) => Promise<Outboard | undefined>;
   readonly #known: LRUCache<string, Outboard>;
   readonly #running = new SingleFlight<Outboard | undefined>();
 
   /**
-   * @param find makes an outboard, or gets it from somewhere; `undefined` if there is none
-   * @param maxBytes how many bytes of outboards are remembered
+   * @param find looks up or computes an outboard; `undefined` if there is none
+   * @param maxBytes capacity of the cache in bytes
    */
   constructor(
     find: (digest: B3Digest, options: AbortOptions) => Promise<Outboard | undefined>,
@@ -28,7 +28,7 @@ export class OutboardCache {
     });
   }
 
-  /** @throws whatever `find` rejects with */
+  /** @throws the errors of `find` */
   async get(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined> {
     options?.signal?.throwIfAborted();
     const find = async (signal: AbortSignal) => {

@@ -9,11 +9,11 @@ import { PieceHasher } from "./verify-blob.ts";
 
 const EMPTY = blake3Digest(new Uint8Array(0));
 
-/** What {@link hashListed} asks for chunks. */
+/** The source of chunks for {@link hashListed}. */
 type ChunkSource = Pick<BlobService, "readMany" | "statMany">;
 
 /**
- * `putList` of a service that cannot commit a list as it is: reads the chunks and writes them as a blob.
+ * Implements `putList` for a service that cannot store a list: reads the chunks and writes them as a blob.
  *
  * @throws CastoreError as `putList`
  */
@@ -31,11 +31,10 @@ export async function putListByReading(
 }
 
 /**
- * Reads the chunks of a list, and makes sure that they make up a blob.
+ * Reads the chunks of a list, and verifies that they make up a blob.
  *
- * @param onData takes the contents as they are read, before all of them are hashed. Default: nobody does
- * @throws CastoreError `data_loss` if they do not make up the digest or have other lengths, `not_found` for the first
- *   that is absent
+ * @param onData receives the contents in order, before the digest is verified. Default: none
+ * @throws CastoreError `data_loss` if their digest or a length differs, `not_found` for the first chunk that is absent
  */
 export async function hashListed(
   service: ChunkSource,
@@ -59,9 +58,10 @@ export async function hashListed(
 }
 
 /**
- * Checks what can be said of a list without its chunks.
+ * Checks a list without reading its chunks.
  *
- * @throws CastoreError `data_loss` for a list of none or one that is not the blob
+ * @throws CastoreError `data_loss` for an empty list of a blob that is not empty, or a single chunk that is another
+ *   blob
  */
 export function expectPlausibleList(digest: B3Digest, chunks: ChunkList): void {
   if (chunks.length > 1) return;

@@ -2,11 +2,11 @@ import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { BlobService } from "./blob-service.ts";
 import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 
-/** How many bytes of chunks are read at a time, unless one is longer, and how many chunks. */
+/** Limits of a batch: bytes, which one longer chunk may exceed, and number of chunks. */
 const BATCH_BYTES = 4 * 1024 * 1024;
 const BATCH_CHUNKS = 2048;
 
-/** Reads the chunks of a list in order, several at a time; `data` is `undefined` for one that cannot be read. */
+/** Reads the chunks of a list in order and in batches; `data` is `undefined` for a chunk that cannot be read. */
 export async function* readListed(
   service: Pick<BlobService, "readMany">,
   chunks: ChunkList,

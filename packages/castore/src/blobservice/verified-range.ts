@@ -6,27 +6,27 @@ import { CastoreError } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
 import type { BlobService, ReadOptions } from "./blob-service.ts";
 
-/** A blob service that may get the outboards of its blobs from somewhere, so that they need not be made. */
+/** A blob service that may have the outboards of its blobs, which saves computing them. */
 export interface OutboardSource {
   /**
-   * @returns `undefined` if there is no such blob, or nobody to get an outboard from
-   * @throws CastoreError `data_loss` for one of another blob
+   * @returns `undefined` if there is no such blob, or no outboard of it
+   * @throws CastoreError `data_loss` if the outboard belongs to another blob
    */
   outboard(digest: B3Digest, options?: AbortOptions): Promise<Outboard | undefined>;
 }
 
 /** Options of {@link outboardOf}. */
 export interface OutboardOptions extends AbortOptions {
-  /** How many bytes the outboard may have. Default: any number. */
+  /** Maximum length of the outboard in bytes. Default: no limit. */
   maxBytes?: number | undefined;
 }
 
 /**
- * The outboard of a blob: got where the service is an {@link OutboardSource} that has it, and else made, for which the
- * blob is read as a whole.
+ * Returns the outboard of a blob: from the service if that is an {@link OutboardSource} and has it, or else computed,
+ * which reads the whole blob.
  *
  * @returns `undefined` if there is no such blob
- * @throws CastoreError `resource_exhausted` if it would be longer than `maxBytes`; what the service throws
+ * @throws CastoreError `resource_exhausted` if it would be longer than `maxBytes`; the errors of the service
  */
 export async function outboardOf(
   blobService: BlobService | (BlobService & OutboardSource),
@@ -52,13 +52,13 @@ export async function outboardOf(
 }
 
 /**
- * Reads a part of a blob of which every byte is proven by the digest of the blob, before it is handed out, and without
- * the rest of it: also where whoever stores it, and how it is cut, is not trusted.
+ * Reads a part of a blob and verifies each byte against the digest of the blob before returning it. Neither the service
+ * nor its chunk list is trusted, and the rest of the blob is not read.
  *
  * @returns pieces that belong to the caller; `undefined` if there is no such blob. Iterating throws CastoreError
- *   `data_loss` for bytes that are not those of the blob
- * @throws CastoreError `invalid_argument` for an offset or length that is no natural number; what
- *   {@link outboardOf} throws
+ *   `data_loss` for wrong bytes
+ * @throws CastoreError `invalid_argument` for an offset or length that is no natural number; the errors of {@link
+ *   outboardOf}
  */
 export async function verifiedRange(
   blobService: BlobService | (BlobService & OutboardSource),
@@ -66,12 +66,12 @@ export async function verifiedRange(
   options: ReadOptions = {},
 ): Promise<AsyncIterable<Uint8Array> | undefined> {
   const { signal } = options;
-  resolveRange(Number.MAX_SAFE_INTEGER, options); // before anything is asked
+  resolveRange(Number.MAX_SAFE_INTEGER, options); // before the first call
   const outboard = await outboardOf(blobService, digest, { signal });
   if (outboard === undefined) return undefined;
   const { size } = outboard;
   const { start, end } = resolveRange(size, options);
-  // That the blob ends before the part is believed when its last group proves it.
+  // The length of the blob is trusted only once its last group is verified.
   const first = Math.floor(Math.min(start, Math.max(size - 1, 0)) / GROUP_BYTES);
   const offset = first * GROUP_BYTES;
   const groups = Math.max(Math.ceil(end / GROUP_BYTES) - first, 1);
@@ -95,14 +95,14 @@ async function* verifyGroups(
     const reason = `expected ${length} bytes from ${offset} on, found ${found}`;
     throw new CastoreError("data_loss", `Cannot read blob ${outboard.digest}: ${reason}`);
   };
-  /** What was asked for of the bytes that have come, which are verified. */
+  /** Returns the requested part of the bytes read so far, once verified. */
   const take = (): Uint8Array => {
     const data = buffer.subarray(0, filled);
     outboard.verify(data, at / GROUP_BYTES);
     const wanted = data.subarray(Math.max(start - at, 0), Math.max(end - at, 0));
     at += filled;
     filled = 0;
-    buffer = new Uint8Array(bufferBytes); // what was verified is handed out
+    buffer = new Uint8Array(bufferBytes); // the verified bytes were returned to the caller
     return wanted;
   };
   for await (const piece of stream) {

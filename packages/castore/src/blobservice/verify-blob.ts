@@ -2,13 +2,13 @@ import { type Blake3Hasher, blake3 } from "../hash/blake3.ts";
 import { B3Digest } from "../model/digest.ts";
 import type { CastoreError } from "../model/errors.ts";
 
-/** What a blob has to be, and the error for another digest. */
+/** The expected digest of a blob, and the error for another one. */
 interface ExpectedBlob {
   readonly digest: B3Digest;
   readonly fail: (found: B3Digest) => CastoreError | Promise<CastoreError>;
 }
 
-/** Hashes a blob that comes in pieces. To be disposed of, which frees memory. */
+/** Hashes a blob that arrives in pieces. Disposing frees memory. */
 export class PieceHasher implements Disposable {
   #hasher: Blake3Hasher | undefined = blake3.createHasher();
 
@@ -16,13 +16,13 @@ export class PieceHasher implements Disposable {
     this.#hasher?.update(data);
   }
 
-  /** Throws if the bytes so far do not make up a blob. Nothing can be added afterwards. */
+  /** Throws if the bytes so far are not the expected blob. Nothing can be added afterwards. */
   async expect({ digest, fail }: ExpectedBlob): Promise<void> {
     const found = B3Digest.fromBytes(this.#takeDigest()!);
     if (!found.equals(digest)) throw await fail(found);
   }
 
-  /** Hands on the rest of a blob, but the last piece only if all of it is the blob. */
+  /** Yields the rest of a blob; the last piece only if the whole blob matches. */
   async *verifyRest(
     rest: AsyncIterable<Uint8Array>,
     expected: ExpectedBlob,
@@ -49,11 +49,11 @@ export class PieceHasher implements Disposable {
 }
 
 /**
- * Checks the bytes of a whole blob against its digest. The last of them are not handed out if it is another, so
- * that nobody takes it for the blob.
+ * Verifies a stream of a whole blob against its digest. If they differ, the last piece is withheld: a reader cannot
+ * take a wrong stream for complete.
  *
- * @param expected.size how many bytes the stream gives
- * @param expected.fail makes the error to throw for another digest
+ * @param expected.size length of the stream in bytes
+ * @param expected.fail creates the error for another digest
  */
 export async function* verifyBlob(
   stream: AsyncIterable<Uint8Array>,

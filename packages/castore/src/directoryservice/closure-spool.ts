@@ -4,8 +4,8 @@ import type { Directory } from "../model/directory.ts";
 import { decodeDirectoryOf, type EncodedDirectory } from "./encoded-directory.ts";
 
 /**
- * Keeps the directories of one tree, in any order, to give them from the leaves to the root. Of a large tree
- * no more than the digests is in memory.
+ * Collects the directories of one tree in any order, and returns them sorted. Only the digests of a large tree are in
+ * memory.
  */
 export class ClosureSpool implements Disposable {
   readonly #table = new SpillTable();
@@ -15,13 +15,13 @@ export class ClosureSpool implements Disposable {
     this.#table.add(digest.bytes, bytes);
   }
 
-  /** A directory that was added; `undefined` if there is none of that digest. */
+  /** Returns a directory that was added; `undefined` if there is none with that digest. */
   get(digest: B3Digest): Directory | undefined {
     const data = this.#table.get(digest.bytes);
     return data && decodeDirectoryOf(digest, data);
   }
 
-  /** Every directory from one on down, each once, that one last. Those that are missing are left out. */
+  /** Iterates over a directory and its descendants in post-order, each once. Missing directories are skipped. */
   *leavesFirst(root: B3Digest): Generator<Directory> {
     const met = new Set([root.hex]);
     const path = [this.#visit(root)];
@@ -39,8 +39,8 @@ export class ClosureSpool implements Disposable {
   }
 
   /**
-   * Every directory from one on down, each once, that one first, then breadth first, the last entry of a
-   * directory first: the order in which the reference writes them.
+   * Iterates over a directory and its descendants breadth first, each once, the last entry of a directory first: the
+   * order in which tvix writes them.
    */
   *rootFirst(root: B3Digest): Generator<Directory> {
     const met = new Set([root.hex]);
@@ -72,7 +72,7 @@ export class ClosureSpool implements Disposable {
   }
 }
 
-/** The directories that one refers to, each once. */
+/** Returns the digests of the child directories of a directory, each once. */
 export function childrenOf({ entries }: Directory): B3Digest[] {
   const children = new Map<string, B3Digest>();
   for (const { node } of entries) {

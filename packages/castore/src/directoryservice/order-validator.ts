@@ -8,21 +8,21 @@ import type { EncodedDirectory } from "./encoded-directory.ts";
 import { SizeLedger } from "./size-ledger.ts";
 
 /**
- * Checks that directories come from the leaves to the root: each refers only to ones before it, with
- * the size that they have, and all can be reached from the last one. Keeps digests and sizes only.
+ * Checks that directories arrive from the leaves to the root: each refers only to earlier ones, with their sizes, and
+ * all can be reached from the last one. Keeps digests and sizes only.
  */
 export class LeavesToRootValidator {
   readonly #sizes = new SizeLedger();
-  /** Digests of those that nothing refers to yet. In the end that is the root alone. */
+  /** Digests of directories without a parent so far. At the end the root is the only one. */
   readonly #unreferenced = new Set<string>();
   #last: B3Digest | undefined;
 
   /**
    * Takes the next directory.
    *
-   * @returns whether it is new; `false` for one that came before
-   * @throws CastoreError `invalid_argument` if it refers to one that did not come before it, or states
-   *   another size than that one has, `resource_exhausted` if it exceeds {@link MAX_MESSAGE_BYTES}
+   * @returns whether it is new; `false` for a repeated directory
+   * @throws CastoreError `invalid_argument` if it refers to a directory that did not arrive before, or states a wrong
+   *   size for one, `resource_exhausted` if it exceeds {@link MAX_MESSAGE_BYTES}
    */
   add({ directory, bytes, digest }: EncodedDirectory): boolean {
     if (bytes.length > MAX_MESSAGE_BYTES) {
@@ -59,7 +59,7 @@ export class LeavesToRootValidator {
    * To be called after the last directory.
    *
    * @returns the digest of the root
-   * @throws CastoreError `invalid_argument` if there was none, or some cannot be reached from the root
+   * @throws CastoreError `invalid_argument` if there was no directory, or one that cannot be reached from the root
    */
   finish(): B3Digest {
     if (this.#last === undefined) {
@@ -80,7 +80,7 @@ export class LeavesToRootValidator {
   }
 }
 
-/** A reference that was met before the directory itself. */
+/** A reference to a directory that has not arrived. */
 interface Reference {
   readonly parent: B3Digest;
   readonly entry: DirectoryEntry["name"];
@@ -88,18 +88,17 @@ interface Reference {
 }
 
 /**
- * Checks that directories come from the root to the leaves: first the root asked for, then only ones
- * that an earlier one refers to, with the size it states, each once, until none is missing. Keeps
- * digests and references only.
+ * Checks that directories arrive from the root to the leaves: first the requested root, then directories that an
+ * earlier one refers to, with the stated size, each once, until none is missing. Keeps digests and references only.
  */
 export class RootToLeavesValidator {
   readonly #root: B3Digest;
-  /** What was referred to and did not come yet, by digest. */
+  /** References to directories that have not arrived, by digest. */
   readonly #expected = new Map<string, Reference>();
   readonly #sizes = new SizeLedger();
   #hasBegun = false;
 
-  /** @param root digest of the directory that has to come first */
+  /** @param root digest of the first directory */
   constructor(root: B3Digest) {
     this.#root = root;
   }
@@ -107,8 +106,8 @@ export class RootToLeavesValidator {
   /**
    * Takes the next directory.
    *
-   * @throws CastoreError `invalid_argument` if it is not the root although the first, if nothing before
-   *   it refers to it, if it came before, or if sizes do not match
+   * @throws CastoreError `invalid_argument` if it is first and not the root, if no earlier directory refers to it, if
+   *   it is repeated, or if sizes do not match
    */
   add({ directory, digest }: EncodedDirectory): void {
     const reference = this.#expected.get(digest.hex);
@@ -141,9 +140,9 @@ export class RootToLeavesValidator {
   }
 
   /**
-   * To be called after the last directory. No directory at all is fine: the root is absent then.
+   * Ends the sequence; called after the last directory. An empty sequence is valid: the root is absent then.
    *
-   * @throws CastoreError `invalid_argument` if one that was referred to is missing
+   * @throws CastoreError `invalid_argument` if a referenced directory is missing
    */
   finish(): void {
     const [missing] = this.#expected;

@@ -6,17 +6,17 @@ import type { DirectoryPutter } from "./directory-service.ts";
 import { type EncodedDirectory, encodeDirectory } from "./encoded-directory.ts";
 import { LeavesToRootValidator } from "./order-validator.ts";
 
-/** Where the directories of one tree wait until all of them have come. */
+/** Staging area for the directories of one tree, until all have been put. */
 export interface TreeStage {
-  /** Keeps a directory aside. Each comes once, leaves first. */
+  /** Stages a directory. Each is staged once, leaves first. */
   add(encoded: EncodedDirectory): Promise<void>;
-  /** Makes all of them durable and visible. */
+  /** Makes all staged directories durable and visible. */
   commit(options?: AbortOptions): Promise<void>;
-  /** Releases what was kept. Called once, last, after `commit` too. */
+  /** Releases the staging area. Called once, last, also after `commit`. */
   discard(): void | Promise<void>;
 }
 
-/** The putter of services that keep a tree aside until it is complete and found valid. */
+/** Putter of services that stage a tree until it is complete and validated. */
 export class StagedTree implements DirectoryPutter {
   readonly #stage: TreeStage;
   readonly #signal: AbortSignal | undefined;
@@ -72,7 +72,7 @@ export class StagedTree implements DirectoryPutter {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#closed?.catch(() => undefined); // whoever called close() was told
+    await this.#closed?.catch(() => undefined); // the caller of close() has the error
     await this.#end();
   }
 }

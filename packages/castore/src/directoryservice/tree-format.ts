@@ -9,16 +9,16 @@ import { CastoreError } from "../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../model/limits.ts";
 import { encodeDirectory } from "./encoded-directory.ts";
 
-/** A message in a tree has this many bytes before it, which say how long it is. */
+/** Length in bytes of the length prefix of each message in a tree. */
 const LENGTH_BYTES = 4;
 
 /**
- * Encodes a tree as tvix does: one stream of zstd, in it each directory after its length, 4 bytes, big-endian.
+ * Encodes a tree as tvix does: one zstd stream of directories, each with a length prefix (4 bytes, big-endian).
  *
  * @param directories from the root to the leaves
  */
 export function encodeTree(directories: Iterable<Directory>): AsyncIterable<Uint8Array> {
-  // What fails on the way is thrown where the last of them is read.
+  // An error on the way is thrown by the last stream, where it is read.
   return pipeline(delimited(directories), createZstdCompress(), () => undefined);
 }
 
@@ -32,10 +32,10 @@ async function* delimited(directories: Iterable<Directory>): AsyncGenerator<Uint
 }
 
 /**
- * Decodes a tree, of which one directory is in memory at a time. Nothing is checked but the form of each.
+ * Decodes a tree, with one directory in memory at a time. Checks the encoding of each directory, not its references.
  *
- * Iterating throws CastoreError `data_loss` or `invalid_argument` for what is no tree, or breaks off; whatever
- * the stream throws; `signal.reason` when cancelled.
+ * Iterating throws CastoreError `data_loss` or `invalid_argument` for a malformed or truncated tree; the errors of the
+ * stream; `signal.reason` when cancelled.
  */
 export async function* decodeTree(
   stream: AsyncIterable<Uint8Array>,
@@ -46,7 +46,7 @@ export async function* decodeTree(
   }
 }
 
-/** The messages of which each comes after its length. They belong to whoever iterates. */
+/** Splits a stream at its length prefixes. The messages belong to the caller. */
 async function* messages(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let rest = Buffer.alloc(0);
   let needed = LENGTH_BYTES;

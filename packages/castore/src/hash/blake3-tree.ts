@@ -1,19 +1,19 @@
 import { instantiateWasm } from "../bytes/wasm.ts";
 import { BLAKE3_KERNEL } from "../gen/blake3-kernel.ts";
 
-/** How many bytes of a blob a group has; the last one may have fewer. */
+/** Length of a group of a blob in bytes; the last group may be shorter. */
 export const GROUP_BYTES: number = 16 * 1024;
 
 /** Length of a chaining value in bytes. */
 export const VALUE_BYTES = 32;
 
-/** How many bytes {@link hashGroups} takes at most. A multiple of {@link GROUP_BYTES}. */
+/** Longest input of {@link hashGroups} in bytes, a multiple of {@link GROUP_BYTES}. */
 export const MAX_HASHED_BYTES: number = 16 * GROUP_BYTES;
 
-/** How many chunks of BLAKE3 a group has. */
+/** Number of BLAKE3 chunks in a group. */
 const CHUNKS_PER_GROUP = 16n;
 
-/** What the WebAssembly module exports. */
+/** Exports of the WebAssembly module. */
 interface KernelExports {
   memory: { readonly buffer: ArrayBuffer };
   INPUT: { readonly value: number };
@@ -30,7 +30,7 @@ interface Kernel {
 
 let shared: Kernel | undefined;
 
-/** There is one for a thread, as no call is interrupted. */
+/** One instance for each thread: a call is never interrupted. */
 function kernel(): Kernel {
   shared ??= createKernel();
   return shared;
@@ -47,10 +47,10 @@ function createKernel(): Kernel {
 }
 
 /**
- * The chaining values of groups of a blob that has more than one.
+ * Computes the chaining values of groups of a blob that has more than one group.
  *
  * @param data up to {@link MAX_HASHED_BYTES}. All groups in it but the last are whole
- * @param index how many groups come before them
+ * @param index index of the first group in the blob
  * @returns the values in order, lent until the next call of a function of this file
  */
 export function hashGroups(data: Uint8Array, index: number): Uint8Array {
@@ -61,9 +61,9 @@ export function hashGroups(data: Uint8Array, index: number): Uint8Array {
 }
 
 /**
- * The chaining value of the parent of two nodes; for the root, the digest.
+ * Computes the chaining value of the parent of two nodes; for the root, the digest.
  *
- * @param values those of the two nodes, one behind the other
+ * @param values the values of the two nodes, concatenated
  * @returns the value, lent until the next call of a function of this file
  */
 export function hashParent(values: Uint8Array, isRoot: boolean): Uint8Array {

@@ -2,23 +2,23 @@ import { createRequire } from "node:module";
 
 /** An incremental BLAKE3 computation. */
 export interface Blake3Hasher {
-  /** Adds bytes; they are not kept. */
+  /** Adds bytes, without keeping them. */
   update(data: Uint8Array): void;
-  /** The 32-byte digest of all bytes added. To be called once, last. */
+  /** Returns the 32-byte digest of all bytes added. Called once, last. */
   digest(): Uint8Array;
 }
 
-/** One implementation of BLAKE3. */
+/** An implementation of BLAKE3. */
 export interface Blake3 {
   readonly implementation: "native" | "portable";
-  /** The 32-byte digest of `data`. */
+  /** Returns the 32-byte digest of `data`. */
   hash(data: Uint8Array): Uint8Array;
   createHasher(): Blake3Hasher;
 }
 
 const require = createRequire(import.meta.url);
 
-/** Loads the native implementation; `undefined` where there is none for this platform. */
+/** Loads the native implementation; `undefined` if there is none for this platform. */
 export function loadNativeBlake3(): Blake3 | undefined {
   let native: typeof import("@napi-rs/blake-hash");
   try {
@@ -49,5 +49,5 @@ export function loadPortableBlake3(): Blake3 {
   };
 }
 
-/** BLAKE3 as fast as this platform has it. */
+/** The fastest implementation of BLAKE3 on this platform. */
 export const blake3: Blake3 = loadNativeBlake3() ?? loadPortableBlake3();

@@ -10,25 +10,25 @@ import {
   VALUE_BYTES,
 } from "./blake3-tree.ts";
 
-/** How many bytes of an outboard say how long the blob is: little-endian. */
+/** Length in bytes of the length prefix of an outboard, little-endian. */
 const HEADER_BYTES = 8;
 
-/** How many bytes a node of the tree takes: the values of what is left and right below it. */
+/** Length of a node in bytes: the chaining values of its left and right children. */
 const NODE_BYTES = 2 * VALUE_BYTES;
 
 /**
- * What is needed to tell, of any part of a blob, whether it is what the digest stands for: the inner nodes of the tree
- * of BLAKE3 down to groups of 16 KiB, 64 bytes for each group but one.
+ * Verifies any part of a blob against the digest of the blob. Holds the inner nodes of the BLAKE3 tree down to groups
+ * of 16 KiB: 64 bytes for each group but one.
  *
- * The format is that of bao (https://github.com/oconnor663/bao/blob/master/docs/spec.md) for an outboard, with such
- * groups in place of chunks: the length of the blob, then the nodes in pre-order. A blob of up to one group has none.
+ * The format is that of bao (https://github.com/oconnor663/bao/blob/master/docs/spec.md) for an outboard, with groups
+ * in place of chunks: the length of the blob, then the nodes in pre-order. A blob of up to one group has no nodes.
  */
 export class Outboard {
   /** Digest of the blob. */
   readonly digest: B3Digest;
-  /** Length of the blob in bytes. Only proven where the last byte of the blob was verified. */
+  /** Length of the blob in bytes. Unproven until the last byte of the blob is verified. */
   readonly size: number;
-  /** The outboard itself. */
+  /** The encoded outboard. */
   readonly bytes: Uint8Array;
 
   private constructor(digest: B3Digest, size: number, bytes: Uint8Array) {
@@ -37,16 +37,15 @@ export class Outboard {
     this.bytes = bytes;
   }
 
-  /** How long the outboard of a blob is, in bytes. */
+  /** Returns the length of the outboard of a blob in bytes. */
   static length(size: number): number {
     return HEADER_BYTES + Math.max(groupsIn(size) - 1, 0) * NODE_BYTES;
   }
 
   /**
-   * Takes an outboard that somebody else made. What is wrong in it is found when something is verified, if not
-   * here.
+   * Parses an untrusted outboard. A wrong node is found when a part below it is verified.
    *
-   * @throws CastoreError `data_loss` if it is not one of this blob
+   * @throws CastoreError `data_loss` if it does not belong to this blob
    */
   static parse(digest: B3Digest, bytes: Uint8Array): Outboard {
     if (bytes.length < HEADER_BYTES) throw refusal(digest, `it has only ${bytes.length} bytes`);
@@ -65,10 +64,9 @@ export class Outboard {
   /**
    * Verifies a part of the blob.
    *
-   * @param data all of the groups from `first` on, up to {@link MAX_HASHED_BYTES}: whole ones, and the last one of
-   *   the blob as long as it is
-   * @param first how many groups come before them
-   * @throws CastoreError `data_loss` if they are something else, or the outboard is that of another blob
+   * @param data whole groups from `first` on, up to {@link MAX_HASHED_BYTES}. The last group of the blob may be shorter
+   * @param first index of the first group
+   * @throws CastoreError `data_loss` if the bytes are wrong, or the outboard belongs to another blob
    */
   verify(data: Uint8Array, first: number): void {
     const count = groupsIn(data.length);
@@ -89,7 +87,7 @@ export class Outboard {
     }
   }
 
-  /** The values of some groups, for which every node above them is verified, and the root in any case. */
+  /** Returns the values of some groups. Verifies the nodes above them, the root in any case. */
   #groupValues(first: number, end: number): Uint8Array {
     const values = new Uint8Array((end - first) * VALUE_BYTES);
     const visit = (at: number, from: number, count: number, expected: Uint8Array) => {
@@ -116,7 +114,7 @@ export class Outboard {
   }
 }
 
-/** Makes the outboard of a blob that comes in pieces. Holds 32 bytes for each 16 KiB. */
+/** Computes the outboard of a blob that arrives in pieces. Holds 32 bytes for each 16 KiB. */
 export class OutboardEncoder {
   readonly #pending = new Uint8Array(MAX_HASHED_BYTES);
   #pendingBytes = 0;
@@ -124,7 +122,7 @@ export class OutboardEncoder {
   #groups = 0;
   #size = 0;
 
-  /** Adds bytes; they are not kept. */
+  /** Adds bytes, without keeping them. */
   update(data: Uint8Array): void {
     for (let at = 0; at < data.length; ) {
       const part = data.subarray(at, at + MAX_HASHED_BYTES - this.#pendingBytes);
@@ -136,17 +134,17 @@ export class OutboardEncoder {
     this.#size += data.length;
   }
 
-  /** How long the outboard is by now, in bytes. */
+  /** Length of the outboard of the bytes so far. */
   get length(): number {
     return Outboard.length(this.#size);
   }
 
-  /** The outboard. To be called once, last. */
+  /** Returns the outboard. Called once, last. */
   finish(): Uint8Array {
     this.#flush();
     const bytes = new Uint8Array(Outboard.length(this.#size));
     new DataView(bytes.buffer).setBigUint64(0, BigInt(this.#size), true);
-    /** Writes the nodes of some groups; gives the value of the uppermost. */
+    /** Writes the nodes of some groups, and returns the value of the topmost node. */
     const write = (at: number, from: number, count: number): Uint8Array => {
       if (count === 1) return this.#values.subarray(from * VALUE_BYTES, (from + 1) * VALUE_BYTES);
       const left = groupsOnTheLeft(count);
@@ -174,12 +172,12 @@ export class OutboardEncoder {
   }
 }
 
-/** How many groups a blob has; a blob of no bytes has none. */
+/** Returns the number of groups in a blob, 0 for the empty blob. */
 function groupsIn(size: number): number {
   return Math.ceil(size / GROUP_BYTES);
 }
 
-/** How many of the groups below a node are on its left: the largest power of two that is less than all. */
+/** Returns the number of groups in the left subtree: the largest power of two below the number of all groups. */
 function groupsOnTheLeft(count: number): number {
   return 2 ** Math.floor(Math.log2(count - 1));
 }

@@ -10,7 +10,7 @@ import {
 import { BucketObjectStore } from "./bucket-object-store.ts";
 import type { ObjectStore } from "./object-store.ts";
 
-/** Opens what an address names. The options are those of its query, and others. */
+/** Opens the object store of an address, with the options of its query and further ones. */
 type Opener = (address: ServiceAddress, options: Options) => Promise<ObjectStore>;
 
 type Options = Readonly<Record<string, unknown>>;
@@ -61,11 +61,10 @@ async function openHttp(address: ServiceAddress, options: Options): Promise<Obje
 
 /**
  * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`,
- * `gs://bucket/prefix`, `az://container/prefix`, `http://host/folder`. What its library is
- * to be told stands in the query, or in the options.
+ * `gs://bucket/prefix`, `az://container/prefix`, `http://host/folder`. Options of the client library are in the query
+ * or in `options`.
  *
- * @throws CastoreError `invalid_argument` for any other address, or unknown options; whatever opening the store
- *   throws
+ * @throws CastoreError `invalid_argument` for any other address, or unknown options; the errors of opening the store
  */
 export async function openObjectStore(text: string, options: Options = {}): Promise<ObjectStore> {
   const address = parseServiceAddress(text);
@@ -99,7 +98,7 @@ function expectHost(address: ServiceAddress): string {
   throw addressError(address.shown, "expected a host, or the name of a bucket, found none");
 }
 
-/** What the keys begin with: empty, or ending with `/`. */
+/** Returns the prefix of the keys: empty, or ending with `/`. */
 function prefixOf({ path }: ServiceAddress): string {
   const prefix = path.replace(/^\/+|\/+$/g, "");
   return prefix === "" ? "" : `${prefix}/`;
