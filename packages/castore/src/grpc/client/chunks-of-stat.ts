@@ -10,7 +10,10 @@ import { CastoreError } from "../../model/errors.ts";
 import { received } from "../transport/received.ts";
 
 /** Number of chunks that are decoded before other events have their turn. */
-export const CHUNKS_PER_TURN = 4096;
+export const CHUNKS_PER_TURN = 1024;
+
+/** Length of the shortest encoding of a chunk in bytes: three tags, two lengths, the digest and a size. */
+const MIN_CHUNK_BYTES = B3Digest.LENGTH + 6;
 
 const CHUNKS_FIELD = StatBlobResponseSchema.field.chunks.number;
 
@@ -27,7 +30,8 @@ export async function decodeChunks(
   options?: AbortOptions,
 ): Promise<ChunkList> {
   const reader = new BinaryReader(message);
-  const builder = new ChunkListBuilder();
+  // At once, as it would take long to grow: no list has more chunks than the message has room for.
+  const builder = new ChunkListBuilder(Math.ceil(message.length / MIN_CHUNK_BYTES));
   for (;;) {
     received(action, () => decodeSome(reader, builder));
     if (reader.pos >= reader.len) return builder.finish();
