@@ -1,10 +1,10 @@
 /**
- * Waits for something that others may wait for too: cancelling ends the waiting, not the thing. That it fails is
- * nobody's concern then.
+ * Waits for a promise until it is cancelled. Cancelling ends the wait, not the operation, whose later failure is
+ * ignored.
  */
 export async function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
   if (signal === undefined) return await promise;
-  promise.catch(() => undefined); // also where it is not waited for at all
+  promise.catch(() => undefined); // also if the signal is already aborted
   signal.throwIfAborted();
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const onAbort = () => reject(signal.reason);
@@ -16,15 +16,15 @@ export async function unlessAborted<T>(promise: Promise<T>, signal?: AbortSignal
   }
 }
 
-/** A stream, for as long as it is not cancelled: what it waits for may never come. */
+/** Iterates over a stream until it is cancelled, also while its next item is pending. */
 export function untilAborted<T>(stream: AsyncIterable<T>, signal?: AbortSignal): AsyncGenerator<T> {
   return inSteps(stream, (next) => unlessAborted(next(), signal));
 }
 
 /**
- * A stream of which every item is waited for in some way.
+ * Iterates over a stream, with a custom wait for each item.
  *
- * @param wait gives up waiting by rejecting. The stream then ends when its item comes, and nobody listens
+ * @param wait rejects to give up. The stream is then ended in the background, once its pending item arrives
  */
 export async function* inSteps<T>(
   stream: AsyncIterable<T>,
@@ -42,7 +42,7 @@ export async function* inSteps<T>(
     }
   } finally {
     const ended = iterator.return?.();
-    ended?.catch(() => undefined); // what it was read for is had, or has failed already
+    ended?.catch(() => undefined); // the result, or an earlier error, is already known
     if (!isWaiting && ended !== undefined) await wait(() => ended).catch(() => undefined);
   }
 }

@@ -5,19 +5,20 @@ interface Waiter {
   readonly admit: () => void;
 }
 
-/** Bounds how many bytes are in flight. First come, first served. */
+/** Bounds the number of bytes in flight. Waiters are admitted in order. */
 export class ByteBudget {
   readonly #limit: number;
   #taken = 0;
   readonly #waiters: Waiter[] = [];
 
-  /** @param limit how many bytes may be taken at the same time */
+  /** @param limit maximum number of bytes in flight */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
   /**
-   * Takes bytes, and resolves when there is room for them. More than the limit are admitted alone.
+   * Takes bytes from the budget, once there is room. A request above the limit is admitted when nothing else is in
+   * flight.
    */
   async take(bytes: number, options?: AbortOptions): Promise<void> {
     const signal = options?.signal;
@@ -44,7 +45,7 @@ export class ByteBudget {
     });
   }
 
-  /** Gives bytes back that were taken. */
+  /** Returns taken bytes to the budget. */
   release(bytes: number): void {
     this.#taken -= bytes;
     this.#admitWaiters();

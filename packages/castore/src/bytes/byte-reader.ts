@@ -1,8 +1,8 @@
-/** Takes bytes from a stream, whose pieces may only be lent. Disposing of it ends the stream. */
+/** Reads bytes from a stream whose pieces may be valid only until the next one. Disposing ends the stream. */
 export class ByteReader implements AsyncDisposable {
-  /** How many bytes were taken. */
+  /** Number of bytes read. */
   offset = 0;
-  /** What to throw where something else was expected, by reason and the offset of the byte where. */
+  /** Creates the error for unexpected bytes, from the reason and their offset. */
   readonly #refuse: (reason: string, at: number) => Error;
   readonly #iterator: AsyncIterator<Uint8Array>;
   #data: Buffer = Buffer.alloc(0);
@@ -13,12 +13,12 @@ export class ByteReader implements AsyncDisposable {
     this.#refuse = refuse;
   }
 
-  /** What to throw where something else was expected. */
+  /** Creates the error for unexpected bytes. */
   refusal(reason: string, at: number = this.offset): Error {
     return this.#refuse(reason, at);
   }
 
-  /** Takes these bytes if they come next, and have come already. */
+  /** Skips these bytes if they come next and are buffered; tells whether it did. */
   takeIf(expected: Buffer): boolean {
     const end = this.#at + expected.length;
     if (end > this.#data.length) return false;
@@ -28,7 +28,7 @@ export class ByteReader implements AsyncDisposable {
     return true;
   }
 
-  /** So many bytes, which are lent until others are asked for. Throws a refusal if there are fewer. */
+  /** Reads a number of bytes, valid until the next read. Throws a refusal if there are fewer. */
   async take(length: number): Promise<Buffer> {
     if (this.#data.length - this.#at < length) await this.#need(length);
     const taken = this.#data.subarray(this.#at, this.#at + length);
@@ -37,7 +37,7 @@ export class ByteReader implements AsyncDisposable {
     return taken;
   }
 
-  /** So many bytes, as they come. Throws a refusal if there are fewer. */
+  /** Streams a number of bytes. Throws a refusal if there are fewer. */
   async *contents(length: number): AsyncGenerator<Uint8Array> {
     for (let missing = length; missing > 0; ) {
       if (this.#at === this.#data.length) await this.#more(missing);
@@ -49,12 +49,12 @@ export class ByteReader implements AsyncDisposable {
     }
   }
 
-  /** Goes past so many bytes. Throws a refusal if there are fewer. */
+  /** Skips a number of bytes. Throws a refusal if there are fewer. */
   async skip(length: number): Promise<void> {
     if (length > 0) for await (const _ of this.contents(length));
   }
 
-  /** Whether the stream has ended. */
+  /** Tells whether the stream has ended. */
   async isAtEnd(): Promise<boolean> {
     while (this.#at === this.#data.length) {
       const { done, value } = await this.#iterator.next();
@@ -64,7 +64,7 @@ export class ByteReader implements AsyncDisposable {
     return false;
   }
 
-  /** Goes to the end of the stream, whatever comes. */
+  /** Reads and discards the rest of the stream. */
   async skipRest(): Promise<void> {
     while (!(await this.isAtEnd())) {
       this.offset += this.#data.length - this.#at;
@@ -76,11 +76,11 @@ export class ByteReader implements AsyncDisposable {
     await this.#iterator.return?.();
   }
 
-  /** Waits until so many bytes have come. */
+  /** Waits until a number of bytes are buffered. */
   async #need(length: number): Promise<void> {
     const parts = [this.#data.subarray(this.#at)];
     for (let have = parts[0]!.length; have < length; have += this.#data.length) {
-      parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // it was only lent
+      parts[parts.length - 1] = Buffer.from(parts.at(-1)!); // the stream may reuse it
       await this.#more(length - have);
       parts.push(this.#data);
     }

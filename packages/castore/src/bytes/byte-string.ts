@@ -3,24 +3,23 @@ export function compareBytes(a: Uint8Array, b: Uint8Array): number {
   return Buffer.compare(a, b);
 }
 
-/** Whether two byte strings are the same. */
+/** Tells whether two byte strings are equal. */
 export function equalBytes(a: Uint8Array, b: Uint8Array): boolean {
   return Buffer.compare(a, b) === 0;
 }
 
-/** The same bytes in memory of their own. (`slice` does not copy where they are a Buffer.) */
+/** Copies bytes. (`slice` of a Buffer does not copy.) */
 export function copyBytes(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes);
 }
 
-/** Joins parts into one byte string; a single part is returned as it is. */
+/** Joins parts into one byte string; a single part is returned without a copy. */
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
 /**
- * Shows bytes in a message: quoted, with `\xNN` for whatever is not printable ASCII. Long input is
- * cut after 100 bytes.
+ * Formats bytes for a message: quoted, with `\xNN` for bytes that are not printable ASCII. Truncated after 100 bytes.
  */
 export function quoteBytes(bytes: Uint8Array): string {
   let text = "";
@@ -32,14 +31,14 @@ export function quoteBytes(bytes: Uint8Array): string {
 }
 
 /**
- * Reads a stream to its end into one byte string, whose pieces may only be lent. For contents known to be
+ * Reads a whole stream into one byte string. Its pieces may be valid only until the next one. For contents known to be
  * small.
  */
 export async function collectBytes(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   return (await collectAtMost(stream, Number.POSITIVE_INFINITY))!;
 }
 
-/** Like {@link collectBytes}; `undefined` for more than `maxBytes`, of which the rest is not read. */
+/** Like {@link collectBytes}; `undefined` for more than `maxBytes`, without reading the rest. */
 export function collectAtMost(
   stream: AsyncIterable<Uint8Array>,
   maxBytes: number,
@@ -47,7 +46,7 @@ export function collectAtMost(
   return joinAtMost(stream, maxBytes, copyBytes);
 }
 
-/** Like {@link collectAtMost}, of a stream whose pieces belong to whoever iterates. They are given up. */
+/** Like {@link collectAtMost}, for a stream whose pieces belong to the caller, so that they need no copy. */
 export function takeAtMost(
   stream: AsyncIterable<Uint8Array>,
   maxBytes: number,

@@ -2,12 +2,12 @@ import pLimit from "p-limit";
 import type { AbortOptions } from "./abort-options.ts";
 
 /**
- * Maps items by an asynchronous function, some at the same time. After the first failure no further call begins.
+ * Maps items by an asynchronous function, several concurrently. After the first failure no further call starts.
  *
- * @param concurrency how many calls are under way at the same time
- * @param map is given a signal that is aborted when the result is no longer wanted
+ * @param concurrency maximum number of concurrent calls
+ * @param map receives a signal that is aborted when its result is no longer needed
  * @returns the results, in the order of the items
- * @throws whatever `map` rejects with first, or `signal.reason`, once every call that began has ended
+ * @throws the first error of `map`, or `signal.reason`, once every started call has ended
  */
 export async function mapInParallel<Item, Result>(
   items: Iterable<Item>,
@@ -24,7 +24,7 @@ export async function mapInParallel<Item, Result>(
     try {
       return await map(item, { signal });
     } catch (error) {
-      failed.abort(error); // at once: the next call begins in the same turn
+      failed.abort(error); // now, as the next call starts in the same turn
       throw error;
     }
   };

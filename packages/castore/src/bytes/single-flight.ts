@@ -7,15 +7,15 @@ interface Flight<T> {
   waiting: number;
 }
 
-/** Runs work once for all callers that ask for it while it is under way, and cancels it when the last of them has gone. */
+/** Shares one run of an operation among concurrent callers, and cancels it when all of them have cancelled. */
 export class SingleFlight<T> {
   readonly #running = new Map<string, Flight<T>>();
 
   /**
-   * Joins the work that goes on under a key, or starts it. Cancelling ends the waiting; the work goes on as long as
-   * others wait.
+   * Joins the operation in flight under a key, or starts it. Cancelling ends the wait; the operation continues while
+   * other callers wait.
    *
-   * @param work is cancelled by the signal that it gets
+   * @param work the operation, cancelled by its signal
    */
   async run(
     key: string,
@@ -30,7 +30,7 @@ export class SingleFlight<T> {
     } finally {
       flight.waiting -= 1;
       if (flight.waiting === 0) {
-        // At once, so that nobody joins what is being given up.
+        // Now, so that no caller joins a cancelled operation.
         this.#ended(key, flight);
         flight.abandon.abort(new DOMException("abandoned: all callers have gone", "AbortError"));
       }

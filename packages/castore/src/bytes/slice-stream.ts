@@ -1,4 +1,4 @@
-/** The part of a stream from one position up to, but without, another. */
+/** Streams the bytes from position `start` up to, but not including, `end`. */
 export async function* sliceStream(
   stream: AsyncIterable<Uint8Array>,
   start: number,

@@ -2,9 +2,9 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "./abort-options.ts";
 
 /**
- * Maps items by a function that is quick but synchronous, and lets other events have their turn in between.
+ * Maps items by a synchronous function, and yields to the event loop between batches.
  *
- * @param perTurn how many items are mapped before that
+ * @param perTurn number of items in a batch
  */
 export async function inTurns<Item, Result>(
   items: readonly Item[],

@@ -1,14 +1,14 @@
-/** The part in use here of what every runtime has; Node's type declarations leave it out. */
+/** The part of the WebAssembly API in use here, which the type declarations of Node.js omit. */
 declare const WebAssembly: {
   Module: new (bytes: Uint8Array) => object;
   Instance: new (module: object) => { readonly exports: unknown };
 };
 
 /**
- * Makes an instance of a WebAssembly module that imports nothing.
+ * Instantiates a WebAssembly module without imports.
  *
  * @param module the module in base64
- * @returns what it exports
+ * @returns its exports
  */
 export function instantiateWasm(module: string): unknown {
   return new WebAssembly.Instance(new WebAssembly.Module(Buffer.from(module, "base64"))).exports;

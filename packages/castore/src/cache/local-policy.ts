@@ -11,27 +11,27 @@ import {
 } from "cockatiel";
 import { CastoreError } from "../model/errors.ts";
 
-/** The error of a call that the circuit breaker does not let through: the outage was told when it began. */
+/** The error of a call that an open circuit breaker refused. The failure that opened it was reported. */
 export { BrokenCircuitError } from "cockatiel";
 
 /**
- * Calls something that can be done without. A call that takes too long is given up. That, and an error that says that
- * everything else would fail too, opens a circuit breaker for the same time; then one call finds out whether it works
- * again, and the others are refused meanwhile.
+ * Guards calls of an optional service by a timeout and a circuit breaker. A timeout, or an error that would affect all
+ * calls, opens the circuit breaker for as long as the timeout. Then it is half-open: one call probes the service, and
+ * others are refused until the probe succeeds.
  */
 export class LocalPolicy {
   readonly #timeoutMs: number;
   readonly #breaker;
   readonly #policy;
 
-  /** @param timeoutMs how long a call may take, and how long the circuit breaker stays open, in milliseconds */
+  /** @param timeoutMs timeout of a call, and the time that the circuit breaker stays open, in milliseconds */
   constructor(timeoutMs: number) {
     this.#timeoutMs = timeoutMs;
     this.#breaker = circuitBreaker(handleWhen(isOutage), {
       breaker: new ConsecutiveBreaker(1),
       halfOpenAfter: timeoutMs,
     });
-    // What was opened by a call in time is used after it.
+    // A stream outlives the call that opened it.
     const options = { strategy: TimeoutStrategy.Aggressive, abortOnReturn: false } as const;
     this.#policy = wrap(this.#breaker, timeout(timeoutMs, options));
   }
@@ -39,9 +39,9 @@ export class LocalPolicy {
   /**
    * Makes a call.
    *
-   * @param call is given a signal that is aborted when the call takes too long
-   * @throws BrokenCircuitError while the circuit breaker is open; CastoreError `unavailable` for a call that takes too
-   *   long; what the call rejects with
+   * @param call receives a signal that is aborted at the timeout
+   * @throws BrokenCircuitError while the circuit breaker is open; CastoreError `unavailable` at the timeout; the errors
+   *   of the call
    */
   async execute<R>(call: (signal: AbortSignal) => Promise<R>): Promise<R> {
     if (this.#breaker.state === CircuitState.HalfOpen) throw new BrokenCircuitError();

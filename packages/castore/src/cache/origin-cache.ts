@@ -4,10 +4,10 @@ import { CastoreError } from "../model/errors.ts";
 import { BrokenCircuitError, LocalPolicy } from "./local-policy.ts";
 
 /**
- * Where a cache puts what is written. What is read is always looked for in the local store first, then in the origin,
- * and is then stored in the local one.
+ * Destination of writes. Reads always look in the local store first, then in the origin, and store what they found
+ * there in the local store.
  *
- * - `write-through`: to both. It is stored once the origin has it; failures of the local store are only warned of
+ * - `write-through`: to both. A write succeeds once the origin has stored it; failures of the local store are warnings
  * - `near-only`: to the local store
  * - `far-only`: to the origin
  */
@@ -16,7 +16,7 @@ export type CacheMode = "write-through" | "near-only" | "far-only";
 /** Every {@link CacheMode}. */
 export const CACHE_MODES = ["write-through", "near-only", "far-only"] as const;
 
-/** Options of a cache. Neither store is disposed of with it. */
+/** Options of a cache. Disposing of the cache disposes of neither store. */
 export interface CacheOptions<T> {
   /** The local store. */
   near: T;
@@ -24,30 +24,30 @@ export interface CacheOptions<T> {
   far: T;
   /** Default: `write-through`. */
   mode?: CacheMode | undefined;
-  /** Is told of failures of the local store, which fail nobody's call. Default: a process warning. */
+  /** Called for each failure of the local store, which fails no call. Default: a process warning. */
   onWarning?: ((message: string) => void) | undefined;
   /**
-   * How long the local store may take to answer, or to give the next item of a stream, in milliseconds. One that takes
-   * longer, or is unavailable, is not read for as long again: everything comes from the origin. Default: 5,000.
+   * Timeout of the local store for an answer, or the next item of a stream, in milliseconds. After a timeout, or if it
+   * is unavailable, a circuit breaker sends all reads to the origin for the same time. Default: 5,000.
    */
   nearReadTimeoutMs?: number | undefined;
   /**
-   * How long one step of writing to the local store may take, in milliseconds. If one takes longer, or the store is
-   * unavailable or full, nothing is stored there for as long again. Default: 30,000.
+   * Timeout of one write to the local store, in milliseconds. After a timeout, or if it is unavailable or full, a
+   * circuit breaker stops writes to it for the same time. Default: 30,000.
    */
   nearWriteTimeoutMs?: number | undefined;
 }
 
-/** How long stores in the background may take to end when a cache is disposed of, in milliseconds. */
+/** Grace period for background writes when a cache is disposed of, in milliseconds. */
 const GRACE_MS = 500;
 
-/** How long disposing of something waits before it goes on in the background, in milliseconds. */
+/** Time before a disposal continues in the background, in milliseconds. */
 const RELEASE_MS = 250;
 
-/** A call of the local store, to be cancelled by the signal. */
+/** A call of the local store, cancelled by the signal. */
 export type LocalCall<T, R> = (near: T, options: { signal: AbortSignal }) => Promise<R>;
 
-/** A local store in front of an origin: what the caches of all contracts have in common. */
+/** A local store in front of an origin: the part that the caches of all contracts share. */
 export class OriginCache<T> implements AsyncDisposable {
   readonly near: T;
   readonly far: T;
@@ -58,7 +58,7 @@ export class OriginCache<T> implements AsyncDisposable {
   readonly #closing = new AbortController();
   readonly #background = new Set<Promise<unknown>>();
 
-  /** @param className begins process warnings */
+  /** @param className prefix of process warnings */
   constructor(className: string, options: CacheOptions<T>) {
     const { near, far, mode, onWarning } = options;
     this.near = near;
@@ -69,7 +69,7 @@ export class OriginCache<T> implements AsyncDisposable {
     this.#onWarning = onWarning ?? ((message) => process.emitWarning(`${className}: ${message}`));
   }
 
-  /** Cancels work in the background, once the cache is disposed of. */
+  /** Cancels background work once the cache is disposed of. */
   get closing(): AbortSignal {
     return this.#closing.signal;
   }
@@ -77,8 +77,8 @@ export class OriginCache<T> implements AsyncDisposable {
   /**
    * Reads from the local store.
    *
-   * @param action what is attempted, for the warning: "read blob ... from"
-   * @returns `undefined` if it fails, or takes too long
+   * @param action the operation, for the warning: "read blob ... from"
+   * @returns `undefined` after a failure or a timeout
    * @throws `signal.reason` when cancelled
    */
   read<R>(action: string, call: LocalCall<T, R>, options?: AbortOptions): Promise<R | undefined> {
@@ -88,7 +88,7 @@ export class OriginCache<T> implements AsyncDisposable {
   /**
    * Writes to the local store.
    *
-   * @returns whether it went well
+   * @returns whether it succeeded
    * @throws `signal.reason` when cancelled
    */
   async write(
@@ -106,8 +106,8 @@ export class OriginCache<T> implements AsyncDisposable {
   /**
    * Streams from the local store.
    *
-   * @throws from iterating, what the local store throws, or that it takes too long, both of which are warned of;
-   *   `signal.reason` when cancelled
+   * @throws from iterating, the errors of the local store and its timeout, after a warning; `signal.reason` when
+   *   cancelled
    */
   async *stream<R>(
     action: string,
@@ -130,12 +130,12 @@ export class OriginCache<T> implements AsyncDisposable {
   }
 
   /**
-   * Asks the local store, then the origin for those items that the local store answers nothing for.
+   * Looks up items in the local store, then in the origin those that the local store lacks.
    *
-   * @param call asks one of them. An answer that is `undefined` or `false` is nothing
-   * @param onFound is told each answer of the origin that is something. Default: nobody is
+   * @param call looks up items in one of them. `undefined` and `false` mean absent
+   * @param onFound receives each item that the origin has. Default: none
    * @returns the answers, in order
-   * @throws what the origin throws
+   * @throws the errors of the origin
    */
   async ask<Item, R>(
     action: string,
@@ -154,27 +154,27 @@ export class OriginCache<T> implements AsyncDisposable {
     return items.map((_, i) => near[i] || far[next++]!);
   }
 
-  /** Tells of a failure of the local store, but for calls that the circuit breaker refused. */
+  /** Reports a failure of the local store, unless the circuit breaker refused the call. */
   warn(action: string, error: unknown): void {
     if (error instanceof BrokenCircuitError) return;
     const message = error instanceof Error ? error.message : String(error);
     this.#onWarning(`Cannot ${action} the local store: ${message}`);
   }
 
-  /** Lets something go on that nobody waits for but disposal. It is to tell of its failures itself. */
+  /** Runs work in the background, which only disposal awaits. The work reports its own failures. */
   inBackground(task: Promise<unknown>): void {
     const over = task.catch(() => undefined).finally(() => this.#background.delete(over));
     this.#background.add(over);
   }
 
-  /** Disposes of something that may hang: goes on with it in the background after a short time. */
+  /** Disposes of a resource, and continues in the background if that hangs. */
   async release(unwanted: AsyncDisposable): Promise<void> {
     const released = (async () => await unwanted[Symbol.asyncDispose]())();
     this.inBackground(released);
     await settledWithin(released, RELEASE_MS);
   }
 
-  /** Waits a short time for what goes on in the background, then cancels it; whatever hangs is left. */
+  /** Waits a grace period for background work, then cancels it; work that still hangs is abandoned. */
   async [Symbol.asyncDispose](): Promise<void> {
     await settledWithin(this.#settled(), GRACE_MS);
     this.#closing.abort(new CastoreError("aborted", "abandoned: the cache was disposed of"));
@@ -205,7 +205,7 @@ export class OriginCache<T> implements AsyncDisposable {
   }
 }
 
-/** Waits until something is over, well or not, but no longer than a time in milliseconds. */
+/** Waits until a promise is settled, for at most a time in milliseconds. */
 async function settledWithin(promise: Promise<unknown>, timeoutMs: number): Promise<void> {
   const { promise: late, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(resolve, timeoutMs);

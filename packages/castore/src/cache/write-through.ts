@@ -14,7 +14,7 @@ export class LocalWriter<T, W extends AsyncDisposable> implements AsyncDisposabl
   #writer: W | undefined;
 
   /**
-   * @param action what is attempted, for the warning
+   * @param action the operation, for the warning
    * @param options.signal cancels the writer
    */
   constructor(
@@ -35,9 +35,9 @@ export class LocalWriter<T, W extends AsyncDisposable> implements AsyncDisposabl
   }
 
   /**
-   * Uses the writer. Waits for no longer than the local store may take.
+   * Runs a step of the writer, within the timeout of the local store.
    *
-   * @returns whether this step went well, and all before it did
+   * @returns whether this step and all before it succeeded
    * @throws `signal.reason` when cancelled
    */
   async step(use: (writer: W) => Promise<unknown>): Promise<boolean> {
@@ -57,12 +57,12 @@ export class LocalWriter<T, W extends AsyncDisposable> implements AsyncDisposabl
   }
 }
 
-/** What ends with a digest, once all of it is durable. */
+/** A writer or putter: closing it returns a digest, once everything is durable. */
 interface Closing extends AsyncDisposable {
   close(): Promise<B3Digest>;
 }
 
-/** Writes to the origin and to the local store, which ends up with nothing that the origin refused. */
+/** Writes to the origin and to the local store. The local store keeps nothing that the origin refused. */
 export abstract class WriteThrough<T, W extends Closing> implements Closing {
   protected readonly far: W;
   protected readonly near: LocalWriter<T, W>;

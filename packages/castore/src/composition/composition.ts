@@ -12,54 +12,54 @@ import {
 } from "./opener.ts";
 import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
 
-/** What a store tells of while it is used, and fails no call. */
+/** An event of a store that fails no call. */
 export interface StoreEvent {
   /**
    * - `corrupt`: stored bytes are damaged. They count as absent, and storing them again heals
-   * - `warning`: something failed that fails nobody's call, such as the local store of a cache
+   * - `warning`: an optional step failed, such as a write to the local store of a cache
    */
   readonly type: "corrupt" | "warning";
-  /** What the store keeps. */
+  /** The kind of the store. */
   readonly kind: ServiceKind;
   /** The name of the store, or its address without the keys. */
   readonly store: string;
-  /** What happened, without the name of the store. */
+  /** The event, without the name of the store. */
   readonly message: string;
 }
 
 /** Options of a {@link Composition}. */
 export interface CompositionOptions {
-  /** Is told what stores tell of. Default: a process warning. */
+  /** Called for each event of a store. Default: a process warning. */
   onEvent?: ((event: StoreEvent) => void) | undefined;
 }
 
-/** The names that stand for what a command works on. */
+/** Default names of services. */
 const ENTRY_POINTS = ["default", "root"];
 
-/** A service that was asked for. */
+/** A requested service. */
 interface Wanted {
-  /** What it is told apart by: a named one is the same whoever asks, one by its address is nobody else's. */
+  /** Its key: all references to a name share a service, each address has one of its own. */
   readonly key: string;
-  /** What it is called in messages. */
+  /** Its name in messages. */
   readonly label: string;
   readonly named: boolean;
 }
 
 /**
- * Services that are made of one another. Each is opened when it is first asked for: a named one once, however
- * many ask for it, also at the same time; one that is given by its address for each who asks.
+ * Services that depend on one another. Each is opened on first use: a named service once, also for concurrent callers;
+ * a service given by its address once for each caller.
  *
- * Disposing of it closes what it opened, each once, whatever is made of others before those.
+ * Disposing closes each opened service once, dependents before their dependencies.
  */
 export class Composition implements AsyncDisposable {
   readonly #registries: Registries;
   readonly #named: NamedServices;
   readonly #onEvent: (event: StoreEvent) => void;
   readonly #opened = new Map<string, Promise<unknown>>();
-  /** Which services wait for which, by key. */
+  /** Services being opened, with the ones that they wait for, by key. */
   readonly #needs = new Map<string, Set<Wanted>>();
   readonly #closing = new AsyncDisposableStack();
-  /** Gives up what is being opened when the composition is disposed of. From then on nothing is opened. */
+  /** Aborted when the composition is disposed of: cancels opening, and refuses further calls. */
   readonly #abandon = new AbortController();
   #closed: Promise<void> | undefined;
   #anonymous = 0;
@@ -75,11 +75,11 @@ export class Composition implements AsyncDisposable {
   }
 
   /**
-   * Takes the services that a TOML file describes, each in a table `[KIND.NAME]` with its `type` and the keys
-   * of that. Nothing is opened yet.
+   * Loads the services of a TOML file, each in a table `[KIND.NAME]` with its `type` and the keys of that type. Opens
+   * nothing yet.
    *
-   * @throws CastoreError `invalid_argument` for what is no TOML, and for a kind, a type, a key or a value that
-   *   is not offered, naming it and what there is
+   * @throws CastoreError `invalid_argument` for malformed TOML, and for an unknown kind, type or key or an invalid
+   *   value, naming it and the valid ones
    */
   static async parseToml(
     registries: Registries,
@@ -96,12 +96,12 @@ export class Composition implements AsyncDisposable {
   }
 
   /**
-   * Opens a service, or gives the one that is open. Cancelling ends the waiting for it; it is opened nevertheless, as
-   * others may wait too.
+   * Opens a service, or returns the open one. Cancelling ends the wait; the service is still opened, as other callers
+   * may wait too.
    *
    * @param reference a name, or an address. Default: `default`, or `root` if there is no such name
-   * @throws CastoreError `invalid_argument` for an unknown name, type or key, for services that are made of
-   *   themselves, and once the composition is disposed of; whatever opening throws
+   * @throws CastoreError `invalid_argument` for an unknown name, type or key, for a cycle, and once the composition is
+   *   disposed of; the errors of opening
    */
   service<Kind extends ServiceKind>(
     kind: Kind,
@@ -146,7 +146,7 @@ export class Composition implements AsyncDisposable {
     if (opened === undefined) {
       opened = this.#open(kind, reference, wanted);
       this.#opened.set(wanted.key, opened);
-      // Whoever asks again may have better luck.
+      // The next call tries again.
       opened.catch(() => this.#opened.delete(wanted.key));
     }
     return await unlessAborted(opened, options?.signal);
@@ -184,7 +184,7 @@ export class Composition implements AsyncDisposable {
       });
       const { contract, calls } = this.#registry(kind);
       const service = instrument<ServiceKinds[Kind]>(opened, contract, name, calls);
-      // What closes it may be replaced in the service that is handed out.
+      // The caller may replace the disposal of the returned service.
       this.#closing.defer(service[Symbol.asyncDispose]);
       return service;
     } catch (error) {
@@ -202,11 +202,11 @@ export class Composition implements AsyncDisposable {
     }
   }
 
-  /** @throws CastoreError `invalid_argument` if the one would wait for itself then */
+  /** @throws CastoreError `invalid_argument` if that would make a cycle */
   #addNeed(wanted: Wanted, needed: Wanted): void {
     const path = this.#pathOfNeeds(needed, wanted.key);
     if (path !== undefined) {
-      // Only a named one can be referred to from within itself, so one of them is.
+      // Only a named service can be part of a cycle, so there is one.
       const first = path.findIndex(({ named }) => named);
       const round = [...path.slice(first), ...path.slice(0, first), path[first]!];
       const cycle = round.map(({ label }) => label).join(" -> ");
@@ -216,7 +216,7 @@ export class Composition implements AsyncDisposable {
     this.#needs.set(wanted.key, needs.add(needed));
   }
 
-  /** The services over which one waits for another, both included; `undefined` if it does not. */
+  /** Returns the path by which one service waits for another, both included; `undefined` if there is none. */
   #pathOfNeeds(from: Wanted, to: string): Wanted[] | undefined {
     if (from.key === to) return [from];
     for (const next of this.#needs.get(from.key) ?? []) {

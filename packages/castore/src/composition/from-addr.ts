@@ -7,7 +7,7 @@ import type { Registries, ServiceKind, ServiceKinds } from "./registry.ts";
 
 const REGISTRIES = { blobservices: BLOB_SERVICES, directoryservices: DIRECTORY_SERVICES };
 
-/** Options of what opens an address. */
+/** Options of opening a service by its address. */
 export interface OpenOptions extends AbortOptions, CompositionOptions {}
 
 /**
@@ -47,9 +47,9 @@ export function openDirectoryService(
 }
 
 /**
- * Opens the service of an address. Disposing of it also closes what it is made of.
+ * Opens the service of an address. Disposing of it also disposes of its dependencies.
  *
- * @throws CastoreError `invalid_argument` if there is no such service; whatever opening it throws
+ * @throws CastoreError `invalid_argument` if there is no such service; the errors of opening it
  */
 export async function openAddress<Kind extends ServiceKind>(
   registries: Registries,

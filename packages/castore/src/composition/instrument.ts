@@ -6,24 +6,24 @@ import type { DirectoryService } from "../directoryservice/directory-service.ts"
 import type { B3Digest } from "../model/digest.ts";
 import { type Measure, type StoreCall, StoreCalls } from "./store-calls.ts";
 
-/** How the calls of one method are instrumented. */
+/** Instrumentation of the calls of one method. */
 export interface MethodPlan<Args extends readonly unknown[]> {
-  /** Describes what is called for. Called only where spans are recorded. */
+  /** Returns the span attributes of the arguments. Called only if spans are recorded. */
   readonly about?: (...args: Args) => Attributes;
   /**
-   * What the method returns. `value`: the promise of something that is complete. `stream`: a stream. `openedStream`: the
-   * promise of a stream or of `undefined`. `collector`: something that takes items until it is closed or disposed of,
-   * such as a writer; the call lasts until then. `reader`: the promise of something whose own methods are calls, or of
-   * `undefined`. Default: `value`.
+   * Kind of the result. `value`: a promise of a value. `stream`: a stream. `openedStream`: a promise of a stream or of
+   * `undefined`. `collector`: an object that takes items until it is closed or disposed of, such as a writer; the call
+   * lasts until then. `reader`: a promise of an object whose own methods are calls, or of `undefined`. Default:
+   * `value`.
    */
   readonly returns?: "value" | "stream" | "openedStream" | "collector" | "reader";
-  /** What is counted of a stream's pieces, or of what a collector is given. */
+  /** Attribute that counts the pieces of a stream or the items of a collector. */
   readonly measure?: Measure<never>;
   /** The contract of a reader, and the plan for it. */
   readonly reader?: readonly [contract: string, plan: Readonly<Record<string, MethodPlan<never>>>];
 }
 
-/** A plan for each method of a contract but its disposal. */
+/** A plan for each method of a contract except its disposal. */
 export type ContractPlan<T> = {
   readonly [Name in keyof T as Name extends string
     ? NonNullable<T[Name]> extends (...args: never) => unknown
@@ -72,11 +72,11 @@ type AnyMethod = (...args: unknown[]) => unknown;
 type AnyPlan = MethodPlan<never>;
 
 /**
- * Wraps a service so that the errors that come out of it name the store and each call is a span. Where no spans are
- * recorded that costs about a microsecond a call. Disposing of the wrapper disposes of the service, once.
+ * Wraps a service so that its errors name the store and each call is a span. Without recorded spans, a call costs about
+ * a microsecond. Disposing of the wrapper disposes of the service, once.
  *
- * @param contract what is called, such as `BlobService`
- * @param store the name of the store, in which there is nothing secret
+ * @param contract name of the contract, such as `BlobService`
+ * @param store the name of the store, without secrets
  */
 export function instrument<T extends AsyncDisposable>(
   service: T,
@@ -104,7 +104,7 @@ export function instrument<T extends AsyncDisposable>(
       methods.set(name, instrumented);
       return instrumented;
     },
-    // What replaces a method replaces that of the wrapper: the service itself stays as it is.
+    // Replacing a method changes the wrapper, not the service.
     defineProperty(_, name, { value }) {
       methods.set(name, value);
       return true;
@@ -179,7 +179,7 @@ function followCollector(call: StoreCall, collector: object, measure: Measure<un
   });
 }
 
-/** The options of a call: its last argument, if that has a signal. */
+/** Returns the options of a call: its last argument, if that has a signal. */
 function optionsIn(args: readonly unknown[]): AbortOptions | undefined {
   const last = args.at(-1);
   const isOptions = typeof last === "object" && last !== null && "signal" in last;

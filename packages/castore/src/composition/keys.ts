@@ -1,6 +1,5 @@
 /**
- * The keys of the types of services, as they stand in a table of TOML or in the query of an address, where each
- * value is a string.
+ * Defines the keys of each type of service, in TOML and in the query of an address, where each value is a string.
  */
 import { z } from "zod";
 import { integerKey, TIMEOUT_MS } from "../address/integer-key.ts";
@@ -87,7 +86,7 @@ export const CACHE_KEYS: z.ZodType<{
   }),
 );
 
-/** Takes the keys of one name for those of another, unless both are there. */
+/** Renames keys, unless both names are present. */
 function renameKeys(names: Readonly<Record<string, string>>): (keys: unknown) => unknown {
   return (keys) => {
     const entries = Object.entries(keys as object);

@@ -11,7 +11,7 @@ import {
   unknownType,
 } from "./registry.ts";
 
-/** How a service is described: by an address, or as a table of TOML with its type and keys. */
+/** Description of a service: an address, or a table of TOML with its type and keys. */
 export type ServiceConfig =
   | string
   | ({ readonly type: string } & Readonly<Record<string, unknown>>);
@@ -23,15 +23,15 @@ export type NamedServices = {
 
 /** Opens one service. */
 export interface Opener<T> {
-  /** What the service is called: its name, or its address without the keys. */
+  /** Name of the service, or its address without the keys. */
   readonly name: string;
-  /** Whether somebody chose the name, so that it helps to have it in errors. */
+  /** Whether the name comes from a TOML file, so that errors show it. */
   readonly named: boolean;
   open(context: ServiceContext): Promise<T>;
 }
 
 /**
- * What opens the service of an address.
+ * Returns the opener for an address.
  *
  * @throws CastoreError `invalid_argument` for an unknown type or key, or a wrong value
  */
@@ -50,7 +50,7 @@ export async function addressOpener<T>(
 }
 
 /**
- * What opens the service that a table describes.
+ * Returns the opener for a table.
  *
  * @param label the table, for messages
  * @throws CastoreError `invalid_argument` for an unknown type or key, or a wrong value
@@ -71,7 +71,7 @@ export async function tableOpener<T>(
   return { name, named: true, open: (context) => type.open(config as never, context) };
 }
 
-/** Keys by their schema, which is strict: unknown keys are refused. */
+/** Parses keys by a strict schema: unknown keys are refused. */
 async function validate(
   type: ServiceType<unknown>,
   keys: unknown,

@@ -20,7 +20,7 @@ import {
   sqliteType,
 } from "./service-types.ts";
 
-// What most commands have no use for, and takes long to load, is imported where it is needed.
+// Modules that are slow to load and that most commands do not use are imported on demand.
 
 /** The types of blob services. */
 export const BLOB_SERVICES: ServiceRegistry<BlobService> = {

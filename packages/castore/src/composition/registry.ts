@@ -6,8 +6,8 @@ import type { DirectoryService } from "../directoryservice/directory-service.ts"
 import type { ContractPlan } from "./instrument.ts";
 
 /**
- * The kinds of services that are composed, by the table of a TOML file that names them. A package that has
- * another kind adds it by declaration merging.
+ * Kinds of services in a composition, by the name of their TOML table. Another package adds its kinds by declaration
+ * merging.
  */
 export interface ServiceKinds {
   blobservices: BlobService;
@@ -17,47 +17,47 @@ export interface ServiceKinds {
 /** A kind of services. */
 export type ServiceKind = keyof ServiceKinds;
 
-/** What is at hand while a service is opened. */
+/** Context of opening a service. */
 export interface ServiceContext extends AbortOptions {
-  /** What the service is called in messages: its name, or its address without the keys. */
+  /** Name of the service in messages: its name, or its address without the keys. */
   readonly name: string;
 
-  /** Takes what the service tells of damage that it meets. The name is added. */
+  /** Reports damage in the service; the name is added. */
   readonly corrupt: (message: string) => void;
 
-  /** Takes what the service tells of troubles that fail nobody's call. The name is added. */
+  /** Reports a failure that fails no call; the name is added. */
   readonly warn: (message: string) => void;
 
   /**
-   * A service that this one is made of, which stays open at least as long.
+   * Opens a dependency of this service, which stays open at least as long.
    *
-   * @param reference a name, or the address of one that is nobody else's
+   * @param reference a name, or the address of a service that is not shared
    */
   service<Kind extends ServiceKind>(kind: Kind, reference: string): Promise<ServiceKinds[Kind]>;
 }
 
-/** How services of one type are described and opened. Made by {@link serviceType}. */
+/** A type of service: its addresses, its keys, and how to open it. Created by {@link serviceType}. */
 export interface ServiceType<T, Schema extends z.ZodType = z.ZodType, Config = never> {
-  /** The schemes of addresses for it. Default: the name of the type alone. */
+  /** Schemes of its addresses. Default: the name of the type. */
   readonly schemes?: readonly string[];
 
-  /** Whether an address without keys says all that is needed, so that it need not be validated. */
+  /** Whether an address without keys is complete, so that its keys need no validation. */
   readonly plain?: boolean;
 
   /**
-   * What an address says, as keys of the schema.
+   * Converts an address to keys of the schema.
    *
    * @throws CastoreError `invalid_argument` for a host or path that cannot be used
    */
   config(address: ServiceAddress): Record<string, unknown>;
 
-  /** The schema of the keys, for addresses and TOML alike. Loaded where it is needed. */
+  /** Loads the schema of the keys, for addresses and TOML. */
   schema(): Promise<Schema>;
 
   open(config: Config, context: ServiceContext): Promise<T>;
 }
 
-/** Ties the config that a type is opened with to its schema. */
+/** Defines a type of service, whose config has the type of its schema. */
 export function serviceType<T, Schema extends z.ZodType>(
   type: ServiceType<T, Schema, z.output<Schema>>,
 ): ServiceType<T> {
@@ -66,15 +66,15 @@ export function serviceType<T, Schema extends z.ZodType>(
 
 /** The types of one kind of service. A value: `{ ...registry, types: { ...registry.types, own } }` has more. */
 export interface ServiceRegistry<T> {
-  /** What the services are called in messages, such as "blob service". */
+  /** Name of the kind in messages, such as "blob service". */
   readonly kind: string;
-  /** By the name that a TOML file calls them. */
+  /** Types by their name in TOML. */
   readonly types: Readonly<Record<string, ServiceType<T>>>;
   /** The name of the contract in spans, such as `BlobService`. */
   readonly contract: string;
-  /** How the calls of its methods are instrumented: errors and spans have the name of the store. */
+  /** Instrumentation of its methods: errors and spans have the name of the store. */
   readonly calls: ContractPlan<T>;
-  /** Types that other implementations have, and what takes their place here. */
+  /** Types of other implementations, with their replacement here. */
   readonly elsewhere?: Readonly<Record<string, string>>;
 }
 
@@ -84,7 +84,7 @@ export type Registries = {
 };
 
 /**
- * The type that an address is for, and its name.
+ * Returns the type of an address, and its name.
  *
  * @throws CastoreError `invalid_argument` if there is none
  */
@@ -101,9 +101,9 @@ export function typeOfAddress<T>(
 }
 
 /**
- * Refuses an address of a type that other implementations have, whose syntax is of no account.
+ * Refuses an address of a type that only other implementations have, whatever its syntax.
  *
- * @throws CastoreError `invalid_argument`, which says what to use instead
+ * @throws CastoreError `invalid_argument`, naming the replacement
  */
 export function refuseElsewhere(registry: ServiceRegistry<unknown>, text: string): void {
   const [scheme = ""] = text.split(":", 1);
@@ -111,7 +111,7 @@ export function refuseElsewhere(registry: ServiceRegistry<unknown>, text: string
   throw addressError(showUnparsed(text), unknownType(registry, "scheme", scheme, []));
 }
 
-/** What is wrong with a type, or a scheme, that is not in a registry. */
+/** Returns the reason for refusing a type or scheme that is not in a registry. */
 export function unknownType(
   { kind, elsewhere = {} }: ServiceRegistry<unknown>,
   what: "type" | "scheme",

@@ -1,4 +1,4 @@
-/** Types that several kinds of services have. */
+/** Service types that several kinds have. */
 
 import {
   addressError,
@@ -14,7 +14,7 @@ import type { CacheOptions } from "../cache/origin-cache.ts";
 import type { ChannelOptions } from "../grpc/transport/channel.ts";
 import { type ServiceKind, type ServiceKinds, type ServiceType, serviceType } from "./registry.ts";
 
-/** The config of an address that is nothing but keys. */
+/** Returns the config of an address that consists of keys only. */
 export function keysOnly(address: ServiceAddress): Record<string, unknown> {
   expectNoHost(address);
   expectNoPath(address);
@@ -31,11 +31,11 @@ export function memoryType<T>(create: () => T): ServiceType<T> {
   });
 }
 
-/** What a service in a SQLite database is opened with. */
+/** Options of a service in a SQLite database. */
 interface SqliteOptions extends AbortOptions {
   /** The database file, or `":memory:"` for a temporary one. */
   path: string;
-  /** Is told of damage that was met. */
+  /** Called for each damaged row. */
   onCorrupt: (message: string) => void;
 }
 
@@ -56,7 +56,7 @@ export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): Ser
 /**
  * Describes `grpc+http://host[:port]`, `grpc+https://host[:port]` and `grpc+unix:///socket`.
  *
- * @param connect makes a client of such an address, which has no keys. Nothing is connected yet
+ * @param connect creates a client for an address, which has no keys. It connects later
  */
 export function grpcType<T>(
   connect: (address: string, options: ChannelOptions) => Promise<T>,
@@ -90,7 +90,7 @@ export const OBJECT_STORE_SCHEMES: readonly string[] = [
   "https",
 ].map((scheme) => `objectstore+${scheme}`);
 
-/** The config of `objectstore+...`: all keys of the address but some are options of the object store. */
+/** Returns the config of `objectstore+...`: the keys of other names are options of the object store. */
 export function objectStoreConfig(
   { text, query }: ServiceAddress,
   ownKeys: readonly string[],
@@ -108,7 +108,7 @@ export function objectStoreConfig(
 /**
  * `...://?near=REFERENCE&far=REFERENCE`, with further keys as {@link CacheOptions} has them.
  *
- * @param kind what the halves are
+ * @param kind kind of the two stores
  */
 export function cacheType<Kind extends ServiceKind>(
   kind: Kind,

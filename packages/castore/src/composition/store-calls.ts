@@ -13,16 +13,15 @@ import { CastoreError, nameStore } from "../model/errors.ts";
 const tracer = trace.getTracer("@tvix/castore");
 
 /**
- * Records the calls of one store: the errors that come out of it name it, and each call is a span, where
- * spans are recorded.
+ * Records the calls of one store: its errors name the store, and each call is a span, if spans are recorded.
  */
 export class StoreCalls {
   readonly #contract: string;
   readonly #store: string;
 
   /**
-   * @param contract what is called, such as `BlobService`
-   * @param store the name of the store, in which there is nothing secret
+   * @param contract name of the contract, such as `BlobService`
+   * @param store the name of the store, without secrets
    */
   constructor(contract: string, store: string) {
     this.#contract = contract;
@@ -30,10 +29,10 @@ export class StoreCalls {
   }
 
   /**
-   * Begins a call. It is over when a step of it fails, or is ended.
+   * Starts a call. It is over once one of its steps fails, or it is ended.
    *
-   * @param about what is called for. Asked for only if somebody takes spans
-   * @param options those of the call: when its signal is aborted, the reason is no failure of the store
+   * @param about returns the span attributes. Called only if spans are recorded
+   * @param options options of the call: an abort of its signal is not a failure of the store
    */
   begin(method: string, about: () => Attributes, options?: AbortOptions): StoreCall {
     const span = tracer.startSpan(`${this.#contract}.${method}`);
@@ -42,7 +41,7 @@ export class StoreCalls {
     return new StoreCall(this.#store, options, span);
   }
 
-  /** Runs a call that is over when its promise is. */
+  /** Runs a call that ends when its promise is settled. */
   async run<T>(
     method: string,
     about: () => Attributes,
@@ -60,10 +59,10 @@ export class StoreCalls {
   }
 
   /**
-   * Runs a call whose result is a stream. It begins when the stream is first asked for something, and is over when the
-   * stream is read to its end, left early, or fails.
+   * Runs a call whose result is a stream. It starts with the first read, and ends when the stream ends, fails or is
+   * closed early.
    *
-   * @param measure what the stream is measured by, and how much of that a piece of it is
+   * @param measure the span attribute for the length, and the length of a piece
    */
   stream<T>(
     method: string,
@@ -93,12 +92,12 @@ export class StoreCall {
     this.#context = span && trace.setSpan(context.active(), span);
   }
 
-  /** Does a step of the call, what it throws aside. */
+  /** Runs a step of the call without handling its errors. */
   enter<T>(step: () => T): T {
     return this.#context === undefined ? step() : context.with(this.#context, step);
   }
 
-  /** Does a step of the call. If it rejects, the call has failed. */
+  /** Runs a step of the call. If it rejects, the call has failed. */
   async run<T>(step: () => Promise<T>): Promise<T> {
     try {
       return await this.enter(step);
@@ -107,7 +106,7 @@ export class StoreCall {
     }
   }
 
-  /** Like {@link run}, for a step that is over when it returns. */
+  /** Like {@link run}, for a synchronous step. */
   runSync<T>(step: () => T): T {
     try {
       return this.enter(step);
@@ -116,7 +115,7 @@ export class StoreCall {
     }
   }
 
-  /** Hands on a stream, with which the call is over. */
+  /** Passes on a stream, and ends the call with it. */
   follow<T>(stream: AsyncIterable<T>, measure: Measure<T>): AsyncIterable<T> {
     return new CountedStream(
       () => this,
@@ -133,7 +132,7 @@ export class StoreCall {
     this.#span?.end();
   }
 
-  /** Ends the call by what was thrown, and gives it back with the name of the store. */
+  /** Ends the call with an error, and returns the error with the name of the store. */
   fail(error: unknown): unknown {
     if (this.#signal?.aborted && error === this.#signal.reason) {
       this.end({ "tvix.cancelled": true });
@@ -153,7 +152,7 @@ function recordFailure(span: Span, error: unknown): void {
   span.setStatus({ code: SpanStatusCode.ERROR, message });
 }
 
-/** What the span of a stream says of its length. */
+/** The span attribute for the length of a stream. */
 export interface Measure<T> {
   readonly attribute: string;
   of(piece: T): number;
@@ -166,7 +165,7 @@ class CountedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
   #begun: { readonly call: StoreCall; readonly iterator: AsyncIterator<T> } | undefined;
   #length = 0;
 
-  /** @param begin and `open` are called when the stream is first asked for something */
+  /** @param begin is called at the first read, as is `open` */
   constructor(begin: () => StoreCall, open: () => AsyncIterable<T>, measure: Measure<T>) {
     this.#begin = begin;
     this.#open = open;

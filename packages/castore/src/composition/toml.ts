@@ -8,8 +8,8 @@ const SERVICE = z.looseObject({ type: z.string() });
 /**
  * Parses the TOML that describes a composition.
  *
- * @param kinds the tables that may be in it
- * @throws CastoreError `invalid_argument` for what is no TOML, for other tables, and for services without a type
+ * @param kinds names of the allowed tables
+ * @throws CastoreError `invalid_argument` for malformed TOML, for other tables, and for services without a type
  */
 export function parseComposition(text: string, kinds: readonly string[]): NamedServices {
   const tables = z.strictObject(
@@ -20,7 +20,7 @@ export function parseComposition(text: string, kinds: readonly string[]): NamedS
     document = parse(text);
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
-    // What else it says, and has as its cause, quotes the file, in which secrets may be.
+    // The rest of the message and the cause quote the file, which may contain secrets.
     throw refusal(`expected TOML, found none at line ${error.line}, column ${error.column}`);
   }
   const result = tables.safeParse(document);

@@ -12,58 +12,60 @@ import { syncFolder } from "./sync-folder.ts";
 /** A SQLite connection, synchronous. */
 export type Database = Sqlite.Database;
 
-/** What a database holds. */
+/** Format of a database. */
 export interface DatabaseFormat {
-  /** Tells our kinds of databases apart, and from others: a signed 32-bit integer. */
+  /** SQLite application id, which identifies the format: a signed 32-bit integer. */
   applicationId: number;
   /** Version of the schema, at least 1. */
   version: number;
   /** SQL that creates the schema in an empty database. */
   schema: string;
-  /** Turns a database of an earlier version into one of this, in a transaction, by that version. Default: none. */
+  /** Upgrades, by earlier version, each run in a transaction. Default: none. */
   upgrades?: Readonly<Record<number, (db: Database) => Promise<void>>>;
-  /** What to do about a database of another version. Default: nothing is said. */
+  /** Advice for the error about another version, for the user. Default: none. */
   remedy?: string;
 }
 
 /** Options of {@link openDatabase}. */
 export interface OpenDatabaseOptions extends AbortOptions {
   /**
-   * Fills a database that has no schema yet, in the transaction that creates it: others wait, and when it rejects,
-   * nothing is created. Default: it stays empty.
+   * Fills a new database in the transaction that creates its schema: other processes wait, and if it rejects, nothing
+   * is created. Default: the database stays empty.
    */
   fill?: (db: Database) => Promise<void>;
 }
 
-/** How long a writer waits for another process to finish before it gives up. */
+/** Time that a writer waits for a lock of another process, in milliseconds. */
 const LOCK_TIMEOUT_MS = 30_000;
 const LOCK_POLL_MS = 5;
 
-/** Longest write-ahead log that is kept once it is of no more use, in bytes: a large transaction makes a longer one. */
+/**
+ * Length to which the write-ahead log is truncated after a checkpoint, in bytes. A large transaction makes it longer.
+ */
 const LOG_BYTES = 64 * 1024 * 1024;
 
-/** Longest database that is read into memory where it cannot be written, in bytes: Node.js reads no longer file. */
+/** Longest read-only database that is read into memory, in bytes: the limit of `readFile` in Node.js. */
 const MAX_READ_BYTES = 2 ** 31 - 1;
 
-/** How often reading it is tried while somebody else changes it. */
+/** Number of attempts to read it while another process changes it. */
 const READ_ATTEMPTS = 5;
 
-/** Where the header of a database says how it is written and read: 2 with a write-ahead log, 1 without. */
+/** Offsets of the write and read versions in the header: 2 with a write-ahead log, 1 without. */
 const JOURNAL_MODE_AT = 18;
 
 const IN_MEMORY = ":memory:";
 
-/** The files that databases were read from into memory. */
+/** Paths of the databases that were read into memory. */
 const COPIED_FROM = new WeakMap<Database, string>();
 
 /**
- * Opens a database, or creates it together with the folders above it. A file that is empty, or has no schema, is
- * created anew. Commits are durable when they return (write-ahead log, synchronous FULL), and several processes may
- * use the same file. It is opened on a full disk, too, and to be closed with {@link closeDatabase}.
+ * Opens a database, or creates it with its parent folders. A file that is empty or has no schema is initialized.
+ * Commits are durable when they return (write-ahead log, synchronous FULL), and several processes may
+ * use the same file. It can be opened on a full disk. The caller closes it with {@link closeDatabase}.
  *
- * One that this process may not write to, or on a read-only file system, is opened for reading: writing is refused with
- * `permission_denied`. Unless another process has it open, it is then read into memory, as SQLite cannot make the files
- * beside it that it needs.
+ * Without write permission, or on a read-only file system, it is opened for reading: writes fail with
+ * `permission_denied`. Unless another process has it open, it is then read into memory, because SQLite cannot create
+ * its auxiliary files.
  *
  * @param path a file, or `":memory:"` for a temporary one
  * @throws CastoreError `invalid_argument` for a file of another kind or version, `data_loss` for one that is damaged,
@@ -97,20 +99,20 @@ function makeFolder(path: string): void {
   try {
     mkdirSync(path, { recursive: true });
   } catch (error) {
-    // On a read-only file system, Node.js tells ENOENT.
+    // On a read-only file system, Node.js reports ENOENT.
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
     const message = `Cannot make folder "${path}": expected a file system that can be written`;
     throw new CastoreError("permission_denied", message, { cause: error });
   }
 }
 
-/** Whether SQLite could not open a file, or may not write to it. */
+/** Tells whether an error is that SQLite cannot open a file, or may not write to it. */
 function isRefused(error: unknown): boolean {
   if (!(error instanceof Sqlite.SqliteError)) return false;
   return /^SQLITE_(READONLY|CANTOPEN|PERM)/.test(error.code);
 }
 
-/** Opens a database that is there for reading alone. */
+/** Opens an existing database for reading. */
 async function openReadOnly(path: string, format: DatabaseFormat): Promise<Database> {
   const db = await connectReadOnly(path);
   try {
@@ -138,7 +140,7 @@ async function connectReadOnly(path: string): Promise<Database> {
         `Cannot open database "${path}": expected a file, found ${found}`,
       );
     }
-    // With the files of a write-ahead log beside it, which somebody else has made, SQLite can read it.
+    // SQLite can read it if another process has created the files of the write-ahead log.
     if (statOf(`${path}-wal`)?.size) {
       const db = new Sqlite(path, { readonly: true, fileMustExist: true });
       waitForLocks(db);
@@ -168,14 +170,14 @@ function statOf(path: string) {
   return statSync(path, { throwIfNoEntry: false });
 }
 
-/** Closes a database. What was changed and not committed is undone. */
+/** Closes a database. Uncommitted changes are rolled back. */
 export function closeDatabase(db: Database): void {
   const { name, memory, readonly } = db;
   db.close();
   if (!memory && !readonly) keepRoom(name);
 }
 
-/** Connects to a database and begins a write transaction, with which all files are there that SQLite needs. */
+/** Connects to a database and begins a write transaction, which creates all files that SQLite needs. */
 async function connect(path: string, options?: AbortOptions): Promise<Database> {
   const db = new Sqlite(path, { timeout: 0 });
   try {
@@ -192,7 +194,7 @@ async function connect(path: string, options?: AbortOptions): Promise<Database> 
   }
 }
 
-/** Checks what a database is, creates it if it has no schema, and ends the transaction. */
+/** Checks the format of a database, initializes one without a schema, and ends the transaction. */
 async function initialize(
   db: Database,
   format: DatabaseFormat,
@@ -216,7 +218,7 @@ async function initialize(
   }
 }
 
-/** Upgrades a database that is of an earlier version, if it can be. */
+/** Upgrades a database of an earlier version, if there is an upgrade. */
 async function upgrade(
   db: Database,
   { applicationId, version, upgrades }: DatabaseFormat,
@@ -228,7 +230,7 @@ async function upgrade(
   db.pragma(`user_version = ${version}`);
 }
 
-/** Whether a database has no schema, and may become one of a format. */
+/** Tells whether a database has no schema, and can be initialized. */
 function isNew(db: Database, { applicationId, version }: DatabaseFormat): boolean {
   const found = formatOf(db);
   return (
@@ -258,8 +260,8 @@ function formatOf(db: Database): { applicationId: number; version: number } {
 }
 
 /**
- * Lets reads on a connection wait for a lock, which they meet only while another process opens or
- * recovers the database. Not for a connection that writes: waiting blocks the event loop.
+ * Makes reads on a connection wait for a lock, which another process holds only while it opens or recovers the
+ * database. Not for a connection that writes: the wait blocks the event loop.
  */
 export function waitForLocks(db: Database): void {
   db.pragma("busy_timeout = 5000");
@@ -267,7 +269,7 @@ export function waitForLocks(db: Database): void {
 
 /**
  * Begins a write transaction, without blocking the event loop while another process holds the lock.
- * The caller ends it with `COMMIT` or `ROLLBACK`, and uses the connection for nothing else meanwhile.
+ * The caller ends it with `COMMIT` or `ROLLBACK`, and does not use the connection otherwise until then.
  *
  * @throws CastoreError `unavailable` if the lock is not free within 30 seconds
  */
@@ -278,9 +280,8 @@ export async function beginWrite(db: Database, options?: AbortOptions): Promise<
 /**
  * Ends a write transaction: its changes are durable when it returns.
  *
- * Now and then SQLite moves the log into the database after that, and begins it anew with the next commit, whenever
- * that is. If it were damaged until then, its beginning would hide what has been moved, of which parts may be much
- * older. So it is begun anew at once.
+ * After some commits SQLite runs a checkpoint, which copies the log to the database; only the next commit restarts the
+ * log. Damage to the log before that would hide checkpointed pages behind older ones. So the log is restarted at once.
  */
 export function commit(db: Database): void {
   db.exec("COMMIT");
@@ -288,14 +289,14 @@ export function commit(db: Database): void {
   try {
     if (statSync(db.name).mtimeMs < statSync(`${db.name}-wal`).mtimeMs) return;
     db.exec("BEGIN IMMEDIATE");
-    db.pragma(`user_version = ${db.pragma("user_version", { simple: true })}`); // as good as any other page
+    db.pragma(`user_version = ${db.pragma("user_version", { simple: true })}`); // writes one page
     db.exec("COMMIT");
   } catch {
-    rollback(db); // whoever is next begins it anew
+    rollback(db); // the next writer restarts the log
   }
 }
 
-/** Ends a write transaction without effect. For error paths: never throws. */
+/** Rolls back a write transaction. For error paths: never throws. */
 export function rollback(db: Database): void {
   if (db.open && db.inTransaction) db.exec("ROLLBACK");
 }
@@ -330,7 +331,7 @@ const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
   ["SQLITE_IOERR", "unavailable"],
 ];
 
-/** Turns whatever SQLite threw into a CastoreError by cause; passes on everything else. */
+/** Converts an error of SQLite to a CastoreError by its code; returns any other error unchanged. */
 export function sqliteError(error: unknown, action: string): unknown {
   if (!(error instanceof Sqlite.SqliteError)) return error;
   const code = CODES.find(([prefix]) => error.code.startsWith(prefix))?.[1] ?? "internal";

@@ -12,27 +12,27 @@ import {
   waitForLocks,
 } from "./database.ts";
 
-/** A row: a key of bytes and what is stored under it. */
+/** A row: a key and its value, both bytes. */
 export type Row = readonly [key: Uint8Array, data: Uint8Array];
 
-/** What {@link KeyValueTable.open} is told. */
+/** Options of {@link KeyValueTable.open}. */
 export interface KeyValueTableOptions extends AbortOptions {
   /** The database file, or `":memory:"` for a temporary one. */
   path: string;
-  /** Tells our kinds of databases apart, see `DatabaseFormat`. */
+  /** SQLite application id, see `DatabaseFormat`. */
   applicationId: number;
   /** Name of the table. */
   table: string;
   /** Name of the column that holds the keys. */
   keyColumn: string;
   /**
-   * Returns what is stored when a key is put that is taken, called within the transaction: what one process puts, no
-   * other can lose. What it throws fails the put. Default: `given`.
+   * Merges a value with the stored one of the same key, within the transaction, so that no update of another process is
+   * lost. If it throws, the put fails. Default: `given`.
    */
   merge?: (stored: Uint8Array, given: Uint8Array) => Uint8Array;
 }
 
-/** After how many rows of a transaction other events get their turn. */
+/** Number of rows of a transaction between turns of the event loop. */
 const ROWS_PER_TURN = 500;
 
 interface Job {
@@ -41,18 +41,18 @@ interface Job {
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
   readonly signal: AbortSignal | undefined;
-  /** From here on the job is not cancelled any more. */
+  /** Called when the job can no longer be cancelled. */
   readonly begin: () => void;
 }
 
 /**
- * A SQLite table from keys to bytes. Writes that wait at the same time share one transaction, and so
- * one fsync. Several processes may use the same file.
+ * A SQLite table from keys to bytes. Concurrent writes share one transaction, and so one fsync (group commit). Several
+ * processes may use the same file.
  */
 export class KeyValueTable implements AsyncDisposable {
   readonly #path: string;
   readonly #reader: Database;
-  /** A connection of its own for transactions, which go on while others read. */
+  /** A second connection for transactions, which run while the other one reads. */
   readonly #writer: Database;
   readonly #get;
   readonly #has;
@@ -77,7 +77,7 @@ export class KeyValueTable implements AsyncDisposable {
         `SELECT ${key}, data FROM ${table} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`,
       )
       .raw();
-    // Replaces what is there, which may be damaged, but leaves the same bytes alone.
+    // Replaces a stored value, which may be damaged; does not rewrite equal bytes.
     const { merge } = options;
     if (merge)
       writer.function("merge", (stored, given) => merge(stored as Buffer, given as Buffer));
@@ -105,7 +105,7 @@ export class KeyValueTable implements AsyncDisposable {
     };
     const writer = await openDatabase(path, format, options);
     try {
-      const isOnly = writer.memory || writer.readonly; // nobody writes while others read
+      const isOnly = writer.memory || writer.readonly; // no concurrent reads and writes
       const reader = isOnly ? writer : await openDatabase(path, format, options);
       return new KeyValueTable(options, reader, writer);
     } catch (error) {
@@ -114,30 +114,30 @@ export class KeyValueTable implements AsyncDisposable {
     }
   }
 
-  /** What is stored under a key; `undefined` if there is nothing. */
+  /** Returns the value of a key; `undefined` if there is none. */
   get(key: Uint8Array): Uint8Array | undefined {
     return this.#read(() => this.#get.get(key));
   }
 
-  /** Whether something is stored under a key. */
+  /** Tells whether a key has a value. */
   has(key: Uint8Array): boolean {
     return this.#read(() => this.#has.get(key) !== undefined);
   }
 
-  /** Up to `limit` rows with keys above `after`, ordered by key. */
+  /** Returns up to `limit` rows with keys above `after`, ordered by key. */
   page(after: Uint8Array, limit: number): readonly Row[] {
     return this.#read(() => this.#page.all(after, limit));
   }
 
   /**
-   * Stores rows, all of them or none, and resolves once they are durable. A row under a key that is
-   * taken replaces it, or is merged with it, see {@link KeyValueTableOptions.merge}.
+   * Stores rows atomically, and resolves once they are durable. A row with an existing key replaces the stored one, or
+   * is merged with it, see {@link KeyValueTableOptions.merge}.
    */
   put(rows: Iterable<Row>, options?: AbortOptions): Promise<void> {
     return this.#enqueue(this.#put, rows, options?.signal);
   }
 
-  /** Removes a row that turned out to be damaged, unless it was replaced meanwhile. */
+  /** Removes a damaged row, unless it was replaced meanwhile. */
   remove(row: Row): Promise<void> {
     return this.#enqueue(this.#remove, [row]);
   }
@@ -169,11 +169,11 @@ export class KeyValueTable implements AsyncDisposable {
   }
 
   async #writeQueue(): Promise<void> {
-    await yieldToEvents(); // writers of the same turn get into the same transaction
+    await yieldToEvents(); // writers of the same turn share the transaction
     while (this.#queue.length > 0) {
       const jobs = this.#queue.splice(0);
       if (jobs.length > 1 && (await this.#commit(jobs)) === undefined) continue;
-      // Alone, or one of them failed: each gets its own answer.
+      // A job alone, or one of several failed: each has a transaction of its own.
       for (const job of jobs) {
         const failure = await this.#commit([job]);
         if (failure !== undefined) job.reject(failure.error);
@@ -182,7 +182,7 @@ export class KeyValueTable implements AsyncDisposable {
     this.#writing = undefined;
   }
 
-  /** Commits all jobs in one transaction and resolves them; gives the error if that fails. */
+  /** Commits all jobs in one transaction and resolves them; returns the error if that fails. */
   async #commit(jobs: readonly Job[]): Promise<{ error: unknown } | undefined> {
     try {
       await beginWrite(this.#writer);
@@ -194,7 +194,7 @@ export class KeyValueTable implements AsyncDisposable {
         for (const [key, data] of rows) {
           statement.run(key, data);
           count += 1;
-          // A database in memory has one connection, on which readers would see what is not committed.
+          // An in-memory database has one connection, on which readers would see uncommitted rows.
           const turn = count % ROWS_PER_TURN === 0 && this.#reader !== this.#writer;
           if (turn) await yieldToEvents();
         }

@@ -6,28 +6,28 @@ import Sqlite from "better-sqlite3";
 import { CastoreError } from "../model/errors.ts";
 import { syncFolder } from "./sync-folder.ts";
 
-/** Files that hold the room. There are two because SQLite makes two, and it may be files that lack. */
+/** Files that reserve disk space. Two, because SQLite creates two, and inodes may run out. */
 const SUFFIXES = ["-reserve1", "-reserve2"];
 
-/** Length of each in bytes. SQLite takes 32 KiB, but XFS makes no file while less than 200 KiB are free. */
+/** Length of each in bytes. SQLite needs 32 KiB, but XFS creates no file while less than 200 KiB are free. */
 const FILE_BYTES = 256 * 1024;
 
-/** How much is written at a time: of what does not fit, some file systems write nothing. */
+/** Bytes per write: some file systems write nothing of a write that does not fit. */
 const STEP_BYTES = 4 * 1024;
 
-/** How often opening is tried: another process may be giving back room just then, or keeping it again. */
+/** Number of attempts to open: another process may release or reserve space at the same time. */
 const ATTEMPTS = 5;
 const RETRY_MS = 10;
 
-/** What the system answers when there is no room for another file. */
+/** Error codes for a full disk. */
 const NO_ROOM = ["ENOSPC", "EDQUOT"];
 
 /**
- * Opens a database, if need be in the room that {@link keepRoom} kept. SQLite cannot even read from a database that
- * was closed without making files beside it, of which one takes 32 KiB.
+ * Opens a database; on a full disk, in the space that {@link keepRoom} reserved. SQLite creates auxiliary files even to
+ * read a closed database, one of them of 32 KiB.
  *
- * @param open is called again when it failed for want of room
- * @throws CastoreError `resource_exhausted` if there is no room all the same; whatever else `open` rejects with
+ * @param open is called again if the disk was full
+ * @throws CastoreError `resource_exhausted` if the reserved space is not enough; the other errors of `open`
  */
 export async function openInReserve<T>(path: string, open: () => Promise<T>): Promise<T> {
   let isKept = true;
@@ -48,22 +48,22 @@ export async function openInReserve<T>(path: string, open: () => Promise<T>): Pr
 }
 
 /**
- * Keeps room for opening a database when the disk is full, in files beside it: as much as there is. To be called
- * whenever it was opened or closed, as the room may have been used up.
+ * Reserves space for opening a database when the disk is full, in files beside it, as far as there is space. Called
+ * after each open and close, as the reserve may have been used.
  */
 export function keepRoom(path: string): void {
   try {
     for (const suffix of SUFFIXES) fillUp(path + suffix);
   } catch {
-    // Nothing depends on it yet, and whoever comes next tries again.
+    // The reserve is optional, and the next open tries again.
   }
 }
 
-/** Gives back the room that was kept; tells whether there was any. */
+/** Releases the reserved space; tells whether there was any. */
 function giveRoom(path: string): boolean {
   const kept = SUFFIXES.map((suffix) => path + suffix).filter((file) => sizeOf(file) !== undefined);
   for (const file of kept) rmSync(file, { force: true });
-  syncFolder(dirname(path)); // some file systems have the room no sooner
+  syncFolder(dirname(path)); // some file systems free the space only then
   return kept.length > 0;
 }
 
@@ -73,7 +73,7 @@ function fillUp(file: string): void {
   try {
     let { size } = fstatSync(fd);
     while (size < FILE_BYTES) {
-      const noise = randomBytes(STEP_BYTES); // zeros take no room where a file system compresses
+      const noise = randomBytes(STEP_BYTES); // a compressing file system stores zeros in no space
       size += writeSync(fd, noise, 0, Math.min(STEP_BYTES, FILE_BYTES - size), size);
     }
   } finally {
@@ -91,7 +91,7 @@ function isForWantOfRoom(error: unknown, path: string): boolean {
   return error.code === "SQLITE_CANTOPEN" && !hasRoomForFiles(path);
 }
 
-/** Whether there is room for as many files as SQLite makes, which does not tell why it could not make one. */
+/** Tells whether SQLite can create its files: its error does not say that the disk is full. */
 function hasRoomForFiles(path: string): boolean {
   const probes = ["-room-probe1", "-room-probe2"].map((suffix) => path + suffix);
   try {

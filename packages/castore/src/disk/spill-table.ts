@@ -1,12 +1,12 @@
 import Sqlite from "better-sqlite3";
 import { sqliteError } from "./database.ts";
 
-/** How many KiB SQLite keeps in memory before it writes to a temporary file. */
+/** Page cache of SQLite in KiB. Pages beyond it are written to a temporary file. */
 const CACHE_KIB = 8192;
 
-/** Keeps bytes by key outside of memory, in a temporary file that is gone when it is disposed of. */
+/** A table from keys to bytes that spills to a temporary file. Disposing removes the file. */
 export class SpillTable implements Disposable {
-  readonly #database = new Sqlite(""); // the name of a database in a temporary file
+  readonly #database = new Sqlite(""); // names a database in a temporary file
   readonly #insert;
   readonly #select;
 
@@ -24,7 +24,7 @@ export class SpillTable implements Disposable {
   }
 
   /**
-   * Adds bytes. A key that is there keeps what it has.
+   * Adds a value. An existing key keeps its value.
    *
    * @throws CastoreError `resource_exhausted` when the disk is full
    */
@@ -36,7 +36,7 @@ export class SpillTable implements Disposable {
     }
   }
 
-  /** Returns what was added under a key; `undefined` if nothing was. */
+  /** Returns the value of a key; `undefined` if there is none. */
   get(key: Uint8Array): Uint8Array | undefined {
     try {
       return this.#select.get(key);
@@ -45,7 +45,7 @@ export class SpillTable implements Disposable {
     }
   }
 
-  /** Iterates over what was added, by key. Nothing is added meanwhile. */
+  /** Iterates over the rows, ordered by key. No row is added meanwhile. */
   entries(): IterableIterator<[Uint8Array, Uint8Array]> {
     const query = this.#database.prepare<[], [Buffer, Buffer]>("SELECT key, data FROM spill");
     return query.raw().iterate();

@@ -1,6 +1,6 @@
 import { closeSync, fsyncSync, openSync } from "node:fs";
 
-/** Makes entries that were created in a folder, or removed from it, durable. */
+/** Makes the entries of a folder durable, also removals. */
 export function syncFolder(path: string): void {
   const fd = openSync(path, "r");
   try {

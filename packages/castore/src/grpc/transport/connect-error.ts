@@ -11,7 +11,7 @@ const CODES: readonly (readonly [ErrorCode, Code])[] = [
   ["permission_denied", Code.PermissionDenied],
   ["unimplemented", Code.Unimplemented],
   ["internal", Code.Internal],
-  // What servers answer beyond our own codes.
+  // Codes that other servers send.
   ["permission_denied", Code.Unauthenticated],
   ["unavailable", Code.DeadlineExceeded],
   ["unavailable", Code.Canceled], // by the server, for instance because it is stopped
@@ -20,8 +20,8 @@ const CODES: readonly (readonly [ErrorCode, Code])[] = [
 ];
 
 /**
- * What a handler answers with when something was thrown. The message of a CastoreError is for clients
- * too; of anything else they learn nothing, it is the cause for the server's log.
+ * Converts an error to the status that a handler sends. The message of a CastoreError is sent to clients; any other
+ * error is sent as `internal` without its message, and is the cause for the server's log.
  */
 export function toConnectError(error: unknown): ConnectError {
   if (error instanceof ConnectError) return error;
@@ -36,16 +36,16 @@ export function toConnectError(error: unknown): ConnectError {
 }
 
 /**
- * What a client throws when a call failed.
+ * Converts the error of a failed call to the one that a client throws.
  *
- * @param action what was attempted and where, for the message
- * @param signal the one that cancels the call: if it did, its reason is what is thrown
+ * @param action the operation and the server, for the message
+ * @param signal cancels the call: if it is aborted, its reason is returned
  */
 export function fromConnectError(error: unknown, action: string, signal?: AbortSignal): unknown {
   if (signal?.aborted) return signal.reason;
   if (error instanceof CastoreError) return error;
   const { code: wireCode, rawMessage, cause } = ConnectError.from(error);
-  // Node leaves the message empty where several addresses of a host were tried.
+  // Node.js leaves the message empty if it tried several addresses of a host.
   const message = cause instanceof AggregateError ? messagesOf(cause) : rawMessage;
   const known = CODES.find(([, known]) => known === wireCode)?.[0] ?? "internal";
   const code = isBrokenConnection(cause) ? "unavailable" : known;
@@ -56,7 +56,7 @@ function messagesOf({ errors }: AggregateError): string {
   return errors.map((error) => (error instanceof Error ? error.message : String(error))).join(", ");
 }
 
-/** Whether a connection could not be made, or broke. */
+/** Tells whether an error is that of a connection that was refused or broken. */
 function isBrokenConnection(cause: unknown): boolean {
   const { code, syscall } = (cause ?? {}) as NodeJS.ErrnoException;
   return code === "ECONNRESET" || code === "EPIPE" || syscall === "connect";

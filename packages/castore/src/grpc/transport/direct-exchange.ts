@@ -13,26 +13,26 @@ const CONTENT_TYPES: ReadonlySet<string | undefined> = new Set([
   "application/grpc+proto",
 ]);
 
-/** How many bytes of a response may wait for their turn to be sent. */
+/** Maximum number of unsent bytes of a response. */
 const UNSENT_BYTES = 1024 * 1024;
 
-/** Follows a call. */
+/** Observes a call, for logs and spans. */
 export interface CallObserver {
-  /** Bytes of the request body that have arrived so far. */
+  /** Number of bytes of the request body that have arrived. */
   bytesIn: number;
-  /** Bytes of the response body that were written so far. */
+  /** Number of bytes of the response body that were written. */
   bytesOut: number;
-  /** What the method threw, if it did. */
+  /** The error that the method threw, if any. */
   error: unknown;
-  /** Notes the HTTP status and the gRPC status that are sent. */
+  /** Called with the HTTP status and the gRPC status that are sent. */
   answered(httpStatus: number, grpcStatus: string): void;
-  /** Is told once, when the call is over. */
+  /** Called once, when the call is over. */
   end(outcome: "complete" | "cut"): void;
 }
 
 /**
- * Whether a request is one that {@link answerDirectly} can answer: gRPC, without compression and deadline.
- * Everything else is for Connect.
+ * Tells whether {@link answerDirectly} can answer a request: gRPC without compression and deadline. Connect handles all
+ * others.
  */
 export function isDirect(headers: IncomingHttpHeaders): boolean {
   const encoding = headers["grpc-encoding"];
@@ -45,9 +45,9 @@ export function isDirect(headers: IncomingHttpHeaders): boolean {
 }
 
 /**
- * Answers a gRPC call straight on its HTTP/2 stream. Never rejects: what fails is sent, and observed.
+ * Answers a gRPC call on its HTTP/2 stream. Never rejects: an error is sent as a status, and passed to the observer.
  *
- * @param budget bounds what all calls hold
+ * @param budget bounds the memory of all calls together
  */
 export function answerDirectly(
   stream: ServerHttp2Stream,
@@ -84,10 +84,10 @@ class DirectExchange implements ResponseSender, BudgetedCall {
       dataOf: method.dataOf,
       isWhole: () => !stream.aborted,
       isLazy: method.takesStream,
-      // The message, what is made of it, and what is written of that.
+      // The request, its decoded form, and the response.
       reserve: (bytes) => this.reserve(bytes * 3),
     });
-    stream.on("error", () => undefined); // it ends the stream, which is where it is dealt with
+    stream.on("error", () => undefined); // the close of the stream handles it
     stream.once("close", () => this.#onClose());
   }
 

@@ -2,63 +2,62 @@ import type { Readable } from "node:stream";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { concatBytes } from "../../bytes/byte-string.ts";
 
-/** A message in gRPC has this many bytes before it: whether it is compressed, and its length. */
+/** Length of the prefix of a gRPC message in bytes: the flag for compression, and the length. */
 const FRAME_HEADER_LENGTH = 5;
 
 /** Tag of field 1, bytes. */
 const DATA_TAG = 0x0a;
 
-/** How many bytes the length of the data takes at most, which is enough for 256 MiB. */
+/** Longest varint of the length of the data, in bytes: enough for 256 MiB. */
 const LENGTH_BYTES = 4;
 
-/** Shorter messages need no room of their own: as much may wait in the stream anyway. */
+/** Messages up to this many bytes need no reservation: the stream may buffer as much anyway. */
 const UNRESERVED_BYTES = 64 * 1024;
 
-/** More than this waits for its reader only until the stream has noticed, in bytes. */
+/** The stream is paused while more than this many bytes are buffered. */
 const WAITING_BYTES = 512 * 1024;
 
-/** What a piece takes beyond its bytes: small ones would fill the memory, and empty ones count for nothing. */
+/** Memory overhead of a piece in bytes, which bounds the number of small and empty pieces. */
 const PIECE_BYTES = 128;
 
 /**
- * How many bytes of data are given at a time. HTTP/2 brings them in frames of 16 KiB, for each of which a
- * promise costs more than a copy, and of which BLAKE3 is hashed at a third of its speed.
+ * Data is returned in pieces of about this many bytes. HTTP/2 delivers frames of 16 KiB: a promise for each costs more
+ * than a copy, and BLAKE3 hashes such short pieces at a third of its speed.
  */
 const GATHERED_BYTES = 256 * 1024;
 
 /** Options of {@link MessageReader}. */
 export interface MessageReaderOptions {
-  /** Longest message that is taken, in bytes. */
+  /** Maximum length of a message in bytes. */
   maxBytes: number;
   /**
-   * Gives the data of a message of a kind that has no field but `bytes data = 1`. With it the reader gives
-   * data instead of messages, in pieces as they arrive: for streams whose message borders mean nothing.
+   * Extracts the data of a message whose only field is `bytes data = 1`. If set, the reader returns data instead of
+   * messages, in pieces as they arrive: for streams whose message borders carry no meaning.
    */
   dataOf?: ((message: Uint8Array) => Uint8Array) | undefined;
   /**
-   * Whether the end of the stream is that of the body. Node.js also ends streams that break off: one that
-   * did is read no further, and it is for {@link MessageReader.fail} to say so. Default: it is.
+   * Tells whether the body was complete when the stream ended: Node.js also ends streams that were reset. If not,
+   * {@link MessageReader.fail} has to report it. Default: it was complete.
    */
   isWhole?: () => boolean;
-  /** Whether nothing is taken from the stream before it is asked for. Default: what fits into memory is. */
+  /** Whether the stream is read only on demand. Default: it is read ahead, up to a limit. */
   isLazy?: boolean;
   /**
-   * Is asked before a message of more than 64 KiB is gathered, for room for it. What it rejects with is what reading
-   * fails with. Default: there is room.
+   * Reserves memory before a message of more than 64 KiB is assembled. If it rejects, reading fails with the same
+   * error. Default: none is reserved.
    */
   reserve?: (bytes: number) => Promise<void>;
 }
 
 /**
- * Takes the messages out of the body of a gRPC request or response that is not compressed, as it arrives.
- * What it gives may be parts of what arrived. Holds little: a stream that is faster than the reader is
- * paused.
+ * Parses the messages of an uncompressed gRPC body as it arrives. The messages may share memory with the pieces of the
+ * stream. Applies backpressure: a stream that is faster than the reader is paused.
  *
- * Reading throws ConnectError `resource_exhausted` for a message that is too long, `internal` for a
- * compressed one, `invalid_argument` where the body ends within one, and whatever it was made to fail with.
+ * Reading throws ConnectError `resource_exhausted` for a message that is too long, `internal` for a compressed one,
+ * `invalid_argument` if the body ends within one, and the error passed to {@link fail}.
  */
 export class MessageReader implements AsyncIterableIterator<Uint8Array> {
-  /** How many bytes of the body have arrived. */
+  /** Number of bytes of the body that have arrived. */
   bytes = 0;
 
   readonly #stream: Readable;
@@ -66,7 +65,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   readonly #dataOf: ((message: Uint8Array) => Uint8Array) | undefined;
   readonly #isWhole: () => boolean;
   readonly #reserve: ((bytes: number) => Promise<void>) | undefined;
-  /** What has come behind the header of a message for which there is no room yet. */
+  /** Bytes that arrived after the prefix of a message whose memory is not reserved yet. */
   #held: Uint8Array | undefined;
   #isReserving = false;
   readonly #waiting: Uint8Array[] = [];
@@ -74,16 +73,16 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
   #reader: PromiseWithResolvers<IteratorResult<Uint8Array>> | undefined;
-  /** Set while a reader waits for whatever else of its data arrives at the same time. */
+  /** Set while a reader waits for more data of the same turn of the event loop. */
   #gathering: NodeJS.Immediate | undefined;
   #paused = false;
 
-  /** The beginning of a message of which not enough has come. */
+  /** An incomplete prefix of a message. */
   readonly #head: Uint8Array = new Uint8Array(FRAME_HEADER_LENGTH + 1 + LENGTH_BYTES);
   #headLength = 0;
-  /** How much of the current message is still to come; 0 between messages. */
+  /** Number of missing bytes of the current message; 0 between messages. */
   #missing = 0;
-  /** Where the current message is put together, unless it is given in pieces. */
+  /** Buffer in which the current message is assembled, unless it is returned in pieces. */
   #message: Uint8Array | undefined;
 
   constructor(stream: Readable, options: MessageReaderOptions) {
@@ -97,12 +96,12 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     if (options.isLazy) this.#pause();
   }
 
-  /** Whether somebody waits for what has not come yet. */
+  /** Whether a call of {@link next} is pending. */
   get isAwaited(): boolean {
     return this.#reader !== undefined;
   }
 
-  /** Whether the body has come to its end, which need not have been read yet. */
+  /** Whether the body has ended. Messages may still be buffered. */
   get ended(): boolean {
     return this.#ended;
   }
@@ -121,7 +120,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return this.#reader.promise;
   }
 
-  /** Ends the reading: nothing further is taken from the stream. */
+  /** Ends reading, and pauses the stream. */
   async return(): Promise<IteratorResult<Uint8Array>> {
     this.#waiting.length = 0;
     this.#waitingBytes = 0;
@@ -129,12 +128,12 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return { done: true, value: undefined };
   }
 
-  /** Whether the end of the body, or of the reading, has come. */
+  /** Whether the body, or reading, has ended. */
   get isOver(): boolean {
     return this.#ended || this.#failure !== undefined;
   }
 
-  /** Makes reading fail, once what has arrived is read. Does nothing when it is over. */
+  /** Makes reading fail once the buffered messages are read. Does nothing after the end. */
   fail(error: unknown): void {
     if (this.isOver) return;
     this.#answer();
@@ -156,7 +155,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     this.#stream.resume();
   }
 
-  /** Stops until there is room for a message. */
+  /** Pauses the stream until memory for a message is reserved. */
   #waitForRoom(length: number): void {
     if (this.#reserve === undefined || length <= UNRESERVED_BYTES) return;
     this.#isReserving = true;
@@ -208,7 +207,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     this.#reader = undefined;
   }
 
-  /** What is to be read next of what waits; `undefined` if nothing does. */
+  /** Removes and returns the next buffered message or data; `undefined` if there is none. */
   #take(): Uint8Array | undefined {
     let count = 1;
     if (this.#dataOf !== undefined) {
@@ -233,7 +232,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     else this.#gathering ??= setImmediate(() => this.#answer());
   }
 
-  /** Gives the reader, if there is one, what waits for it, if anything does. */
+  /** Resolves a pending read with the next buffered message or data. */
   #answer(): void {
     clearImmediate(this.#gathering);
     this.#gathering = undefined;
@@ -244,7 +243,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     reader!.resolve({ done: false, value });
   }
 
-  /** Reads what stands before a message; gives the position after it. */
+  /** Reads the prefix of a message, and returns the position after it. */
   #begin(chunk: Uint8Array, start: number): number {
     let at = start;
     if (this.#headLength === 0) {
@@ -263,7 +262,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return at;
   }
 
-  /** Begins a message; gives how many bytes stand before what is to be taken, 0 if some are missing. */
+  /** Starts a message, and returns the length of its prefix; 0 if the prefix is incomplete. */
   #takeHead(bytes: Uint8Array, at: number, available: number): number {
     if (available < FRAME_HEADER_LENGTH) return 0;
     const length = messageLength(bytes, at, this.#maxBytes);
@@ -286,7 +285,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return FRAME_HEADER_LENGTH;
   }
 
-  /** Takes of a message what has come of it; gives the position after it. */
+  /** Reads more of the current message, and returns the position after it. */
   #goOn(chunk: Uint8Array, at: number): number {
     const end = Math.min(at + this.#missing, chunk.length);
     const part = chunk.subarray(at, end);
@@ -320,7 +319,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   }
 }
 
-/** Stands for a message that is not given in pieces, before it is known to come in several. */
+/** Marks a message that is returned whole, until its first piece shows that it has to be assembled. */
 const WHOLE = new Uint8Array(0);
 
 function messageLength(bytes: Uint8Array, at: number, maxBytes: number): number {
@@ -340,8 +339,8 @@ function messageLength(bytes: Uint8Array, at: number, maxBytes: number): number 
 }
 
 /**
- * How many bytes stand before the data in a message of `length` bytes that is nothing but data; 0 for any
- * other message, `undefined` if too few bytes are available to tell.
+ * Returns the number of bytes before the data in a message of `length` bytes that has only data; 0 for any other
+ * message, `undefined` if too few bytes are available.
  */
 function dataPrefix(
   bytes: Uint8Array,

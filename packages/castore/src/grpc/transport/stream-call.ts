@@ -17,15 +17,15 @@ import { Retries, withRetries } from "./retry.ts";
 import { RpcSpan } from "./rpc-span.ts";
 import { UnsentBytes } from "./unsent-bytes.ts";
 
-/** How many bytes of a request may wait for their turn to be sent. */
+/** Maximum number of unsent bytes of a request. */
 const UNSENT_BYTES = 2 * 1024 * 1024;
 
 /**
- * A call of gRPC straight on an HTTP/2 stream. Connect, made for comfort and every protocol, takes several
- * times as long, and may wait for ever for a server that announced its end and then dropped the connection.
+ * A gRPC call on an HTTP/2 stream. Connect takes several times as long, and may wait for ever if the server sends
+ * GOAWAY and then drops the connection.
  *
- * Node.js ends the request of a call in good order before it resets the stream of one that is cancelled. So
- * the last byte that was sent is kept back until the request is ended: what was not ended is never complete.
+ * When a call is cancelled, Node.js ends its request before it resets the stream. So the last byte is withheld until
+ * the request is ended: a request that was cancelled is never complete.
  */
 export class StreamCall<Method extends DescMethod> {
   readonly #method: Method;
@@ -34,7 +34,7 @@ export class StreamCall<Method extends DescMethod> {
   readonly #signal: AbortSignal | undefined;
   readonly #span: RpcSpan | undefined;
   readonly #unsent: UnsentBytes;
-  /** The last byte of the request so far. */
+  /** The withheld last byte of the request so far. */
   #kept: Uint8Array | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
@@ -59,12 +59,12 @@ export class StreamCall<Method extends DescMethod> {
     stream.once("response", (headers) => {
       this.#headers = headers;
       const refusal = answerError(headers);
-      if (refusal !== undefined) this.#end(refusal); // its body is no message
+      if (refusal !== undefined) this.#end(refusal); // its body is not gRPC
     });
     stream.once("trailers", (trailers) => {
       this.#trailers = trailers;
     });
-    stream.once("end", () => this.#unsent.giveUp()); // whoever has answered need not read on
+    stream.once("end", () => this.#unsent.giveUp()); // a server that has answered may stop reading
     stream.on("error", (error) => {
       this.#error ??= error;
     });
@@ -74,7 +74,7 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Begins a call. Errors, here and later, are ConnectErrors.
+   * Starts a call. Errors, here and later, are ConnectErrors.
    *
    * @param options.signal cancels the call
    */
@@ -98,8 +98,8 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Makes a call that has one request and one response. It is made again while the server cannot be reached, see
-   * {@link Channel.retryMs}, so it has to be one that may be answered twice.
+   * Makes a unary call. It is retried while the server cannot be reached, see {@link Channel.retryMs}, so the method
+   * has to be idempotent.
    */
   static unary<Method extends DescMethod>(
     channel: Channel,
@@ -116,7 +116,7 @@ export class StreamCall<Method extends DescMethod> {
     );
   }
 
-  /** Makes a call as {@link unary} does, and leaves the response encoded. */
+  /** Makes a unary call as {@link unary} does, and returns the response encoded. */
   static unaryEncoded<Method extends DescMethod>(
     channel: Channel,
     method: Method,
@@ -148,8 +148,8 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Makes a call that has one request. When iterating ends early, it is cancelled. It is made again, while the server
-   * cannot be reached, until the first message has come.
+   * Makes a server-streaming call. It is cancelled when iterating ends early, and retried while the server cannot be
+   * reached, until the first message arrives.
    */
   static async *serverStream<Method extends DescMethod>(
     channel: Channel,
@@ -180,8 +180,8 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Makes a call that has one request, whose response is nothing but bytes: {@link nextData} gives them.
-   * To be cancelled when they are not read to their end. It is not made again where it fails.
+   * Makes a server-streaming call whose response is a stream of bytes, read by {@link nextData}. The caller cancels it
+   * if it does not read to the end. It is not retried.
    */
   static async dataStream<Method extends DescMethod>(
     channel: Channel,
@@ -194,12 +194,12 @@ export class StreamCall<Method extends DescMethod> {
     return call;
   }
 
-  /** The next bytes of a {@link dataStream}, `undefined` after the last ones. */
+  /** Reads the next bytes of a {@link dataStream}; `undefined` at the end. */
   nextData(): Promise<Uint8Array | undefined> {
     return this.#next();
   }
 
-  /** Sends a framed message, which nobody may change from then on. Resolves when there is room for more. */
+  /** Sends a framed message, which must not change from then on. Resolves when there is room for more. */
   async send(frame: Uint8Array): Promise<void> {
     if (this.#isOver()) throw this.#answeredEarly();
     this.#write(frame);
@@ -207,7 +207,7 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Ends the request, and resolves with the only message of the response.
+   * Ends the request, and returns the only message of the response.
    *
    * @param frame the last message of the request, framed. Default: none
    */
@@ -220,12 +220,12 @@ export class StreamCall<Method extends DescMethod> {
     return await this.#response();
   }
 
-  /** Ends the call, unless it is over. A request that was not ended is never taken for a whole one. */
+  /** Cancels the call, unless it is over. A server never takes an unfinished request for a complete one. */
   cancel(): void {
     this.#end(undefined);
   }
 
-  /** @param reason why no response is read. Default: the call was cancelled */
+  /** @param reason the error for readers of the response. Default: the call was cancelled */
   #end(reason: ConnectError | undefined): void {
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
     this.#unsent.giveUp(); // on a link that is stalled, the stream does not close before the link moves again
@@ -241,7 +241,7 @@ export class StreamCall<Method extends DescMethod> {
   #onClose(): void {
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (!this.#reader.isOver) this.#reader.fail(this.#cut());
-    this.#span?.end(this.#failure()); // unless it has, with the response
+    this.#span?.end(this.#failure()); // does nothing if the response has ended it
   }
 
   #parse(message: Uint8Array): MessageShape<Method["output"]> {
@@ -252,7 +252,7 @@ export class StreamCall<Method extends DescMethod> {
     }
   }
 
-  /** Sends all but the last byte, and what was kept back before. */
+  /** Writes the byte withheld before and the frame, and withholds its last byte. */
   #write(frame: Uint8Array): void {
     const last = frame.length - 1;
     this.#stream.cork();
@@ -263,7 +263,7 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   #endWith(frame?: Uint8Array): void {
-    if (this.#isOver()) return; // which its response tells
+    if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
     if (this.#kept !== undefined) this.#unsent.write(this.#kept);
     if (frame !== undefined) this.#unsent.write(frame);
@@ -271,7 +271,7 @@ export class StreamCall<Method extends DescMethod> {
     this.#stream.uncork();
   }
 
-  /** The only message of the response, encoded. */
+  /** Reads the only message of the response, encoded. */
   async #response(): Promise<Uint8Array> {
     try {
       const message = await this.#next();
@@ -287,13 +287,13 @@ export class StreamCall<Method extends DescMethod> {
     }
   }
 
-  /** The next message of the response, encoded, or of its data; `undefined` if the call has succeeded. */
+  /** Reads the next message of the response, encoded, or the next data; `undefined` once the call has succeeded. */
   async #next(): Promise<Uint8Array | undefined> {
     let result: IteratorResult<Uint8Array, undefined>;
     try {
       result = await this.#reader.next();
     } catch (error) {
-      // Whatever is wrong with a response that failed or broke off, that it did says more.
+      // The status of a failed call says more than a malformed or truncated response.
       const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
       const reason = failure ?? unreadable(error);
       this.#span?.end(ConnectError.from(reason));
@@ -311,7 +311,7 @@ export class StreamCall<Method extends DescMethod> {
     return this.#trailers !== undefined || closed || destroyed || readableEnded;
   }
 
-  /** What the status of a call that is over says; `undefined` for one that has succeeded. */
+  /** Returns the error of a call that is over; `undefined` if it has succeeded. */
   #failure(): ConnectError | undefined {
     const status = statusError(this.#headers ?? {}, this.#trailers);
     return status === "none" ? this.#cut() : status;
@@ -322,7 +322,7 @@ export class StreamCall<Method extends DescMethod> {
     return this.#failure() ?? new ConnectError(text, Code.Internal);
   }
 
-  /** The error for a call that ended without a status. */
+  /** Creates the error for a call that ended without a status. */
   #cut(): ConnectError {
     return unavailable(this.#error ?? resetError(this.#stream.rstCode));
   }
@@ -330,11 +330,11 @@ export class StreamCall<Method extends DescMethod> {
 
 /** Options of {@link StreamCall.begin}. */
 export interface StreamCallOptions extends AbortOptions {
-  /** Whether the response is read as a stream of bytes. Default: as messages. */
+  /** Whether the response is read as a stream of bytes. Default: `false`, as messages. */
   asData?: boolean;
 }
 
-/** Encodes a request, with what stands before a message in gRPC. */
+/** Encodes a request with its prefix. */
 function frameRequest<Method extends DescMethod>(
   { input }: Method,
   message: MessageInitShape<Method["input"]>,
@@ -342,7 +342,7 @@ function frameRequest<Method extends DescMethod>(
   return frameMessage(input, create(input, message) as Message);
 }
 
-/** The stream of a request, unless the call is cancelled before there is one. */
+/** Waits for the stream of a request, unless the call is cancelled first. */
 function unlessAborted(
   opening: Promise<ClientHttp2Stream>,
   signal: AbortSignal,
@@ -352,7 +352,7 @@ function unlessAborted(
       reject(new ConnectError("the call was cancelled", Code.Canceled));
       opening.then(
         (stream) => stream.close(constants.NGHTTP2_CANCEL),
-        () => undefined, // nobody waits for it
+        () => undefined, // the call is over
       );
     };
     signal.addEventListener("abort", onAbort, { once: true });
@@ -361,20 +361,20 @@ function unlessAborted(
   });
 }
 
-/** What cannot be read of a request is the fault of the client. Of a response, it is that of the server. */
+/** Converts the error of a malformed message: in a response it is an error of the server, not of the client. */
 function unreadable(error: unknown): unknown {
   if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) return error;
   return new ConnectError(error.rawMessage, Code.Internal, undefined, undefined, error);
 }
 
-/** The error for a call that failed because the connection or the stream did. */
+/** Creates the error for a call whose connection or stream failed. */
 function unavailable(cause: unknown): ConnectError {
   if (cause instanceof ConnectError) return cause;
   const { message } = cause as Error;
   return new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
 }
 
-/** What servers mean by closing a stream, where it is not that they cannot go on. */
+/** Status codes for the HTTP/2 error codes of a reset, other than `unavailable`. */
 const RESET_CODES: Readonly<Record<number, Code>> = {
   [constants.NGHTTP2_PROTOCOL_ERROR]: Code.Internal,
   [constants.NGHTTP2_INTERNAL_ERROR]: Code.Internal,

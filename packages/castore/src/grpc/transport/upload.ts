@@ -8,13 +8,12 @@ import { StreamCall } from "./stream-call.ts";
 /** Options of an {@link Upload}. */
 export interface UploadOptions extends AbortOptions {
   /**
-   * How many bytes are kept, to be sent again where the server cannot be reached for a while. An upload of more fails
-   * then.
+   * Number of bytes kept for a retry while the server cannot be reached. A longer upload fails then.
    */
   keptBytes: number;
 }
 
-/** A call that takes messages one after the other and answers once, begun when it has something to send. */
+/** A client-streaming call, started by the first message. */
 export class Upload<Method extends DescMethod> {
   readonly #channel: Channel;
   readonly #method: Method;
@@ -22,13 +21,13 @@ export class Upload<Method extends DescMethod> {
   readonly #options: UploadOptions;
   readonly #retries: Retries;
   #call: Promise<StreamCall<Method>> | undefined;
-  /** Everything that was sent; `undefined` once that is too much. */
+  /** The messages sent so far; `undefined` once they exceed the limit. */
   #kept: Uint8Array[] | undefined = [];
   #keptBytes = 0;
   #isCancelled = false;
   #failure: { error: unknown } | undefined;
 
-  /** @param action what is attempted and where, for messages */
+  /** @param action the operation and the server, for error messages */
   constructor(channel: Channel, method: Method, action: string, options: UploadOptions) {
     this.#channel = channel;
     this.#method = method;
@@ -38,10 +37,10 @@ export class Upload<Method extends DescMethod> {
   }
 
   /**
-   * Sends a framed message, which nobody may change from then on. Resolves when there is room for more. One call at a
+   * Sends a framed message, which must not change from then on. Resolves when there is room for more. One call at a
    * time.
    *
-   * @throws CastoreError by cause, the same from then on
+   * @throws CastoreError by cause; later calls throw the same error
    */
   async send(frame: Uint8Array): Promise<void> {
     await this.#try((call) => call.send(frame));
@@ -50,22 +49,22 @@ export class Upload<Method extends DescMethod> {
     this.#kept?.push(frame);
   }
 
-  /** Ends the stream, after a last framed message if there is one, and resolves with the answer. */
+  /** Sends the last framed message, if any, ends the stream, and resolves with the response. */
   async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
     return await this.#try((call) => call.finish(frame));
   }
 
-  /** Ends the call without an end of its stream, so that the server stores nothing. */
+  /** Resets the stream without ending it, so that the server stores nothing. */
   async cancel(): Promise<void> {
     this.#isCancelled = true;
     this.#kept = undefined;
     await this.#call?.then(
       (call) => call.cancel(),
-      () => undefined, // it was never begun
+      () => undefined, // it was never started
     );
   }
 
-  /** Throws the reason if it was cancelled by its signal, the error if it has failed. */
+  /** Throws the reason if the upload was cancelled by its signal, or the error if it has failed. */
   throwIfOver(): void {
     this.#options.signal?.throwIfAborted();
     if (this.#failure !== undefined) throw this.#failure.error;
@@ -92,7 +91,7 @@ export class Upload<Method extends DescMethod> {
     }
   }
 
-  /** Begins a call, and sends what was sent before. */
+  /** Starts a call, and sends the kept messages again. */
   async #begin(): Promise<StreamCall<Method>> {
     const call = await StreamCall.begin(this.#channel, this.#method, this.#options);
     for (const frame of this.#kept ?? []) await call.send(frame);
