@@ -8,7 +8,7 @@ export interface Span {
   readonly to: number;
 }
 
-/** Cuts a file off at a random position, not before `from`. Gives what is gone. */
+/** Truncates a file at a random position, not before `from`. Returns the range cut off. */
 export function cutOff(file: string, seed: number, from = 0): Span[] {
   const { size } = statSync(file);
   const at = from + (random(seed)[0]! % (size - from));
@@ -16,7 +16,7 @@ export function cutOff(file: string, seed: number, from = 0): Span[] {
   return [{ from: at, to: size }];
 }
 
-/** Flips one to four bits of a file at random positions, not before `from`. Gives where. */
+/** Flips one to four bits of a file at random positions, not before `from`. Returns the positions. */
 export function flipBits(file: string, seed: number, from = 0): Span[] {
   const { length } = readFileSync(file);
   const [count, ...positions] = random(seed);

@@ -5,7 +5,7 @@ import { collectBytes } from "../src/bytes/byte-string.ts";
 import type { B3Digest } from "../src/model/digest.ts";
 import { MemoryObjectStore } from "../src/objectstore/memory.ts";
 
-/** A service on an object store, as a process of its own would open it, and what it warns of. */
+/** A service on an object store, as another process would open it, and its warnings. */
 export function open(store: MemoryObjectStore = new MemoryObjectStore()): {
   readonly store: MemoryObjectStore;
   readonly service: ObjectStoreBlobService;

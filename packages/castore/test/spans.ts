@@ -9,7 +9,7 @@ import {
   TracerProvider,
 } from "@opentelemetry/sdk-trace";
 
-/** What a test looks at of a span. */
+/** The properties of a span that tests compare. */
 interface SpanSummary {
   readonly name: string;
   readonly attributes: Attributes;
@@ -17,17 +17,17 @@ interface SpanSummary {
   readonly parent: string | undefined;
 }
 
-/** The spans of a test file, all of which are taken from when this is called. */
+/** The recorded spans of a test file. */
 export interface TakenSpans {
-  /** Those that have ended since the last time that they were asked for, in the order in which they did. */
+  /** Returns and forgets the spans that have ended since the last call, in the order of their ends. */
   take(): SpanSummary[];
-  /** All that is known of those that would be taken. */
+  /** The spans that the next {@link take} returns, with all properties. */
   readonly raw: readonly ReadableSpan[];
-  /** How many have begun and not ended. */
+  /** Number of spans that have started and not ended. */
   readonly open: number;
 }
 
-/** Takes the spans of this process in memory. To be called once in a test file. */
+/** Records the spans of this process in memory. Called once in a test file. */
 export function takeSpans(): TakenSpans {
   const exporter = new InMemorySpanExporter();
   let open = 0;

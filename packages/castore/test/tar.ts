@@ -1,13 +1,13 @@
 const BLOCK = 512;
 
-/** What a header says, where it is not what is usual. */
+/** Fields of a header that differ from the defaults. */
 export interface Fields {
   contents?: Uint8Array | string;
   /** One character. Default: a regular file. */
   kind?: string;
   target?: string | Uint8Array;
   mode?: number;
-  /** Bytes that replace what stands in the header from an offset on, before the checksum is made. */
+  /** Bytes that overwrite the header from an offset on, before the checksum is computed. */
   patches?: Readonly<Record<number, string | Uint8Array>>;
 }
 

@@ -5,14 +5,14 @@ import type { AbortOptions } from "../src/bytes/abort-options.ts";
 import { collectBytes } from "../src/bytes/byte-string.ts";
 import type { B3Digest } from "../src/model/digest.ts";
 
-/** What a service gives for a chunk. */
+/** The result of reading a chunk. */
 type Give = (chunk: ChunkMeta, data: Uint8Array | undefined) => Uint8Array | undefined;
 
 /** Notes which chunks are read from it, and how often; may give something else. */
 export class WatchedBlobService extends MemoryBlobService {
   /** How often each chunk was asked for, by digest. */
   readonly asked: Map<string, number> = new Map();
-  /** Changes what is given. */
+  /** Changes the result. */
   give: Give = (_, data) => data;
 
   override async readMany(

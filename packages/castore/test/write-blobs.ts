@@ -1,4 +1,4 @@
-// Puts blobs into a pack store until it is killed, eight at a time, and tells of each that is finished: its digest,
+// Puts blobs into a pack store until it is killed, eight at a time, and prints a line for each stored blob: its digest,
 // the worker, which blob of that it is. Arguments: the folder, a seed.
 import { PackBlobService, putBlob } from "../src/index.ts";
 import { blobContents, type FinishedBlob } from "./blob-contents.ts";

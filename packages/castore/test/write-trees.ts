@@ -1,4 +1,4 @@
-// Puts trees into a SQLite database until it is killed, and tells the number of each that is finished. Argument: the file.
+// Puts trees into a SQLite database until it is killed, and prints the number of each stored tree. Argument: the file.
 import { SqliteDirectoryService } from "../src/index.ts";
 import { putTree, treeOf } from "./tree.ts";
 

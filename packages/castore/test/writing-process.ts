@@ -2,7 +2,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 
-/** A process that writes until it is killed, and tells of everything that it has finished. */
+/** A process that writes until it is killed, and prints a line for each item stored. */
 export class WritingProcess<Finished> {
   readonly finished: Finished[] = [];
   readonly #child: ChildProcess;
@@ -10,7 +10,7 @@ export class WritingProcess<Finished> {
   /**
    * @param script the program
    * @param args its arguments
-   * @param onFinished is told of each when it comes
+   * @param onFinished called with each line
    */
   constructor(script: URL, args: readonly string[], onFinished?: (what: Finished) => void) {
     this.#child = fork(fileURLToPath(script), args, {

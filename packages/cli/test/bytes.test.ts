@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { MAIN, temporaryFolder, throughDaemon } from "./harness.ts";
 
-/** What Nix 2.8 gives for a file of this name with the line `x`. */
+/** The store path by Nix 2.8 for a file of this name with the line `x`. */
 const STORE_PATH = "/nix/store/ayzgk29gjpwbgrh3p9qdy7rgbxirqg62-.gitignore\n";
 
 let folder: ReturnType<typeof temporaryFolder>;

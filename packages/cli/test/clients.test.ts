@@ -42,7 +42,7 @@ async function run(program: string, args: readonly string[], input = ""): Promis
   return { status, stdout, stderr };
 }
 
-/** Keeps what clients remember of earlier runs out of this one. */
+/** Isolates the clients from the caches of earlier runs. */
 function homeIn(folder: string): NodeJS.ProcessEnv {
   return { HOME: folder, XDG_CONFIG_HOME: join(folder, "config"), XDG_CACHE_HOME: folder };
 }

@@ -13,7 +13,7 @@ import {
 import { describe, expect, it } from "vitest";
 import { startDaemon, temporaryFolder, tvixStore } from "./harness.ts";
 
-/** What every call of a directory service gives. */
+/** The result of every call of a directory service. */
 async function useDirectories(service: DirectoryService): Promise<unknown> {
   const leaf = Directory.from([]);
   const { digest } = encodeDirectory(leaf);

@@ -22,7 +22,7 @@ import {
 
 const KILLS = 6;
 
-/** A generator of numbers below `limit` that gives the same ones every time. */
+/** Returns a generator of pseudo-random numbers below `limit` with a fixed seed. */
 function seeded(seed: number): (limit: number) => number {
   let state = seed;
   return (limit) => {

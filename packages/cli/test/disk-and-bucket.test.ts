@@ -86,7 +86,7 @@ describeWithTools("a disk in front of a bucket", ["run-s3"], (launcher) => {
     const env = { AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "testtest" };
     const client = throughDaemon(`grpc+unix://${socket}`);
 
-    // A checkout strips types, and compiles, when it runs for the first time: that memory is not what is meant.
+    // The first run from a checkout strips types and compiles: that memory is not measured.
     await using warm = await startDaemon(daemonArgs, { env });
     warm.process.kill("SIGTERM");
     await warm.exit;

@@ -13,7 +13,7 @@ import {
 } from "./harness.ts";
 import { canMount, fillDisk, mountSmallDisk, unmount } from "./small-disk.ts";
 
-/** What every import says on such a disk. */
+/** The error of every import on such a disk. */
 const FULL = /^tvix-store: .*(ENOSPC|SQLITE_FULL|full disk).*\n$/;
 
 let folder: ReturnType<typeof temporaryFolder>;

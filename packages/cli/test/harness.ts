@@ -34,7 +34,7 @@ interface SpawnOptions {
   cwd?: string;
   /** The user to run it as. Default: that of this process. */
   uid?: number;
-  /** What comes to it on stdin. Default: nothing. */
+  /** Its stdin. Default: empty. */
   stdin?: Readable;
   /** Sends it SIGINT when it is aborted. Default: never. */
   interrupt?: AbortSignal;
@@ -104,7 +104,7 @@ export function embeddedIn(folder: string): string[] {
   ];
 }
 
-/** How many PathInfos are in what is embedded in a folder. */
+/** Returns the number of PathInfos in the embedded stores of a folder. */
 export async function countPathInfos(folder: string): Promise<number> {
   await using service = await openPathInfoService(`sqlite://${folder}/path-infos.sqlite`);
   let count = 0;
@@ -113,10 +113,10 @@ export async function countPathInfos(folder: string): Promise<number> {
 }
 
 /**
- * Reads everything that is registered with some services, and gives the store paths.
+ * Reads the contents of all registered store paths, and returns the store paths.
  *
  * @param options as {@link embeddedIn} or {@link throughDaemon} gave them
- * @throws Error for contents that are not what is registered
+ * @throws Error for contents that differ from the registered ones
  */
 export async function readEverything(options: readonly string[]): Promise<string[]> {
   await using services = await openServices(addressesOf(options));

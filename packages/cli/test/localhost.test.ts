@@ -6,11 +6,12 @@ import { describeWithTools } from "@tvix/conformance";
 import { expect, it } from "vitest";
 import { MAIN, temporaryFolder, throughDaemon } from "./harness.ts";
 
-/** What Nix 2.8 gives for a file of this name with the line `x`. */
+/** The store path by Nix 2.8 for a file of this name with the line `x`. */
 const STORE_PATH = "/nix/store/ayzgk29gjpwbgrh3p9qdy7rgbxirqg62-.gitignore\n";
 
 /**
- * Starts a daemon and imports through it, both with their default addresses, in a network of their own. Writes to stderr
+ * Starts a daemon and imports through it, both with their default addresses, in a network of their own. Writes to
+ * stderr
  * where the daemon listens.
  */
 const SCRIPT = `

@@ -49,7 +49,7 @@ async function accepts(): Promise<boolean> {
   }
 }
 
-/** Makes calls, each of which is a line in the log. */
+/** Makes calls, each of which writes a line to the log. */
 async function callTimes(count: number): Promise<void> {
   await using blobService = await openBlobService(`grpc+unix://${address}`);
   const digest = B3Digest.fromBytes(Buffer.alloc(32));

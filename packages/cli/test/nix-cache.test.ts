@@ -109,7 +109,7 @@ describeWithTools(
       await using wary = new NixHttpPathInfoService({ baseUrl, ...stores, publicKeys: strange });
       const refused = wary.get(hashPartOf(storePaths[1]!));
       await expect(refused).rejects.toMatchObject({ code: "permission_denied" });
-      // What its contents name needs nobody's signature.
+      // A content address needs no signature.
       expect(await wary.get(hashPartOf(storePaths[0]!))).toBeDefined();
     });
 

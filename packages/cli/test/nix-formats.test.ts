@@ -205,7 +205,7 @@ describeWithTools("what real Nix computes", ["with-nix-root"], (withNixRoot) => 
     for (const [i, storePath] of storePaths.entries()) {
       const path = join(store, `${storePath}`);
       const found = await importPath(path, services, { name: storePath.name, references });
-      // Nix takes a derivation for what it is, not for what is in it.
+      // The references of a derivation are its inputs, not the store paths in its contents.
       if (!storePath.name.endsWith(".drv")) {
         expect(
           found.references.map((reference) => reference.toAbsolutePath()),

@@ -76,7 +76,7 @@ describeWithTools("what real Nix makes of the same tree", ["nix-store"], (nixSto
         const pathInfo = (await stored.pathInfoService.get(storePath.hashPart))!;
         expect(Buffer.from(pathInfo.narSha256).toString("hex")).toBe(expected);
 
-        // Computed from what was stored, not from what was read.
+        // Computed from the stored contents, not from the imported ones.
         const nar = await new RenderingNarCalculationService(stored).calculateNar(pathInfo.node);
         expect(Buffer.from(nar.narSha256).toString("hex")).toBe(expected);
         expect(nar.narSize).toBe(pathInfo.narSize);

@@ -19,7 +19,7 @@ afterEach(() => folder[Symbol.dispose]());
 
 const store = () => join(folder.path, "store");
 
-/** Runs a command with a file descriptor as stdout; gives the exit status and stderr. */
+/** Runs a command with a file descriptor as stdout; returns the exit status and stderr. */
 async function runOn(stdout: number, args: readonly string[]) {
   const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", stdout, "pipe"] });
   closeSync(stdout);
@@ -27,7 +27,7 @@ async function runOn(stdout: number, args: readonly string[]) {
   return { status, stderr };
 }
 
-/** The end for writing of a pipe that nobody reads any more. */
+/** Returns the write end of a pipe whose read end is closed. */
 function closedPipe(): number {
   const { readEnd, writeEnd } = openPipe(join(folder.path, "pipe"));
   closeSync(readEnd);

@@ -25,7 +25,7 @@ export interface Fixture extends AsyncDisposable {
   /** The first address as a URL. */
   readonly url: string;
   readonly lines: readonly LogLine[];
-  /** What the handlers of Put threw. */
+  /** The errors of the handlers of Put. */
   readonly putErrors: readonly unknown[];
   /** Runs between the first and the second message of every Read. */
   onRead: () => Promise<void>;
@@ -33,7 +33,7 @@ export interface Fixture extends AsyncDisposable {
   onPut: (data: Uint8Array) => void | Promise<void>;
 }
 
-/** Starts a server with a small BlobService, on 127.0.0.1 unless told otherwise. */
+/** Starts a server with a small BlobService. Default address: 127.0.0.1. */
 export async function startFixture(options: Partial<ServerOptions> = {}): Promise<Fixture> {
   const lines: LogLine[] = [];
   const blobs = new Map<string, Uint8Array>();
@@ -141,7 +141,7 @@ export async function readToEnd(socket: Socket): Promise<string> {
   return Buffer.concat(parts).toString("latin1");
 }
 
-/** A promise and what resolves it. */
+/** A promise and the function that resolves it. */
 export function gate(): { readonly opened: Promise<void>; readonly open: () => void } {
   const { promise, resolve } = Promise.withResolvers<void>();
   return { opened: promise, open: resolve };

@@ -9,11 +9,11 @@ export function mountSmallDisk(path: string, megabytes: number): void {
   execFileSync("mount", ["-t", "tmpfs", "-o", `size=${megabytes}m`, "tmpfs", path], options);
 }
 
-/** Takes all room that a disk has left; gives the file that takes it. */
+/** Fills a disk; returns the path of the file that fills it. */
 export function fillDisk(path: string): string {
   const file = join(path, "ballast");
   const fd = openSync(file, "a");
-  // Of what does not fit, some file systems write nothing: the last bytes are taken in small pieces.
+  // Some file systems write nothing of a write that does not fit: the last bytes are written in small pieces.
   for (const length of [2 ** 20, 2 ** 14, 2 ** 9]) {
     try {
       for (const piece = Buffer.alloc(length, 1); ; ) writeSync(fd, piece);

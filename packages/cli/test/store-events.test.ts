@@ -37,7 +37,7 @@ function writeComposition(blobs: string): string {
   return file;
 }
 
-/** Waits for a line of a log: it is written a moment after what it tells of. */
+/** Waits for a line of the log, which is written shortly after its event. */
 async function expectLine(daemon: Daemon, line: Record<string, unknown>): Promise<void> {
   await vi.waitFor(() => expect(daemon.log).toContainEqual(expect.objectContaining(line)));
 }

@@ -3,11 +3,11 @@ import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 
-/** After this long without what is waited for, a test fails and shows what there is instead. */
+/** Timeout after which a test fails and shows the screen, in milliseconds. */
 const PATIENCE_MS = 20_000;
 
-/** What moves the cursor by itself: index, reverse index, and the like. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it is about
+/** Control sequences that move the cursor, such as index and reverse index. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: it matches control characters
 const SINGLE_ESCAPES = /\x1b[78=>DEM]/g;
 
 /**
@@ -18,7 +18,7 @@ export class Terminal implements AsyncDisposable {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
   readonly #exited: Promise<unknown>;
   #output = "";
-  /** Where the output begins that nobody has waited for yet. */
+  /** Position in the output after the last match. */
   #mark = 0;
 
   /** @param command for the shell */
@@ -36,7 +36,7 @@ export class Terminal implements AsyncDisposable {
     });
   }
 
-  /** Waits until what is shown since the last command ends with `prompt` on a line of its own. */
+  /** Waits until the output since the last command ends with `prompt` on a line of its own. */
   async prompt(prompt: string): Promise<string> {
     return this.#until((text) => text.endsWith(`\r\n${prompt}`), `the prompt "${prompt}"`);
   }
@@ -77,7 +77,7 @@ export class Terminal implements AsyncDisposable {
   }
 }
 
-/** What a person would read of it. */
+/** Returns the text as displayed. */
 function plain(output: string): string {
   return stripVTControlCharacters(output).replace(SINGLE_ESCAPES, "");
 }

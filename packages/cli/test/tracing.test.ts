@@ -42,7 +42,7 @@ function valuesOf(attributes: readonly Attribute[]): Readonly<Record<string, unk
   );
 }
 
-/** A collector of OpenTelemetry, which keeps what it is sent. */
+/** An OpenTelemetry collector that keeps the received spans. */
 async function startCollector() {
   const spans: Span[] = [];
   const bodies: string[] = [];
@@ -70,7 +70,7 @@ async function startCollector() {
   };
 }
 
-/** The span and what is around it, from the outermost on. */
+/** Returns a span and its ancestors, outermost first. */
 function pathTo(span: Span, spans: readonly Span[]): Span[] {
   const parent = spans.find(
     ({ spanId, traceId }) => spanId === span.parentSpanId && traceId === span.traceId,

@@ -45,7 +45,7 @@ const backends: Readonly<Record<string, BlobServiceSuiteOptions>> = {
   },
 };
 
-/** What serves a blob service, and opens it again. */
+/** Serves a blob service, and opens a client for it. */
 function served(
   blobService: BlobService,
   isServed: (service: ServedService) => boolean = () => true,
@@ -59,7 +59,7 @@ for (const [name, options] of Object.entries(backends)) {
   blobServiceSuite(name, { ...options, capabilities });
 }
 
-// What is behind the services of a server makes no difference to how they are served.
+// The gRPC server is independent of the implementation behind it.
 for (const by of SERVED_BY) {
   blobServiceSuite(`GrpcBlobService, served by ${by}`, {
     create: () => overGrpc(...served(new MemoryBlobService()), by),

@@ -8,15 +8,15 @@ import { describeWithTools, type RunningServer, startServer } from "../src/index
 /**
  * Describes tests that need a server of a cloud, which they get.
  *
- * @param tests is given what makes an empty bucket, and gives the address of a folder in it
+ * @param tests receives a function that creates an empty bucket and returns the address of a folder in it
  */
 type DescribeWithCloud = (title: string, tests: (newBucket: () => Promise<string>) => void) => void;
 
-/** What starts the server of one, and how a bucket is made. */
+/** An emulator: the launcher of its server, and a function that creates a bucket. */
 interface Cloud {
   readonly launcher: string;
   readonly inMemory?: boolean;
-  /** Where credentials are looked for. */
+  /** Environment with credentials and endpoints. */
   readonly env?: (port: number) => Readonly<Record<string, string>>;
   /** @returns the address of a folder in the new bucket */
   readonly makeBucket: (name: string, server: RunningServer) => Promise<string>;

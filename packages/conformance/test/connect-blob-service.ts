@@ -23,8 +23,8 @@ import { BlobService as BlobServiceDescriptor } from "@tvix/proto/castore";
 type AbortOptions = Pick<ReadOptions, "signal">;
 
 /**
- * A blob service as a foreign client sees it: it calls through Connect, and has whatever is about a
- * service of ours, but not about what is sent, done by one in memory.
+ * A blob service as a foreign client sees it: calls go through Connect. Local behaviour, such as ranges and argument
+ * checks, is delegated to a service in memory.
  */
 export class ConnectBlobService implements BlobService {
   readonly #sessions: Http2SessionManager;
@@ -55,7 +55,7 @@ export class ConnectBlobService implements BlobService {
     return statOneByOne(this, digests, options);
   }
 
-  /** Its list of chunks is the one that the server tells. */
+  /** Its list of chunks is the one from the server. */
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     const call = this.#client.stat({ digest: digest.bytes, sendChunks: true });
     const found = await this.#orAbsent(call, options);
@@ -159,7 +159,7 @@ export class ConnectBlobService implements BlobService {
     return await collectBytes(contents());
   }
 
-  /** What a call gives; `undefined` where it is told that there is none. */
+  /** Returns the response to a call; `undefined` for `not_found`. */
   async #orAbsent<T>(call: Promise<T>, options?: AbortOptions): Promise<T | undefined> {
     try {
       options?.signal?.throwIfAborted();

@@ -162,7 +162,7 @@ class LossyDirectoryService extends MemoryDirectoryService {
   }
 }
 
-/** What a root node leads to, as text that can be compared. */
+/** Returns the tree of a root node as text, for comparison. */
 async function closureOf({ blobService, directoryService }: ClosureServices, root: Node) {
   const directories: string[] = [];
   const blobs: string[] = [];

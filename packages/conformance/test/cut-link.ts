@@ -7,7 +7,7 @@ import { temporaryFolder } from "./temporary-folder.ts";
 export interface CutLink extends AsyncDisposable {
   /** Where to connect to, in place of the socket. */
   readonly address: string;
-  /** How many bytes have come from the other side. */
+  /** Number of bytes received from the server. */
   readonly bytes: number;
 }
 

@@ -44,7 +44,7 @@ const backends: Readonly<Record<string, DirectoryServiceSuiteOptions>> = {
   },
 };
 
-/** What serves a directory service, and opens it again. */
+/** Serves a directory service, and opens a client for it. */
 function served(directoryService: DirectoryService): Served<DirectoryService> {
   const blobService = new MemoryBlobService();
   return [
@@ -56,7 +56,7 @@ function served(directoryService: DirectoryService): Served<DirectoryService> {
 
 for (const [name, options] of Object.entries(backends)) directoryServiceSuite(name, options);
 
-// What is behind the services of a server makes no difference to how they are served.
+// The gRPC server is independent of the implementation behind it.
 for (const by of SERVED_BY) {
   directoryServiceSuite(`GrpcDirectoryService, served by ${by}`, {
     create: () => overGrpc(...served(new MemoryDirectoryService()), by),

@@ -17,7 +17,7 @@ import { temporaryFolder } from "./temporary-folder.ts";
 /** How calls are answered: straight on their streams, as our server does where it can, or by Connect. */
 export type ServedBy = "streams" | "Connect";
 
-/** What {@link ServedBy} may be. */
+/** Every {@link ServedBy}. */
 export const SERVED_BY: readonly ServedBy[] = ["streams", "Connect"];
 
 /** Serves services on a unix socket in a folder of its own. Disposing of it ends all connections. */
@@ -32,7 +32,7 @@ export async function serve(
     // Every read that ends early resets a stream: more of them than a browser would.
     streamResetBurst: 10_000,
     streamResetRate: 1_000,
-    // What was not sent of a stream that is reset counts, in Node.js, until the connection ends.
+    // Node.js counts the unsent bytes of a reset stream until the connection ends.
     maxSessionMemory: 1_000_000,
   };
   const server = createServer(limits);
@@ -69,7 +69,7 @@ function observer(): CallObserver {
   return { bytesIn: 0, bytesOut: 0, error: undefined, answered: nothing, end: nothing };
 }
 
-/** A service, what serves it, and how it is opened again. */
+/** A service, the services that serve it, and the function that opens a client. */
 export type Served<Service> = readonly [
   backend: Service,
   services: readonly ServedService[],

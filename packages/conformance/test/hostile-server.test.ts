@@ -51,10 +51,10 @@ const lacking = () => {
   throw new ConnectError("no such method", Code.Unimplemented);
 };
 
-/** A batch service as it was before it listed chunks, as of a server of another make. */
+/** A batch service of a server that lists no chunks, such as an older one. */
 const LISTLESS: Answers = { listChunks: lacking };
 
-/** Services of which some methods answer as they should not. */
+/** Services with some methods that violate the contract. */
 function hostile(
   answers: { blobs?: Answers; batches?: Answers; directories?: Answers; trees?: Answers },
   blobService: BlobService = new MemoryBlobService(),

@@ -29,7 +29,7 @@ const services = {
   directoryService: new MemoryDirectoryService(),
 };
 
-/** Expects of an archive of `source` what an import of it gives. */
+/** Expects the same result from an archive of `source` as from importing `source`. */
 async function expectSource(archive: string): Promise<void> {
   const expected = await importPath(source, services);
   expect(await importArchive(archive, services)).toEqual<Node>(expected);

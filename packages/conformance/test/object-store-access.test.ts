@@ -31,7 +31,7 @@ async function listen(listener: RequestListener, onConnect?: (...args: ConnectEv
 
 type ConnectEvent = [IncomingMessage, import("node:stream").Duplex, Buffer];
 
-/** What a call of a store on S3 is refused with. */
+/** Returns the error of a call of a store on S3. */
 async function refusal(
   options: Record<string, string>,
   call: "head" | "get" | "put",
@@ -180,7 +180,7 @@ describeWithTools("A server of S3", ["run-s3"], (launcher) => {
   });
 });
 
-/** A proxy that lets everything through, and tells how much. */
+/** A transparent proxy that counts bytes. */
 async function startProxy() {
   const asked: string[] = [];
   const sockets = new Set<Socket>();

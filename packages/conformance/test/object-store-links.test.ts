@@ -11,7 +11,7 @@ import { collectBytes, type ObjectStore, openObjectStore } from "@tvix/castore";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { describeWithTools, type RunningServer, seededBytes, startServer } from "../src/index.ts";
 
-/** What no message may say. */
+/** Secrets that no message may contain. */
 const SECRETS = { AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "testtest" };
 const AZURE_ACCOUNT = "devstoreaccount1";
 // The key that every installation of the emulator has.
@@ -117,7 +117,7 @@ class Link {
     return new Link(Number(listen.split(":").pop()), `${url}/${name}`);
   }
 
-  /** Nobody gets through any more. */
+  /** Refuses all connections from now on. */
   async cut(): Promise<void> {
     await post(this.#url, { enabled: false });
   }
@@ -229,7 +229,7 @@ async function expectUnavailable(call: Promise<unknown>, store: ObjectStore): Pr
   }
 }
 
-/** What becomes of a request: the status of an error, how many bytes of the answer come, or all is well. */
+/** The outcome of a request: the status of an error, a number of bytes before the connection breaks, or success. */
 type Fate = { readonly status: number } | { readonly bytes: number } | undefined;
 
 /** A server in front of another, which hands on some requests as they are, and not others. */

@@ -18,7 +18,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { chunksOf, type TreeSpec, writeTree } from "../src/index.ts";
 import { temporaryFolder } from "./temporary-folder.ts";
 
-/** What the reference wrote of one tree. */
+/** The objects that tvix wrote for one tree. */
 const SAMPLE = fileURLToPath(new URL("../../../vectors/objectstore-sample/", import.meta.url));
 
 const [spec] = JSON.parse(readFileSync(join(SAMPLE, "tree-spec.json"), "utf8")) as [TreeSpec];

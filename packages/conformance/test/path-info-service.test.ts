@@ -44,7 +44,7 @@ const backends = {
   },
 } satisfies Record<string, PathInfoServiceSuiteOptions>;
 
-/** What serves a PathInfo service, and opens it again. */
+/** Serves a PathInfo service, and opens a client for it. */
 function served(pathInfoService: PathInfoService): Served<PathInfoService> {
   const narCalculationService = new RenderingNarCalculationService({
     blobService: new MemoryBlobService(),

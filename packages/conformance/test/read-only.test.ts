@@ -29,7 +29,7 @@ const PATH_INFO: PathInfo = {
 
 const isRoot = process.getuid?.() === 0;
 
-/** Keeps this process from writing to a folder; returns what undoes it. */
+/** Makes a folder read-only for this process; returns a function that undoes it. */
 type MakeReadOnly = (path: string) => () => void;
 
 /** How it can be done, or what is missing for it. */

@@ -69,7 +69,7 @@ class LyingBlobService extends MemoryBlobService {
 interface ServeOptions {
   /** Whether the server knows of outboards, as not all do. Default: it does. */
   sendsOutboards?: boolean;
-  /** Is told of each request for what the server knows of a blob. */
+  /** Called for each Stat request. */
   onStat?: (request: StatBlobRequest) => void;
 }
 

@@ -41,10 +41,9 @@ export async function outboardOf(
   for await (const data of stream) {
     encoder.update(data);
     if (encoder.length > maxBytes) {
-      const limit = `expected one of at most ${maxBytes} bytes`;
       throw new CastoreError(
         "resource_exhausted",
-        `Cannot make the outboard of blob ${digest}: ${limit}, the blob is too long`,
+        `Cannot compute the outboard of blob ${digest}: expected at most ${maxBytes} bytes, found more`,
       );
     }
   }

@@ -222,9 +222,13 @@ describe("a composition", () => {
   });
 
   it.each([
-    ["blobservices", undefined, /\[blobservices.default\].*no such blob service, only one, two/],
-    ["blobservices", "three", /\[blobservices.three\].*only one, two/],
-    ["directoryservices", undefined, /no such directory service, only none/],
+    [
+      "blobservices",
+      undefined,
+      /\[blobservices.default\]: expected the name of a blob service \(one, two\), found "default"$/,
+    ],
+    ["blobservices", "three", /\[blobservices.three\].*\(one, two\), found "three"$/],
+    ["directoryservices", undefined, /the name of a directory service \(none\)/],
   ] as const)("says what there is in %s where there is no %s", async (kind, name, reason) => {
     await using composition = await new Log().parse(
       "blobservices.one.type = 'memory'\nblobservices.two.type = 'memory'",
@@ -278,11 +282,11 @@ describe("a composition", () => {
       composition[Symbol.asyncDispose](),
       composition[Symbol.asyncDispose](),
     ]);
-    await expect(opening).rejects.toThrow(refused(/composition has ended/));
+    await expect(opening).rejects.toThrow(refused(/expected an open composition/));
     await disposed;
     for (const reference of ["part", "default", "memory://"]) {
       const late = composition.service("blobservices", reference);
-      await expect(late).rejects.toThrow(refused(/composition has ended/));
+      await expect(late).rejects.toThrow(refused(/expected an open composition/));
     }
     expect(log.lines).toEqual(["open part", "wait for slow", "close part"]);
   });

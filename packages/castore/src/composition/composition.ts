@@ -117,7 +117,7 @@ export class Composition implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    const message = "Cannot open a service: the composition has ended";
+    const message = "Cannot open a service: expected an open composition, found a disposed one";
     this.#abandon.abort(new CastoreError("invalid_argument", message));
     await Promise.allSettled(this.#opened.values());
     await this.#closing.disposeAsync();
@@ -210,7 +210,10 @@ export class Composition implements AsyncDisposable {
       const first = path.findIndex(({ named }) => named);
       const round = [...path.slice(first), ...path.slice(0, first), path[first]!];
       const cycle = round.map(({ label }) => label).join(" -> ");
-      throw new CastoreError("invalid_argument", `Cannot compose ${cycle}: this is a cycle`);
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot open services: expected no cycle, found ${cycle}`,
+      );
     }
     const needs = this.#needs.get(wanted.key) ?? new Set();
     this.#needs.set(wanted.key, needs.add(needed));
@@ -245,7 +248,7 @@ export class Composition implements AsyncDisposable {
       const names = Object.keys(this.#named[kind] ?? {}).join(", ") || "none";
       throw new CastoreError(
         "invalid_argument",
-        `Cannot use ${label}: there is no such ${registry.kind}, only ${names}`,
+        `Cannot open ${label}: expected the name of a ${registry.kind} (${names}), found "${reference}"`,
       );
     }
     if (typeof config === "string") return await addressOpener(registry, config);

@@ -31,7 +31,10 @@ export class StagedTree implements DirectoryPutter {
 
   async put(directory: Directory): Promise<void> {
     if (this.#closed !== undefined || !this.#open) {
-      throw new CastoreError("invalid_argument", "Cannot put a directory: the putter has ended");
+      throw new CastoreError(
+        "invalid_argument",
+        "Cannot put a directory: expected an open putter, found an ended one",
+      );
     }
     try {
       this.#signal?.throwIfAborted();
@@ -54,7 +57,7 @@ export class StagedTree implements DirectoryPutter {
       if (!this.#open) {
         throw new CastoreError(
           "invalid_argument",
-          "Cannot close the putter: it has failed or ended",
+          "Cannot close the putter: expected an open one, found one that has failed or ended",
         );
       }
       const root = this.#validator.finish();

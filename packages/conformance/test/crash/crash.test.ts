@@ -14,7 +14,7 @@ import { SCENARIOS, type Scenario } from "./scenarios.ts";
 const PRELOAD = new URL("./failpoints.ts", import.meta.url).href;
 const PROGRAM = fileURLToPath(new URL("./run-scenario.ts", import.meta.url));
 
-/** What a process leaves that is killed at a failpoint. */
+/** The files that a process killed at a failpoint leaves. */
 interface Remains {
   readonly failpoint: string;
   /** A copy of the folder of its store. */
@@ -68,7 +68,7 @@ async function stop(pid: number): Promise<void> {
   while (!readdirSync(`/proc/${pid}/task`).every(isStopped)) await setImmediate();
 }
 
-/** Opens what a killed process has left, and checks that it is as promised and can be written to. */
+/** Opens the store that a killed process left, and checks that its promises hold and that it accepts writes. */
 async function expectSound(open: Scenario, folder: string, done: number) {
   await using store = await open(folder);
   for (const [i, step] of store.steps.entries()) {
@@ -81,7 +81,7 @@ async function expectSound(open: Scenario, folder: string, done: number) {
   }
 }
 
-/** Expects that a process leaves a sound store wherever it is killed. Gives the names of all failpoints. */
+/** Expects a sound store after a kill at each failpoint. Returns the names of all failpoints. */
 async function expectSoundEverywhere(name: string): Promise<Set<string>> {
   using folder = temporaryFolder();
   const hit = new Set<string>();
@@ -108,7 +108,7 @@ function killedAround(failpoints: Iterable<string>) {
   return found;
 }
 
-/** What a store of objects in files does below a folder to store one. */
+/** The file operations with which a file object store stores an object. */
 const OBJECT = (root: string, folder: string) => [
   `mkdir ${root}/~uploads`,
   `appendFile ${root}/~uploads/*`,

@@ -27,7 +27,7 @@ const lock = getEnvironmentData(LOCK) as unknown as Int32Array;
 
 /** The names of the failpoints that this thread has passed. */
 const names = new Set<string>();
-/** What this thread changed last. */
+/** The last change by this thread. */
 let last = "the start";
 
 /** Whether the failpoint is the first of its name in this thread. */
@@ -46,7 +46,7 @@ function pause(name: string): void {
   Atomics.notify(lock, 0);
 }
 
-/** A failpoint between what was changed last and what is changed next. */
+/** A failpoint between the last change and the next one. */
 function failpointBefore(next: string): void {
   const name = `after ${last}, before ${next}`;
   if (isFirst(name)) pause(name);
@@ -83,7 +83,7 @@ function wrap(target: object, name: string, { pathOf, halves }: Wrapping): void 
   };
 }
 
-/** Runs something once a result is there. Gives what that gives or, if that is nothing, the result. */
+/** Runs a function once a result is available. Returns the result of the function or, if `undefined`, the first one. */
 function andThen(result: unknown, run: (value: unknown) => unknown): unknown {
   if (result instanceof Promise) return result.then((value) => andThen(value, run));
   const next = run(result);

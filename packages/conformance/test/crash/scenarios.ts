@@ -24,14 +24,14 @@ import { seededBytes } from "../../src/trees.ts";
 interface Step<Service> {
   readonly put: (service: Service) => Promise<void>;
   /**
-   * Tells whether it is there.
+   * Tells whether the item can be read.
    *
    * @throws Error if it is there in part, or other than it was put
    */
   readonly isThere: (service: Service) => Promise<boolean>;
 }
 
-/** An open store, and what is put into it, in order. */
+/** An open store, and the items to put into it, in order. */
 interface OpenScenario extends AsyncDisposable {
   readonly steps: readonly Step<void>[];
 }
@@ -100,7 +100,7 @@ function treeStep(tree: readonly Directory[]): Step<DirectoryService> {
     async isThere(service) {
       for (const digest of digests.toReversed()) {
         if (!(await has(service, digest))) continue;
-        // Whatever can be read leads to all that is below it.
+        // The closure of each readable root is complete.
         for await (const directory of service.getRecursive(digest)) {
           for (const { node } of directory.entries) {
             if (node.type !== "directory" || (await has(service, node.digest))) continue;
