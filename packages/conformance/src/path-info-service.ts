@@ -273,6 +273,34 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
       }
     });
 
+    it("lists the same in pages, of which each has both the PathInfos and their encodings", async () => {
+      const names = Array.from({ length: 350 }, (_, i) => `path-${i}`);
+      await Promise.all(names.map((name) => service.put(pathInfo(name))));
+      await service.put(EVERYTHING);
+      const listed = await list(service);
+      for (const after of [undefined, hashOf(listed[99]!), hashOf(listed.at(-1)!)]) {
+        const pages = await Array.fromAsync(service.listPages({ after }));
+        const expected = after === undefined ? listed : await list(service, after);
+        const encodings = expected.map((one) => hex(encodePathInfo(one)));
+        for (const page of pages) expect(page.length).toBeGreaterThan(0);
+        expect(pages.reduce((sum, { length }) => sum + length, 0)).toBe(expected.length);
+        const decoded = pages.flatMap((page) => [...page]);
+        expect(decoded.map((one) => hex(encodePathInfo(one)))).toEqual(encodings);
+        expect(pages.flatMap((page) => [...page.encoded()]).map(hex)).toEqual(encodings);
+      }
+    });
+
+    it("gives PathInfos whose copies are PathInfos of their own", async () => {
+      await service.put(EVERYTHING);
+      const found = (await service.get(hashOf(EVERYTHING)))!;
+      for (const one of [found, ...(await list(service))]) {
+        expect(encodePathInfo({ ...one })).toEqual(encodePathInfo(EVERYTHING));
+        const changed = { ...one, narSize: 7n };
+        const expected = encodePathInfo({ ...EVERYTHING, narSize: 7n });
+        expect(encodePathInfo(changed)).toEqual(expected);
+      }
+    });
+
     it("lists everything in pages, each from where the one before ended", async () => {
       const names = Array.from({ length: 250 }, (_, i) => `path-${i}`);
       await Promise.all(names.map((name) => service.put(pathInfo(name))));
@@ -331,10 +359,9 @@ export function pathInfoServiceSuite(name: string, options: PathInfoServiceSuite
       await expect(service.put(given, { signal })).rejects.toBe(reason);
       await expect(service.get(hashOf(given), { signal })).rejects.toBe(reason);
       await expect(service.getMany([hashOf(given)], { signal })).rejects.toBe(reason);
-      const listing = async () => {
-        for await (const _ of service.list({ signal }));
-      };
-      await expect(listing()).rejects.toBe(reason);
+      for (const listing of [service.list({ signal }), service.listPages({ signal })]) {
+        await expect(Array.fromAsync<unknown>(listing)).rejects.toBe(reason);
+      }
       expect(await list(service)).toEqual([]);
     });
 

@@ -13,6 +13,7 @@ import {
   openPathInfoService,
   PATH_INFO_SERVICES,
   type PathInfo,
+  PathInfoPage,
   type PathInfoService,
   RenderingNarCalculationService,
   type Signature,
@@ -81,11 +82,11 @@ class CountingPathInfoService extends MemoryPathInfoService {
   /** How many of them are open. */
   open = 0;
 
-  override async *list(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
+  override async *listPages(options?: ListPathInfosOptions): AsyncGenerator<PathInfoPage> {
     this.open += 1;
     this.opened += 1;
     try {
-      yield* super.list(options);
+      yield* super.listPages(options);
     } finally {
       this.open -= 1;
     }
@@ -181,6 +182,12 @@ class WithoutItsSignatures implements PathInfoService {
 
   async *list(options?: ListPathInfosOptions) {
     for await (const pathInfo of this.#inner.list(options)) yield this.#strip(pathInfo)!;
+  }
+
+  async *listPages(options?: ListPathInfosOptions) {
+    for await (const page of this.#inner.listPages(options)) {
+      yield PathInfoPage.of([...page].map((pathInfo) => this.#strip(pathInfo)!));
+    }
   }
 
   [Symbol.asyncDispose]() {

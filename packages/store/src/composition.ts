@@ -4,6 +4,7 @@ import {
   DIRECTORY_SERVICES,
   grpcType,
   keysOnly,
+  type Measure,
   memoryType,
   type OpenOptions,
   openAddress,
@@ -18,6 +19,7 @@ import { encodeNixbase32 } from "./nix/nixbase32.ts";
 import { VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
 import { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
+import type { PathInfoPage } from "./pathinfoservice/path-info-page.ts";
 import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
 import { readSigningKey, SigningPathInfoService } from "./pathinfoservice/signing.ts";
 import { SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
@@ -28,6 +30,8 @@ declare module "@tvix/castore" {
   }
 }
 
+/** The pages of a listing are measured by the PathInfos in them. */
+const PAGES: Measure<PathInfoPage> = { attribute: "tvix.count", of: ({ length }) => length };
 const hashPartOf = (hashPart: Uint8Array) => ({ "tvix.hash_part": encodeNixbase32(hashPart) });
 
 /** The types of PathInfo services, by name. */
@@ -77,6 +81,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
     getMany: { about: ({ length }) => ({ "tvix.count": length }) },
     put: { about: ({ storePath }) => hashPartOf(storePath.hashPart) },
     list: { returns: "stream" },
+    listPages: { returns: "stream", measure: PAGES },
   },
   elsewhere: { redb: '"sqlite"', sled: '"sqlite"', bigtable: '"sqlite"', combined: '"cache"' },
 };

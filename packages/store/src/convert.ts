@@ -2,45 +2,43 @@
  * Converts between PathInfo messages and domain values. Every message that comes in is validated here.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { equalBytes, namedNodeFromProto, nodeToProto, pathComponent } from "@tvix/castore";
+import {
+  copyBytes,
+  equalBytes,
+  namedNodeFromProto,
+  nodeToProto,
+  pathComponent,
+} from "@tvix/castore";
 import * as pb from "@tvix/proto/store";
+import { CA_TYPES, encodingOf, readCanonicalPathInfo } from "./canonical-path-info.ts";
 import { inContext, quoteText, StoreError } from "./errors.ts";
 import { type ContentAddress, textContentAddress } from "./nix/content-address.ts";
-import { type HashAlgorithm, nixHash } from "./nix/nix-hash.ts";
+import { nixHash } from "./nix/nix-hash.ts";
 import { signature } from "./nix/signature.ts";
 import { StorePath } from "./nix/store-path.ts";
 import type { PathInfo } from "./pathinfo.ts";
 
 const SHA256_LENGTH = 32;
 
-/** Content addresses by their type on the wire. */
-const CA_TYPES: readonly (readonly [pb.NARInfo_CA_Hash, ContentAddress["kind"], HashAlgorithm])[] =
-  [
-    [pb.NARInfo_CA_Hash.NAR_SHA256, "nar", "sha256"],
-    [pb.NARInfo_CA_Hash.NAR_SHA1, "nar", "sha1"],
-    [pb.NARInfo_CA_Hash.NAR_SHA512, "nar", "sha512"],
-    [pb.NARInfo_CA_Hash.NAR_MD5, "nar", "md5"],
-    [pb.NARInfo_CA_Hash.TEXT_SHA256, "text", "sha256"],
-    [pb.NARInfo_CA_Hash.FLAT_SHA1, "flat", "sha1"],
-    [pb.NARInfo_CA_Hash.FLAT_MD5, "flat", "md5"],
-    [pb.NARInfo_CA_Hash.FLAT_SHA256, "flat", "sha256"],
-    [pb.NARInfo_CA_Hash.FLAT_SHA512, "flat", "sha512"],
-  ];
-
-/** Encodes a PathInfo canonically: fields in number order, default values left out. */
+/**
+ * Encodes a PathInfo canonically: fields in number order, default values left out. One that was decoded is not encoded
+ * again, and shares the bytes, which must not be changed.
+ */
 export function encodePathInfo(pathInfo: PathInfo): Uint8Array {
-  return toBinary(pb.PathInfoSchema, pathInfoToProto(pathInfo));
+  return encodingOf(pathInfo) ?? toBinary(pb.PathInfoSchema, pathInfoToProto(pathInfo));
 }
 
 /**
- * Decodes an encoded PathInfo.
+ * Decodes an encoded PathInfo, of which it keeps a copy.
  *
  * @throws StoreError `invalid_argument` if the bytes are not a valid message, or the message breaks a rule
  */
 export function decodePathInfo(bytes: Uint8Array): PathInfo {
+  const pathInfo = readCanonicalPathInfo(bytes);
+  if (pathInfo !== undefined) return pathInfo;
   let message: pb.PathInfo;
   try {
-    message = fromBinary(pb.PathInfoSchema, bytes);
+    message = fromBinary(pb.PathInfoSchema, copyBytes(bytes));
   } catch (cause) {
     throw new StoreError("invalid_argument", "Cannot decode PathInfo: expected a valid message", {
       cause,

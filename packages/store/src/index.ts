@@ -54,6 +54,12 @@ export type { PathInfo } from "./pathinfo.ts";
 export { CachePathInfoService } from "./pathinfoservice/cache.ts";
 export { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 export { MAX_SIGNATURE_BYTES } from "./pathinfoservice/merge-signatures.ts";
+export {
+  eachOf as eachPathInfoOf,
+  PathInfoPage,
+  type ValidPathInfo,
+  validated as validPathInfo,
+} from "./pathinfoservice/path-info-page.ts";
 export type { ListPathInfosOptions, PathInfoService } from "./pathinfoservice/path-info-service.ts";
 export {
   readSigningKey,

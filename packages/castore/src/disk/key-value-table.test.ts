@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { equalBytes } from "../bytes/byte-string.ts";
 import { CastoreError } from "../model/errors.ts";
 import { openDatabase } from "./database.ts";
 import { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
@@ -102,6 +103,34 @@ describe.each([
     expect(keys(table.page(bytes("a"), 2))).toEqual(["a\0", "aa"]);
     expect(keys(table.page(bytes("aaa"), 10))).toEqual(["b", "\x7f", "é"]);
     expect(table.page(bytes("é"), 10)).toEqual([]);
+  });
+
+  it("gives fewer rows at a time where they are large, and each as it was put", async () => {
+    await using table = await open(at());
+    const large = (i: number): Row => [Uint8Array.of(i), Buffer.alloc(400_000, i)];
+    const rows = [large(0), large(1), large(2)];
+    rows.push([Uint8Array.of(3), Buffer.alloc(2 ** 21, 3)]);
+    const small = Array.from({ length: 256 }, (_, i): Row => {
+      const data = Buffer.from([i, 0, 255 - i, 0x2c, 0xc3, i]);
+      return [Uint8Array.of(4, i), data.subarray(0, i % 7)];
+    });
+    rows.push(...small);
+    await table.put(rows);
+    const found: Row[] = [];
+    const counts: number[] = [];
+    for (let after = new Uint8Array(0); ; after = new Uint8Array(found.at(-1)![0])) {
+      const page = table.page(after, 100);
+      if (page.length === 0) break;
+      counts.push(page.length);
+      found.push(...page);
+    }
+    expect(found.length).toBe(rows.length);
+    for (const [i, [key, data]] of rows.entries()) {
+      expect(equalBytes(found[i]![0], key)).toBe(true);
+      expect(equalBytes(found[i]![1], data)).toBe(true);
+    }
+    for (const count of counts.slice(0, 3)) expect(count).toBeLessThan(3);
+    expect(counts).toContain(100);
   });
 
   it("removes a row only while it is as it was found", async () => {

@@ -1,6 +1,8 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { Statement } from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { compareBytes } from "../bytes/byte-string.ts";
+import { CastoreError } from "../model/errors.ts";
 import {
   beginWrite,
   closeDatabase,
@@ -32,6 +34,9 @@ export interface KeyValueTableOptions extends AbortOptions {
   merge?: (stored: Uint8Array, given: Uint8Array) => Uint8Array;
 }
 
+/** How many bytes a page of rows has at most, unless a single row has more. */
+const PAGE_BYTES = 1024 * 1024;
+
 /** Number of rows of a transaction between turns of the event loop. */
 const ROWS_PER_TURN = 500;
 
@@ -57,6 +62,7 @@ export class KeyValueTable implements AsyncDisposable {
   readonly #get;
   readonly #has;
   readonly #page;
+  readonly #pageBytes;
   readonly #put;
   readonly #remove;
   readonly #queue: Job[] = [];
@@ -72,11 +78,17 @@ export class KeyValueTable implements AsyncDisposable {
       .prepare<[Uint8Array], Buffer>(`SELECT data FROM ${table} WHERE ${key} = ?`)
       .pluck();
     this.#has = reader.prepare<[Uint8Array], 1>(`SELECT 1 FROM ${table} WHERE ${key} = ?`).pluck();
+    const rows = `SELECT ${key}, data FROM ${table} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`;
+    // A page comes as one value: to make a Buffer of each column takes several times as long as to read the rows.
     this.#page = reader
-      .prepare<[Uint8Array, number], [Buffer, Buffer]>(
-        `SELECT ${key}, data FROM ${table} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`,
+      .prepare<[Uint8Array, number], [Buffer | null, string]>(
+        `SELECT CAST(group_concat(CAST(${key} || data AS TEXT), '') AS BLOB),
+           group_concat(octet_length(${key}) || ',' || octet_length(data)) FROM (${rows})`,
       )
       .raw();
+    this.#pageBytes = reader
+      .prepare<[Uint8Array, number], number>(`SELECT total(octet_length(data)) FROM (${rows})`)
+      .pluck();
     // Replaces a stored value, which may be damaged; does not rewrite equal bytes.
     const { merge } = options;
     if (merge)
@@ -124,9 +136,19 @@ export class KeyValueTable implements AsyncDisposable {
     return this.#read(() => this.#has.get(key) !== undefined);
   }
 
-  /** Returns up to `limit` rows with keys above `after`, ordered by key. */
+  /**
+   * Returns up to `limit` rows with keys above `after`, ordered by key: fewer where they have more than 1 MiB, none only after
+   * the last one. They are parts of one buffer.
+   *
+   * @throws CastoreError `data_loss` for a table whose keys are not in order
+   */
   page(after: Uint8Array, limit: number): readonly Row[] {
-    return this.#read(() => this.#page.all(after, limit));
+    return this.#read(() => {
+      let count = limit;
+      while (count > 1 && this.#pageBytes.get(after, count)! > PAGE_BYTES) count = count >>> 1;
+      const [bytes, lengths] = this.#page.get(after, count)!;
+      return bytes === null ? [] : this.#divide(after, bytes, lengths);
+    });
   }
 
   /**
@@ -206,6 +228,27 @@ export class KeyValueTable implements AsyncDisposable {
     }
     for (const { resolve } of jobs) resolve();
     return undefined;
+  }
+
+  #divide(after: Uint8Array, bytes: Uint8Array, lengths: string): readonly Row[] {
+    const rows: Row[] = [];
+    const numbers = lengths.split(",");
+    let last = after;
+    let at = 0;
+    for (let i = 0; i < numbers.length; i += 2) {
+      const key = bytes.subarray(at, at + Number(numbers[i]));
+      const data = bytes.subarray(at + key.length, at + key.length + Number(numbers[i + 1]));
+      at += key.length + data.length;
+      if (compareBytes(last, key) >= 0) throw this.#damaged("its keys are not in order");
+      rows.push([key, data]);
+      last = key;
+    }
+    if (at !== bytes.length) throw this.#damaged("its rows are not of their lengths");
+    return rows;
+  }
+
+  #damaged(reason: string): CastoreError {
+    return new CastoreError("data_loss", `Cannot read from database "${this.#path}": ${reason}`);
   }
 
   #read<T>(query: () => T): T {

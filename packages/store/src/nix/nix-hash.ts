@@ -6,7 +6,7 @@ import { decodeNixbase32, encodeNixbase32 } from "./nixbase32.ts";
 export type HashAlgorithm = "md5" | "sha1" | "sha256" | "sha512";
 
 /** Length of a digest in bytes, by algorithm. */
-const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
+export const DIGEST_LENGTH: Readonly<Record<HashAlgorithm, number>> = {
   md5: 16,
   sha1: 20,
   sha256: 32,

@@ -65,6 +65,46 @@ export function decodeNixbase32(text: string): Uint8Array {
   return bytes;
 }
 
+/** How many characters encode a group of bytes, and how many bytes that is. */
+const GROUP_CHARACTERS = 8;
+const GROUP_BYTES = 5;
+
+/**
+ * Decodes ASCII that is known to be nixbase32, of whole groups: 8 characters for 5 bytes.
+ *
+ * @param source where the characters are, from `start` on
+ * @param target where the bytes go, from `at` on
+ * @param length how many bytes
+ */
+export function decodeNixbase32Groups(
+  source: Uint8Array,
+  start: number,
+  target: Uint8Array,
+  at: number,
+  length: number,
+): void {
+  let digit = start + (length / GROUP_BYTES) * GROUP_CHARACTERS;
+  for (let byte = at; byte < at + length; byte += GROUP_BYTES) {
+    digit -= GROUP_CHARACTERS;
+    const high = VALUES[source[digit + 3]!]!;
+    const low =
+      (high << 20) |
+      (VALUES[source[digit + 4]!]! << 15) |
+      (VALUES[source[digit + 5]!]! << 10) |
+      (VALUES[source[digit + 6]!]! << 5) |
+      VALUES[source[digit + 7]!]!;
+    const top =
+      (VALUES[source[digit]!]! << 10) |
+      (VALUES[source[digit + 1]!]! << 5) |
+      VALUES[source[digit + 2]!]!;
+    target[byte] = low;
+    target[byte + 1] = low >>> 8;
+    target[byte + 2] = low >>> 16;
+    target[byte + 3] = (low >>> 24) | (top << 1);
+    target[byte + 4] = top >>> 7;
+  }
+}
+
 function invalid(text: string, reason: string): StoreError {
   return new StoreError(
     "invalid_argument",

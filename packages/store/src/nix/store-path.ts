@@ -35,6 +35,11 @@ export class StorePath {
     return new StorePath(hashPart, name);
   }
 
+  /** Makes a store path of parts that are known to be valid, such as those of {@link isBaseName}. */
+  static ofValid(hashPart: Uint8Array, name: string): StorePath {
+    return new StorePath(hashPart, name);
+  }
+
   /**
    * Parses a base name, such as `00bgd045z0d4icpbc2yyz4gx48ak44la-net-tools-1.60_p20170221182432`.
    *
@@ -146,20 +151,29 @@ export function isBaseNames(text: string): boolean {
   if (text.length > SCRATCH.length) return false;
   const length = SCRATCH.write(text); // bytes are much faster to read than characters
   for (let start = 0; start < length; ) {
-    const name = start + HASH_PART_CHARACTERS + 1;
-    let at = start;
-    while (at < name - 1 && IN_HASH_PARTS[SCRATCH[at]!] === 1) at += 1;
-    if (at < name - 1 || name >= length) return false;
-    if (SCRATCH[at] !== DASH) return false;
-    at = name;
-    while (at < Math.min(name + 2, length) && SCRATCH[at] === DOT) at += 1;
-    const afterDots = SCRATCH[at];
-    if (at > name && (at === length || afterDots === DASH || afterDots === SPACE)) return false;
-    while (at < length && IN_NAMES[SCRATCH[at]!] === 1) at += 1;
-    if (at === name || at - name > MAX_NAME_LENGTH) return false;
-    if (at < length && (SCRATCH[at] !== SPACE || at + 1 === length)) return false;
-    start = at + 1;
+    const space = SCRATCH.indexOf(SPACE, start);
+    const end = space < 0 || space > length ? length : space;
+    if (!isBaseName(SCRATCH, start, end) || end + 1 === length) return false;
+    start = end + 1;
   }
+  return true;
+}
+
+/** Returns whether bytes from `start` to `end` are a base name in ASCII. */
+export function isBaseName(bytes: Uint8Array, start: number, end: number): boolean {
+  const dash = start + HASH_PART_CHARACTERS;
+  if (dash >= end || bytes[dash] !== DASH) return false;
+  for (let at = start; at < dash; at++) if (IN_HASH_PARTS[bytes[at]!] === 0) return false;
+  return isStorePathName(bytes, dash + 1, end);
+}
+
+/** Returns whether bytes from `start` to `end` are the name of a store path in ASCII. */
+export function isStorePathName(bytes: Uint8Array, start: number, end: number): boolean {
+  if (end <= start || end - start > MAX_NAME_LENGTH) return false;
+  let afterDots = start;
+  while (afterDots < Math.min(start + 2, end) && bytes[afterDots] === DOT) afterDots += 1;
+  if (afterDots > start && (afterDots === end || bytes[afterDots] === DASH)) return false;
+  for (let at = start; at < end; at++) if (IN_NAMES[bytes[at]!] === 0) return false;
   return true;
 }
 

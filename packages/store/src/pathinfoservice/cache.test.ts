@@ -36,7 +36,7 @@ class BrokenPathInfoService extends MemoryPathInfoService {
     return Promise.reject(new StoreError("unavailable", "the disk is gone"));
   }
   override put = this.get;
-  override async *list(): AsyncGenerator<never> {
+  override async *listPages(): AsyncGenerator<never> {
     yield await this.get();
   }
 }
@@ -161,12 +161,12 @@ describe("CachePathInfoService", () => {
     await service[Symbol.asyncDispose]();
   });
 
-  it.each(["get", "list", "put"] as const)(
+  it.each(["get", "listPages", "put"] as const)(
     "goes on without a local store whose %s never comes back, and warns",
     async (stuck) => {
       const [near, far] = [new MemoryPathInfoService(), new MemoryPathInfoService()];
       await far.put(pathInfo(1));
-      if (stuck === "list") near.list = waiting;
+      if (stuck === "listPages") near.listPages = waiting;
       else near[stuck] = never;
       const warnings: string[] = [];
       const onWarning = (message: string) => void warnings.push(message);

@@ -9,6 +9,7 @@ import {
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
+import { eachOf, PathInfoPage } from "./path-info-page.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** How many PathInfos are stored in the local store in the background at the same time, and how many others wait. */
@@ -81,22 +82,33 @@ export class CachePathInfoService implements PathInfoService {
     return stored;
   }
 
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
+    return eachOf(this.listPages(options), options?.signal);
+  }
+
   /** Lists the PathInfos of both stores; where both have one, it is that of the origin. */
-  async *list(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
+  async *listPages(options?: ListPathInfosOptions): AsyncGenerator<PathInfoPage> {
     options?.signal?.throwIfAborted();
     if (options?.after !== undefined) expectHashPart(options.after);
     await using near = new Listing(this.#listNear(options));
-    await using far = new Listing(this.#cache.far.list(options));
-    let [nearest, farthest] = [await near.next(), await far.next()];
+    await using far = new Listing(this.#cache.far.listPages(options));
+    let page: PathInfo[] = [];
     for (;;) {
+      // What both have come with is merged without waiting for more of either.
+      if (page.length > 0 && (near.isToBeAwaited || far.isToBeAwaited)) {
+        yield PathInfoPage.of(page);
+        page = [];
+      }
       options?.signal?.throwIfAborted();
-      const order = compareListed(nearest, farthest);
+      if (near.isToBeAwaited) await near.fetch();
+      if (far.isToBeAwaited) await far.fetch();
+      const order = compareListed(near.next, far.next);
       if (order === undefined) return;
-      const next = order < 0 ? nearest! : farthest!;
+      const next = order < 0 ? near.next! : far.next!;
       if (order > 0) this.#storeLater(next);
-      yield next;
-      if (order <= 0) nearest = await near.next();
-      if (order >= 0) farthest = await far.next();
+      page.push(next);
+      if (order <= 0) near.advance();
+      if (order >= 0) far.advance();
     }
   }
 
@@ -151,9 +163,10 @@ export class CachePathInfoService implements PathInfoService {
   }
 
   /** Lists the PathInfos of the local store, as far as it gets. */
-  async *#listNear(options?: ListPathInfosOptions): AsyncGenerator<PathInfo> {
+  async *#listNear(options?: ListPathInfosOptions): AsyncGenerator<PathInfoPage> {
     const after = options?.after;
-    const open = (near: PathInfoService, options: AbortOptions) => near.list({ ...options, after });
+    const open = (near: PathInfoService, options: AbortOptions) =>
+      near.listPages({ ...options, after });
     try {
       yield* this.#cache.stream("list", open, options);
     } catch {
@@ -162,21 +175,38 @@ export class CachePathInfoService implements PathInfoService {
   }
 }
 
-/** A listing, one by one. */
+/** A listing, one by one: `next` is the next one, as long as it need not be waited for. */
 class Listing implements AsyncDisposable {
-  readonly #iterator: AsyncIterator<PathInfo>;
+  next: PathInfo | undefined;
+  readonly #pages: AsyncIterator<PathInfoPage>;
+  #page: Iterator<PathInfo> | undefined;
+  #isOver = false;
 
-  constructor(list: AsyncIterable<PathInfo>) {
-    this.#iterator = list[Symbol.asyncIterator]();
+  constructor(pages: AsyncIterable<PathInfoPage>) {
+    this.#pages = pages[Symbol.asyncIterator]();
   }
 
-  async next(): Promise<PathInfo | undefined> {
-    const { done, value } = await this.#iterator.next();
-    return done ? undefined : value;
+  /** Whether there may be a next one that is still to be fetched. */
+  get isToBeAwaited(): boolean {
+    return this.next === undefined && !this.#isOver;
+  }
+
+  async fetch(): Promise<void> {
+    const { done, value } = await this.#pages.next();
+    if (done) {
+      this.#isOver = true;
+      return;
+    }
+    this.#page = value[Symbol.iterator]();
+    this.advance();
+  }
+
+  advance(): void {
+    this.next = this.#page?.next().value;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#iterator.return?.();
+    await this.#pages.return?.();
   }
 }
 

@@ -1,4 +1,5 @@
 import type {
+  DescMethod,
   DescMethodServerStreaming,
   DescMethodUnary,
   MessageInitShape,
@@ -13,17 +14,20 @@ import {
   mapInParallel,
 } from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
-import { fromConnectError } from "@tvix/castore/rpc";
+import { fromConnectError, onlyFieldOf } from "@tvix/castore/rpc";
 import {
   PathInfoBatchService as PathInfoBatchServiceDescriptor,
   type PathInfo as PathInfoMessage,
+  type PathInfoSchema,
   PathInfoService as PathInfoServiceDescriptor,
 } from "@tvix/proto/store";
+import { readCanonicalPathInfo } from "../canonical-path-info.ts";
 import { pathInfoFromProto, pathInfoToProto } from "../convert.ts";
 import { StoreError } from "../errors.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
+import { eachOf, PathInfoPage, type ValidPathInfo, validated } from "./path-info-page.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 const METHODS = PathInfoServiceDescriptor.method;
@@ -55,8 +59,7 @@ export class GrpcPathInfoService implements PathInfoService {
     const action = this.#cannotGet(hashPart);
     const byWhat = { case: "byOutputHash", value: hashPart } as const;
     try {
-      const message = await this.#call(action, METHODS.get, { byWhat }, options);
-      return received(message, action, hashPart);
+      return await this.#call(action, METHODS.get, { byWhat }, hashPart, options);
     } catch (error) {
       if (hasCode(error, "not_found")) return undefined;
       throw error;
@@ -86,42 +89,34 @@ export class GrpcPathInfoService implements PathInfoService {
   async put(pathInfo: PathInfo, options?: AbortOptions): Promise<PathInfo> {
     options?.signal?.throwIfAborted();
     const action = this.#cannot(`put the PathInfo of ${pathInfo.storePath}`);
-    const message = await this.#call(action, METHODS.put, pathInfoToProto(pathInfo), options);
-    return received(message, action, pathInfo.storePath.hashPart);
+    const { hashPart } = pathInfo.storePath;
+    return await this.#call(action, METHODS.put, pathInfoToProto(pathInfo), hashPart, options);
   }
 
-  async *list({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfo> {
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
+    return eachOf(this.listPages(options), options?.signal);
+  }
+
+  async *listPages({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfoPage> {
     signal?.throwIfAborted();
     if (after !== undefined) expectHashPart(after);
     const action = this.#cannot("list PathInfos");
     const options = signal && { signal };
     let isEmpty = true;
     try {
-      for await (const { pathInfo } of this.#stream(
-        action,
-        BATCH_METHODS.list,
-        { after },
-        options,
-      )) {
+      for await (const messages of this.#stream(action, BATCH_METHODS.list, { after }, options)) {
         isEmpty = false;
-        yield received(pathInfo, action);
+        yield PathInfoPage.of(messages.map((message) => listedInBatch(message, action)));
       }
       return;
     } catch (error) {
       if (!isEmpty || !hasCode(error, "unimplemented")) throw error;
     }
-    let last = after;
-    for await (const message of this.#stream(action, METHODS.list, {}, options)) {
-      const pathInfo = received(message, action);
-      const { hashPart } = pathInfo.storePath;
-      if (last !== undefined && compareBytes(hashPart, last) <= 0) {
-        if (last === after) continue; // it sorts before the cursor
-        const reason = "expected a listing ordered by hash part, as there is a cursor";
-        const found = `found ${pathInfo.storePath} after ${encodeNixbase32(last)}`;
-        throw new StoreError("unimplemented", `${action}: ${reason}, ${found}`);
-      }
-      if (last !== undefined) last = hashPart;
-      yield pathInfo;
+    const order = after && new ListingOrder(after, action);
+    for await (const messages of this.#stream(action, METHODS.list, {}, options)) {
+      const listed = messages.map((message) => received(METHODS.list, message, action));
+      const wanted = order === undefined ? listed : listed.filter((one) => order.isWanted(one));
+      if (wanted.length > 0) yield PathInfoPage.of(wanted);
     }
   }
 
@@ -136,36 +131,41 @@ export class GrpcPathInfoService implements PathInfoService {
     const action = this.#cannot("get PathInfos");
     const found: (PathInfo | undefined)[] = [];
     const request = { hashParts: [...hashParts] };
-    for await (const { pathInfo } of this.#stream(action, BATCH_METHODS.get, request, options)) {
-      const hashPart = hashParts[found.length];
-      if (hashPart === undefined) throw countRefusal(action, hashParts.length, "more");
-      found.push(pathInfo && received(pathInfo, this.#cannotGet(hashPart), hashPart));
+    for await (const messages of this.#stream(action, BATCH_METHODS.get, request, options)) {
+      for (const message of messages) {
+        const hashPart = hashParts[found.length];
+        if (hashPart === undefined) throw countRefusal(action, hashParts.length, "more");
+        found.push(foundInBatch(message, this.#cannotGet(hashPart), hashPart));
+      }
     }
     if (found.length === hashParts.length) return found;
     throw countRefusal(action, hashParts.length, found.length);
   }
 
-  async #call<Method extends DescMethodUnary>(
+  async #call<Method extends PathInfoMethod & DescMethodUnary>(
     action: string,
     method: Method,
     request: MessageInitShape<Method["input"]>,
+    hashPart: Uint8Array,
     options?: AbortOptions,
-  ): Promise<MessageShape<Method["output"]>> {
+  ): Promise<PathInfo> {
     try {
-      return await StreamCall.unary(this.#channel, method, request, options);
+      const message = await StreamCall.unaryEncoded(this.#channel, method, request, options);
+      return expectOf(hashPart, received(method, message, action), action);
     } catch (error) {
       throw fromConnectError(error, action, options?.signal);
     }
   }
 
+  /** Makes a call, and yields all messages that have come by then at a time, encoded. */
   async *#stream<Method extends DescMethodServerStreaming>(
     action: string,
     method: Method,
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
-  ): AsyncGenerator<MessageShape<Method["output"]>> {
+  ): AsyncGenerator<readonly Uint8Array[]> {
     try {
-      yield* StreamCall.serverStream(this.#channel, method, request, options);
+      yield* StreamCall.encodedStream(this.#channel, method, request, options);
     } catch (error) {
       throw fromConnectError(error, action, options?.signal);
     }
@@ -180,30 +180,99 @@ export class GrpcPathInfoService implements PathInfoService {
   }
 }
 
-/**
- * Validates what a server sent.
- *
- * @throws StoreError `data_loss` for what breaks a rule, or is about another hash part
- */
-function received(
-  message: PathInfoMessage | undefined,
+/** Tells which PathInfos of a listing in any order come after a cursor, if the order is that of the hash parts. */
+class ListingOrder {
+  readonly #after: Uint8Array;
+  readonly #action: string;
+  #last: Uint8Array;
+
+  constructor(after: Uint8Array, action: string) {
+    this.#after = after;
+    this.#action = action;
+    this.#last = after;
+  }
+
+  /** @throws StoreError `unimplemented` for one that is out of order */
+  isWanted({ storePath }: PathInfo): boolean {
+    const { hashPart } = storePath;
+    if (compareBytes(hashPart, this.#last) > 0) {
+      this.#last = hashPart;
+      return true;
+    }
+    if (this.#last === this.#after) return false; // it sorts before the cursor
+    const reason = "expected a listing ordered by hash part, as there is a cursor";
+    const found = `found ${storePath} after ${encodeNixbase32(this.#last)}`;
+    throw new StoreError("unimplemented", `${this.#action}: ${reason}, ${found}`);
+  }
+}
+
+/** Returns the PathInfo in a message of a listing: encoded, if that is valid. */
+function listedInBatch(message: Uint8Array, action: string): PathInfo | ValidPathInfo {
+  const encoded = onlyFieldOf(message);
+  const valid = encoded && validated(encoded);
+  if (valid !== undefined) return valid;
+  const { pathInfo } = decoded(BATCH_METHODS.list, message, action);
+  return receivedMessage(pathInfo, action);
+}
+
+/** Returns the PathInfo in an answer, `undefined` if there is none. */
+function foundInBatch(
+  message: Uint8Array,
   action: string,
-  hashPart?: Uint8Array,
-): PathInfo {
+  hashPart: Uint8Array,
+): PathInfo | undefined {
+  if (message.length === 0) return undefined;
+  const encoded = onlyFieldOf(message);
+  const read = encoded && readCanonicalPathInfo(encoded);
+  if (read !== undefined) return expectOf(hashPart, read, action);
+  const { pathInfo } = decoded(BATCH_METHODS.get, message, action);
+  return pathInfo && expectOf(hashPart, receivedMessage(pathInfo, action), action);
+}
+
+/** A method whose response is PathInfos. */
+type PathInfoMethod = DescMethod & { readonly output: typeof PathInfoSchema };
+
+/**
+ * Decodes what a server sent, and validates it.
+ *
+ * @throws StoreError `internal` for what is no message, `data_loss` for what breaks a rule
+ */
+function received(method: PathInfoMethod, message: Uint8Array, action: string): PathInfo {
+  return (
+    readCanonicalPathInfo(message) ?? receivedMessage(decoded(method, message, action), action)
+  );
+}
+
+/** @throws StoreError `data_loss` for what breaks a rule */
+function receivedMessage(message: PathInfoMessage | undefined, action: string): PathInfo {
   const wrong = (reason: string, cause?: unknown) =>
     new StoreError("data_loss", `${action}: ${reason}`, { cause });
   if (message === undefined) throw wrong("expected a PathInfo, found none");
-  let pathInfo: PathInfo;
   try {
-    pathInfo = pathInfoFromProto(message);
+    return pathInfoFromProto(message);
   } catch (cause) {
     if (!(cause instanceof CastoreError)) throw cause;
     throw wrong(cause.message, cause);
   }
-  if (hashPart !== undefined && !equalBytes(pathInfo.storePath.hashPart, hashPart)) {
-    throw wrong(`the server sent the PathInfo of ${pathInfo.storePath}`);
+}
+
+function decoded<Method extends DescMethod>(
+  method: Method,
+  message: Uint8Array,
+  action: string,
+): MessageShape<Method["output"]> {
+  try {
+    return StreamCall.parse(method, message);
+  } catch (error) {
+    throw fromConnectError(error, action);
   }
-  return pathInfo;
+}
+
+/** @throws StoreError `data_loss` for a PathInfo of another hash part */
+function expectOf(hashPart: Uint8Array, pathInfo: PathInfo, action: string): PathInfo {
+  if (equalBytes(pathInfo.storePath.hashPart, hashPart)) return pathInfo;
+  const reason = `the server sent the PathInfo of ${pathInfo.storePath}`;
+  throw new StoreError("data_loss", `${action}: ${reason}`);
 }
 
 function countRefusal(action: string, expected: number, found: number | "more"): StoreError {

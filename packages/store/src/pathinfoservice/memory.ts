@@ -4,10 +4,11 @@ import { LRUCache } from "lru-cache";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import { mergeSignatures } from "./merge-signatures.ts";
+import { eachOf, PathInfoPage } from "./path-info-page.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** How many PathInfos are listed before other events get their turn. */
-const ITEMS_PER_TURN = 1000;
+const PAGE_LENGTH = 500;
 
 /** Stores PathInfos in memory. */
 export class MemoryPathInfoService implements PathInfoService {
@@ -54,16 +55,22 @@ export class MemoryPathInfoService implements PathInfoService {
     return merged;
   }
 
-  async *list({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfo> {
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
+    return eachOf(this.listPages(options), options?.signal);
+  }
+
+  async *listPages({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfoPage> {
     signal?.throwIfAborted();
     if (after !== undefined) expectHashPart(after);
-    let count = 0;
+    let page: PathInfo[] = [];
     for (const pathInfo of this.#pathInfos.after(after && keyOf(after))) {
+      if (page.push(pathInfo) < PAGE_LENGTH) continue;
+      yield PathInfoPage.of(page);
+      page = [];
+      await yieldToEvents();
       signal?.throwIfAborted();
-      yield pathInfo;
-      count += 1;
-      if (count % ITEMS_PER_TURN === 0) await yieldToEvents();
     }
+    if (page.length > 0) yield PathInfoPage.of(page);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -61,7 +61,7 @@ const MAX_NARINFO_BYTES = 1024 * 1024;
  *
  * `get` throws StoreError `unavailable` if the retries fail or the circuit breaker is open; `permission_denied` for a
  * narinfo that no trusted key has signed; `data_loss` for a wrong narinfo or NAR; `not_found` for a missing NAR;
- * `unimplemented` for an unknown compression. `put` and `list` throw `unimplemented`.
+ * `unimplemented` for an unknown compression. `put` and listing throw `unimplemented`.
  */
 export class NixHttpPathInfoService implements PathInfoService {
   readonly #name: string;
@@ -100,8 +100,12 @@ export class NixHttpPathInfoService implements PathInfoService {
     throw this.#refusal("unimplemented", "put to", "binary caches are read-only");
   }
 
+  list(): AsyncGenerator<never> {
+    return this.listPages();
+  }
+
   // biome-ignore lint/correctness/useYield: it only throws
-  async *list(): AsyncGenerator<never> {
+  async *listPages(): AsyncGenerator<never> {
     throw this.#refusal("unimplemented", "list", "binary caches cannot be listed");
   }
 

@@ -1,5 +1,6 @@
 import type { AbortOptions } from "@tvix/castore";
 import type { PathInfo } from "../pathinfo.ts";
+import type { PathInfoPage } from "./path-info-page.ts";
 
 /**
  * Stores PathInfos, named by the 20-byte hash part of their store path.
@@ -45,6 +46,12 @@ export interface PathInfoService extends AsyncDisposable {
    * @throws StoreError `invalid_argument`, from iterating, for an `after` that is not 20 bytes long
    */
   list(options?: ListPathInfosOptions): AsyncIterable<PathInfo>;
+
+  /**
+   * Lists what {@link list} does, many at a time, for whoever sends or stores them encoded: they are not decoded as long
+   * as nobody asks for it. No page is empty, or longer than some thousand PathInfos.
+   */
+  listPages(options?: ListPathInfosOptions): AsyncIterable<PathInfoPage>;
 }
 
 /** Options of {@link PathInfoService.list}. */

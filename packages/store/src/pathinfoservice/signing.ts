@@ -3,6 +3,7 @@ import type { AbortOptions } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { fingerprint, SigningKey } from "../nix/signature.ts";
 import type { PathInfo } from "../pathinfo.ts";
+import type { PathInfoPage } from "./path-info-page.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** Options of {@link SigningPathInfoService}. */
@@ -44,6 +45,10 @@ export class SigningPathInfoService implements PathInfoService {
 
   list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
     return this.#inner.list(options);
+  }
+
+  listPages(options?: ListPathInfosOptions): AsyncIterable<PathInfoPage> {
+    return this.#inner.listPages(options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

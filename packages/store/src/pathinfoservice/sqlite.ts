@@ -7,6 +7,7 @@ import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { expectHashPart } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import { mergeSignatures } from "./merge-signatures.ts";
+import { eachOf, PathInfoPage, type ValidPathInfo, validated } from "./path-info-page.ts";
 import type { ListPathInfosOptions, PathInfoService } from "./path-info-service.ts";
 
 /** Options of {@link SqlitePathInfoService.open}. */
@@ -20,8 +21,9 @@ export interface SqlitePathInfoOptions extends AbortOptions {
 /** "TvxP": the application id of these databases. */
 const APPLICATION_ID = 0x54767850;
 
-/** How many rows are read before other events get their turn. */
-const PAGE_SIZE = 100;
+/** How many rows are looked up, and how many are listed, before other events get their turn. */
+const LOOKUPS_PER_TURN = 100;
+const PAGE_LENGTH = 500;
 
 /**
  * Stores PathInfos in a SQLite database, in one table `path_infos` from hash part to encoded message.
@@ -70,7 +72,7 @@ export class SqlitePathInfoService implements PathInfoService {
     hashParts.forEach(expectHashPart);
     const found: (PathInfo | undefined)[] = [];
     for (const hashPart of hashParts) {
-      if (found.length > 0 && found.length % PAGE_SIZE === 0) {
+      if (found.length > 0 && found.length % LOOKUPS_PER_TURN === 0) {
         await yieldToEvents();
         options?.signal?.throwIfAborted();
       }
@@ -89,19 +91,25 @@ export class SqlitePathInfoService implements PathInfoService {
     return this.#decode([hashPart, stored]) ?? pathInfo;
   }
 
-  async *list({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfo> {
+  list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
+    return eachOf(this.listPages(options), options?.signal);
+  }
+
+  async *listPages({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfoPage> {
     signal?.throwIfAborted();
     if (after !== undefined) expectHashPart(after);
     let cursor = after ?? new Uint8Array(0);
     for (;;) {
-      const rows = this.#table.page(cursor, PAGE_SIZE);
+      const rows = this.#table.page(cursor, PAGE_LENGTH);
+      if (rows.length === 0) return;
+      const page: (PathInfo | ValidPathInfo)[] = [];
       for (const row of rows) {
-        signal?.throwIfAborted();
-        const pathInfo = this.#decode(row);
-        if (pathInfo !== undefined) yield pathInfo;
+        const [hashPart, data] = row;
+        const usable = validated(data, hashPart) ?? this.#decode(row);
+        if (usable !== undefined) page.push(usable);
       }
-      if (rows.length < PAGE_SIZE) return;
       cursor = rows.at(-1)![0];
+      if (page.length > 0) yield PathInfoPage.of(page);
       await yieldToEvents();
       signal?.throwIfAborted();
     }

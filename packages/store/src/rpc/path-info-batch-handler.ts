@@ -1,9 +1,11 @@
 import type { ServiceImpl } from "@connectrpc/connect";
-import { toConnectError } from "@tvix/castore/rpc";
-import type { PathInfoBatchService as PathInfoBatchServiceDescriptor } from "@tvix/proto/store";
-import { pathInfoToProto } from "../convert.ts";
+import { encodedStream, toConnectError } from "@tvix/castore/rpc";
+import { PathInfoBatchService as PathInfoBatchServiceDescriptor } from "@tvix/proto/store";
+import { encodePathInfo } from "../convert.ts";
 import { StoreError } from "../errors.ts";
 import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
+
+const METHODS = PathInfoBatchServiceDescriptor.method;
 
 /** How many hash parts one call may look up, and how many of them are held at a time. */
 const MAX_HASH_PARTS = 16_384;
@@ -14,32 +16,39 @@ export function pathInfoBatchHandler(
   pathInfoService: PathInfoService,
 ): ServiceImpl<typeof PathInfoBatchServiceDescriptor> {
   return {
-    async *get({ hashParts }, { signal }) {
-      try {
-        if (hashParts.length > MAX_HASH_PARTS) {
-          const reason = `expected at most ${MAX_HASH_PARTS} hash parts, found ${hashParts.length}`;
-          throw new StoreError("invalid_argument", `Cannot get PathInfos: ${reason}`);
-        }
-        for (let at = 0; at < hashParts.length; at += HELD) {
-          const part = hashParts.slice(at, at + HELD);
-          for (const pathInfo of await pathInfoService.getMany(part, { signal })) {
-            yield pathInfo ? { pathInfo: pathInfoToProto(pathInfo) } : {};
+    get: encodedStream(
+      METHODS.get,
+      async function* ({ hashParts }, { signal }) {
+        try {
+          if (hashParts.length > MAX_HASH_PARTS) {
+            const reason = `expected at most ${MAX_HASH_PARTS} hash parts, found ${hashParts.length}`;
+            throw new StoreError("invalid_argument", `Cannot get PathInfos: ${reason}`);
           }
+          for (let at = 0; at < hashParts.length; at += HELD) {
+            const part = hashParts.slice(at, at + HELD);
+            const found = await pathInfoService.getMany(part, { signal });
+            yield found.map((pathInfo) => pathInfo && encodePathInfo(pathInfo));
+          }
+        } catch (error) {
+          throw toConnectError(error);
         }
-      } catch (error) {
-        throw toConnectError(error);
-      }
-    },
+      },
+      { isField: true },
+    ),
 
-    async *list({ after }, { signal }) {
-      try {
-        const cursor = after.length > 0 ? after : undefined;
-        for await (const pathInfo of pathInfoService.list({ after: cursor, signal })) {
-          yield { pathInfo: pathInfoToProto(pathInfo) };
+    list: encodedStream(
+      METHODS.list,
+      async function* ({ after }, { signal }) {
+        try {
+          const cursor = after.length > 0 ? after : undefined;
+          for await (const page of pathInfoService.listPages({ after: cursor, signal })) {
+            yield page.encoded();
+          }
+        } catch (error) {
+          throw toConnectError(error);
         }
-      } catch (error) {
-        throw toConnectError(error);
-      }
-    },
+      },
+      { isField: true },
+    ),
   };
 }

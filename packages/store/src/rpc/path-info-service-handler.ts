@@ -1,11 +1,13 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { anonymousNodeFromProto } from "@tvix/castore";
-import { toConnectError } from "@tvix/castore/rpc";
-import type { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
-import { pathInfoFromProto, pathInfoToProto } from "../convert.ts";
+import { encodedStream, encodedUnary, toConnectError } from "@tvix/castore/rpc";
+import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
+import { encodePathInfo, pathInfoFromProto } from "../convert.ts";
 import type { NarCalculationService } from "../nar/nar-calculation-service.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
+
+const METHODS = PathInfoServiceDescriptor.method;
 
 /** Serves a PathInfo service and a NAR calculation service. */
 export function pathInfoServiceHandler(
@@ -13,7 +15,7 @@ export function pathInfoServiceHandler(
   narCalculationService: NarCalculationService,
 ): ServiceImpl<typeof PathInfoServiceDescriptor> {
   return {
-    async get({ byWhat }, { signal }) {
+    get: encodedUnary(METHODS.get, async ({ byWhat }, { signal }) => {
       try {
         if (byWhat.case !== "byOutputHash") {
           throw new ConnectError("Cannot get a PathInfo: no hash part given", Code.InvalidArgument);
@@ -25,19 +27,19 @@ export function pathInfoServiceHandler(
             Code.NotFound,
           );
         }
-        return pathInfoToProto(pathInfo);
+        return encodePathInfo(pathInfo);
       } catch (error) {
         throw toConnectError(error);
       }
-    },
+    }),
 
-    async put(message, { signal }) {
+    put: encodedUnary(METHODS.put, async (message, { signal }) => {
       try {
-        return pathInfoToProto(await pathInfoService.put(pathInfoFromProto(message), { signal }));
+        return encodePathInfo(await pathInfoService.put(pathInfoFromProto(message), { signal }));
       } catch (error) {
         throw toConnectError(error);
       }
-    },
+    }),
 
     async calculateNAR(message, { signal }) {
       try {
@@ -49,14 +51,12 @@ export function pathInfoServiceHandler(
       }
     },
 
-    async *list(_request, { signal }) {
+    list: encodedStream(METHODS.list, async function* (_request, { signal }) {
       try {
-        for await (const pathInfo of pathInfoService.list({ signal })) {
-          yield pathInfoToProto(pathInfo);
-        }
+        for await (const page of pathInfoService.listPages({ signal })) yield page.encoded();
       } catch (error) {
         throw toConnectError(error);
       }
-    },
+    }),
   };
 }

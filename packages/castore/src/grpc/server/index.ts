@@ -30,6 +30,8 @@ export {
   directMethods,
   type ServedService,
 } from "../transport/direct-methods.ts";
+export { encodedStream, encodedUnary } from "../transport/encoded-method.ts";
+export { onlyFieldOf } from "../transport/frames.ts";
 export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";

@@ -1,6 +1,7 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { framedCallOf } from "./encoded-method.ts";
 import { dataField, dataIn, dataParts, frameHeader, messageParts, parseMessage } from "./frames.ts";
 
 /** A message that is encoded while it is sent. */
@@ -101,6 +102,7 @@ function directMethod(
   const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
   const takenData = takesStream ? dataField(input) : undefined;
   const givenData = givesStream ? dataField(output) : undefined;
+  const framed = framedCallOf(call);
   const parse =
     takenData === undefined
       ? (bytes: Uint8Array): Message => parseMessage(input, bytes)
@@ -118,6 +120,10 @@ function directMethod(
         return;
       }
       const request = message ?? mapEach(requests, parse);
+      if (framed !== undefined) {
+        for await (const piece of framed(request as never, { signal })) await sender.send(piece);
+        return;
+      }
       const response = call(request, { signal });
       if (!givesStream) {
         sender.send(...messageParts(output, create(output, (await response) as Message)));

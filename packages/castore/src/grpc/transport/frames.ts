@@ -13,8 +13,14 @@ const FRAME_HEADER_LENGTH = 5;
 /** Messages up to this many bytes are copied behind their prefix, which costs less than sending two parts. */
 const COPIED_BYTES = 64 * 1024;
 
-/** Tag of field 1, bytes. */
+/** Tag of field 1, bytes or a message. */
 const DATA_TAG = 0x0a;
+
+/** What stands before a message that is the field of another one: both headers. */
+const MAX_PREFIX_LENGTH = FRAME_HEADER_LENGTH + 6;
+
+/** Messages are gathered until they have as many bytes: with each write go costs of its own. */
+const FRAMED_BYTES = 128 * 1024;
 
 /** Encodes a message with its prefix. */
 export function frameMessage<Desc extends DescMessage>(
@@ -45,6 +51,84 @@ export function messageParts<Desc extends DescMessage>(
   return bytes.length > COPIED_BYTES ? [header, bytes] : [Buffer.concat([header, bytes])];
 }
 
+/** An encoded message as it stands in a stream of them. */
+export interface MessageFraming {
+  /** Whether each message is the field number 1, a message too, of the one that is sent. Default: it is sent itself. */
+  isField?: boolean;
+}
+
+/**
+ * Yields encoded messages with what stands before each, many in one piece of some 128 KiB. One that is `undefined` is
+ * sent as an empty message.
+ */
+export function* frameEncoded(
+  messages: Iterable<Uint8Array | undefined>,
+  { isField = false }: MessageFraming = {},
+): Generator<Uint8Array> {
+  let batch: (Uint8Array | undefined)[] = [];
+  let bytes = 0;
+  for (const message of messages) {
+    batch.push(message);
+    bytes += MAX_PREFIX_LENGTH + (message?.length ?? 0);
+    if (bytes < FRAMED_BYTES) continue;
+    yield frameBatch(batch, bytes, isField);
+    batch = [];
+    bytes = 0;
+  }
+  if (batch.length > 0) yield frameBatch(batch, bytes, isField);
+}
+
+/** @param room how many bytes the framed messages have at most */
+function frameBatch(
+  messages: readonly (Uint8Array | undefined)[],
+  room: number,
+  isField: boolean,
+): Uint8Array {
+  const target = Buffer.allocUnsafeSlow(room);
+  let at = 0;
+  for (const message of messages) {
+    const start = at;
+    at += FRAME_HEADER_LENGTH;
+    if (message !== undefined) {
+      if (isField) {
+        target[at++] = DATA_TAG;
+        at = writeVarint(target, at, message.length);
+      }
+      target.set(message, at);
+      at += message.length;
+    }
+    target[start] = 0;
+    target.writeUInt32BE(at - start - FRAME_HEADER_LENGTH, start + 1);
+  }
+  return target.subarray(0, at);
+}
+
+/** The messages of what {@link frameEncoded} yields. */
+export function* encodedIn(frames: Uint8Array): Generator<Uint8Array> {
+  const view = new DataView(frames.buffer, frames.byteOffset, frames.length);
+  for (let at = 0; at < frames.length; ) {
+    const start = at + FRAME_HEADER_LENGTH;
+    at = start + view.getUint32(at + 1);
+    yield frames.subarray(start, at);
+  }
+}
+
+/**
+ * The field number 1 of an encoded message, if it is nothing but that field, once, of bytes or a message; `undefined`
+ * for any other message.
+ */
+export function onlyFieldOf(message: Uint8Array): Uint8Array | undefined {
+  if (message[0] !== DATA_TAG) return undefined;
+  let length = 0;
+  for (let at = 1, shift = 0; shift < 28; shift += 7) {
+    const byte = message[at++];
+    if (byte === undefined) return undefined;
+    length |= (byte & 0x7f) << shift;
+    if (byte < 0x80) return at + length === message.length ? message.subarray(at) : undefined;
+  }
+  return undefined;
+}
+
 /** Encodes a message that has a {@link dataField}, in parts as {@link messageParts} does. */
 export function dataParts(data: Uint8Array): Uint8Array[] {
   return data.length > COPIED_BYTES ? [dataFrameHeader(data.length), data] : [frameData([data])];
@@ -70,9 +154,7 @@ export function dataFrameHeader(dataLength: number): Uint8Array {
   let at = FRAME_HEADER_LENGTH;
   if (dataLength > 0) {
     bytes[at++] = DATA_TAG;
-    let rest = dataLength;
-    for (; rest >= 0x80; rest >>>= 7) bytes[at++] = (rest & 0x7f) | 0x80;
-    bytes[at++] = rest;
+    at = writeVarint(bytes, at, dataLength);
   }
   writeFrameHeader(bytes, at - FRAME_HEADER_LENGTH + dataLength);
   return bytes.subarray(0, at);
@@ -116,6 +198,15 @@ export function parseMessage<Desc extends DescMessage>(
       error,
     );
   }
+}
+
+/** Gives the position after it. */
+function writeVarint(target: Uint8Array, start: number, value: number): number {
+  let at = start;
+  let rest = value;
+  for (; rest >= 0x80; rest >>>= 7) target[at++] = (rest & 0x7f) | 0x80;
+  target[at++] = rest;
+  return at;
 }
 
 function writeFrameHeader(target: Buffer, length: number): void {

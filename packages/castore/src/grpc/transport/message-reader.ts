@@ -120,6 +120,16 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
     return this.#reader.promise;
   }
 
+  /** Takes everything that has come and waits, at least one; `undefined` at the end of the body. */
+  async nextWaiting(): Promise<readonly Uint8Array[] | undefined> {
+    const { done, value } = await this.next();
+    if (done) return undefined;
+    const values = [value, ...this.#waiting.splice(0)];
+    this.#waitingBytes = 0;
+    if (this.#paused && this.#failure === undefined) this.#resume();
+    return values;
+  }
+
   /** Ends reading, and pauses the stream. */
   async return(): Promise<IteratorResult<Uint8Array>> {
     this.#waiting.length = 0;

@@ -132,6 +132,22 @@ export class StreamCall<Method extends DescMethod> {
     );
   }
 
+  /**
+   * Decodes a message of a response.
+   *
+   * @throws ConnectError `internal` for what is no such message
+   */
+  static parse<Method extends DescMethod>(
+    { output }: Method,
+    message: Uint8Array,
+  ): MessageShape<Method["output"]> {
+    try {
+      return parseMessage(output, message) as MessageShape<Method["output"]>;
+    } catch (error) {
+      throw unreadable(error);
+    }
+  }
+
   static #unary<Method extends DescMethod, Response>(
     channel: Channel,
     method: Method,
@@ -157,6 +173,18 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): AsyncGenerator<MessageShape<Method["output"]>> {
+    for await (const messages of StreamCall.encodedStream(channel, method, request, options)) {
+      for (const message of messages) yield StreamCall.parse(method, message);
+    }
+  }
+
+  /** Like {@link serverStream}, and gives the messages as they were encoded: all that have come by then at a time. */
+  static async *encodedStream<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): AsyncGenerator<readonly Uint8Array[]> {
     const frame = frameRequest(method, request);
     const retries = new Retries(channel, options);
     for (let hasBegun = false; ; ) {
@@ -165,10 +193,10 @@ export class StreamCall<Method extends DescMethod> {
         call = await StreamCall.begin(channel, method, options);
         call.#endWith(frame);
         for (;;) {
-          const message = await call.#next();
-          if (message === undefined) return;
+          const messages = await call.#read((reader) => reader.nextWaiting());
+          if (messages === undefined) return;
           hasBegun = true;
-          yield call.#parse(message);
+          yield messages;
         }
       } catch (error) {
         if (hasBegun) throw error;
@@ -212,7 +240,7 @@ export class StreamCall<Method extends DescMethod> {
    * @param frame the last message of the request, framed. Default: none
    */
   async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
-    return this.#parse(await this.#finishEncoded(frame));
+    return StreamCall.parse(this.#method, await this.#finishEncoded(frame));
   }
 
   async #finishEncoded(frame?: Uint8Array): Promise<Uint8Array> {
@@ -242,14 +270,6 @@ export class StreamCall<Method extends DescMethod> {
     this.#signal?.removeEventListener("abort", this.#onAbort);
     if (!this.#reader.isOver) this.#reader.fail(this.#cut());
     this.#span?.end(this.#failure()); // does nothing if the response has ended it
-  }
-
-  #parse(message: Uint8Array): MessageShape<Method["output"]> {
-    try {
-      return parseMessage(this.#method.output, message) as MessageShape<Method["output"]>;
-    } catch (error) {
-      throw unreadable(error);
-    }
   }
 
   /** Writes the byte withheld before and the frame, and withholds its last byte. */
@@ -288,10 +308,14 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /** Reads the next message of the response, encoded, or the next data; `undefined` once the call has succeeded. */
-  async #next(): Promise<Uint8Array | undefined> {
-    let result: IteratorResult<Uint8Array, undefined>;
+  #next(): Promise<Uint8Array | undefined> {
+    return this.#read(async (reader) => (await reader.next()).value);
+  }
+
+  async #read<T>(read: (reader: MessageReader) => Promise<T | undefined>): Promise<T | undefined> {
+    let value: T | undefined;
     try {
-      result = await this.#reader.next();
+      value = await read(this.#reader);
     } catch (error) {
       // The status of a failed call says more than a malformed or truncated response.
       const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
@@ -299,7 +323,7 @@ export class StreamCall<Method extends DescMethod> {
       this.#span?.end(ConnectError.from(reason));
       throw reason;
     }
-    if (!result.done) return result.value;
+    if (value !== undefined) return value;
     const failure = this.#failure();
     this.#span?.end(failure);
     if (failure !== undefined) throw failure;
