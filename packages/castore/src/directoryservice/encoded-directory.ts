@@ -14,8 +14,15 @@ export interface EncodedDirectory {
 
 /** Encodes a directory canonically and computes its digest. */
 export function encodeDirectory(directory: Directory): EncodedDirectory {
+  const { encoding } = directory;
+  if (encoding !== undefined) return { directory, ...encoding };
   const bytes = encodeDirectoryMessage(directory);
   return { directory, bytes, digest: blake3Digest(bytes) };
+}
+
+/** Encodes a directory without a look at its digest. */
+export function directoryBytes(directory: Directory): Uint8Array {
+  return directory.encoding?.bytes ?? encodeDirectoryMessage(directory);
 }
 
 /**
@@ -32,7 +39,11 @@ export function decodeDirectoryOf(digest: B3Digest, bytes: Uint8Array): Director
     );
   }
   try {
-    return decodeDirectory(bytes);
+    const encoding = {
+      bytes: new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length),
+      digest,
+    };
+    return decodeDirectory(bytes).withEncoding(encoding);
   } catch (cause) {
     throw new CastoreError("data_loss", `Cannot use directory ${digest}: it is not valid`, {
       cause,

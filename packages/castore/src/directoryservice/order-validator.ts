@@ -103,6 +103,11 @@ export class RootToLeavesValidator {
     this.#root = root;
   }
 
+  /** Returns whether the next directory may be the one of that digest. */
+  expects(digest: B3Digest): boolean {
+    return this.#hasBegun ? this.#expected.has(digest.hex) : digest.equals(this.#root);
+  }
+
   /**
    * Takes the next directory.
    *

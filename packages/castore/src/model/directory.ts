@@ -1,4 +1,5 @@
 import { compareBytes, quoteBytes } from "../bytes/byte-string.ts";
+import type { B3Digest } from "./digest.ts";
 import { CastoreError } from "./errors.ts";
 import type { Node } from "./node.ts";
 import type { PathComponent } from "./path.ts";
@@ -7,6 +8,14 @@ import type { PathComponent } from "./path.ts";
 export interface DirectoryEntry {
   readonly name: PathComponent;
   readonly node: Node;
+}
+
+/** An encoded directory. */
+export interface DirectoryEncoding {
+  /** Must not be changed. */
+  readonly bytes: Uint8Array;
+  /** The digest of the bytes. */
+  readonly digest: B3Digest;
 }
 
 const MAX_UINT64 = 2n ** 64n - 1n;
@@ -21,9 +30,26 @@ export class Directory {
    */
   readonly size: bigint;
 
-  private constructor(entries: readonly DirectoryEntry[], size: bigint) {
+  readonly #encoding: DirectoryEncoding | undefined;
+
+  private constructor(
+    entries: readonly DirectoryEntry[],
+    size: bigint,
+    encoding?: DirectoryEncoding,
+  ) {
     this.entries = entries;
     this.size = size;
+    this.#encoding = encoding;
+  }
+
+  /** The encoding that the directory was decoded from, if it was kept, so that nobody encodes it again. */
+  get encoding(): DirectoryEncoding | undefined {
+    return this.#encoding;
+  }
+
+  /** Returns the same directory with the encoding that it was decoded from. */
+  withEncoding(encoding: DirectoryEncoding): Directory {
+    return new Directory(this.entries, this.size, encoding);
   }
 
   /**

@@ -13,6 +13,7 @@ import { getOneByOne, hasOneByOne } from "../../directoryservice/one-by-one.ts";
 import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts";
 import { StagedTree } from "../../directoryservice/staged-tree.ts";
 import { traverseDirectory } from "../../directoryservice/traverse.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
@@ -117,14 +118,22 @@ export class GrpcDirectoryService implements DirectoryService {
     try {
       const byWhat = { case: "digest", value: digest.bytes } as const;
       const request = { byWhat, recursive };
-      const messages = StreamCall.serverStream(this.#channel, METHODS.get, request, options);
-      for await (const message of messages) {
-        const directory = received(action, () => {
-          const directory = directoryFromProto(message);
-          validator.add(encodeDirectory(directory));
-          return directory;
-        });
-        yield directory;
+      const batches = StreamCall.encodedStream(this.#channel, METHODS.get, request, options);
+      for await (const messages of batches) {
+        for (const message of messages) {
+          signal?.throwIfAborted();
+          const parsed = StreamCall.parse(METHODS.get, message);
+          yield received(action, () => {
+            const decoded = directoryFromProto(parsed);
+            const bytes = new Uint8Array(message.buffer, message.byteOffset, message.length);
+            const digest = blake3Digest(bytes);
+            // Another encoding of an expected directory is none of its digest, until it is encoded canonically.
+            const isExpected = validator.expects(digest);
+            const directory = isExpected ? decoded.withEncoding({ bytes, digest }) : decoded;
+            validator.add(encodeDirectory(directory));
+            return directory;
+          });
+        }
       }
     } catch (error) {
       const failure = fromConnectError(error, action, signal);

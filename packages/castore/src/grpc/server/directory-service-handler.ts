@@ -1,17 +1,25 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
-import type { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
+import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
+import { gatherEncoded } from "../../bytes/gather.ts";
 import type { DirectoryService } from "../../directoryservice/directory-service.ts";
-import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
+import { directoryBytes } from "../../directoryservice/encoded-directory.ts";
+import { directoryFromProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { toConnectError } from "../transport/connect-error.ts";
+import { encodedStream } from "../transport/encoded-method.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
+
+const METHODS = DirectoryServiceDescriptor.method;
+
+/** Directories of a tree are sent together until they have as many bytes. */
+const GATHERED_BYTES = 64 * 1024;
 
 /** Serves a directory service. */
 export function directoryServiceHandler(
   directoryService: DirectoryService,
 ): ServiceImpl<typeof DirectoryServiceDescriptor> {
   return {
-    async *get({ byWhat, recursive }, { signal }) {
+    get: encodedStream(METHODS.get, async function* ({ byWhat, recursive }, { signal }) {
       try {
         if (byWhat.case !== "digest") {
           throw new ConnectError("Cannot get a directory: no digest given", Code.InvalidArgument);
@@ -20,18 +28,18 @@ export function directoryServiceHandler(
         if (recursive) {
           // An absent root is an empty stream, as in tvix.
           const tree = directoryService.getRecursive(digest, { signal });
-          for await (const directory of tree) yield directoryToProto(directory);
+          yield* gatherEncoded(tree, directoryBytes, GATHERED_BYTES);
           return;
         }
         const directory = await directoryService.get(digest, { signal });
         if (directory === undefined) {
           throw new ConnectError(`Directory ${digest} not found`, Code.NotFound);
         }
-        yield directoryToProto(directory);
+        yield [directoryBytes(directory)];
       } catch (error) {
         throw toConnectError(error);
       }
-    },
+    }),
 
     async put(messages, { signal }) {
       try {
