@@ -94,10 +94,18 @@ export class GrpcPathInfoService implements PathInfoService {
   }
 
   list(options?: ListPathInfosOptions): AsyncIterable<PathInfo> {
-    return eachOf(this.listPages(options), options?.signal);
+    return eachOf(this.#listPages(readCanonicalPathInfo, options), options?.signal);
   }
 
-  async *listPages({ after, signal }: ListPathInfosOptions = {}): AsyncGenerator<PathInfoPage> {
+  listPages(options?: ListPathInfosOptions): AsyncIterable<PathInfoPage> {
+    return this.#listPages((encoded) => validated(encoded), options);
+  }
+
+  /** @param take decodes or only validates a PathInfo in its canonical encoding; `undefined` for anything else */
+  async *#listPages(
+    take: (encoded: Uint8Array) => PathInfo | ValidPathInfo | undefined,
+    { after, signal }: ListPathInfosOptions = {},
+  ): AsyncGenerator<PathInfoPage> {
     signal?.throwIfAborted();
     if (after !== undefined) expectHashPart(after);
     const action = this.#cannot("list PathInfos");
@@ -106,7 +114,7 @@ export class GrpcPathInfoService implements PathInfoService {
     try {
       for await (const messages of this.#stream(action, BATCH_METHODS.list, { after }, options)) {
         isEmpty = false;
-        yield PathInfoPage.of(messages.map((message) => listedInBatch(message, action)));
+        yield PathInfoPage.of(messages.map((message) => listedInBatch(message, action, take)));
       }
       return;
     } catch (error) {
@@ -206,11 +214,19 @@ class ListingOrder {
   }
 }
 
-/** Returns the PathInfo in a message of a listing: encoded, if that is valid. */
-function listedInBatch(message: Uint8Array, action: string): PathInfo | ValidPathInfo {
+/**
+ * Returns the PathInfo in a message of a listing, validated.
+ *
+ * @param take takes it from its canonical encoding
+ */
+function listedInBatch<Taken>(
+  message: Uint8Array,
+  action: string,
+  take: (encoded: Uint8Array) => Taken | undefined,
+): Taken | PathInfo {
   const encoded = onlyFieldOf(message);
-  const valid = encoded && validated(encoded);
-  if (valid !== undefined) return valid;
+  const taken = encoded && take(encoded);
+  if (taken !== undefined) return taken;
   const { pathInfo } = decoded(BATCH_METHODS.list, message, action);
   return receivedMessage(pathInfo, action);
 }
