@@ -47,6 +47,7 @@ export default defineConfig({
           exclude: [...defaultExclude, ...ALONE],
           // Files share the modules that are loaded: most of them load the same, and some of that is large.
           isolate: false,
+          globalSetup: fileURLToPath(new URL("scripts/build-command.ts", import.meta.url)),
           setupFiles: fileURLToPath(
             new URL("scripts/expect-unchanged-process.ts", import.meta.url),
           ),

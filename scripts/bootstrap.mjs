@@ -1,6 +1,6 @@
 // What `npm start` and `npm test` run first, on any Node from 20 on: installs what the lockfile says, with
-// the pnpm that package.json pins and without installing anything globally. With arguments, then runs a
-// pnpm command, whose scripts find the pinned Node first on their PATH.
+// the pnpm that package.json pins and without installing anything globally, and builds the command. With
+// arguments, then runs a pnpm command, whose scripts find the pinned Node first on their PATH.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 
@@ -19,4 +19,6 @@ function pnpm(...args) {
 
 const command = process.argv.slice(2);
 process.exitCode = pnpm("install", "--frozen-lockfile", "--reporter=append-only");
+if (process.exitCode === 0)
+  process.exitCode = pnpm("--silent", "--filter=@tvix/cli", "run", "build");
 if (process.exitCode === 0 && command.length > 0) process.exitCode = pnpm(...command);

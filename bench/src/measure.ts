@@ -1,6 +1,6 @@
 import { lstat, mkdtemp, opendir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { programPath } from "@tvix/conformance/find-program";
 import { execa } from "execa";
 import type { Command } from "./subject.ts";
@@ -21,7 +21,9 @@ export interface Finished extends Usage {
 
 /** The environment that programs are started in. */
 export function environment(command: Command, profiles?: string): Record<string, string> {
-  const env: Record<string, string> = { PATH: programPath(), ...command.env };
+  // Programs of ours run on the Node that runs this.
+  const path = `${dirname(process.execPath)}:${programPath()}`;
+  const env: Record<string, string> = { PATH: path, ...command.env };
   // Every thread of every Node process below writes a profile of its own.
   if (profiles) env.NODE_OPTIONS = `--cpu-prof --cpu-prof-interval=500 --cpu-prof-dir=${profiles}`;
   return env;

@@ -59,7 +59,7 @@ const RULES: readonly Rule[] = [
   { phase: "SHA-256", url: /internal\/crypto\/hash/ },
   { phase: "cut", url: /fastcdc/ },
   { phase: "compress", name: /^(?:zstd\w*|Zstd\w*|processChunk\w*|(en|de)codeChunk)$/ },
-  { phase: "compress", url: /node:zlib/ },
+  { phase: "compress", url: /node:zlib|zstd-codec/ },
   {
     phase: "write",
     name: /^(?:write|writeBuffers?|writeString|writev|writeSync|fdatasync|fsync)$/,
@@ -68,7 +68,7 @@ const RULES: readonly Rule[] = [
   { phase: "read", name: /^(?:read|readdir|open|close|[lf]?stat|readFileUtf8)$/, url: /^$/ },
   { phase: "index", url: /better-sqlite3|node:sqlite|\/sqlite\/|chunk-index|index-writer/ },
   { phase: "threads", name: /^(?:postMessage|receiveMessageOnPort|onMessage)$/ },
-  { phase: "threads", url: /piscina|internal\/worker/ },
+  { phase: "threads", url: /internal\/worker/ },
   { phase: "gc", name: /^(?:\(garbage collector\))$/ },
   {
     phase: "rpc",

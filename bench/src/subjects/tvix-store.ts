@@ -16,7 +16,7 @@ export interface TvixStore {
 /** The one of this repository, as its package says that it is started. */
 export const ours: TvixStore = {
   name: "tvix-store",
-  argv: [process.execPath, commandFile()],
+  argv: [commandFile()],
   profiled: true,
   addresses: (folder) => [
     `pack://${encodeURI(folder)}/blobs`,

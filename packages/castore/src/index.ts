@@ -9,6 +9,7 @@ export type {
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "./blobservice/blob-service.ts";
@@ -25,7 +26,7 @@ export {
   type ChunkSink,
 } from "./blobservice/chunked-writer.ts";
 export { CombinedBlobService } from "./blobservice/combined.ts";
-export { framesByCompressing } from "./blobservice/frames.ts";
+export { framesByCompressing, putFramesByContents } from "./blobservice/frames.ts";
 export { MemoryBlobService } from "./blobservice/memory.ts";
 export {
   type ObjectStoreBlobOptions,
@@ -171,4 +172,4 @@ export type {
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
-export { useThreads } from "./worker/pool.ts";
+export { useThreads } from "./worker/lanes.ts";

@@ -1,6 +1,4 @@
 import { once } from "node:events";
-import { availableParallelism } from "node:os";
-import { useThreads } from "@tvix/castore";
 import { castoreServices } from "@tvix/castore/rpc";
 import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
@@ -29,7 +27,6 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
   );
   const logger = pino({ level: options.logLevel }, log);
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
-  useThreads(availableParallelism() - 1); // one core is for the event loop, which answers the calls
   await using services = await openServices(options, {
     signal: interrupt.signal,
     onEvent({ type, kind, store, message }) {

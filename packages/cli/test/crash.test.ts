@@ -107,7 +107,8 @@ it(`keeps everything whole that a record points to, through ${KILLS} kills in mi
       `--listen-address=${address}`,
       ...embeddedIn(folder.path),
     ]);
-    const importing = tvixStore(["import", tree, ...throughDaemon(`grpc+unix://${address}`)]);
+    const services = throughDaemon(`grpc+unix://${address}?retry_ms=500`);
+    const importing = tvixStore(["import", tree, ...services]);
     await sleep(150 + random(900));
     daemon.process.kill("SIGKILL");
     const { status } = await importing;

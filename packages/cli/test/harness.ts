@@ -9,8 +9,8 @@ import { openPathInfoService, RenderingNarCalculationService } from "@tvix/store
 import type { ServiceAddresses } from "../src/addresses.ts";
 import { openServices } from "../src/services.ts";
 
-/** The script of `tvix-store`, as sources. */
-export const MAIN: string = fileURLToPath(new URL("../src/main.ts", import.meta.url));
+/** The script of `tvix-store`, as it was built before the tests. */
+export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
 
 /** A new folder, removed with everything in it when it is disposed of. */
 export function temporaryFolder(): Disposable & { readonly path: string } {
@@ -27,7 +27,7 @@ export interface Outcome {
 
 /** How a command is started. */
 interface SpawnOptions {
-  /** The Node to run, and the script of `tvix-store`. Default: this Node, and the sources. */
+  /** The Node to run, and the script of `tvix-store`. Default: this Node, and what was built. */
   program?: readonly [node: string, main: string];
   /** Variables beside those of this process; without those that are `undefined`. */
   env?: NodeJS.ProcessEnv;

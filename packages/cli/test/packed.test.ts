@@ -158,7 +158,7 @@ describe("the packed packages", () => {
     const files = filesOf(name).filter((file) => !/^package\/(examples|protos)\//.test(file));
     const documents = ["LICENSE", "README.md", "package.json"].map((file) => `package/${file}`);
     expect(files).toEqual(expect.arrayContaining(documents));
-    const others = files.filter((file) => !/^package\/dist\/.*\.(js|d\.ts)$/.test(file));
+    const others = files.filter((file) => !/^package\/(dist|bin)\/.*\.(js|d\.ts)$/.test(file));
     expect(others.sort()).toEqual(documents);
   });
 

@@ -11,6 +11,7 @@ import {
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { blobBatchTests } from "./blob-batches.ts";
 import { blobFrameTests, blobListTests } from "./blob-lists.ts";
+import { blobPutFramesTests } from "./blob-put-frames.ts";
 import { blobReaderTests } from "./blob-readers.ts";
 import { sharedBlobTests } from "./blob-sharing.ts";
 import {
@@ -232,6 +233,7 @@ export function blobServiceSuite(name: string, options: BlobServiceSuiteOptions)
     blobBatchTests(() => service);
     blobReaderTests(() => service);
     blobListTests(() => service);
+    blobPutFramesTests(() => service);
     if (options.capabilities?.reliable ?? true) blobFrameTests(() => service);
   });
 

@@ -7,6 +7,7 @@ import type {
   BlobWriter,
   ChunkList,
   ChunkMeta,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "@tvix/castore";
@@ -103,6 +104,12 @@ export class FaultyBlobService implements BlobService {
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     await this.#plan.call();
     await this.#service.putList(digest, chunks, options);
+    await this.#plan.call();
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    await this.#plan.call();
+    await this.#service.putFrames(batch, options);
     await this.#plan.call();
   }
 

@@ -9,6 +9,7 @@ import {
   type ChunkMeta,
   collectBytes,
   copyBytes,
+  type FrameBatch,
   type PutListOptions,
   type ReadOptions,
 } from "@tvix/castore";
@@ -94,6 +95,10 @@ export class RepeatingBlobService implements BlobService {
 
   putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     return repeat(() => this.#service.putList(digest, chunks, options), options);
+  }
+
+  putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    return repeat(() => this.#service.putFrames(batch, options), options);
   }
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {

@@ -11,9 +11,11 @@ import {
   ChunkList,
   type ChunkMeta,
   collectBytes,
+  type FrameBatch,
   framesByCompressing,
   MemoryBlobService,
   type PutListOptions,
+  putFramesByContents,
   putListByReading,
   type ReadOptions,
   statOneByOne,
@@ -102,6 +104,10 @@ export class ConnectBlobService implements BlobService {
 
   putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     return putListByReading(this, digest, chunks, options);
+  }
+
+  putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    return putFramesByContents(this, batch, options);
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {

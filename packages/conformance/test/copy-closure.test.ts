@@ -101,6 +101,7 @@ function watched(target: BlobService): { service: BlobService; read: string[]; s
       return digests;
     },
     putList: (...args) => target.putList(...args),
+    putFrames: (...args) => target.putFrames(...args),
     frames: (...args) => target.frames(...args),
     openWriter(options) {
       const writer = target.openWriter(options);

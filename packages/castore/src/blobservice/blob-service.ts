@@ -1,6 +1,7 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
+import type { FileStore } from "./file-store.ts";
 
 /** Which part of a blob to read. */
 export interface ReadOptions extends AbortOptions {
@@ -25,6 +26,15 @@ export interface PutListOptions extends AbortOptions {
    * the word of another process. Default: false.
    */
   proven?: boolean;
+}
+
+/** Chunks that are compressed, and blobs of them. */
+export interface FrameBatch {
+  readonly chunks: ChunkList;
+  /** One zstd frame for each of the chunks, in order. */
+  readonly frames: readonly Uint8Array[];
+  /** Blobs of several chunks, which are among these, or stored before. */
+  readonly blobs: readonly { readonly digest: B3Digest; readonly chunks: ChunkList }[];
 }
 
 /**
@@ -100,6 +110,17 @@ export interface BlobService extends AsyncDisposable {
   putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void>;
 
   /**
+   * Stores chunks that are compressed already, each of which can be read by its own digest from then on, and blobs of such
+   * chunks. Frames are decompressed and hashed first. The caller bounds how much that is, and leaves the bytes alone
+   * until it resolves, which it does once everything is durable.
+   *
+   * @throws CastoreError `invalid_argument` for a frame that is not of its chunk, or that cannot be served to others: each
+   *   is one zstd frame that states its content size, without a dictionary; as {@link putList} for a blob. When it
+   *   rejects, some may have been stored
+   */
+  putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void>;
+
+  /**
    * Streams chunks as they are stored, in order: one zstd frame for each, which states its content size; an
    * incompressible one as a frame of raw blocks. They are not checked against their digests: whoever decompresses
    * them does that. The result is iterated once at most, and holds nothing before that.
@@ -107,6 +128,9 @@ export interface BlobService extends AsyncDisposable {
    * @throws CastoreError `data_loss`, from iterating, for a chunk that is absent or has another length than listed
    */
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array>;
+
+  /** Stores files of the local file system faster than by their contents; `undefined` where there is no such way. */
+  readonly files?: FileStore | undefined;
 
   /** Starts a new blob. */
   openWriter(options?: AbortOptions): BlobWriter;

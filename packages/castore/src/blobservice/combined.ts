@@ -15,13 +15,14 @@ import type {
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "./blob-service.ts";
 import { ChunkCache, isChunk } from "./chunk-cache.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "./chunked-reader.ts";
-import { framesByCompressing } from "./frames.ts";
+import { framesByCompressing, putFramesByContents } from "./frames.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
 
@@ -118,6 +119,10 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     options?: AbortOptions,
   ): Promise<readonly (Uint8Array | undefined)[]> {
     return this.#chunks.readMany(blobs, options);
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    await putFramesByContents(this, batch, options);
   }
 
   /** Streams the frames that the local store has; others are made of chunks, which are thereby stored there. */

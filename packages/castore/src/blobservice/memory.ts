@@ -7,13 +7,14 @@ import type {
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "./blob-service.ts";
 import { ChunkList, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";
-import { framesByCompressing } from "./frames.ts";
+import { framesByCompressing, putFramesByContents } from "./frames.ts";
 import { hasOneByOne, putOneByOne, readOneByOne, statOneByOne } from "./one-by-one.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "./put-list.ts";
 
@@ -81,6 +82,10 @@ export class MemoryBlobService implements BlobService {
     if (!options?.proven) await hashListed(this, digest, chunks, options);
     if (chunks.length === 0) this.#chunks.set(digest.hex, EMPTY);
     if (chunks.length > 1) this.#blobs.set(digest.hex, chunks);
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    await putFramesByContents(this, batch, options);
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {

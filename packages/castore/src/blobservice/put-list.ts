@@ -49,12 +49,15 @@ export async function hashListed(
     hasher.update(data);
     await onData?.(data);
   }
-  const fail = (found: B3Digest) =>
-    new CastoreError(
-      "data_loss",
-      `Cannot put blob ${digest}: the listed chunks make up blob ${found}`,
-    );
-  await hasher.expect({ digest, fail });
+  await hasher.expect({ digest, fail: (found) => wrongList(digest, found) });
+}
+
+/** Returns the error of `putList` for chunks that make up another blob. */
+export function wrongList(digest: B3Digest, found: B3Digest): CastoreError {
+  return new CastoreError(
+    "data_loss",
+    `Cannot put blob ${digest}: the listed chunks make up blob ${found}`,
+  );
 }
 
 /**

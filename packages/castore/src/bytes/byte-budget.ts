@@ -45,6 +45,11 @@ export class ByteBudget {
     });
   }
 
+  /** Takes bytes at once, beyond the limit if need be: for work without which no bytes are given back. */
+  takeNow(bytes: number): void {
+    this.#taken += bytes;
+  }
+
   /** Returns taken bytes to the budget. */
   release(bytes: number): void {
     this.#taken -= bytes;

@@ -4,6 +4,7 @@ import type { OutboardSource } from "../blobservice/verified-range.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import type { B3Digest } from "../model/digest.ts";
+import { instrumentFiles } from "./instrument-files.ts";
 import { type Measure, type StoreCall, StoreCalls } from "./store-calls.ts";
 
 /** Instrumentation of the calls of one method. */
@@ -23,15 +24,20 @@ export interface MethodPlan<Args extends readonly unknown[]> {
   readonly reader?: readonly [contract: string, plan: Readonly<Record<string, MethodPlan<never>>>];
 }
 
-/** A plan for each method of a contract except its disposal. */
+/** How a part of a service, which has methods of its own, is instrumented. */
+interface PartPlan<Part> {
+  readonly part: (part: Part, calls: StoreCalls) => Part;
+}
+
+/** A plan for each method and part of a contract except its disposal. */
 export type ContractPlan<T> = {
   readonly [Name in keyof T as Name extends string
-    ? NonNullable<T[Name]> extends (...args: never) => unknown
+    ? NonNullable<T[Name]> extends object
       ? Name
       : never
     : never]-?: NonNullable<T[Name]> extends (...args: infer Args) => unknown
     ? MethodPlan<Args>
-    : never;
+    : PartPlan<NonNullable<T[Name]>>;
 };
 
 const BYTES: Measure<Uint8Array> = { attribute: "tvix.bytes", of: ({ length }) => length };
@@ -40,7 +46,7 @@ const ITEMS: Measure<unknown> = { attribute: "tvix.count", of: () => 1 };
 const digest = (digest: B3Digest): Attributes => ({ "tvix.digest": digest.toString() });
 const count = ({ length }: { readonly length: number }): Attributes => ({ "tvix.count": length });
 
-const BLOB_READER: ContractPlan<BlobReader> = {
+const BLOB_READER: ContractPlan<Pick<BlobReader, "read">> = {
   read: { about: (offset, length) => ({ "tvix.offset": offset, "tvix.bytes": length }) },
 };
 
@@ -54,7 +60,9 @@ export const BLOB_SERVICE_PLAN: ContractPlan<BlobService & Partial<OutboardSourc
   readMany: { about: count },
   putMany: { about: count },
   putList: { about: digest },
+  putFrames: { about: ({ chunks }) => count(chunks) },
   frames: { about: count, returns: "stream", measure: BYTES },
+  files: { part: instrumentFiles },
   openWriter: { returns: "collector", measure: BYTES },
   outboard: { about: digest },
 };
@@ -85,7 +93,8 @@ export function instrument<T extends AsyncDisposable>(
   plan: ContractPlan<T>,
 ): T {
   const calls = new StoreCalls(contract, store);
-  const plans = plan as Readonly<Record<string, AnyPlan>>;
+  const plans = plan as Readonly<Record<string, AnyPlan | PartPlan<unknown>>>;
+  const parts = new Map<string, unknown>();
   let disposed: Promise<void> | undefined;
   const dispose: AnyMethod = () => {
     disposed ??= Promise.resolve(service[Symbol.asyncDispose]());
@@ -97,9 +106,14 @@ export function instrument<T extends AsyncDisposable>(
       const known = methods.get(name);
       if (known !== undefined) return known;
       const value: unknown = Reflect.get(target, name);
-      if (typeof value !== "function" || typeof name === "symbol") return value;
-      const method: AnyMethod = value.bind(target);
+      if (value === undefined || typeof name === "symbol") return value;
       const plan = plans[name];
+      if (plan && "part" in plan) {
+        if (!parts.has(name)) parts.set(name, plan.part(value, calls));
+        return parts.get(name);
+      }
+      if (typeof value !== "function") return value;
+      const method: AnyMethod = value.bind(target);
       const instrumented = plan ? instrumentMethod(calls, store, name, plan, method) : method;
       methods.set(name, instrumented);
       return instrumented;

@@ -1,4 +1,5 @@
-import { runTask, type Task, taskOf } from "../worker/pool.ts";
+import { type Task, taskOf } from "../worker/lane.ts";
+import { runTask } from "../worker/lanes.ts";
 import {
   bzip2Memory,
   bzip2Start,

@@ -8,6 +8,10 @@ const MAGIC = 0xfd2fb528;
 /** In the frame header descriptor: there is no window size, as the contents are the window. */
 const SINGLE_SEGMENT = 0x20;
 
+/** In the frame header descriptor: a checksum of the contents follows the last block. */
+const CHECKSUM = 0x04;
+const CHECKSUM_BYTES = 4;
+
 /** Longest block, in bytes. */
 const MAX_BLOCK = 128 * 1024;
 
@@ -68,12 +72,18 @@ function frameHeader(size: number): Uint8Array {
   return header;
 }
 
-/**
- * Reads the content size that a zstd frame states; `undefined` where it states none, or is no zstd frame.
- *
- * @param frame at least the first 18 bytes of it, or all of it
- */
-export function contentSizeOf(frame: Uint8Array): number | undefined {
+/** What the header of a zstd frame says. Lengths in bytes. */
+interface FrameHeader {
+  /** Length of the header itself. */
+  readonly length: number;
+  readonly contentSize: number | undefined;
+  readonly windowSize: number;
+  readonly hasDictionary: boolean;
+  readonly hasChecksum: boolean;
+}
+
+/** Parses the header of a frame; `undefined` where it is none, or not whole. */
+function parseHeader(frame: Uint8Array): FrameHeader | undefined {
   const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
   if (bytes.length < 6 || bytes.readUInt32LE() !== MAGIC) return undefined;
   const descriptor = bytes[4]!;
@@ -82,8 +92,22 @@ export function contentSizeOf(frame: Uint8Array): number | undefined {
   const at = 5 + (isSingleSegment ? 0 : 1) + dictionaryBytes;
   const sizeFlag = descriptor >>> 6;
   const sizeBytes = sizeFlag === 0 ? (isSingleSegment ? 1 : 0) : 2 ** sizeFlag;
-  if (sizeBytes === 0 || bytes.length < at + sizeBytes) return undefined;
+  if (bytes.length < at + sizeBytes) return undefined;
+  const contentSize = readContentSize(bytes, at, sizeBytes);
+  const window = 2 ** (10 + (bytes[5]! >>> 3));
+  return {
+    length: at + sizeBytes,
+    contentSize,
+    windowSize: isSingleSegment ? contentSize! : window + (window / 8) * (bytes[5]! & 7),
+    hasDictionary: dictionaryBytes > 0,
+    hasChecksum: (descriptor & CHECKSUM) !== 0,
+  };
+}
+
+function readContentSize(bytes: Buffer, at: number, sizeBytes: number): number | undefined {
   switch (sizeBytes) {
+    case 0:
+      return undefined;
     case 1:
       return bytes[at];
     case 2:
@@ -93,4 +117,60 @@ export function contentSizeOf(frame: Uint8Array): number | undefined {
     default:
       return Number(bytes.readBigUInt64LE(at));
   }
+}
+
+/**
+ * Reads the content size that a zstd frame states; `undefined` where it states none, or is no zstd frame.
+ *
+ * @param frame at least the first 18 bytes of it, or all of it
+ */
+export function contentSizeOf(frame: Uint8Array): number | undefined {
+  return parseHeader(frame)?.contentSize;
+}
+
+/**
+ * Finds the end of the frame that bytes begin with, without decompressing it.
+ *
+ * @returns the length of the frame in bytes; `undefined` where it is no zstd frame, needs a dictionary, or is not whole
+ */
+export function frameLengthOf(bytes: Uint8Array): number | undefined {
+  const header = parseHeader(bytes);
+  if (header === undefined || header.hasDictionary) return undefined;
+  let at = header.length;
+  for (let isLast = false; !isLast; ) {
+    if (at + BLOCK_HEADER > bytes.length) return undefined;
+    const block = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16);
+    isLast = (block & 1) !== 0;
+    const isRunLength = ((block >>> 1) & 3) === 1; // a byte that is repeated
+    at += BLOCK_HEADER + (isRunLength ? 1 : block >>> 3);
+  }
+  if (header.hasChecksum) at += CHECKSUM_BYTES;
+  return at <= bytes.length ? at : undefined;
+}
+
+/**
+ * Tells what is wrong with a frame that somebody else has made, before it is decompressed or served to others; `undefined` if
+ * nothing is: it is one frame, behind which nothing stands, needs no dictionary, and states the length of its contents.
+ *
+ * @param size expected length of the contents in bytes
+ * @param maxWindow longest window that may be needed to decompress it, in bytes
+ */
+export function faultOfFrame(
+  frame: Uint8Array,
+  size: number,
+  maxWindow: number,
+): string | undefined {
+  const header = parseHeader(frame);
+  if (header === undefined) return "it is no zstd frame";
+  if (header.hasDictionary) return "it needs a dictionary";
+  if (header.contentSize === undefined) return "it does not state the length of its contents";
+  if (header.contentSize !== size) {
+    return `it states contents of ${header.contentSize} bytes, listed are ${size}`;
+  }
+  if (header.windowSize > maxWindow) {
+    return `it needs a window of ${header.windowSize} bytes, expected at most ${maxWindow}`;
+  }
+  const length = frameLengthOf(frame);
+  if (length === undefined) return "it is not whole";
+  return length === frame.length ? undefined : `${frame.length - length} bytes stand behind it`;
 }

@@ -161,6 +161,22 @@ async function connectReadOnly(path: string): Promise<Database> {
   }
 }
 
+/**
+ * Opens another connection, for reading alone, to a database that this process has open: for another thread.
+ *
+ * @throws CastoreError as {@link openDatabase}
+ */
+export function openReader(path: string): Database {
+  try {
+    const db = new Sqlite(path, { readonly: true, fileMustExist: true });
+    waitForLocks(db);
+    db.pragma("schema_version"); // only now SQLite opens what stands beside the file
+    return db;
+  } catch (error) {
+    throw sqliteError(error, `Cannot open database "${path}"`);
+  }
+}
+
 /** Returns the path of a database, also of one that was read into memory. */
 export function pathOf(db: Database): string {
   return COPIED_FROM.get(db) ?? db.name;

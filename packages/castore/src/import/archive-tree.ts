@@ -1,8 +1,8 @@
+import { showFilePath } from "../disk/file-error.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type Node, symlinkTarget } from "../model/node.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
-import { showFilePath } from "./file-error.ts";
 import { FileTable } from "./file-table.ts";
 import type { IngestEntry } from "./ingest-entries.ts";
 

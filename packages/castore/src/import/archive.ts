@@ -9,10 +9,10 @@ import {
   MAGIC_LENGTH,
 } from "../compression/decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import type { Node } from "../model/node.ts";
 import { ArchiveTree } from "./archive-tree.ts";
 import { ContentsStore } from "./contents-store.ts";
-import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 import type { ImportProgress } from "./fs.ts";
 import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
 import { readTar, type TarMember } from "./tar/reader.ts";

@@ -49,7 +49,7 @@ export class ContentsStore implements AsyncDisposable {
   readonly #blobService: BlobService;
   readonly #options: AbortOptions;
   readonly #inFlight = new Set<Promise<void>>();
-  readonly #slabs = new SlabPool(BATCH_BYTES, MAX_IN_FLIGHT);
+  readonly #slabs = new SlabPool(BATCH_BYTES, MAX_IN_FLIGHT + 1);
   #batch: Batch | undefined;
   #failure: { readonly reason: unknown } | undefined;
 
@@ -94,7 +94,12 @@ export class ContentsStore implements AsyncDisposable {
       this.#flush();
       await this.#room();
     }
-    this.#batch ??= { files: [], outcomes: [], slab: this.#slabs.take(), bytes: 0 };
+    this.#batch ??= {
+      files: [],
+      outcomes: [],
+      slab: await this.#slabs.take(this.#options),
+      bytes: 0,
+    };
     const { files, outcomes, slab, bytes } = this.#batch;
     const data = new Uint8Array(slab, bytes, size);
     let at = 0;
@@ -112,11 +117,13 @@ export class ContentsStore implements AsyncDisposable {
     if (batch === undefined) return;
     this.#batch = undefined;
     const { files, outcomes, slab } = batch;
+    const stored = this.#blobService.putMany(files, this.#options);
     this.#track(
-      this.#blobService.putMany(files, this.#options).then((digests) => {
-        this.#slabs.give(slab);
-        for (const [i, outcome] of outcomes.entries()) outcome.resolve(digests[i]!);
-      }),
+      stored
+        .finally(() => this.#slabs.give(slab))
+        .then((digests) => {
+          for (const [i, outcome] of outcomes.entries()) outcome.resolve(digests[i]!);
+        }),
       outcomes,
     );
   }

@@ -11,6 +11,7 @@ import { MemoryBlobService } from "../blobservice/memory.ts";
 import { collectBytes, equalBytes } from "../bytes/byte-string.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
+import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type Node, symlinkTarget } from "../model/node.ts";
@@ -72,9 +73,10 @@ describe("importPath", () => {
   it("stores a single file and a single symlink as root", async () => {
     writeFileSync(join(folder, "file"), "contents");
     await symlink("nowhere", join(folder, "link"));
+    const digest = blake3Digest(Buffer.from("contents"));
     expect(await importPath(join(folder, "file"), services)).toEqual({
       type: "file",
-      digest: blake3Digest(Buffer.from("contents")),
+      digest: expect.toSatisfy((found: B3Digest) => found.equals(digest)),
       size: 8n,
       executable: false,
     });

@@ -1,6 +1,6 @@
 import { B3Digest } from "../model/digest.ts";
 import type { DirectoryEntry } from "../model/directory.ts";
-import { type Node, symlinkTarget } from "../model/node.ts";
+import { type DirectoryNode, type FileNode, type Node, symlinkTarget } from "../model/node.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
 
 const FIRST_BYTES = 256;
@@ -21,23 +21,35 @@ export class PackedEntries {
 
   /** Adds an entry. Names and nodes are copied. */
   push(name: PathComponent, node: Node): void {
-    const isLink = node.type === "symlink";
-    const body = isLink ? 2 + node.target.length : B3Digest.LENGTH + 8;
-    this.#reserve(2 + name.length + body);
-    const bytes = this.#bytes;
-    let at = this.#length;
-    bytes[at++] = kindOf(node);
-    bytes[at++] = name.length;
-    bytes.set(name, at);
-    at += name.length;
-    if (isLink) {
-      bytes.writeUInt16LE(node.target.length, at);
-      bytes.set(node.target, at + 2);
+    if (node.type === "symlink") {
+      const at = this.#begin(SYMLINK, name, 2 + node.target.length);
+      this.#bytes.writeUInt16LE(node.target.length, at);
+      this.#bytes.set(node.target, at + 2);
     } else {
-      bytes.set(node.digest.bytes, at);
-      bytes.writeBigUInt64LE(node.size, at + B3Digest.LENGTH);
+      const at = this.#begin(kindOf(node), name, B3Digest.LENGTH + 8);
+      this.#bytes.set(node.digest.bytes, at);
+      this.#bytes.writeBigUInt64LE(node.size, at + B3Digest.LENGTH);
     }
-    this.#length = at + body;
+  }
+
+  /** Adds a file, whose digest is 32 bytes. */
+  pushFile(name: PathComponent, digest: Uint8Array, size: number, isExecutable: boolean): void {
+    const at = this.#begin(isExecutable ? EXECUTABLE : FILE, name, B3Digest.LENGTH + 8);
+    this.#bytes.set(digest, at);
+    this.#bytes.writeUInt32LE(size % 2 ** 32, at + B3Digest.LENGTH);
+    this.#bytes.writeUInt32LE(Math.floor(size / 2 ** 32), at + B3Digest.LENGTH + 4);
+  }
+
+  /** Begins a record with kind and name. Returns where the other fields go, for which there is room. */
+  #begin(kind: number, name: PathComponent, rest: number): number {
+    this.#reserve(2 + name.length + rest);
+    let at = this.#length;
+    this.#bytes[at++] = kind;
+    this.#bytes[at++] = name.length;
+    this.#bytes.set(name, at);
+    at += name.length;
+    this.#length = at + rest;
+    return at;
   }
 
   /** The entries in the order in which they came. Their bytes are shared: nothing is pushed from then on. */
@@ -75,8 +87,7 @@ export class PackedEntries {
   }
 }
 
-function kindOf(node: Node): number {
+function kindOf(node: FileNode | DirectoryNode): number {
   if (node.type === "directory") return DIRECTORY;
-  if (node.type === "symlink") return SYMLINK;
   return node.executable ? EXECUTABLE : FILE;
 }

@@ -1,21 +1,21 @@
-import type { Dirent, Stats } from "node:fs";
+import { type Dirent, readdirSync, type Stats, statSync } from "node:fs";
 import { lstat, readdir } from "node:fs/promises";
+import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
-import { fileError, noSuchFile, showFilePath } from "./file-error.ts";
 
 /** One step of a walk. A folder is two: before and after everything in it. */
 export interface WalkStep {
   readonly type: "enter" | "leave" | "file" | "symlink";
-  /** The names that lead from the root to here; empty for the root itself. */
-  readonly path: readonly PathComponent[];
+  /** Its name in the folder above; `undefined` for the root. */
+  readonly name: PathComponent | undefined;
   /** Its path in the file system. */
   readonly at: Buffer;
 }
 
 /** A folder that is being walked. */
 interface Frame {
-  readonly path: readonly PathComponent[];
+  readonly name: PathComponent | undefined;
   readonly at: Buffer;
   /** Its entries, sorted bytewise by name, last first: the next one is taken from the end. */
   readonly rest: ListedEntry[];
@@ -32,44 +32,70 @@ interface ListedEntry {
 /**
  * Walks a tree in canonical order: depth first, the entries of a folder sorted bytewise by name. Does not follow
  * symlinks.
- *
- * @throws CastoreError `not_found` if there is no such path, `invalid_argument` for anything but
- *   folders, regular files and symlinks, `aborted` for what vanishes meanwhile
  */
-export async function* walkTree(root: Buffer): AsyncGenerator<WalkStep> {
-  const stack: Frame[] = [];
-  const type = expectStorable(root, typeOf(await lstatRoot(root)));
-  if (type !== "directory") {
-    yield { type, path: [], at: root };
-    return;
+export class TreeWalk {
+  readonly #root: Buffer;
+  readonly #stack: Frame[] = [];
+  #hasBegun = false;
+
+  constructor(root: Buffer) {
+    this.#root = root;
   }
-  yield { type: "enter", path: [], at: root };
-  stack.push({ path: [], at: root, rest: await listFolder(root) });
-  for (let frame = stack.at(-1); frame !== undefined; frame = stack.at(-1)) {
-    const entry = frame.rest.pop();
-    if (entry === undefined) {
-      yield { type: "leave", path: frame.path, at: frame.at };
-      stack.pop();
-      continue;
+
+  /**
+   * Takes the next steps; none at the end of the walk.
+   *
+   * @throws CastoreError `not_found` if there is no such path, `invalid_argument` for anything but
+   *   folders, regular files and symlinks, `aborted` for what vanishes meanwhile
+   */
+  async take({ maxSteps, maxFiles }: { maxSteps: number; maxFiles: number }): Promise<WalkStep[]> {
+    const steps: WalkStep[] = [];
+    if (!this.#hasBegun) {
+      this.#hasBegun = true;
+      const at = this.#root;
+      const type = expectStorable(at, typeOf(await lstatRoot(at)));
+      const name = undefined;
+      steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
     }
-    const name = Buffer.from(entry.name, "latin1");
-    const path = [...frame.path, pathComponent(new Uint8Array(name))];
-    const at = Buffer.concat([frame.at, SLASH, name]);
-    const type = expectStorable(at, entry.type ?? typeOf(await lstatEntry(at)));
-    if (type === "directory") {
-      yield { type: "enter", path, at };
-      stack.push({ path, at, rest: await listFolder(at) });
-    } else {
-      yield { type, path, at };
+    let files = 0;
+    let frame = this.#stack.at(-1);
+    while (frame !== undefined && steps.length < maxSteps && files < maxFiles) {
+      const entry = frame.rest.pop();
+      if (entry === undefined) {
+        steps.push({ type: "leave", name: frame.name, at: frame.at });
+        this.#stack.pop();
+      } else {
+        const name = Buffer.from(entry.name, "latin1");
+        const at = Buffer.concat([frame.at, SLASH, name]);
+        const type = expectStorable(at, entry.type ?? typeOf(await lstatEntry(at)));
+        if (type === "file") files += 1;
+        const component = pathComponent(new Uint8Array(name));
+        steps.push(
+          type === "directory" ? await this.#enter(component, at) : { type, name: component, at },
+        );
+      }
+      frame = this.#stack.at(-1);
     }
+    return steps;
+  }
+
+  async #enter(name: PathComponent | undefined, at: Buffer): Promise<WalkStep> {
+    this.#stack.push({ name, at, rest: await listFolder(at) });
+    return { type: "enter", name, at };
   }
 }
 
 const SLASH = Buffer.from("/");
 
+/** Largest folder that is read while this thread waits: its own length in bytes, which grows with the number of entries. */
+const SMALL_FOLDER = 64 * 1024;
+
 async function listFolder(at: Buffer): Promise<ListedEntry[]> {
   try {
-    const entries = await readdir(at, { encoding: "buffer", withFileTypes: true });
+    const options = { encoding: "buffer", withFileTypes: true } as const;
+    // A promise costs more than to read a folder that is small; a large one would hold up the event loop.
+    const isSmall = statSync(at).size <= SMALL_FOLDER;
+    const entries = isSmall ? readdirSync(at, options) : await readdir(at, options);
     const listed = entries.map((entry) => ({
       name: entry.name.toString("latin1"),
       type: typeOf(entry),

@@ -1,28 +1,42 @@
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import { ByteBudget } from "../bytes/byte-budget.ts";
+
 /**
- * Buffers that threads share, used again and again: the collector of garbage would free shared ones much
- * too late.
+ * Buffers that threads share, a bounded number of them. They are used again and again: the garbage collector would free
+ * shared ones much too late.
  */
 export class SlabPool {
   readonly #slabBytes: number;
-  readonly #maxSpare: number;
+  readonly #maxSlabs: number;
   readonly #spare: SharedArrayBuffer[] = [];
+  /** One for each slab that may be in use. */
+  readonly #budget: ByteBudget;
 
   /**
    * @param slabBytes length of a slab
-   * @param maxSpare how many slabs that are not used are kept
+   * @param maxSlabs how many there are at most
    */
-  constructor(slabBytes: number, maxSpare: number) {
+  constructor(slabBytes: number, maxSlabs: number) {
     this.#slabBytes = slabBytes;
-    this.#maxSpare = maxSpare;
+    this.#maxSlabs = maxSlabs;
+    this.#budget = new ByteBudget(maxSlabs);
   }
 
-  /** A slab. What is in it means nothing. */
-  take(): SharedArrayBuffer {
+  /** Resolves with a slab when one is free, the first come first. What is in it means nothing. */
+  async take(options?: AbortOptions): Promise<SharedArrayBuffer> {
+    await this.#budget.take(1, options);
     return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
   }
 
-  /** Gives back a slab that nobody uses any more. */
+  /** Returns a slab at once, beyond the bound if need be: for work without which none of the others is given back. */
+  takeNow(): SharedArrayBuffer {
+    this.#budget.takeNow(1);
+    return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
+  }
+
+  /** Gives back a slab that is not used any more. */
   give(slab: SharedArrayBuffer): void {
-    if (this.#spare.length < this.#maxSpare) this.#spare.push(slab);
+    if (this.#spare.length < this.#maxSlabs) this.#spare.push(slab);
+    this.#budget.release(1);
   }
 }

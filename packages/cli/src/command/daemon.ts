@@ -1,7 +1,6 @@
 import { Command, Option } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import type { DaemonOptions } from "../serve.ts";
-import { useSmallHeap } from "../small-heap.ts";
 import { tracingOption } from "../tracing-option.ts";
 
 /** `tvix-store daemon` */
@@ -23,7 +22,6 @@ export function daemonCommand(): Command {
         .default("info"),
     )
     .action(async (options: DaemonOptions) => {
-      useSmallHeap();
       const { serve } = await import("../serve.ts"); // loaded here, as no other command needs a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serve(options, interrupt));

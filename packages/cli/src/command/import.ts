@@ -1,7 +1,6 @@
 import { Command } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
-import { useSmallHeap } from "../small-heap.ts";
 import { type TracingOptions, tracingOption } from "../tracing-option.ts";
 
 /** `tvix-store import PATH...` and `tvix-store import --archive FILE` */
@@ -27,7 +26,6 @@ export function importCommand(): Command {
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
-        useSmallHeap(); // a folder of 100,000 files, or an archive, would leave hundreds of megabytes of garbage
         const { importPaths } = await import("../import-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));

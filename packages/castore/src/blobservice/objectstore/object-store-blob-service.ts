@@ -19,13 +19,14 @@ import type {
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { unreadableChunk } from "../frames.ts";
+import { putFramesByContents, unreadableChunk } from "../frames.ts";
 import { readWhole, statByOpening } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed } from "../put-list.ts";
@@ -229,6 +230,10 @@ export class ObjectStoreBlobService implements BlobService {
       if (first !== undefined) throw first;
     }
     await this.#commit(digest, chunks, { signal });
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    await putFramesByContents(this, batch, options);
   }
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {

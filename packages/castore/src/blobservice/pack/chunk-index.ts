@@ -115,11 +115,15 @@ export class ChunkIndex implements Disposable {
   readonly #db: Database;
   readonly #state;
   readonly #chunk;
+  readonly #begin;
+  readonly #commit;
   readonly #lists: StoredLists;
 
   /** @param db a connection to an index */
   constructor(db: Database) {
     this.#db = db;
+    this.#begin = db.prepare<[]>("BEGIN");
+    this.#commit = db.prepare<[]>("COMMIT");
     this.#state = db
       .prepare<[Uint8Array], 0 | 1>("SELECT live FROM chunks WHERE digest = ?")
       .pluck();
@@ -140,6 +144,15 @@ export class ChunkIndex implements Disposable {
     const db = await openDatabase(indexPath(folder), INDEX_FORMAT, options);
     waitForLocks(db);
     return new ChunkIndex(db);
+  }
+
+  /**
+   * Keeps reading from one state of the index until it is disposed of, in the same turn of the event loop: each look-up
+   * then takes a fraction of the time.
+   */
+  snapshot(): Disposable {
+    this.#try(() => this.#begin.run());
+    return { [Symbol.dispose]: () => void this.#try(() => this.#commit.run()) };
   }
 
   /** Tells whether a chunk is stored, and used by a blob. */

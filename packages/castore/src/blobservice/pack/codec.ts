@@ -1,4 +1,5 @@
-import * as zlib from "node:zlib";
+import type { ZstdCodec } from "../../compression/zstd-codec.ts";
+import { compressBound, zstdCodec } from "../../compression/zstd-codec.ts";
 import { CODEC, type Codec } from "./format.ts";
 
 /** Chunks longer than this are sampled first. */
@@ -7,54 +8,51 @@ const SAMPLED = 64 * 1024;
 /** Length of a sample. */
 const SAMPLE = 4 * 1024;
 
-/** A chunk as it is stored. */
-export interface StoredChunk<Memory extends ArrayBufferLike = ArrayBufferLike> {
-  readonly codec: Codec;
-  readonly payload: Uint8Array<Memory>;
-}
+const sampleTarget = Buffer.allocUnsafeSlow(compressBound(SAMPLE));
 
 /**
  * Compresses a chunk, unless that would save less than a 32nd of it; samples of a long one tell that
  * without compressing it.
+ *
+ * @param target takes the payload: as long as the chunk, and better of `compressBound` bytes
  */
-export function encodeChunk(data: Uint8Array, level: number): StoredChunk {
-  const options = { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } };
-  const raw: StoredChunk = { codec: CODEC.raw, payload: data };
-  if (data.length > SAMPLED) {
-    const middle = data.length >>> 1;
-    const samples = [data.subarray(0, SAMPLE), data.subarray(middle, middle + SAMPLE)];
-    if (samples.every((sample) => isDense(zlib.zstdCompressSync(sample, options), sample))) {
-      return raw;
+export function encodeChunk(
+  data: Uint8Array,
+  target: Uint8Array,
+  zstd: ZstdCodec,
+): { codec: Codec; storedSize: number } {
+  if (!isIncompressible(data, zstd)) {
+    const storedSize = zstd.compress(data, target.subarray(0, compressBound(data.length)));
+    if (storedSize !== undefined && !isDense(storedSize, data)) {
+      return { codec: CODEC.zstd, storedSize };
     }
   }
-  const payload = zlib.zstdCompressSync(data, { ...options, chunkSize: outputSize(data.length) });
-  return isDense(payload, data) ? raw : { codec: CODEC.zstd, payload };
+  target.set(data);
+  return { codec: CODEC.raw, storedSize: data.length };
 }
 
-function isDense(compressed: Uint8Array, data: Uint8Array): boolean {
-  return compressed.length > data.length - data.length / 32;
+/** Tells whether samples of a long chunk can hardly be compressed. */
+function isIncompressible(data: Uint8Array, zstd: ZstdCodec): boolean {
+  if (data.length <= SAMPLED) return false;
+  const middle = data.length >>> 1;
+  return [data.subarray(0, SAMPLE), data.subarray(middle, middle + SAMPLE)].every((sample) =>
+    isDense(zstd.compress(sample, sampleTarget) ?? sample.length, sample),
+  );
+}
+
+function isDense(compressedSize: number, data: Uint8Array): boolean {
+  return compressedSize > data.length - data.length / 32;
 }
 
 /**
- * Gives back the contents of a chunk; `undefined` if the payload is damaged. Never gives, or takes
- * memory for, more than `size` bytes.
+ * Returns the contents of a chunk; `undefined` if the payload is damaged. Never returns, or takes memory for, more than
+ * `size` bytes.
  */
 export function decodeChunk(
-  { codec, payload }: StoredChunk<ArrayBuffer>,
+  { codec, payload }: { codec: Codec; payload: Uint8Array },
   size: number,
-): Uint8Array<ArrayBuffer> | undefined {
+): Uint8Array | undefined {
   if (codec === CODEC.raw) return payload;
-  try {
-    return zlib.zstdDecompressSync(payload, {
-      maxOutputLength: Math.max(size, 1),
-      chunkSize: outputSize(size),
-    });
-  } catch {
-    return undefined; // whatever is wrong with it, these are not the bytes that were put
-  }
-}
-
-/** Length of the buffers that output comes in: one is enough for what has any use. In bytes. */
-function outputSize(length: number): number {
-  return Math.max(length, zlib.constants.Z_MIN_CHUNK);
+  const contents = Buffer.allocUnsafe(size);
+  return zstdCodec().decompress(payload, contents) ? contents : undefined;
 }

@@ -1,35 +1,26 @@
 /**
- * The thread that writes to the packs of one store: waiting for the disk, and the work of SQLite, would
+ * The lane that writes to the packs of one store: waiting for the disk, and the work of SQLite, would
  * hold up the event loop.
  */
-import { workerData } from "piscina";
-import { type Failure, failureOf } from "../../worker/failure.ts";
 import { type CommitGroup, type IncompleteBlob, PackWriter } from "./pack-writer.ts";
 
-/** Options of the thread. */
-export interface CommitThreadOptions {
+/** A group to commit. */
+interface CommitTask {
   readonly folder: string;
   readonly maxPackSize: number;
-}
-
-/** Outcome of a commit. */
-export interface CommitOutcome {
-  /** Why nothing was committed; `undefined` if everything was, but for some blobs. */
-  readonly failure?: Failure;
-  readonly incomplete: readonly IncompleteBlob[];
+  readonly group: CommitGroup;
 }
 
 let writer: PackWriter | undefined;
 
-/** Commits a group. */
-export async function commit(group: CommitGroup): Promise<CommitOutcome> {
-  try {
-    const { folder, maxPackSize } = workerData as CommitThreadOptions;
-    writer ??= await PackWriter.open(folder, maxPackSize);
-    return { incomplete: await writer.commit(group) };
-  } catch (error) {
-    return { failure: failureOf(error), incomplete: [] };
-  }
+/** Commits a group. Returns the blobs that were left out. */
+export async function commit({
+  folder,
+  maxPackSize,
+  group,
+}: CommitTask): Promise<readonly IncompleteBlob[]> {
+  writer ??= await PackWriter.open(folder, maxPackSize);
+  return await writer.commit(group);
 }
 
 /** Closes the store. */

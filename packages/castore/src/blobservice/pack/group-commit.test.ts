@@ -9,18 +9,14 @@ import { GroupCommit } from "./group-commit.ts";
 import { PackBlobService } from "./pack-blob-service.ts";
 
 /** Adds a chunk as it is, and resolves when it is durable. */
-function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
+async function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
   const { length: size } = data;
-  const bytes = Buffer.from(new SharedArrayBuffer(HEADER_LENGTH + size));
+  const record = Buffer.alloc(HEADER_LENGTH + size);
   const digest = blake3Digest(data);
-  writeHeader(bytes, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
-  bytes.set(data, HEADER_LENGTH);
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  commits.addChunks({
-    records: { bytes, length: bytes.length },
-    settle: (failure) => (failure ? reject(failure.error) : resolve()),
-  });
-  return promise;
+  writeHeader(record, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
+  record.set(data, HEADER_LENGTH);
+  const { stored } = await commits.addChunks(record);
+  await stored;
 }
 
 it("commits a blob that comes alone, long after its chunk went with others", async () => {
@@ -29,16 +25,15 @@ it("commits a blob that comes alone, long after its chunk went with others", asy
     await (await PackBlobService.open({ path: folder }))[Symbol.asyncDispose]();
     const late = Buffer.from("late");
     {
-      await using commits = new GroupCommit({ folder, maxPackSize: 1024 ** 2 });
+      await using commits = new GroupCommit({ folder, maxPackSize: 1024 ** 2, maxRecords: 0 });
       const first = addChunk(commits, Buffer.from("first"));
       commits.flush();
       await Promise.all([first, addChunk(commits, late)]); // which began to wait, and went with it
       await sleep(100);
       const digest = blake3Digest(late);
-      await new Promise<void>((resolve, reject) => {
-        const list = chunkEntry(digest, late.length);
-        commits.addBlobs([{ digest, list, check: () => undefined, resolve, reject }]);
-      });
+      const records = { digest, list: chunkEntry(digest, late.length) };
+      const { stored } = await commits.addBlobs({ records, count: 1, check: () => undefined });
+      await stored;
     }
     await using service = await PackBlobService.open({ path: folder });
     expect(await service.has(blake3Digest(late))).toBe(true);

@@ -1,165 +1,225 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import type { Piscina } from "piscina";
 import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { errorOf } from "../../worker/failure.ts";
-import { openPool } from "../../worker/pool.ts";
+import { Lane, type Task, taskOf } from "../../worker/lane.ts";
+import { SlabPool } from "../../worker/slab-pool.ts";
 import type * as thread from "./commit-thread.ts";
-import type { Records } from "./compress-records.ts";
 import { blobRecord, HEADER_LENGTH, writeBlobHeader } from "./format.ts";
-import type { CommitGroup, Lost } from "./pack-writer.ts";
+import {
+  type CommitGroup,
+  type IncompleteBlob,
+  type Lost,
+  PackWriter,
+  type Records,
+} from "./pack-writer.ts";
 
-/** Chunks that wait to be stored. */
-export interface ChunksJob {
-  readonly records: Records;
-  /** Called once: without an argument when they are durable, with the error when they are not. */
-  readonly settle: (failure?: { error: unknown }) => void;
+/** Options of {@link GroupCommit}. */
+export interface GroupCommitOptions {
+  readonly folder: string;
+  /** Length in bytes at which a pack is full. */
+  readonly maxPackSize: number;
+  /** How many bytes of records of chunks are added at a time, at most. */
+  readonly maxRecords: number;
 }
 
-/** A blob that waits to become readable. Its chunks are stored, or wait before it. */
-export interface BlobJob {
-  readonly digest: B3Digest;
-  /** Its chunks, packed, as `storedList` gives them. */
-  readonly list: Uint8Array;
-  /** Throws if the blob is not wanted any more, or a chunk of it could not be stored. */
+/** Records of blobs that become readable together. Their chunks are stored, or were added before. */
+export interface BlobsJob {
+  /** Their records, one after the other, or a single blob of a list that may be long. */
+  readonly records: Uint8Array | { readonly digest: B3Digest; readonly list: Uint8Array };
+  /** How many there are. */
+  readonly count: number;
+  /** Throws if they are not wanted any more. */
   readonly check: () => void;
+}
+
+interface Settle {
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** A chunk or list that waits to be forgotten. */
-interface LostJob {
-  readonly lost: Lost;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+/** What was added since the last commit. */
+interface Group {
+  /** Records of chunks, copied. */
+  slab: SharedArrayBuffer | undefined;
+  length: number;
+  readonly chunks: Settle[];
+  readonly blobs: (BlobsJob & Settle)[];
+  readonly lost: (Settle & { readonly lost: Lost })[];
 }
 
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
-const ENOUGH_BYTES = 8 * 1024 * 1024;
+const ENOUGH_BYTES = 5 * 1024 * 1024;
 
 /** and for so long at most. */
 const PATIENCE_MS = 20;
 
+/** Length of a buffer for records of chunks in bytes, and their number: one fills while another is committed. */
+const SLAB_BYTES = 7 * 1024 * 1024;
+const SLABS = 2;
+
+/** The first group, if it is no longer than this in bytes, is committed in this thread: to start another takes longer. */
+const FIRST_BYTES = 64 * 1024;
+
 /** How many bytes of a list are copied at a time: longer ones go to the thread in shared memory. */
 const STEP_BYTES = 4 * 1024 * 1024;
 
+const COMMIT: Task<typeof thread.commit> = taskOf(import.meta.url, "commit-thread", "commit");
+const CLOSE: Task<typeof thread.close> = taskOf(import.meta.url, "commit-thread", "close");
+
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
- * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts with
- * the first of them.
+ * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts when a second one
+ * comes, or a large one.
  */
 export class GroupCommit implements AsyncDisposable {
-  readonly #options: thread.CommitThreadOptions;
-  #pool: Promise<Piscina> | undefined;
-  #chunks: ChunksJob[] = [];
-  #blobs: BlobJob[] = [];
-  #lost: LostJob[] = [];
-  /** Length of the chunks that wait, and what ends their waiting. */
-  #bytes = 0;
+  readonly #options: GroupCommitOptions;
+  readonly #lane = new Lane();
+  readonly #slabs: SlabPool;
+  readonly #slabBytes: number;
+  #group: Group = newGroup();
+  /** Groups that are to be committed before that one, as there is no more room in them. */
+  readonly #full: Group[] = [];
+  #lastAdd: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #due = false;
+  #hasCommitted = false;
   #running: Promise<void> | undefined;
 
-  constructor(options: thread.CommitThreadOptions) {
+  constructor(options: GroupCommitOptions) {
     this.#options = options;
+    this.#slabBytes = Math.max(SLAB_BYTES, options.maxRecords);
+    this.#slabs = new SlabPool(this.#slabBytes, SLABS);
   }
 
-  addChunks(job: ChunksJob): void {
-    this.#chunks.push(job);
-    this.#bytes += job.records.length;
-    if (this.#bytes >= ENOUGH_BYTES) this.flush();
-    else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
+  /**
+   * Adds records of chunks, and copies them: resolves when that is done, which may have to wait for a commit.
+   *
+   * @returns a promise of their being durable, which rejects if they cannot be stored
+   */
+  addChunks(records: Uint8Array): Promise<{ readonly stored: Promise<void> }> {
+    return this.#inTurn(async () => {
+      if (this.#group.length + records.length > this.#slabBytes) {
+        this.#full.push(this.#group);
+        this.#group = newGroup();
+        this.#start();
+      }
+      let { slab } = this.#group;
+      if (slab === undefined) {
+        slab = await this.#slabs.take();
+        this.#group.slab = slab; // whatever was added meanwhile has no chunks
+      }
+      const group = this.#group;
+      new Uint8Array(slab, group.length, records.length).set(records);
+      group.length += records.length;
+      const stored = settled((settle) => group.chunks.push(settle));
+      if (group.length >= ENOUGH_BYTES) this.flush();
+      else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
+      return { stored };
+    });
+  }
+
+  /** Adds blobs. The bytes are the commit's from then on. Returns as {@link addChunks} does. */
+  addBlobs(job: BlobsJob): Promise<{ readonly stored: Promise<void> }> {
+    return this.#inTurn(async () => {
+      const stored = settled((settle) => this.#group.blobs.push({ ...job, ...settle }));
+      if (this.#timer === undefined) this.flush(); // else they go with the chunks
+      return { stored };
+    });
   }
 
   /** Commits all that was added, without waiting for more. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    if (this.#chunks.length + this.#blobs.length + this.#lost.length === 0) return;
+    const { chunks, blobs, lost } = this.#group;
+    if (chunks.length + blobs.length + lost.length === 0) return;
     this.#due = true;
-    this.#running ??= this.#run();
-  }
-
-  addBlobs(jobs: readonly BlobJob[]): void {
-    this.#blobs.push(...jobs);
-    if (this.#timer === undefined) this.flush(); // else they go with the chunks
+    this.#start();
   }
 
   /** Forgets a chunk or list that is lost, and resolves once that is durable. */
-  forget(lost: Lost): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#lost.push({ lost, resolve, reject });
-      this.flush();
-    });
+  async forget(lost: Lost): Promise<void> {
+    const forgotten = settled((settle) => this.#group.lost.push({ lost, ...settle }));
+    this.flush();
+    await forgotten;
   }
 
   /** Commits all that was added, and ends the thread. */
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#lastAdd;
     this.flush();
     while (this.#running !== undefined) await this.#running;
-    const pool = await this.#pool;
-    await pool?.run(undefined, { name: "close" satisfies keyof typeof thread });
-    await pool?.destroy();
+    if (this.#lane.isStarted) await this.#lane.run(CLOSE, undefined as never);
+    await this.#lane[Symbol.asyncDispose]();
+  }
+
+  /** Adds things in the order of the calls. */
+  #inTurn<T>(add: () => Promise<T>): Promise<T> {
+    const added = this.#lastAdd.then(add);
+    this.#lastAdd = added.catch(() => undefined);
+    return added;
+  }
+
+  #start(): void {
+    this.#running ??= this.#run();
   }
 
   async #run(): Promise<void> {
     await Promise.resolve(); // whoever is in the middle of adding several gets them into one commit
-    while (this.#due) {
-      this.#due = false;
-      const [chunks, blobs, lost] = [this.#chunks, this.#blobs, this.#lost];
-      [this.#chunks, this.#blobs, this.#lost, this.#bytes] = [[], [], [], 0];
-      await this.#commit(chunks, blobs.filter(isWanted), lost);
+    while (this.#due || this.#full.length > 0) {
+      let group = this.#full.shift();
+      if (group === undefined) {
+        this.#due = false;
+        group = this.#group;
+        this.#group = newGroup();
+      }
+      await this.#commit(group);
     }
     this.#running = undefined;
   }
 
-  async #commit(
-    chunks: readonly ChunksJob[],
-    blobs: readonly BlobJob[],
-    lost: readonly LostJob[],
-  ): Promise<void> {
+  async #commit({ slab, length, chunks, lost, ...group }: Group): Promise<void> {
+    const blobs = group.blobs.filter(isWanted);
     try {
-      const group: CommitGroup = {
-        chunks: chunks.map(({ records }) => records),
+      const incomplete = await this.#write({
+        chunks: slab ? [{ bytes: new Uint8Array(slab, 0, length), length }] : [],
         blobs: await blobRecords(blobs),
         lost: lost.map(({ lost }) => lost),
-      };
-      const { failure, incomplete } = await this.#send(group);
-      if (failure !== undefined) throw errorOf(failure);
-      for (const { blob, chunk } of incomplete) {
-        // It was found damaged, and so forgotten, after the writer had seen that it was there.
-        const { digest, reject } = blobs[blob]!;
-        const lostChunk = B3Digest.fromBytes(chunk);
-        reject(
-          new CastoreError(
-            "aborted",
-            `Cannot put blob ${digest}: chunk ${lostChunk} was lost meanwhile, put the blob again`,
-          ),
-        );
-      }
+      });
+      rejectIncomplete(blobs, incomplete);
+      for (const { resolve } of [...chunks, ...blobs, ...lost]) resolve();
     } catch (error) {
-      for (const { settle } of chunks) settle({ error });
-      for (const { reject } of [...blobs, ...lost]) reject(error);
-      return;
+      for (const { reject } of [...chunks, ...blobs, ...lost]) reject(error);
+    } finally {
+      if (slab) this.#slabs.give(slab);
     }
-    for (const { settle } of chunks) settle();
-    for (const { resolve } of [...blobs, ...lost]) resolve();
   }
 
-  async #send(group: CommitGroup): Promise<thread.CommitOutcome> {
-    this.#pool ??= openPool(import.meta.url, "commit-thread", {
-      minThreads: 1,
-      maxThreads: 1,
-      workerData: this.#options,
-    });
-    const pool = await this.#pool;
-    return await pool.run(group, { name: "commit" satisfies keyof typeof thread });
+  async #write(group: CommitGroup): Promise<readonly IncompleteBlob[]> {
+    const { folder, maxPackSize } = this.#options;
+    const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
+    const isFirst = !this.#hasCommitted && bytes <= FIRST_BYTES;
+    this.#hasCommitted = true;
+    if (!isFirst) return await this.#lane.run(COMMIT, { folder, maxPackSize, group });
+    using writer = await PackWriter.open(folder, maxPackSize);
+    return await writer.commit(group);
   }
 }
 
-/** Tells whether a blob is still wanted; rejects it if not. */
-function isWanted({ check, reject }: BlobJob): boolean {
+function newGroup(): Group {
+  return { slab: undefined, length: 0, chunks: [], blobs: [], lost: [] };
+}
+
+/** Makes a promise that is settled by what `add` receives. A rejection counts as handled. */
+function settled(add: (settle: Settle) => void): Promise<void> {
+  const promise = new Promise<void>((resolve, reject) => add({ resolve, reject }));
+  promise.catch(() => undefined);
+  return promise;
+}
+
+/** Tells whether blobs are still wanted; rejects them if not. */
+function isWanted({ check, reject }: BlobsJob & Settle): boolean {
   try {
     check();
     return true;
@@ -169,11 +229,28 @@ function isWanted({ check, reject }: BlobJob): boolean {
   }
 }
 
+/** Rejects blobs of which a chunk was found damaged, and so forgotten, after it was seen that it is stored. */
+function rejectIncomplete(
+  jobs: readonly (BlobsJob & Settle)[],
+  incomplete: readonly IncompleteBlob[],
+): void {
+  let [next, end] = [0, 0];
+  for (const { count, reject } of jobs) {
+    end += count;
+    for (; next < incomplete.length && incomplete[next]!.blob < end; next++) {
+      const { digest, chunk } = incomplete[next]!;
+      const [blob, lost] = [digest, chunk].map((bytes) => B3Digest.fromBytes(bytes));
+      const reason = `chunk ${lost} was lost meanwhile, put the blob again`;
+      reject(new CastoreError("aborted", `Cannot put blob ${blob}: ${reason}`));
+    }
+  }
+}
+
 /**
  * The records of blobs, in order: those of short lists together, which are copied to the thread, and those of long ones
  * each in shared memory, written in steps.
  */
-async function blobRecords(blobs: readonly BlobJob[]): Promise<readonly Records[]> {
+async function blobRecords(jobs: readonly BlobsJob[]): Promise<readonly Records[]> {
   const all: Records[] = [];
   let short: Uint8Array[] = [];
   const endShort = () => {
@@ -183,21 +260,27 @@ async function blobRecords(blobs: readonly BlobJob[]): Promise<readonly Records[
     all.push({ bytes, length: bytes.length });
     short = [];
   };
-  for (const { digest, list } of blobs) {
-    if (list.length <= STEP_BYTES) {
-      short.push(blobRecord(digest, list));
-      continue;
+  for (const { records } of jobs) {
+    if (records instanceof Uint8Array) {
+      short.push(records);
+    } else if (records.list.length <= STEP_BYTES) {
+      short.push(blobRecord(records.digest, records.list));
+    } else {
+      endShort();
+      all.push(await longRecord(records.digest, records.list));
     }
-    endShort();
-    const length = HEADER_LENGTH + list.length;
-    const bytes = Buffer.from(new SharedArrayBuffer(length));
-    writeBlobHeader(bytes, digest, list);
-    for (let at = 0; at < list.length; at += STEP_BYTES) {
-      bytes.set(list.subarray(at, at + STEP_BYTES), HEADER_LENGTH + at);
-      await yieldToEvents();
-    }
-    all.push({ bytes, length });
   }
   endShort();
   return all;
+}
+
+async function longRecord(digest: B3Digest, list: Uint8Array): Promise<Records> {
+  const length = HEADER_LENGTH + list.length;
+  const bytes = Buffer.from(new SharedArrayBuffer(length));
+  writeBlobHeader(bytes, digest, list);
+  for (let at = 0; at < list.length; at += STEP_BYTES) {
+    bytes.set(list.subarray(at, at + STEP_BYTES), HEADER_LENGTH + at);
+    await yieldToEvents();
+  }
+  return { bytes, length };
 }

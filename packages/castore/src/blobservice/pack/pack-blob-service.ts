@@ -1,30 +1,31 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { ByteBudget } from "../../bytes/byte-budget.ts";
 import { inTurns } from "../../bytes/turns.ts";
 import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { Database } from "../../disk/database.ts";
-import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { startThreads } from "../../worker/pool.ts";
 import type {
   BlobReader,
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "../blob-service.ts";
 import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
+import type { FileStore } from "../file-store.ts";
 import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
-import { ChunkEncoder } from "./chunk-encoder.ts";
 import { ChunkIndex } from "./chunk-index.ts";
-import { chunkEntry, storedList } from "./format.ts";
-import { type BlobJob, GroupCommit } from "./group-commit.ts";
+import { storedList } from "./format.ts";
+import { GroupCommit } from "./group-commit.ts";
+import { PackFileStore } from "./pack-file-store.ts";
+import { PackFrameStore } from "./pack-frame-store.ts";
+import { IngestCall, PackIngest, recordsBytesFor } from "./pack-ingest.ts";
 import { PackReader, type WantedChunk } from "./pack-reader.ts";
 import { rebuildIndex } from "./rebuild-index.ts";
 
@@ -42,26 +43,12 @@ export interface PackOptions extends AbortOptions {
   onCorrupt?: (message: string) => void;
 }
 
-/** How many bytes of chunks may be compressed, written and committed at the same time. */
-const BYTES_IN_FLIGHT = 16 * 1024 * 1024;
-
 /** How many bytes of chunks one thread reads at a time, and how many chunks. */
 const READ_BYTES = 512 * 1024;
 const READ_CHUNKS = 2048;
 
 /** After how many look-ups other events get their turn. */
 const LOOKUPS_PER_TURN = 500;
-
-/** How many chunks a writer remembers before it drops those that are stored. */
-const AWAITED_CHUNKS = 1024;
-
-/** A chunk on its way into a pack. */
-interface PendingChunk {
-  /** Resolves when it stands in the queue of the next commit. */
-  readonly queued: Promise<void>;
-  isStored: boolean;
-  failure?: { readonly error: unknown };
-}
 
 /**
  * Keeps blobs in append-only pack files with a SQLite index, on the local disk: chunks by FastCDC,
@@ -76,22 +63,25 @@ export class PackBlobService implements BlobService {
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;
   readonly #reader: PackReader;
-  readonly #encoder: ChunkEncoder;
-  readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
-  readonly #pending = new Map<string, PendingChunk>();
+  readonly #ingest: PackIngest;
+  readonly #frames: PackFrameStore;
   /** Blobs up to this length are one chunk, whatever is in them. */
   readonly #uncutSize: number;
+  /** Stores files of the local file system. */
+  readonly files: FileStore;
 
   private constructor(options: PackOptions, index: ChunkIndex) {
-    const { path, maxPackSize = 1024 ** 3, zstdLevel = 1, averageChunkSize } = options;
+    const { path, maxPackSize = 1024 ** 3, zstdLevel: level = 1 } = options;
+    const { averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE, onCorrupt = warn } = options;
     this.#options = options;
     this.#index = index;
-    this.#commits = new GroupCommit({ folder: path, maxPackSize });
-    const { onCorrupt = warn } = options;
+    const maxRecords = recordsBytesFor(averageChunkSize);
+    this.#commits = new GroupCommit({ folder: path, maxPackSize, maxRecords });
     this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
-    const average = averageChunkSize ?? DEFAULT_AVERAGE_CHUNK_SIZE;
-    this.#encoder = new ChunkEncoder(this.#commits, { level: zstdLevel, maxSize: average * 2 });
-    this.#uncutSize = average / 2;
+    this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
+    this.#frames = new PackFrameStore(this, this.#ingest);
+    this.files = new PackFileStore(this.#ingest, this.#commits);
+    this.#uncutSize = averageChunkSize / 2;
   }
 
   /**
@@ -110,7 +100,6 @@ export class PackBlobService implements BlobService {
       signal,
     } = options;
     assertAverageChunkSize(averageChunkSize); // before anything is created
-    startThreads().catch(() => undefined); // told to whoever needs them
     const fill = (db: Database) => rebuildIndex(db, path, onCorrupt, { signal });
     return new PackBlobService(options, await ChunkIndex.open(path, { fill, signal }));
   }
@@ -190,32 +179,28 @@ export class PackBlobService implements BlobService {
     options?: AbortOptions,
   ): Promise<readonly B3Digest[]> {
     options?.signal?.throwIfAborted();
-    const digests: (B3Digest | Promise<B3Digest>)[] = [];
-    const uncut: { readonly digest: B3Digest; readonly size: number; chunk?: PendingChunk }[] = [];
-    for (const [i, data] of blobs.entries()) {
-      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
-      if (data.length > this.#uncutSize) {
-        const stored = putBlob(this, data, options);
+    const digests: B3Digest[] = [];
+    const cut: Promise<void>[] = [];
+    const call = new IngestCall(() => options?.signal?.throwIfAborted());
+    try {
+      for (const [i, data] of blobs.entries()) {
+        const onDigest = (digest: B3Digest) => {
+          digests[i] = digest;
+        };
+        if (data.length <= this.#uncutSize) {
+          await this.#ingest.addBlob(data, call, onDigest, options);
+          continue;
+        }
+        const stored = putBlob(this, data, options).then(onDigest);
         stored.catch(() => undefined); // awaited below
-        digests.push(stored);
-        continue;
+        cut.push(stored);
       }
-      const digest = blake3Digest(data);
-      digests.push(digest);
-      const state = this.#index.stateOf(digest);
-      if (state === "live") continue; // and so durable
-      const chunk = state === "absent" ? await this.#storeAbsent(digest, data, options) : undefined;
-      uncut.push({ digest, size: data.length, ...(chunk && { chunk }) });
+    } finally {
+      await call.idle();
     }
-    await Promise.all(uncut.map(({ chunk }) => chunk?.queued));
-    await this.#commitBlobs(
-      uncut.map(({ digest, size, chunk }) => ({
-        digest,
-        list: chunkEntry(digest, size),
-        check: () => throwIfUnwanted(chunk ? [chunk] : [], options),
-      })),
-    );
-    return await Promise.all(digests);
+    call.check();
+    await Promise.all(cut);
+    return digests;
   }
 
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
@@ -226,8 +211,12 @@ export class PackBlobService implements BlobService {
       return;
     }
     if (!options?.proven) await hashListed(this, digest, chunks, options);
-    const check = () => throwIfUnwanted([], options);
-    await this.#commitBlobs([{ digest, list: storedList(digest, chunks), check }]);
+    const check = () => options?.signal?.throwIfAborted();
+    await this.#commitBlob(digest, chunks, check);
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    await this.#frames.put(batch, options);
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
@@ -240,7 +229,7 @@ export class PackBlobService implements BlobService {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled([...this.#pending.values()].map(({ queued }) => queued));
+    await this.#ingest[Symbol.asyncDispose]();
     await this.#commits[Symbol.asyncDispose]();
     this.#index[Symbol.dispose]();
   }
@@ -267,93 +256,36 @@ export class PackBlobService implements BlobService {
 
   /** Takes the chunks of one blob. */
   #sink(options?: AbortOptions): ChunkSink {
-    /** Chunks that are not known to be stored. */
-    const awaited = new Set<PendingChunk>();
+    const call = new IngestCall(() => options?.signal?.throwIfAborted());
     let isNew = false;
-    const forgetStored = () => {
-      throwIfUnwanted(awaited, options);
-      for (const chunk of awaited) if (chunk.isStored) awaited.delete(chunk);
-    };
     return {
       putChunk: async (digest, data) => {
-        const chunk = await this.#storeChunk(digest, data, options);
-        if (chunk === undefined) return;
+        call.check();
+        if (this.#index.stateOf(digest) !== "absent") return;
         isNew = true;
-        awaited.add(chunk);
-        if (awaited.size % AWAITED_CHUNKS === 0) forgetStored();
+        await this.#ingest.addChunk(data, call, options);
       },
       commit: async (digest, chunks) => {
         if (!isNew && this.#isReadable(digest)) return; // and so durable
-        await Promise.all([...awaited].map(({ queued }) => queued));
-        const check = () => throwIfUnwanted(awaited, options);
-        await this.#commitBlobs([{ digest, list: storedList(digest, chunks), check }]);
+        await call.idle();
+        try {
+          await this.#commitBlob(digest, chunks, call.check);
+        } catch (error) {
+          call.check(); // that a chunk could not be stored says more than that it is absent
+          throw error;
+        }
       },
-      discard: async () => awaited.clear(), // what is on its way stays, for the next writer
+      discard: async () => undefined, // what is on its way stays, for the next writer
     };
   }
 
-  /** Commits blobs together. */
-  async #commitBlobs(blobs: readonly Omit<BlobJob, "resolve" | "reject">[]): Promise<void> {
-    const jobs: BlobJob[] = [];
-    const committed = blobs.map(
-      (blob) =>
-        new Promise<void>((resolve, reject) => {
-          jobs.push({ ...blob, resolve, reject });
-        }),
-    );
-    if (jobs.length > 0) this.#commits.addBlobs(jobs);
-    await Promise.all(committed);
-  }
-
-  /** Stores a chunk. Returns the chunk while it is in flight, `undefined` if it is stored already. */
-  async #storeChunk(
-    digest: B3Digest,
-    data: Uint8Array,
-    options?: AbortOptions,
-  ): Promise<PendingChunk | undefined> {
-    if (this.#index.stateOf(digest) !== "absent") return undefined;
-    return await this.#storeAbsent(digest, data, options);
-  }
-
-  /** Stores a chunk that is not in the index, and returns it while it is in flight. */
-  async #storeAbsent(
-    digest: B3Digest,
-    data: Uint8Array,
-    options?: AbortOptions,
-  ): Promise<PendingChunk> {
-    const { hex } = digest;
-    const { length } = data;
-    const found = this.#pending.get(hex);
-    if (found !== undefined) return found;
-    await this.#budget.take(length, options);
-    // Stored meanwhile by somebody else, it is stored twice at worst: the commit takes only one.
-    const meanwhile = this.#pending.get(hex);
-    if (meanwhile !== undefined) {
-      this.#budget.release(length);
-      return meanwhile;
-    }
-    const { promise: queued, resolve } = Promise.withResolvers<void>();
-    const chunk: PendingChunk = { queued, isStored: false };
-    this.#pending.set(hex, chunk);
-    this.#encoder.add(digest, data, {
-      queued: resolve,
-      settle: (failure) => {
-        if (failure === undefined) chunk.isStored = true;
-        else chunk.failure = failure;
-        this.#pending.delete(hex);
-        this.#budget.release(length);
-      },
-    });
-    return chunk;
+  async #commitBlob(digest: B3Digest, chunks: ChunkList, check: () => void): Promise<void> {
+    const records = { digest, list: storedList(digest, chunks) };
+    const { stored } = await this.#commits.addBlobs({ records, count: 1, check });
+    await stored;
   }
 }
 
 function warn(message: string): void {
   process.emitWarning(message);
-}
-
-/** Throws if a blob is not wanted any more, or a chunk of it could not be stored. */
-function throwIfUnwanted(chunks: Iterable<PendingChunk>, options?: AbortOptions): void {
-  options?.signal?.throwIfAborted();
-  for (const { failure } of chunks) if (failure !== undefined) throw failure.error;
 }

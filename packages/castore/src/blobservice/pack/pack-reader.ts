@@ -3,8 +3,8 @@ import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { rawFrame } from "../../compression/zstd-frame.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { errorOf } from "../../worker/failure.ts";
-import { runTask, type Task, taskOf } from "../../worker/pool.ts";
+import { type Task, taskOf } from "../../worker/lane.ts";
+import { runTask } from "../../worker/lanes.ts";
 import type { BlobReader, ReadOptions } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
@@ -213,13 +213,10 @@ export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],
   { as, place }: { as: ReadChunksTask["as"]; place: Place },
-): Promise<Omit<ReadChunks, "failure">> {
+): Promise<ReadChunks> {
   const locations = chunks.map(({ location }) => location);
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
   const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
   const task = { locations, digests, paths, as };
-  const { failure, ...read } =
-    place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
-  if (failure !== undefined) throw errorOf(failure);
-  return read;
+  return place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
 }

@@ -2,10 +2,17 @@ import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
-import type { Records } from "./compress-records.ts";
 import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
+
+/** Records, one after the other. */
+export interface Records {
+  /** Begins with the records. */
+  readonly bytes: Uint8Array;
+  /** How many of the bytes are records. */
+  readonly length: number;
+}
 
 /** A chunk or list that was found damaged or missing. */
 export type Lost =
@@ -29,8 +36,9 @@ export interface CommitGroup {
 
 /** A blob that was not committed, because a chunk of it is not stored. */
 export interface IncompleteBlob {
-  /** Its position in the group. */
+  /** Its position in the group. They are told in that order. */
   readonly blob: number;
+  readonly digest: Uint8Array;
   /** Digest of a chunk of it that is not stored. */
   readonly chunk: Uint8Array;
 }
@@ -203,12 +211,13 @@ export class PackWriter implements Disposable {
     fresh: ReadonlyMap<string, unknown>,
     incomplete: IncompleteBlob[],
   ): BlobToCommit[] {
-    return wanted.filter(({ position, pending }) => {
+    return wanted.filter(({ header, position, pending }) => {
       const missing = digestsIn(pending).find(
         (digest) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
       );
       if (missing !== undefined) {
-        incomplete.push({ blob: position, chunk: copyBytes(missing.bytes) });
+        const digest = copyBytes(header.digest.bytes);
+        incomplete.push({ blob: position, digest, chunk: copyBytes(missing.bytes) });
       }
       return missing === undefined;
     });

@@ -3,7 +3,6 @@ import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
-import { type Failure, failureOf } from "../../worker/failure.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
 import { CODEC } from "./format.ts";
@@ -26,42 +25,40 @@ export interface ReadChunks {
   readonly pieces: readonly (Uint8Array | undefined)[];
   /** Faults of chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
-  /** The error of the system, if it refused to read. */
-  readonly failure?: Failure;
 }
 
 /** Chunks that stand so close together are read at once, gaps and all. */
 const MAX_GAP = 16 * 1024;
 const MAX_RUN = 1024 * 1024;
 
-/** Reads chunks and verifies them, or reads them as they are stored. */
+/**
+ * Reads chunks and verifies them, or reads them as they are stored.
+ *
+ * @throws CastoreError by cause if the system refuses to read
+ */
 export function readChunks({ locations, digests, paths, as }: ReadChunksTask): ReadChunks {
   const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
   using packs = new Packs(paths);
-  try {
-    for (let from = 0; from < locations.length; ) {
-      const to = endOfRun(locations, from);
-      const { pack, offset } = locations[from]!;
-      const last = locations[to - 1]!;
-      const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
-      for (let i = from; i < to; i++) {
-        const location = locations[i]!;
-        const start = location.offset - offset;
-        const payload = run.subarray(start, start + location.storedSize);
-        const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-        const data =
-          as === "contents" ? verified(payload, location, digest) : plausible(payload, location);
-        pieces.push(data);
-        if (data !== undefined) continue;
-        damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
-      }
-      from = to;
+  for (let from = 0; from < locations.length; ) {
+    const to = endOfRun(locations, from);
+    const { pack, offset } = locations[from]!;
+    const last = locations[to - 1]!;
+    const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
+    for (let i = from; i < to; i++) {
+      const location = locations[i]!;
+      const start = location.offset - offset;
+      const payload = run.subarray(start, start + location.storedSize);
+      const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
+      const data =
+        as === "contents" ? verified(payload, location, digest) : plausible(payload, location);
+      pieces.push(data);
+      if (data !== undefined) continue;
+      damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
     }
-    return { pieces, damaged };
-  } catch (error) {
-    return { pieces, damaged, failure: failureOf(error) };
+    from = to;
   }
+  return { pieces, damaged };
 }
 
 /** Returns the end of the run of chunks that are read at once. */

@@ -1,11 +1,11 @@
-/** The task of the threads of the pool that reads packs. */
-import { moved } from "../../worker/moved.ts";
+/** The task of lanes that reads packs. */
+import type { LaneContext } from "../../worker/lane.ts";
 import { type ReadChunks, type ReadChunksTask, readChunks as read } from "./read-chunks.ts";
 
 /** Reads chunks, and transfers the bytes to the thread that asked. */
-export function readChunks(task: ReadChunksTask): ReadChunks {
+export function readChunks(task: ReadChunksTask, { transfer }: LaneContext): ReadChunks {
   const { pieces, ...rest } = read(task);
-  // In one buffer: what zlib gives cannot be moved on every Node, and many would cost more than a copy.
+  // In one buffer: many would cost more than a copy.
   const length = pieces.reduce((sum, piece) => sum + (piece?.length ?? 0), 0);
   const { buffer } = Buffer.allocUnsafeSlow(length);
   let at = 0;
@@ -16,5 +16,6 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
     at += piece.length;
     return copy;
   });
-  return moved({ pieces: copies, ...rest }, [buffer]);
+  transfer(buffer);
+  return { pieces: copies, ...rest };
 }

@@ -9,7 +9,7 @@ import {
   PutListRequestSchema,
 } from "@tvix/proto/castore";
 import pLimit from "p-limit";
-import type { BlobStat } from "../../blobservice/blob-service.ts";
+import type { BlobStat, FrameBatch } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import { expectPlausibleList } from "../../blobservice/put-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
@@ -60,11 +60,16 @@ export class GrpcBlobBatch {
   readonly #support: ServiceSupport;
   /** Whether it has what came later: sizes, lists of chunks and frames. */
   readonly #lists: ServiceSupport;
+  /** Whether it takes frames, which came later still. */
+  readonly #frames: ServiceSupport;
+  /** For how many connections that is known. */
+  #takesFramesAt: number | undefined;
 
   constructor(channel: Channel) {
     this.#channel = channel;
     this.#support = new ServiceSupport(channel);
     this.#lists = new ServiceSupport(channel);
+    this.#frames = new ServiceSupport(channel);
   }
 
   /** Blobs of up to so many bytes can be in a batch. */
@@ -205,6 +210,37 @@ export class GrpcBlobBatch {
     } finally {
       await upload.cancel();
     }
+  }
+
+  /** Tells whether the server takes frames, and asks it if that is not known. */
+  async takesFrames(options?: AbortOptions): Promise<boolean> {
+    const { connections } = this.#channel;
+    if (this.#takesFramesAt === connections && connections > 0) return true;
+    if (this.#frames.isMissing()) return false;
+    try {
+      await this.putFrames({ chunks: ChunkList.of([]), frames: [], blobs: [] }, options);
+      this.#takesFramesAt = this.#channel.connections;
+      return true;
+    } catch (error) {
+      if (this.#frames.isAbsence(error)) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * Stores chunks that are compressed already, and blobs of them. Throws CastoreError `unimplemented` if the server does
+   * not take frames.
+   */
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    const request = {
+      chunks: batch.chunks.bytes,
+      frames: [...batch.frames],
+      blobs: batch.blobs.map(({ digest, chunks }) => ({
+        digest: digest.bytes,
+        chunks: chunks.bytes,
+      })),
+    };
+    await this.#call("put chunks", METHODS.putFrames, request, options);
   }
 
   /** Streams chunks as the server stores them; throws CastoreError `unimplemented` if it does not do that. */

@@ -4,12 +4,18 @@ import type {
   BlobService,
   BlobStat,
   BlobWriter,
+  FrameBatch,
   PutListOptions,
   ReadOptions,
 } from "../../blobservice/blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import { ChunkedBlobReader, readChunked } from "../../blobservice/chunked-reader.ts";
-import { framesByCompressing } from "../../blobservice/frames.ts";
+import type { FileStore } from "../../blobservice/file-store.ts";
+import {
+  expectFrameEach,
+  framesByCompressing,
+  putFramesByContents,
+} from "../../blobservice/frames.ts";
 import {
   hasOneByOne,
   putOneByOne,
@@ -26,7 +32,7 @@ import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { Outboard } from "../../hash/outboard.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
+import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
@@ -43,6 +49,7 @@ import {
   type DownloadOptions,
   passingBy,
 } from "./grpc-download.ts";
+import { GrpcFileStore } from "./grpc-file-store.ts";
 
 /** How many bytes of outboards are remembered: those of 4 GB of blobs. */
 const OUTBOARD_BYTES = 16 * 1024 * 1024;
@@ -63,6 +70,7 @@ const METHODS = BlobServiceDescriptor.method;
  * Disposes of its channel.
  */
 export class GrpcBlobService implements BlobService, OutboardSource {
+  readonly files: FileStore;
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
   readonly #outboards = new OutboardCache(async (digest, options) => {
@@ -74,6 +82,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   constructor(channel: Channel) {
     this.#channel = channel;
     this.#batch = new GrpcBlobBatch(channel);
+    this.files = new GrpcFileStore(this, this.#batch);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -158,6 +167,19 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     options?.signal?.throwIfAborted();
     if (await this.#batch.putList(digest, chunks, { signal: options?.signal })) return;
     await putListByReading(this, digest, chunks, options);
+  }
+
+  async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    options?.signal?.throwIfAborted();
+    const { chunks, frames, blobs } = batch;
+    const fits = chunks.length <= 1 || chunks.size <= MAX_BATCH_BYTES;
+    const isShort = chunks.length + blobs.length <= MAX_BATCH_BLOBS;
+    if (fits && isShort && (await this.#batch.takesFrames(options))) {
+      expectFrameEach(chunks, frames);
+      await this.#batch.putFrames(batch, options);
+    } else {
+      await putFramesByContents(this, batch, options);
+    }
   }
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {

@@ -109,6 +109,22 @@ export function blobBatchHandler(
       }
     },
 
+    async putFrames(request, { signal }) {
+      try {
+        const chunks = asked(() => ChunkList.fromBytes(request.chunks));
+        expectAtMost(MAX_BATCH_BLOBS, chunks.length + request.blobs.length, "chunks and blobs");
+        if (chunks.length > 1) expectAtMost(MAX_BATCH_BYTES, chunks.size, "bytes");
+        const blobs = request.blobs.map(({ digest, chunks }) => ({
+          digest: B3Digest.fromBytes(digest),
+          chunks: asked(() => ChunkList.fromBytes(chunks)),
+        }));
+        await blobService.putFrames({ chunks, frames: request.frames, blobs }, { signal });
+        return {};
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
+
     async *readFrames(request, { signal }) {
       try {
         const chunks = asked(() => ChunkList.fromBytes(request.chunks));

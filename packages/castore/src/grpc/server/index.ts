@@ -63,6 +63,7 @@ export function castoreServices(services: {
           2 * Math.min(MAX_BATCH_BYTES, Number(blobs.reduce((sum, { size }) => sum + size, 0n))),
         listChunks: () => MIB,
         putList: () => 2 * MIB,
+        putFrames: () => MAX_BATCH_BYTES,
         readFrames: () => 4 * MIB,
       },
     },

@@ -1,8 +1,8 @@
 import { ByteReader } from "../../bytes/byte-reader.ts";
 import { quoteBytes } from "../../bytes/byte-string.ts";
+import { showFilePath } from "../../disk/file-error.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { IncomingFile } from "../contents-store.ts";
-import { showFilePath } from "../file-error.ts";
 import {
   BLOCK_LENGTH,
   parseDecimal,

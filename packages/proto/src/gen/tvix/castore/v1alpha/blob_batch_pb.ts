@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tvix/castore/v1alpha/blob_batch.proto.
  */
 export const file_tvix_castore_v1alpha_blob_batch: GenFile = /*@__PURE__*/
-  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgidAoQUmVhZEJsb2JzUmVxdWVzdBI6CgVibG9icxgBIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QuQmxvYhokCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIMCgRzaXplGAIgASgEInsKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYhopCgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDKQBQoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBEmEKClJlYWRGcmFtZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRGcmFtZXNSZXNwb25zZTABQjVaM2NvZGUudHZsLmZ5aS90dml4L2Nhc3RvcmUtZ28vdjFhbHBoYTtjYXN0b3JldjFhbHBoYWIGcHJvdG8z");
+  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgidAoQUmVhZEJsb2JzUmVxdWVzdBI6CgVibG9icxgBIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QuQmxvYhokCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIMCgRzaXplGAIgASgEInsKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYhopCgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UilgEKEFB1dEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMEg4KBmZyYW1lcxgCIAMoDBI6CgVibG9icxgDIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuQmxvYhomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwiEwoRUHV0RnJhbWVzUmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDLuBQoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBElwKCVB1dEZyYW1lcxImLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXNwb25zZRJhCgpSZWFkRnJhbWVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEZyYW1lc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVzcG9uc2UwAUI1WjNjb2RlLnR2bC5meWkvdHZpeC9jYXN0b3JlLWdvL3YxYWxwaGE7Y2FzdG9yZXYxYWxwaGFiBnByb3RvMw");
 
 /**
  * @generated from message tvix.castore.v1alpha.HasBlobsRequest
@@ -325,6 +325,80 @@ export const PutListResponseSchema: GenMessage<PutListResponse> = /*@__PURE__*/
   messageDesc(file_tvix_castore_v1alpha_blob_batch, 11);
 
 /**
+ * @generated from message tvix.castore.v1alpha.PutFramesRequest
+ */
+export type PutFramesRequest = Message<"tvix.castore.v1alpha.PutFramesRequest"> & {
+  /**
+   * The chunks, as in ListChunksResponse.
+   *
+   * @generated from field: bytes chunks = 1;
+   */
+  chunks: Uint8Array;
+
+  /**
+   * For each chunk, in order, one frame of zstd (RFC 8878) that states the
+   * length of its contents, which is at most 8 MiB, needs no dictionary, and has
+   * a window of at most 8 MiB.
+   *
+   * @generated from field: repeated bytes frames = 2;
+   */
+  frames: Uint8Array[];
+
+  /**
+   * Blobs that become readable. A chunk that no blob uses may be removed again.
+   *
+   * @generated from field: repeated tvix.castore.v1alpha.PutFramesRequest.Blob blobs = 3;
+   */
+  blobs: PutFramesRequest_Blob[];
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutFramesRequest.
+ * Use `create(PutFramesRequestSchema)` to create a new message.
+ */
+export const PutFramesRequestSchema: GenMessage<PutFramesRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12);
+
+/**
+ * @generated from message tvix.castore.v1alpha.PutFramesRequest.Blob
+ */
+export type PutFramesRequest_Blob = Message<"tvix.castore.v1alpha.PutFramesRequest.Blob"> & {
+  /**
+   * BLAKE3 digest, 32 bytes.
+   *
+   * @generated from field: bytes digest = 1;
+   */
+  digest: Uint8Array;
+
+  /**
+   * Its chunks, as in ListChunksResponse: of this request, or stored before.
+   *
+   * @generated from field: bytes chunks = 2;
+   */
+  chunks: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutFramesRequest.Blob.
+ * Use `create(PutFramesRequest_BlobSchema)` to create a new message.
+ */
+export const PutFramesRequest_BlobSchema: GenMessage<PutFramesRequest_Blob> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12, 0);
+
+/**
+ * @generated from message tvix.castore.v1alpha.PutFramesResponse
+ */
+export type PutFramesResponse = Message<"tvix.castore.v1alpha.PutFramesResponse"> & {
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutFramesResponse.
+ * Use `create(PutFramesResponseSchema)` to create a new message.
+ */
+export const PutFramesResponseSchema: GenMessage<PutFramesResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 13);
+
+/**
  * @generated from message tvix.castore.v1alpha.ReadFramesRequest
  */
 export type ReadFramesRequest = Message<"tvix.castore.v1alpha.ReadFramesRequest"> & {
@@ -341,7 +415,7 @@ export type ReadFramesRequest = Message<"tvix.castore.v1alpha.ReadFramesRequest"
  * Use `create(ReadFramesRequestSchema)` to create a new message.
  */
 export const ReadFramesRequestSchema: GenMessage<ReadFramesRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 14);
 
 /**
  * @generated from message tvix.castore.v1alpha.ReadFramesResponse
@@ -361,7 +435,7 @@ export type ReadFramesResponse = Message<"tvix.castore.v1alpha.ReadFramesRespons
  * Use `create(ReadFramesResponseSchema)` to create a new message.
  */
 export const ReadFramesResponseSchema: GenMessage<ReadFramesResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 13);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 15);
 
 /**
  * Looks up, reads and stores many small blobs with one call each, which costs
@@ -369,8 +443,9 @@ export const ReadFramesResponseSchema: GenMessage<ReadFramesResponse> = /*@__PUR
  * lists of chunks. Not every server has it: a client that is answered
  * UNIMPLEMENTED does without.
  *
- * A request names 16384 blobs at most. The blobs of one Read or Put are 4 MiB
- * at most, all together. Whatever exceeds that is refused with
+ * A request names 16384 blobs or chunks at most. The blobs of one Read or Put
+ * are 4 MiB at most, all together, and so are the contents of the frames of one
+ * PutFrames, unless it has only one. Whatever exceeds that is refused with
  * INVALID_ARGUMENT, as is a digest that is not 32 bytes long.
  *
  * @generated from service tvix.castore.v1alpha.BlobBatchService
@@ -438,6 +513,20 @@ export const BlobBatchService: GenService<{
     methodKind: "client_streaming";
     input: typeof PutListRequestSchema;
     output: typeof PutListResponseSchema;
+  },
+  /**
+   * Stores chunks that are compressed already, and blobs that they are of, and
+   * answers once all of them are durable. The server decompresses and hashes
+   * each frame before it keeps it as it is: INVALID_ARGUMENT for one that is not
+   * a frame of the chunk that is listed, or of a form that it does not serve to
+   * others; DATA_LOSS or NOT_FOUND for a blob, as with PutList.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.PutFrames
+   */
+  putFrames: {
+    methodKind: "unary";
+    input: typeof PutFramesRequestSchema;
+    output: typeof PutFramesResponseSchema;
   },
   /**
    * Reads chunks as they are stored: a message for each of them, in order.

@@ -1,5 +1,4 @@
 import {
-  type BigIntStats,
   closeSync,
   constants,
   fstatSync,
@@ -7,6 +6,7 @@ import {
   openSync,
   read as readCallback,
   readSync,
+  type Stats,
 } from "node:fs";
 import { promisify } from "node:util";
 import { CastoreError } from "../model/errors.ts";
@@ -29,16 +29,18 @@ const READ_SIZE = 1024 * 1024;
 export class SourceFile implements Disposable {
   readonly size: number;
   readonly executable: boolean;
+  /** The open file. Any thread may read from it until this is disposed of. */
+  readonly fd: number;
   readonly #path: Buffer;
-  readonly #fd: number;
-  readonly #version: string;
+  /** What the file was when it was opened. */
+  readonly #stat: Stats;
 
-  private constructor(path: Buffer, fd: number, stat: BigIntStats) {
+  private constructor(path: Buffer, fd: number, stat: Stats) {
     this.#path = path;
-    this.#fd = fd;
-    this.#version = versionOf(stat);
-    this.size = Number(stat.size);
-    this.executable = (stat.mode & BigInt(constants.S_IXUSR)) !== 0n;
+    this.fd = fd;
+    this.#stat = stat;
+    this.size = stat.size;
+    this.executable = (stat.mode & constants.S_IXUSR) !== 0;
   }
 
   /**
@@ -95,7 +97,7 @@ export class SourceFile implements Disposable {
         if (!ended) next = this.#fill(buffer, position);
         if (piece.length > 0 && position <= this.size) yield piece;
       }
-      this.#expectUnchanged(position);
+      this.expectUnchanged(position);
     } catch (error) {
       throw fileError(error, this.#path, "read");
     } finally {
@@ -111,22 +113,27 @@ export class SourceFile implements Disposable {
    */
   readSync(target: Uint8Array): void {
     try {
-      let filled = 0;
-      while (filled < target.length) {
-        const bytesRead = readSync(this.#fd, target, filled, target.length - filled, filled);
-        if (bytesRead === 0) break;
-        filled += bytesRead;
-      }
-      this.#expectUnchanged(filled);
+      this.expectUnchanged(fillSync(this.fd, target, 0));
     } catch (error) {
       throw fileError(error, this.#path, "read");
     }
   }
 
-  #expectUnchanged(bytesRead: number): void {
-    if (bytesRead !== this.size || versionOf(statOf(this.#fd)) !== this.#version) {
+  /**
+   * Checks that the file is as it was when it was opened.
+   *
+   * @param bytesRead how many bytes of it were read, to its end
+   * @throws CastoreError `aborted` if it has changed, or had another length
+   */
+  expectUnchanged(bytesRead: number): void {
+    if (bytesRead !== this.size || !isSameVersion(statOf(this.fd), this.#stat)) {
       throw changed(this.#path);
     }
+  }
+
+  /** Returns the CastoreError, by cause, for an error of reading the file. */
+  readError(error: unknown): unknown {
+    return fileError(error, this.#path, "read");
   }
 
   /** Reads from a position on until the buffer is full or the file ends. Returns how many bytes it read. */
@@ -134,7 +141,7 @@ export class SourceFile implements Disposable {
     let filled = 0;
     while (filled < buffer.length) {
       const rest = buffer.length - filled;
-      const { bytesRead } = await read(this.#fd, buffer, filled, rest, position + filled);
+      const { bytesRead } = await read(this.fd, buffer, filled, rest, position + filled);
       if (bytesRead === 0) break;
       filled += bytesRead;
     }
@@ -142,18 +149,30 @@ export class SourceFile implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#fd);
+    closeSync(this.fd);
   }
 }
 
-/** Blocks, but only shortly: the file is open. */
-function statOf(fd: number): BigIntStats {
-  return fstatSync(fd, { bigint: true });
+/** Reads from a position on until the buffer is full or the file ends, and blocks. Returns how many bytes it read. */
+export function fillSync(fd: number, target: Uint8Array, position: number): number {
+  let filled = 0;
+  while (filled < target.length) {
+    const bytesRead = readSync(fd, target, filled, target.length - filled, position + filled);
+    if (bytesRead === 0) break;
+    filled += bytesRead;
+  }
+  return filled;
 }
 
-/** Returns a string that changes when the file is written to or replaced. */
-function versionOf({ size, mtimeNs, ctimeNs, mode }: BigIntStats): string {
-  return `${size} ${mtimeNs} ${ctimeNs} ${mode}`;
+/** Blocks, but only shortly: the file is open. */
+function statOf(fd: number): Stats {
+  return fstatSync(fd);
+}
+
+/** Tells whether a file was neither written to nor replaced in between. Times are exact to a quarter of a microsecond. */
+function isSameVersion(a: Stats, b: Stats): boolean {
+  const isUnwritten = a.mtimeMs === b.mtimeMs && a.ctimeMs === b.ctimeMs;
+  return isUnwritten && a.size === b.size && a.mode === b.mode;
 }
 
 function changed(path: Buffer): CastoreError {

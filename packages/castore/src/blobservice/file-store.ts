@@ -1,0 +1,60 @@
+import type { AbortOptions } from "../bytes/abort-options.ts";
+import type { SourceFile } from "../disk/source-file.ts";
+import type { B3Digest } from "../model/digest.ts";
+import type { CastoreError } from "../model/errors.ts";
+
+/**
+ * Stores files of the local file system as blobs. Reading, hashing and whatever else takes processor time is done in lanes,
+ * several at a time; digests are known before the blobs are durable.
+ */
+export interface FileStore {
+  /** How many batches of small files may be under way at the same time. */
+  readonly parallelism: number;
+  /** Length of a batch of small files, in bytes. */
+  readonly batchBytes: number;
+
+  /**
+   * Reads small files whole, as many as fit into a batch, and begins to store them. Batches wait for those before them to
+   * be disposed of.
+   *
+   * @param paths paths in the file system, one character a byte
+   * @param options.isNext none of the other batches is disposed of before this one: it does not wait. Default: false
+   * @returns the files, once they were read and hashed
+   */
+  putSmall(
+    paths: readonly string[],
+    options?: AbortOptions & { isNext?: boolean },
+  ): Promise<FileBatch>;
+
+  /** Begins to store a file of any size, as its pieces are asked for, and disposes of it. */
+  putLarge(file: SourceFile, options?: AbortOptions): LargeFile;
+}
+
+/** Files that were read together, by their positions. Disposing of it gives up the contents. */
+export interface FileBatch extends Disposable {
+  /**
+   * Whether a file was read. `"large"` means that it is too large for any batch, `"left"` that it did not fit into this one,
+   * nor did those that follow. The error of a file that cannot be read.
+   */
+  outcome(i: number): "read" | "large" | "left" | CastoreError;
+  size(i: number): number;
+  isExecutable(i: number): boolean;
+  /** The digest, 32 bytes, which are the caller's to keep. */
+  digest(i: number): Uint8Array;
+  /** The contents, which are lent until the batch is disposed of. */
+  contents(i: number): Uint8Array;
+  /** Resolves when all that were read are durable; rejects, handled, when they are not. */
+  readonly stored: Promise<void>;
+}
+
+/** A file that is being stored. */
+export interface LargeFile {
+  /**
+   * Reads the contents, in order, each piece lent until the next is asked for. Iterated once, to its end.
+   *
+   * @throws CastoreError `aborted` if the file changes meanwhile; whatever the store throws
+   */
+  pieces(): AsyncIterable<Uint8Array>;
+  /** Returns the digest, and what resolves when the blob is durable. Called once, after the last piece. */
+  finish(): { readonly digest: B3Digest; readonly stored: Promise<void> };
+}

@@ -1,0 +1,135 @@
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { equalBytes } from "../../bytes/byte-string.ts";
+import { mapInParallel } from "../../bytes/parallel.ts";
+import { type Task, taskOf } from "../../worker/lane.ts";
+import { laneCount, runTask } from "../../worker/lanes.ts";
+import type { SlabPool } from "../../worker/slab-pool.ts";
+import type { BlobService, FrameBatch } from "../blob-service.ts";
+import { ChunkList } from "../chunk-list.ts";
+import { expectFrameEach, putFramesByContents } from "../frames.ts";
+import { HEADER_LENGTH } from "./format.ts";
+import type { PackIngest } from "./pack-ingest.ts";
+import type * as lane from "./prepare.ts";
+import type { ChunkRun } from "./prepare.ts";
+
+const PREPARE_FRAMES: Task<typeof lane.prepareFrames> = taskOf(
+  import.meta.url,
+  "prepare",
+  "prepareFrames",
+);
+
+/** Most frames that go to a lane together: their records fit. */
+const MAX_FRAMES = 1024;
+
+/** How many groups are prepared at the same time. */
+const GROUPS_AT_A_TIME = 4;
+
+/** How many lists are committed at the same time. */
+const LISTS_AT_A_TIME = 4;
+
+type ListedBlob = FrameBatch["blobs"][number];
+
+/** Frames that go to a lane together. */
+interface Group {
+  /** The first of them, in the batch. */
+  readonly first: number;
+  count: number;
+  bytes: number;
+  readonly blobs: ChunkRun[];
+}
+
+/** Has lanes verify chunks that are compressed already, and hands them on to be committed as they are. */
+export class PackFrameStore {
+  readonly #service: BlobService;
+  readonly #ingest: PackIngest;
+  readonly #slabs: SlabPool;
+
+  /** @param service commits blobs whose chunks are stored, and takes contents that are too long for a slab */
+  constructor(service: BlobService, ingest: PackIngest) {
+    this.#service = service;
+    this.#ingest = ingest;
+    this.#slabs = ingest.newSlabs(laneCount() + 1);
+  }
+
+  /** Stores chunks and blobs of them, as `BlobService.putFrames` says. */
+  async put(batch: FrameBatch, options?: AbortOptions): Promise<void> {
+    options?.signal?.throwIfAborted();
+    const { chunks, frames, blobs } = batch;
+    expectFrameEach(chunks, frames);
+    if (frames.some(({ length }) => length > this.#ingest.contentsBytes - HEADER_LENGTH)) {
+      await putFramesByContents(this.#service, batch, options);
+      return;
+    }
+    const groups = this.#group(frames);
+    const rest = blobs.filter((blob) => !addRun(groups, chunks, blob));
+    const stored = await mapInParallel(
+      groups,
+      GROUPS_AT_A_TIME,
+      (group) => this.#putGroup(batch, group, options),
+      options,
+    );
+    await Promise.all(stored.flat());
+    await mapInParallel(rest, LISTS_AT_A_TIME, ({ digest, chunks }) =>
+      this.#service.putList(digest, chunks, options),
+    );
+  }
+
+  #group(frames: readonly Uint8Array[]): Group[] {
+    const groups: Group[] = [];
+    for (const [i, { length }] of frames.entries()) {
+      let group = groups.at(-1);
+      const fits = group && group.bytes + length <= this.#ingest.contentsBytes;
+      if (group === undefined || !fits || group.count === MAX_FRAMES) {
+        group = { first: i, count: 0, bytes: 0, blobs: [] };
+        groups.push(group);
+      }
+      group.count += 1;
+      group.bytes += length;
+    }
+    return groups;
+  }
+
+  async #putGroup(
+    batch: FrameBatch,
+    { first, count, blobs }: Group,
+    options?: AbortOptions,
+  ): Promise<readonly Promise<void>[]> {
+    const slab = await this.#slabs.take(options);
+    try {
+      const frames = batch.frames.slice(first, first + count);
+      let at = 0;
+      for (const frame of frames) {
+        new Uint8Array(slab, at, frame.length).set(frame);
+        at += frame.length;
+      }
+      const { store, contentsBytes: recordsAt } = this.#ingest;
+      const lengths = Uint32Array.from(frames, ({ length }) => length);
+      const { ENTRY_BYTES } = ChunkList;
+      const chunks = batch.chunks.bytes.slice(first * ENTRY_BYTES, (first + count) * ENTRY_BYTES);
+      const task = { store, slab, recordsAt, chunks, lengths, blobs };
+      const records = await runTask(PREPARE_FRAMES, task);
+      const check = () => options?.signal?.throwIfAborted();
+      return await this.#ingest.commit(slab, records, check);
+    } finally {
+      this.#slabs.give(slab);
+    }
+  }
+}
+
+/** Adds a blob to the group that has its chunks in a row, behind those of the blobs before it. Returns whether one does. */
+function addRun(groups: readonly Group[], all: ChunkList, blob: ListedBlob): boolean {
+  const { ENTRY_BYTES } = ChunkList;
+  const { bytes, length: count } = blob.chunks;
+  if (count < 2) return false;
+  for (const group of groups) {
+    const last = group.blobs.at(-1);
+    const from = last ? last.first + last.count : 0;
+    for (let first = from; first + count <= group.count; first++) {
+      const at = (group.first + first) * ENTRY_BYTES;
+      if (!equalBytes(all.bytes.subarray(at, at + bytes.length), bytes)) continue;
+      group.blobs.push({ digest: blob.digest.bytes.slice(), first, count });
+      return true;
+    }
+  }
+  return false;
+}

@@ -1,0 +1,185 @@
+import { cutEnds } from "../../chunking/cut-ends.ts";
+import { zstdCodec } from "../../compression/zstd-codec.ts";
+import { openReader } from "../../disk/database.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { CastoreError } from "../../model/errors.ts";
+import { ChunkList } from "../chunk-list.ts";
+import { ChunkIndex, type ChunkState, indexPath } from "./chunk-index.ts";
+import { encodeChunk } from "./codec.ts";
+import { blobRecord, CODEC, type Codec, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
+
+/** A store, for a lane. */
+export interface LaneStore {
+  /** Number of the store among those that this process has opened. */
+  readonly id: number;
+  readonly folder: string;
+  /** Compression level of zstd. */
+  readonly level: number;
+  /** Average length of chunks in bytes. */
+  readonly averageChunkSize: number;
+}
+
+/** Contents to prepare, and where to. */
+export interface PrepareTask {
+  readonly store: LaneStore;
+  /** Holds the contents from 0 on, and receives records. */
+  readonly slab: SharedArrayBuffer;
+  /** Where in the slab the records go. */
+  readonly recordsAt: number;
+}
+
+/** Records in the slab: of chunks that are not stored, then of blobs. Lengths in bytes. */
+export interface PreparedRecords {
+  readonly chunkBytes: number;
+  readonly blobBytes: number;
+  /** How many records of blobs there are. */
+  readonly blobs: number;
+}
+
+/** The indexes of stores that this thread has open, by number; `undefined` for one that it cannot open. */
+const indexes = new Map<number, ChunkIndex | undefined>();
+
+/** Has this thread use an index that it has open. */
+export function useIndex({ id }: LaneStore, index: ChunkIndex): void {
+  indexes.set(id, index);
+}
+
+/** Forgets the index of a store. */
+export function leaveIndex({ id }: LaneStore): void {
+  indexes.delete(id);
+}
+
+/** Closes the index that this thread has opened of a store. */
+export function closeIndex({ id }: LaneStore): void {
+  indexes.get(id)?.[Symbol.dispose]();
+  indexes.delete(id);
+}
+
+/** Returns the index of a store; `undefined` where this thread cannot open it: everything then counts as absent. */
+function indexOf({ id, folder }: LaneStore): ChunkIndex | undefined {
+  if (!indexes.has(id)) indexes.set(id, openIndex(folder));
+  return indexes.get(id);
+}
+
+function openIndex(folder: string): ChunkIndex | undefined {
+  try {
+    return new ChunkIndex(openReader(indexPath(folder)));
+  } catch (error) {
+    if (error instanceof CastoreError) return undefined; // whoever commits the records tells
+    throw error;
+  }
+}
+
+/** Makes records of contents in a slab. */
+export class RecordBatch implements Disposable {
+  readonly #store: LaneStore;
+  readonly #index: ChunkIndex | undefined;
+  readonly #snapshot: Disposable | undefined;
+  readonly #slab: SharedArrayBuffer;
+  readonly #records: Buffer;
+  #recordsEnd = 0;
+  readonly #blobs: Uint8Array[] = [];
+  /** Digests of the chunks that are among the records. */
+  readonly #added = new Set<string>();
+
+  constructor({ store, slab, recordsAt }: PrepareTask) {
+    this.#store = store;
+    this.#index = indexOf(store);
+    this.#snapshot = this.#index?.snapshot();
+    this.#slab = slab;
+    this.#records = Buffer.from(slab, recordsAt);
+  }
+
+  [Symbol.dispose](): void {
+    this.#snapshot?.[Symbol.dispose]();
+  }
+
+  contents(at: number, length: number): Uint8Array {
+    return new Uint8Array(this.#slab, at, length);
+  }
+
+  /** Adds a blob that is in the slab, and cuts it where it is long. Returns its digest. */
+  addWholeBlob(data: Uint8Array): B3Digest {
+    const digest = blake3Digest(data);
+    const { averageChunkSize } = this.#store;
+    const isUncut = data.length <= averageChunkSize / 2;
+    const ends = isUncut ? [data.length] : cutEnds(data, true, averageChunkSize);
+    if (ends.length === 1) {
+      const state = this.addChunk(digest, data);
+      if (state !== "live") this.addBlob(digest, chunkEntry(digest, data.length));
+    } else if (!this.#index?.hasBlob(digest)) {
+      this.addBlob(digest, this.#addChunksOf(data, ends));
+    }
+    return digest;
+  }
+
+  /** Adds the chunks at the beginning of the slab. Returns their packed list. */
+  addChunks(ends: readonly number[]): Uint8Array {
+    return this.#addChunksOf(this.contents(0, ends.at(-1) ?? 0), ends);
+  }
+
+  #addChunksOf(data: Uint8Array, ends: readonly number[]): Uint8Array {
+    const list = Buffer.allocUnsafeSlow(ends.length * ChunkList.ENTRY_BYTES);
+    let from = 0;
+    for (const [i, end] of ends.entries()) {
+      const chunk = data.subarray(from, end);
+      const digest = blake3Digest(chunk);
+      this.addChunk(digest, chunk);
+      list.set(chunkEntry(digest, chunk.length), i * ChunkList.ENTRY_BYTES);
+      from = end;
+    }
+    return list;
+  }
+
+  /** Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was. */
+  addFrame(digest: B3Digest, size: number, frame: Uint8Array): ChunkState {
+    const state = this.#begin(digest);
+    if (state !== undefined) return state;
+    this.#records.set(frame, this.#recordsEnd + HEADER_LENGTH);
+    this.#end(digest, size, CODEC.zstd, frame.length);
+    return "absent";
+  }
+
+  /** Adds the record of a chunk, unless it is stored. Returns whether it was. */
+  addChunk(digest: B3Digest, data: Uint8Array): ChunkState {
+    const state = this.#begin(digest);
+    if (state !== undefined) return state;
+    const payload = this.#records.subarray(this.#recordsEnd + HEADER_LENGTH);
+    const { codec, storedSize } = encodeChunk(data, payload, zstdCodec(this.#store.level));
+    this.#end(digest, data.length, codec, storedSize);
+    return "absent";
+  }
+
+  /** Notes that a chunk is to be added. Returns its state if it need not be. */
+  #begin(digest: B3Digest): ChunkState | undefined {
+    const key = digest.hex;
+    if (this.#added.has(key)) return "absent";
+    const state = this.#index?.stateOf(digest) ?? "absent";
+    if (state !== "absent") return state;
+    this.#added.add(key);
+    return undefined;
+  }
+
+  /** Writes the header of a record whose payload is in place. */
+  #end(digest: B3Digest, size: number, codec: Codec, storedSize: number): void {
+    const header = { kind: "chunk", codec, storedSize, size, digest } as const;
+    writeHeader(this.#records, this.#recordsEnd, header);
+    this.#recordsEnd += HEADER_LENGTH + storedSize;
+  }
+
+  /** Adds the record of a blob of a packed list. */
+  addBlob(digest: B3Digest, list: Uint8Array): void {
+    this.#blobs.push(blobRecord(digest, list));
+  }
+
+  /** Appends the records of blobs to those of chunks. */
+  finish(): PreparedRecords {
+    const chunkBytes = this.#recordsEnd;
+    for (const record of this.#blobs) {
+      this.#records.set(record, this.#recordsEnd);
+      this.#recordsEnd += record.length;
+    }
+    return { chunkBytes, blobBytes: this.#recordsEnd - chunkBytes, blobs: this.#blobs.length };
+  }
+}

@@ -1,0 +1,227 @@
+import type { BlobService } from "../../blobservice/blob-service.ts";
+import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
+import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
+import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
+import type { FileBatch, FileStore, LargeFile } from "../../blobservice/file-store.ts";
+import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import type { SourceFile } from "../../disk/source-file.ts";
+import { B3Digest } from "../../model/digest.ts";
+import { type Task, taskOf } from "../../worker/lane.ts";
+import { laneCount, runTask } from "../../worker/lanes.ts";
+import { SlabPool } from "../../worker/slab-pool.ts";
+import type { GrpcBlobBatch } from "./grpc-blob-batch.ts";
+import type * as lane from "./prepare-frames.ts";
+import { compressChunks, cutFiles, cutPiece } from "./prepare-frames.ts";
+
+const CUT_FILES: Task<typeof lane.cutFiles> = taskOf(import.meta.url, "prepare-frames", "cutFiles");
+const CUT_PIECE: Task<typeof lane.cutPiece> = taskOf(import.meta.url, "prepare-frames", "cutPiece");
+const COMPRESS_CHUNKS: Task<typeof lane.compressChunks> = taskOf(
+  import.meta.url,
+  "prepare-frames",
+  "compressChunks",
+);
+
+/** Length of a batch, and of a piece of a large file, in bytes. */
+const CONTENTS_BYTES = 1024 * 1024;
+
+/** Room for frames in a slab, in bytes: chunks that cannot be compressed fit. */
+const FRAMES_BYTES = CONTENTS_BYTES + 64 * 1024;
+
+/** How many batches, and pieces, are under way for each lane, and for this thread: some of them wait for the server. */
+const BATCHES_PER_THREAD = 3;
+
+/** A blob of several chunks. */
+interface CutBlob {
+  readonly digest: B3Digest;
+  readonly chunks: ChunkList;
+}
+
+/** Chunks in a slab, and the blobs that they make up. */
+interface SlabChunks {
+  readonly slab: SharedArrayBuffer;
+  /** The chunks in the order of the contents. */
+  readonly chunks: ChunkList;
+  /** Blobs of several chunks. */
+  readonly blobs: readonly CutBlob[];
+}
+
+/**
+ * Stores files at a server that takes frames: lanes read, hash and cut them, the server is asked which chunks it lacks, and
+ * lanes compress those. Any other server gets their contents.
+ */
+export class GrpcFileStore implements FileStore {
+  readonly parallelism: number = (laneCount() + 1) * BATCHES_PER_THREAD;
+  readonly batchBytes: number = CONTENTS_BYTES;
+  readonly #service: BlobService;
+  readonly #batch: GrpcBlobBatch;
+  readonly #contents: ContentsFileStore;
+  readonly #smallSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
+  readonly #pieceSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
+
+  constructor(service: BlobService, batch: GrpcBlobBatch) {
+    this.#service = service;
+    this.#batch = batch;
+    this.#contents = new ContentsFileStore(service);
+  }
+
+  async putSmall(
+    paths: readonly string[],
+    options: AbortOptions & { isNext?: boolean } = {},
+  ): Promise<FileBatch> {
+    if (!(await this.#batch.takesFrames(options))) {
+      return await this.#contents.putSmall(paths, options);
+    }
+    const slabs = this.#smallSlabs;
+    const slab = options.isNext ? slabs.takeNow() : await slabs.take(options);
+    try {
+      const task = { paths, slab, contentsBytes: CONTENTS_BYTES };
+      const { files, chunks, counts } = await runTask(CUT_FILES, task, { here: cutFiles });
+      const released = Promise.withResolvers<void>();
+      const list = ChunkList.fromBytes(chunks);
+      const stored = this.#store(
+        { slab, chunks: list, blobs: blobsOf(files, list, counts) },
+        options,
+      );
+      const hasEmpty = counts.includes(0);
+      const all = hasEmpty ? Promise.all([stored, this.#storeEmpty(options)]) : stored;
+      const batch = new SlabFileBatch(slab, files, {
+        stored: all.then(() => undefined),
+        release: released.resolve,
+      });
+      Promise.allSettled([stored, released.promise]).then(() => slabs.give(slab));
+      return batch;
+    } catch (error) {
+      slabs.give(slab);
+      throw error;
+    }
+  }
+
+  putLarge(file: SourceFile, options?: AbortOptions): LargeFile {
+    return new FileForServer(
+      this.#batch.takesFrames(options),
+      () =>
+        new PiecewiseFile(file, {
+          readPiece: (position) => this.#readPiece(file.fd, position, options),
+          commitBlob: (digest, chunks) => this.#service.putList(digest, chunks, options),
+        }),
+      () => this.#contents.putLarge(file, options),
+    );
+  }
+
+  async #readPiece(fd: number, position: number, options?: AbortOptions): Promise<Piece> {
+    const slabs = this.#pieceSlabs;
+    const slab = await slabs.take(options);
+    try {
+      const task = { fd, position, slab, contentsBytes: CONTENTS_BYTES };
+      const { chunks: list, ...read } = await runTask(CUT_PIECE, task, { here: cutPiece });
+      const stored = this.#store({ slab, chunks: ChunkList.fromBytes(list), blobs: [] }, options);
+      stored.catch(() => undefined); // handled where it is awaited
+      const released = Promise.withResolvers<void>();
+      Promise.allSettled([stored, released.promise]).then(() => slabs.give(slab));
+      return {
+        ...read,
+        contents: new Uint8Array(slab, 0, read.length),
+        prepared: Promise.resolve({ list, stored: [stored] }),
+        release: released.resolve,
+      };
+    } catch (error) {
+      slabs.give(slab);
+      throw error;
+    }
+  }
+
+  /** Sends the chunks that the server lacks. */
+  async #store({ slab, chunks, blobs }: SlabChunks, options?: AbortOptions): Promise<void> {
+    const digests = [
+      ...Array.from(chunks, ({ digest }) => digest),
+      ...blobs.map(({ digest }) => digest),
+    ];
+    const present = await this.#service.hasMany(digests, options);
+    const missing = new ChunkListBuilder();
+    const sent = new Set<string>();
+    const starts: number[] = [];
+    let at = 0;
+    for (let i = 0; i < chunks.length; i++) {
+      const { digest, size } = chunks.at(i);
+      if (!present[i] && !sent.has(digest.hex)) {
+        sent.add(digest.hex);
+        missing.push(digest, size);
+        starts.push(at);
+      }
+      at += size;
+    }
+    const missingBlobs = blobs.filter((_, i) => !present[chunks.length + i]);
+    const list = missing.finish();
+    if (list.length + missingBlobs.length === 0) return;
+    const lengths = Uint32Array.from(list, ({ size }) => size);
+    const compressing = {
+      slab,
+      starts: Uint32Array.from(starts),
+      lengths,
+      framesAt: CONTENTS_BYTES,
+    };
+    const sizes =
+      list.length > 0
+        ? await runTask(COMPRESS_CHUNKS, compressing, { here: compressChunks })
+        : new Uint32Array(0);
+    let from = CONTENTS_BYTES;
+    const frames = Array.from(sizes, (size) => {
+      from += size;
+      return new Uint8Array(slab, from - size, size);
+    });
+    await this.#batch.putFrames({ chunks: list, frames, blobs: missingBlobs }, options);
+  }
+
+  async #storeEmpty(options: AbortOptions): Promise<void> {
+    await this.#service.putMany([new Uint8Array(0)], options);
+  }
+}
+
+/** The blobs of several chunks among files that were read and cut. */
+function blobsOf(
+  { digests, outcomes }: { digests: Uint8Array; outcomes: Uint8Array },
+  chunks: ChunkList,
+  counts: Uint32Array,
+): CutBlob[] {
+  const blobs: CutBlob[] = [];
+  let [next, at] = [0, 0];
+  for (let i = 0; i < outcomes.length; i++) {
+    if (!isRead(outcomes[i]!)) continue;
+    const count = counts[next++]!;
+    if (count > 1) {
+      const digest = B3Digest.fromBytes(
+        digests.slice(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH),
+      );
+      const { ENTRY_BYTES } = ChunkList;
+      const list = chunks.bytes.slice(at * ENTRY_BYTES, (at + count) * ENTRY_BYTES);
+      blobs.push({ digest, chunks: ChunkList.fromBytes(list) });
+    }
+    at += count;
+  }
+  return blobs;
+}
+
+/** A large file that is stored in one of two ways, as soon as it is known which of them the server takes. */
+class FileForServer implements LargeFile {
+  readonly #takesFrames: Promise<boolean>;
+  readonly #framed: () => LargeFile;
+  readonly #contents: () => LargeFile;
+  #file: LargeFile | undefined;
+
+  constructor(takesFrames: Promise<boolean>, framed: () => LargeFile, contents: () => LargeFile) {
+    this.#takesFrames = takesFrames;
+    this.#framed = framed;
+    this.#contents = contents;
+    takesFrames.catch(() => undefined); // awaited below
+  }
+
+  async *pieces(): AsyncGenerator<Uint8Array> {
+    this.#file = (await this.#takesFrames) ? this.#framed() : this.#contents();
+    yield* this.#file.pieces();
+  }
+
+  finish(): ReturnType<LargeFile["finish"]> {
+    return this.#file!.finish();
+  }
+}

@@ -1,0 +1,94 @@
+/** What a lane does with files on their way to a server: it reads, hashes and cuts them, then compresses what is missing. */
+
+import { ChunkListBuilder } from "../../blobservice/chunk-list.ts";
+import { type FilesRead, type ReadFilesTask, readFilesInto } from "../../blobservice/file-batch.ts";
+import type { PieceRead } from "../../blobservice/piecewise-file.ts";
+import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
+import { cutEnds } from "../../chunking/cut-ends.ts";
+import { compressBound, zstdCodec } from "../../compression/zstd-codec.ts";
+import { rawFrame } from "../../compression/zstd-frame.ts";
+import { fillSync } from "../../disk/source-file.ts";
+import { blake3Digest } from "../../hash/blake3-digest.ts";
+
+/** Files that were read, and how they are cut. */
+export interface CutFiles {
+  readonly files: FilesRead;
+  /** The chunks of all that were read, packed, as the contents are in the slab. */
+  readonly chunks: Uint8Array;
+  /** How many chunks each of those has; none if it is empty. */
+  readonly counts: Uint32Array;
+}
+
+/** Reads, hashes and cuts small files. */
+export function cutFiles(task: ReadFilesTask): CutFiles {
+  const list = new ChunkListBuilder();
+  const counts: number[] = [];
+  const files = readFilesInto(task, (data) => {
+    const ends = cutEnds(data, true, DEFAULT_AVERAGE_CHUNK_SIZE);
+    counts.push(ends.length);
+    const digest = blake3Digest(data);
+    if (ends.length === 1) list.push(digest, data.length);
+    else pushChunks(list, data, ends);
+    return digest;
+  });
+  return { files, chunks: list.finish().bytes, counts: Uint32Array.from(counts) };
+}
+
+/** A piece of a file that does not fit into the slab. */
+interface PieceTask {
+  readonly fd: number;
+  /** Where a chunk of the file starts. */
+  readonly position: number;
+  readonly slab: SharedArrayBuffer;
+  /** Length of the contents that the slab takes, in bytes. */
+  readonly contentsBytes: number;
+}
+
+/** Reads, hashes and cuts a piece of a file. The list is packed. */
+export function cutPiece(task: PieceTask): PieceRead & { readonly chunks: Uint8Array } {
+  const { fd, position, slab, contentsBytes } = task;
+  const length = fillSync(fd, new Uint8Array(slab, 0, contentsBytes), position);
+  const isLast = length < contentsBytes;
+  const contents = new Uint8Array(slab, 0, length);
+  const ends = cutEnds(contents, isLast, DEFAULT_AVERAGE_CHUNK_SIZE);
+  const list = new ChunkListBuilder();
+  pushChunks(list, contents, ends);
+  return { length: ends.at(-1) ?? 0, isLast, chunks: list.finish().bytes };
+}
+
+/** Chunks to compress. */
+interface CompressTask {
+  readonly slab: SharedArrayBuffer;
+  /** Where the chunks start in the slab, and how long they are. */
+  readonly starts: Uint32Array;
+  readonly lengths: Uint32Array;
+  /** Where in the slab the frames go. */
+  readonly framesAt: number;
+}
+
+/** Compresses chunks into frames, one after the other. Returns their lengths. */
+export function compressChunks({ slab, starts, lengths, framesAt }: CompressTask): Uint32Array {
+  let at = framesAt;
+  return lengths.map((length, i) => {
+    const chunk = new Uint8Array(slab, starts[i]!, length);
+    const room = Math.min(compressBound(length), slab.byteLength - at);
+    const target = new Uint8Array(slab, at, room);
+    let size = zstdCodec().compress(chunk, target);
+    if (size === undefined || size >= length) {
+      const raw = rawFrame(chunk);
+      target.set(raw);
+      size = raw.length;
+    }
+    at += size;
+    return size;
+  });
+}
+
+function pushChunks(list: ChunkListBuilder, data: Uint8Array, ends: readonly number[]): void {
+  let from = 0;
+  for (const end of ends) {
+    const chunk = data.subarray(from, end);
+    list.push(blake3Digest(chunk), chunk.length);
+    from = end;
+  }
+}

@@ -1,0 +1,92 @@
+import { availableParallelism } from "node:os";
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { Lane, type LaneContext, type Task } from "./lane.ts";
+
+/** How many tasks a lane has at most: while one runs, the next is there already. */
+const TASKS_PER_LANE = 2;
+
+let count = Math.max(availableParallelism() - 1, 1);
+let lanes: Lane[] | undefined;
+/** Whether a task runs in this thread, or is about to. */
+let isRunningHere = false;
+/** What waits for a lane, the first come first. */
+const waiting: (() => void)[] = [];
+
+/**
+ * Says how many lanes all services and imports of this process share, at least one. To be called before any of them is
+ * used. Default: one for each core but that of this thread. Each takes ten megabytes, and some more at work.
+ */
+export function useThreads(threads: number): void {
+  count = Math.max(threads, 1);
+}
+
+/** Returns how many lanes there are. */
+export function laneCount(): number {
+  return count;
+}
+
+/**
+ * Runs a task in the lane that has least to do, as {@link Lane.run} says.
+ *
+ * @param here the function of the task itself: where the lanes have enough to do, it runs in this thread, whose event loop
+ *   it then holds up. Default: the task waits for a lane
+ */
+export async function runTask<Run extends (input: never, context: LaneContext) => unknown>(
+  task: Task<Run>,
+  input: Parameters<Run>[0],
+  { onNews, here }: { onNews?: (news: never) => void; here?: Run } = {},
+): Promise<Awaited<ReturnType<Run>>> {
+  let lane = freeLane();
+  while (lane === undefined) {
+    if (here !== undefined && !isRunningHere) {
+      isRunningHere = true;
+      await yieldToEvents();
+      lane = freeLane();
+      try {
+        if (lane === undefined) return await runHere(here, input, onNews);
+      } finally {
+        isRunningHere = false;
+        if (lane === undefined) waiting.shift()?.();
+      }
+    } else {
+      await new Promise<void>((resolve) => waiting.push(resolve));
+      lane = freeLane();
+    }
+  }
+  try {
+    return await lane.run(task, input, onNews);
+  } finally {
+    waiting.shift()?.();
+  }
+}
+
+async function runHere<Run extends (input: never, context: LaneContext) => unknown>(
+  run: Run,
+  input: Parameters<Run>[0],
+  onNews: ((news: never) => void) | undefined,
+): Promise<Awaited<ReturnType<Run>>> {
+  const context: LaneContext = {
+    tell: (news) => onNews?.(news as never),
+    transfer: () => undefined, // the result stays in this thread
+  };
+  return (await run(input, context)) as Awaited<ReturnType<Run>>;
+}
+
+/** Runs a task in each lane that has started, and waits for all. */
+export async function runInAll<Run extends (input: never, context: LaneContext) => unknown>(
+  task: Task<Run>,
+  input: Parameters<Run>[0],
+): Promise<void> {
+  await Promise.all(allLanes().map((lane) => (lane.isStarted ? lane.run(task, input) : undefined)));
+}
+
+function allLanes(): readonly Lane[] {
+  lanes ??= Array.from({ length: count }, () => new Lane());
+  return lanes;
+}
+
+/** Returns the lane with the fewest tasks; `undefined` where all have enough. */
+function freeLane(): Lane | undefined {
+  const lane = allLanes().reduce((a, b) => (b.load < a.load ? b : a));
+  return lane.load < TASKS_PER_LANE ? lane : undefined;
+}
