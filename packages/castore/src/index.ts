@@ -172,4 +172,4 @@ export type {
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
-export { useThreads } from "./worker/lanes.ts";
+export { startLanes } from "./worker/lanes.ts";

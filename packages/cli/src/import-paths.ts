@@ -1,5 +1,6 @@
+import { statSync } from "node:fs";
 import { basename } from "node:path";
-import type { ImportProgress } from "@tvix/castore";
+import { type ImportProgress, startLanes } from "@tvix/castore";
 import { importArchive, importPath, type PathInfo, ReferenceCandidates } from "@tvix/store";
 import type { Ora } from "ora";
 import type { ServiceOptions } from "./addresses.ts";
@@ -41,6 +42,7 @@ export async function importPaths(
   options: ServiceOptions & TracingOptions & ImportCommandOptions,
   interrupt: Interrupt,
 ): Promise<void> {
+  if (paths.some(isFolder)) startLanes(); // while stores are opened
   const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
   const tell = (message: string) => {
     if (spinner?.isSpinning) spinner.clear(); // ora redraws it
@@ -123,6 +125,11 @@ function nameOfArchive(path: string): string {
 function symlinkWarning(path: string, target: Uint8Array): string {
   const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
   return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
+}
+
+/** Tells whether a path is that of a folder. */
+function isFolder(path: string): boolean {
+  return statSync(absolutePath(path), { throwIfNoEntry: false })?.isDirectory() ?? false;
 }
 
 /** Creates the progress line, which needs a terminal. */

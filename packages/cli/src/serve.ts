@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { setDefaultHighWaterMark } from "node:stream";
 import { castoreServices } from "@tvix/castore/rpc";
 import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
@@ -11,6 +12,12 @@ import { startServer } from "./server/server.ts";
 import { openServices } from "./services.ts";
 import { startTracing } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
+
+/**
+ * How many bytes a stream of Node.js buffers, in bytes: one for each call that waits for memory. Whatever is fast reads and
+ * writes past these buffers.
+ */
+const STREAM_BYTES = 8 * 1024;
 
 /** Options of {@link serve}. */
 export interface DaemonOptions extends ServiceOptions, TracingOptions {
@@ -26,6 +33,7 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
     logger.warn({ lost }, "log lines dropped: stderr took no more"),
   );
   const logger = pino({ level: options.logLevel }, log);
+  setDefaultHighWaterMark(false, STREAM_BYTES);
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
   await using services = await openServices(options, {
     signal: interrupt.signal,

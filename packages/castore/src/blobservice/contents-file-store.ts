@@ -38,11 +38,13 @@ export class ContentsFileStore implements FileStore {
     const slab = options.isNext ? this.#slabs.takeNow() : await this.#slabs.take(options);
     let files: FilesRead;
     try {
-      files = await runTask(
-        READ_FILES,
-        { paths, slab, contentsBytes: BATCH_BYTES },
-        { here: readFiles },
-      );
+      files = options.isNext
+        ? readFiles({ paths, slab, contentsBytes: BATCH_BYTES })
+        : await runTask(
+            READ_FILES,
+            { paths, slab, contentsBytes: BATCH_BYTES },
+            { here: readFiles },
+          );
     } catch (error) {
       this.#slabs.give(slab);
       throw error;

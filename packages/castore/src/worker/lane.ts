@@ -80,6 +80,11 @@ export class Lane implements AsyncDisposable {
     return this.#worker !== undefined;
   }
 
+  /** Starts the thread ahead of the first task. */
+  start(): void {
+    this.#worker ??= this.#open();
+  }
+
   /**
    * Runs a task.
    *

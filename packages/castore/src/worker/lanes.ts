@@ -5,7 +5,8 @@ import { Lane, type LaneContext, type Task } from "./lane.ts";
 /** How many tasks a lane has at most: while one runs, the next is there already. */
 const TASKS_PER_LANE = 2;
 
-let count = Math.max(availableParallelism() - 1, 1);
+/** One for each core but that of the calling thread. Each takes ten megabytes, and some more at work. */
+const count = Math.max(availableParallelism() - 1, 1);
 let lanes: Lane[] | undefined;
 /** Whether a task runs in this thread, or is about to. */
 let isRunningHere = false;
@@ -13,11 +14,11 @@ let isRunningHere = false;
 const waiting: (() => void)[] = [];
 
 /**
- * Says how many lanes all services and imports of this process share, at least one. To be called before any of them is
- * used. Default: one for each core but that of this thread. Each takes ten megabytes, and some more at work.
+ * Starts the threads that all services and imports of this process share, which takes a while, ahead of the first work for
+ * them. Not needed: they start with that.
  */
-export function useThreads(threads: number): void {
-  count = Math.max(threads, 1);
+export function startLanes(): void {
+  for (const lane of allLanes()) lane.start();
 }
 
 /** Returns how many lanes there are. */

@@ -2,6 +2,7 @@ import { Command, Option } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import type { DaemonOptions } from "../serve.ts";
 import { tracingOption } from "../tracing-option.ts";
+import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store daemon` */
 export function daemonCommand(): Command {
@@ -22,6 +23,7 @@ export function daemonCommand(): Command {
         .default("info"),
     )
     .action(async (options: DaemonOptions) => {
+      useSmallMalloc();
       const { serve } = await import("../serve.ts"); // loaded here, as no other command needs a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serve(options, interrupt));

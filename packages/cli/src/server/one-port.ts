@@ -65,8 +65,8 @@ const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
  * the windows of all calls together bound what is buffered: they get smaller as calls and connections get more.
  */
 const MAX_STREAM_WINDOW_BYTES = 1024 * 1024;
-const MIN_STREAM_WINDOW_BYTES = 16 * 1024;
-const ALL_WINDOWS_BYTES = 16 * 1024 * 1024;
+const MIN_STREAM_WINDOW_BYTES = 8 * 1024;
+const ALL_WINDOWS_BYTES = 8 * 1024 * 1024;
 
 /** Limits for calls of one connection, and of all. A stream beyond them is refused, which clients try again. */
 const MAX_CALLS_PER_CONNECTION = 256;
@@ -211,7 +211,7 @@ export class OnePort {
       this.#peers.set(session, peer);
       session.once("error", (error) => this.#onProtocolError(error, peer));
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
-      if (this.#windowBytes < MAX_STREAM_WINDOW_BYTES) {
+      if (this.#windowBytes > MIN_STREAM_WINDOW_BYTES) {
         session.settings({ initialWindowSize: this.#windowBytes });
       }
       new Heartbeat(session, {
@@ -267,7 +267,7 @@ export class OnePort {
   #createHttp2(): Http2Server {
     const server = createHttp2Server({
       settings: {
-        initialWindowSize: this.#windowBytes,
+        initialWindowSize: MIN_STREAM_WINDOW_BYTES, // it grows where there is room
         maxConcurrentStreams: MAX_CALLS_PER_CONNECTION,
       },
       maxSessionMemory: MAX_SESSION_MEMORY_MB,

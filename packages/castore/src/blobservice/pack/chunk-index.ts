@@ -115,6 +115,7 @@ export class ChunkIndex implements Disposable {
   readonly #db: Database;
   readonly #state;
   readonly #chunk;
+  readonly #any;
   readonly #begin;
   readonly #commit;
   readonly #lists: StoredLists;
@@ -122,6 +123,7 @@ export class ChunkIndex implements Disposable {
   /** @param db a connection to an index */
   constructor(db: Database) {
     this.#db = db;
+    this.#any = db.prepare<[], 1>("SELECT 1 FROM chunks LIMIT 1").pluck();
     this.#begin = db.prepare<[]>("BEGIN");
     this.#commit = db.prepare<[]>("COMMIT");
     this.#state = db
@@ -153,6 +155,11 @@ export class ChunkIndex implements Disposable {
   snapshot(): Disposable {
     this.#try(() => this.#begin.run());
     return { [Symbol.dispose]: () => void this.#try(() => this.#commit.run()) };
+  }
+
+  /** Tells whether there is no chunk at all. */
+  isEmpty(): boolean {
+    return this.#try(() => this.#any.get()) === undefined;
   }
 
   /** Tells whether a chunk is stored, and used by a blob. */

@@ -49,13 +49,13 @@ interface Group {
 }
 
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
-const ENOUGH_BYTES = 5 * 1024 * 1024;
+const ENOUGH_BYTES = 3 * 1024 * 1024;
 
 /** and for so long at most. */
 const PATIENCE_MS = 20;
 
 /** Length of a buffer for records of chunks in bytes, and their number: one fills while another is committed. */
-const SLAB_BYTES = 7 * 1024 * 1024;
+const SLAB_BYTES = 4 * 1024 * 1024;
 const SLABS = 2;
 
 /** The first group, if it is no longer than this in bytes, is committed in this thread: to start another takes longer. */

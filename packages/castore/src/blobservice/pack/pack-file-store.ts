@@ -59,10 +59,11 @@ export class PackFileStore implements FileStore {
     const slab = options.isNext ? slabs.takeNow() : await slabs.take(options);
     try {
       const task = { store, slab, recordsAt, paths };
-      const isSmall = paths.length <= FEW_FILES;
-      const { files, ...records } = isSmall
+      // Work that everything else waits for is not queued behind that.
+      const isHere = options.isNext || paths.length <= FEW_FILES;
+      const { files, ...records } = isHere
         ? prepareFiles(task)
-        : await runTask(PREPARE_FILES, task);
+        : await runTask(PREPARE_FILES, task, { here: prepareFiles });
       const parts = await this.#ingest.commit(slab, records, checkOf(options));
       const stored = Promise.all(parts).then(() => undefined);
       return new SlabFileBatch(slab, files, { stored, release: () => slabs.give(slab) });

@@ -85,8 +85,9 @@ export class RecordBatch implements Disposable {
 
   constructor({ store, slab, recordsAt }: PrepareTask) {
     this.#store = store;
-    this.#index = indexOf(store);
-    this.#snapshot = this.#index?.snapshot();
+    const index = indexOf(store);
+    this.#snapshot = index?.snapshot();
+    this.#index = index?.isEmpty() ? undefined : index; // of which nothing needs to be looked up
     this.#slab = slab;
     this.#records = Buffer.from(slab, recordsAt);
   }

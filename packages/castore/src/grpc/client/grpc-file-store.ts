@@ -76,7 +76,10 @@ export class GrpcFileStore implements FileStore {
     const slab = options.isNext ? slabs.takeNow() : await slabs.take(options);
     try {
       const task = { paths, slab, contentsBytes: CONTENTS_BYTES };
-      const { files, chunks, counts } = await runTask(CUT_FILES, task, { here: cutFiles });
+      // Work that everything else waits for is not queued behind that.
+      const { files, chunks, counts } = options.isNext
+        ? cutFiles(task)
+        : await runTask(CUT_FILES, task, { here: cutFiles });
       const released = Promise.withResolvers<void>();
       const list = ChunkList.fromBytes(chunks);
       const stored = this.#store(

@@ -4,27 +4,50 @@ import {
   type BlobBatchService as BlobBatchServiceDescriptor,
   ListChunksResponseSchema,
   type PutListRequest,
+  type ReadBlobsRequest,
   ReadBlobsResponse_BlobSchema,
   ReadFramesResponseSchema,
   StatBlobsResponse_BlobSchema,
 } from "@tvix/proto/castore";
 import type { BlobService } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_LIST_CHUNKS } from "../../model/limits.ts";
 import { toConnectError } from "../transport/connect-error.ts";
+import type { EncodedMessage } from "../transport/direct-methods.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
 import { expectAtMost } from "./expect-at-most.ts";
+import { encodeReadResponse } from "./read-response.ts";
 
 /** How many bytes of a list of chunks go into one message. */
 const LIST_PIECE_BYTES = 4096 * ChunkList.ENTRY_BYTES;
 
 /** Serves a blob service in batches. */
-export function blobBatchHandler(
-  blobService: BlobService,
-): ServiceImpl<typeof BlobBatchServiceDescriptor> {
-  return {
+export function blobBatchHandler(blobService: BlobService): {
+  implementation: ServiceImpl<typeof BlobBatchServiceDescriptor>;
+  encoders: {
+    read(request: ReadBlobsRequest, options: AbortOptions): Promise<EncodedMessage | undefined>;
+  };
+} {
+  const readBlobs = async (
+    { blobs }: ReadBlobsRequest,
+    { signal }: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> => {
+    try {
+      expectAtMost(MAX_BATCH_BLOBS, blobs.length, "blobs");
+      const wanted = blobs.map(({ digest, size }) => ({
+        digest: B3Digest.fromBytes(digest),
+        size: Number(size),
+      }));
+      expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
+      return await blobService.readMany(wanted, { signal });
+    } catch (error) {
+      throw toConnectError(error);
+    }
+  };
+  const implementation: ServiceImpl<typeof BlobBatchServiceDescriptor> = {
     async has({ digests }, { signal }) {
       try {
         expectAtMost(MAX_BATCH_BLOBS, digests.length, "blobs");
@@ -51,23 +74,13 @@ export function blobBatchHandler(
       }
     },
 
-    async read({ blobs }, { signal }) {
-      try {
-        expectAtMost(MAX_BATCH_BLOBS, blobs.length, "blobs");
-        const wanted = blobs.map(({ digest, size }) => ({
-          digest: B3Digest.fromBytes(digest),
-          size: Number(size),
-        }));
-        expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
-        const contents = await blobService.readMany(wanted, { signal });
-        return {
-          blobs: contents.map((contents) =>
-            create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),
-          ),
-        };
-      } catch (error) {
-        throw toConnectError(error);
-      }
+    async read(request, options) {
+      const blobs = await readBlobs(request, options);
+      return {
+        blobs: blobs.map((contents) =>
+          create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),
+        ),
+      };
     },
 
     async put({ contents }, { signal }) {
@@ -135,6 +148,12 @@ export function blobBatchHandler(
       } catch (error) {
         throw toConnectError(error);
       }
+    },
+  };
+  return {
+    implementation,
+    encoders: {
+      read: async (request, options) => encodeReadResponse(await readBlobs(request, options)),
     },
   };
 }

@@ -56,11 +56,11 @@ export function castoreServices(services: {
     },
     {
       service: BlobBatchServiceDescriptor,
-      implementation: blobBatchHandler(blobService),
+      ...blobBatchHandler(blobService),
       bytesHeld: {
-        // The contents, and the message that is made of them. What is too much is refused by the handler.
+        // What is too much is refused by the handler.
         read: ({ blobs }: ReadBlobsRequest) =>
-          2 * Math.min(MAX_BATCH_BYTES, Number(blobs.reduce((sum, { size }) => sum + size, 0n))),
+          Math.min(MAX_BATCH_BYTES, Number(blobs.reduce((sum, { size }) => sum + size, 0n))),
         listChunks: () => MIB,
         putList: () => 2 * MIB,
         putFrames: () => MAX_BATCH_BYTES,

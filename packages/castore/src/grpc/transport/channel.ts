@@ -182,11 +182,12 @@ class Connection {
       if (session.destroyed) return;
       session.setLocalWindowSize(CONNECTION_WINDOW);
       this.#heartbeat = this.#watch();
-      options.onConnect();
       this.#rest();
     });
+    // Calls wait for the windows that the server offers: it may have many clients, each of which could send 64 KiB before.
     session.once("remoteSettings", () => {
       clearTimeout(unanswered);
+      options.onConnect();
       options.onAnswer();
     });
     session.on("error", (error) => {

@@ -1,0 +1,18 @@
+import { commandArguments, hasEscapedBytes } from "../arguments.ts";
+
+/**
+ * Options that glibc reads only at start. By default, it keeps an arena for each thread, and the memory of buffers that
+ * were freed: with a thousand clients, a daemon would hold 290 MiB in place of 250.
+ */
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "65536" };
+
+/**
+ * Re-executes the process with options for a small heap of the C library; does nothing the second time, or where one of
+ * them is set. Process id, arguments and open files stay the same.
+ */
+export function useSmallMalloc(): void {
+  const { execArgv, execPath, argv, env } = process;
+  if (process.execve === undefined || Object.keys(ENVIRONMENT).some((name) => name in env)) return;
+  if (commandArguments().some(hasEscapedBytes)) return; // execve takes strings, which cannot hold these arguments
+  process.execve(execPath, [execPath, ...execArgv, ...argv.slice(1)], { ...env, ...ENVIRONMENT });
+}
