@@ -27,8 +27,6 @@ const GROUPS_AT_A_TIME = 4;
 /** How many lists are committed at the same time. */
 const LISTS_AT_A_TIME = 4;
 
-type ListedBlob = FrameBatch["blobs"][number];
-
 /** Frames that go to a lane together. */
 interface Group {
   /** The first of them, in the batch. */
@@ -61,7 +59,7 @@ export class PackFrameStore {
       return;
     }
     const groups = this.#group(frames);
-    const rest = blobs.filter((blob) => !addRun(groups, chunks, blob));
+    const rest = addRuns(groups, chunks, blobs);
     const stored = await mapInParallel(
       groups,
       GROUPS_AT_A_TIME,
@@ -116,20 +114,33 @@ export class PackFrameStore {
   }
 }
 
-/** Adds a blob to the group that has its chunks in a row, behind those of the blobs before it. Returns whether one does. */
-function addRun(groups: readonly Group[], all: ChunkList, blob: ListedBlob): boolean {
+/** Adds each blob to the group that has its chunks in a row, behind those of the blobs before it. Returns the others. */
+function addRuns(
+  groups: readonly Group[],
+  all: ChunkList,
+  blobs: FrameBatch["blobs"],
+): FrameBatch["blobs"] {
+  if (blobs.length === 0) return blobs;
   const { ENTRY_BYTES } = ChunkList;
-  const { bytes, length: count } = blob.chunks;
-  if (count < 2) return false;
+  /** Where each chunk is first, by digest. */
+  const firsts = new Map<string, { readonly group: Group; readonly at: number }>();
   for (const group of groups) {
-    const last = group.blobs.at(-1);
-    const from = last ? last.first + last.count : 0;
-    for (let first = from; first + count <= group.count; first++) {
-      const at = (group.first + first) * ENTRY_BYTES;
-      if (!equalBytes(all.bytes.subarray(at, at + bytes.length), bytes)) continue;
-      group.blobs.push({ digest: blob.digest.bytes.slice(), first, count });
-      return true;
+    for (let i = 0; i < group.count; i++) {
+      const { hex } = all.digestAt(group.first + i);
+      if (!firsts.has(hex)) firsts.set(hex, { group, at: i });
     }
   }
-  return false;
+  return blobs.filter(({ digest, chunks }) => {
+    const { bytes, length: count } = chunks;
+    const found = count > 1 ? firsts.get(chunks.digestAt(0).hex) : undefined;
+    if (found === undefined) return true;
+    const { group, at: first } = found;
+    const last = group.blobs.at(-1);
+    const isBehind = last === undefined || last.first + last.count <= first;
+    if (!isBehind || first + count > group.count) return true;
+    const at = (group.first + first) * ENTRY_BYTES;
+    if (!equalBytes(all.bytes.subarray(at, at + bytes.length), bytes)) return true;
+    group.blobs.push({ digest: digest.bytes.slice(), first, count });
+    return false;
+  });
 }
