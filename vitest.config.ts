@@ -31,7 +31,7 @@ export default defineConfig({
     silent: "passed-only",
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    maxWorkers: availableParallelism(),
+    maxWorkers: availableParallelism() + 1, // a third of what tests do is to wait
     sequence: { sequencer: SlowFirst },
     // Threads and processes that tests start need not compile everything again.
     env: {

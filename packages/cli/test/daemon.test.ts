@@ -83,6 +83,8 @@ describe("tvix-store daemon", () => {
     const response = await client.put(
       (async function* () {
         yield { data: Buffer.from("before ") };
+        // The client asks for more before the daemon has seen the call, without which it would end at once.
+        await new Promise((resolve) => setTimeout(resolve, 300));
         daemon.process.kill("SIGTERM");
         while (!daemon.log.some(({ msg }) => `${msg}`.startsWith("shutting down"))) {
           await new Promise((resolve) => setTimeout(resolve, 5));

@@ -27,10 +27,11 @@ function onFaultyStore(faults: Faults, seed: number, store = new MemoryObjectSto
   return new ObjectStoreBlobService({ store: faulty, ...quiet });
 }
 
-/** A client of a server with a blob service. */
+/** A client of a server with a blob service, which makes no call again. */
 async function served(blobService: BlobService): Promise<BlobService> {
   const services = castoreServices({ blobService, directoryService: new MemoryDirectoryService() });
-  return await overGrpc(blobService, services, openBlobService, "streams");
+  const open = (address: string) => openBlobService(`${address}?retry_ms=0`);
+  return await overGrpc(blobService, services, open, "streams");
 }
 
 const capabilities = { chunks: true, keepsChunks: true, reliable: false };

@@ -88,13 +88,12 @@ export async function pairOverGrpc<Service extends AsyncDisposable>(
   return [first, disposingOf(second, server, backend)];
 }
 
-/** The second client of {@link pairOverGrpc} alone, as if it were the service itself. */
+/** A client of a service that is served over gRPC, which disposes of the server and what is behind it too. */
 export async function overGrpc<Service extends AsyncDisposable>(
-  ...args: Parameters<typeof pairOverGrpc<Service>>
+  ...[backend, services, connect, by]: readonly [...Served<Service>, by: ServedBy]
 ): Promise<Service> {
-  const [first, second] = await pairOverGrpc(...args);
-  await first[Symbol.asyncDispose]();
-  return second;
+  const server = await serve(services, by);
+  return disposingOf(await connect(server.address), server, backend);
 }
 
 /** A service that disposes of other things after itself. */

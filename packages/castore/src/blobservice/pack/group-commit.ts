@@ -58,7 +58,8 @@ const PATIENCE_MS = 20;
 const SLAB_BYTES = 4 * 1024 * 1024;
 const SLABS = 2;
 
-/** The first group, if it is no longer than this in bytes, is committed in this thread: to start another takes longer. */
+/** The first groups, while they are no longer than this in bytes, are committed in this thread: to start another takes longer. */
+const FIRST_GROUPS = 4;
 const FIRST_BYTES = 64 * 1024;
 
 /** How many bytes of a list are copied at a time: longer ones go to the thread in shared memory. */
@@ -83,7 +84,7 @@ export class GroupCommit implements AsyncDisposable {
   #lastAdd: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #due = false;
-  #hasCommitted = false;
+  #commits = 0;
   #running: Promise<void> | undefined;
 
   constructor(options: GroupCommitOptions) {
@@ -199,9 +200,10 @@ export class GroupCommit implements AsyncDisposable {
   async #write(group: CommitGroup): Promise<readonly IncompleteBlob[]> {
     const { folder, maxPackSize } = this.#options;
     const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
-    const isFirst = !this.#hasCommitted && bytes <= FIRST_BYTES;
-    this.#hasCommitted = true;
-    if (!isFirst) return await this.#lane.run(COMMIT, { folder, maxPackSize, group });
+    this.#commits += 1;
+    if (this.#lane.isStarted || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
+      return await this.#lane.run(COMMIT, { folder, maxPackSize, group });
+    }
     using writer = await PackWriter.open(folder, maxPackSize);
     return await writer.commit(group);
   }
