@@ -181,11 +181,13 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
       expect((await getAll(service, digestOf(root))).length).toBe(601);
     });
 
-    it.runIf(options.longest ?? true)("stores the longest directory there is", async () => {
-      const digest = await put(service, [longest()]);
-      expect((await service.get(digest))?.entries.length).toBe(longest().entries.length);
-      expect(await getAll(service, digest)).toEqual([digest.hex]);
-    });
+    if (options.longest ?? true) {
+      it("stores the longest directory that a message can hold", async () => {
+        const digest = await put(service, [longest()]);
+        expect((await service.get(digest))?.entries.length).toBe(longest().entries.length);
+        expect(await getAll(service, digest)).toEqual([digest.hex]);
+      });
+    }
 
     it("refuses a directory that no message can hold, and stores nothing of its tree", async () => {
       const root = Directory.from([folder("leaf", LEAF), folder("longer", longer())]);
