@@ -3,7 +3,7 @@ import { ByteBudget } from "../../bytes/byte-budget.ts";
 
 /** Options of a {@link CallBudget}. */
 export interface CallBudgetOptions {
-  /** How many bytes all calls may hold together. Default: 8 MiB. */
+  /** How many bytes all calls may hold together. Default: 16 MiB. */
   maxBytes?: number;
   /** How long a call waits for room before it is refused, in milliseconds. Default: 120,000. */
   waitMs?: number;
@@ -34,7 +34,7 @@ export class CallBudget {
   #watch: NodeJS.Timeout | undefined;
 
   constructor({
-    maxBytes = 8 * 1024 * 1024,
+    maxBytes = 16 * 1024 * 1024,
     waitMs = 120_000,
     stallMs = 10_000,
   }: CallBudgetOptions = {}) {
