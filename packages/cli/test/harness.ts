@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -11,6 +11,14 @@ import { openServices } from "../src/services.ts";
 
 /** The script of `tvix-store`, as it was built before the tests. */
 export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
+
+/** The options of Node in the first line of the command. */
+const NODE_OPTIONS: readonly string[] = readFileSync(
+  new URL("../bin/tvix-store.js", import.meta.url),
+  "utf8",
+)
+  .match(/^#!.* node (.*)\n/)![1]!
+  .split(" ");
 
 /** A new folder, removed with everything in it when it is disposed of. */
 export function temporaryFolder(): Disposable & { readonly path: string } {
@@ -153,7 +161,7 @@ function spawnCommand(
   args: readonly string[],
   { program: [node, main] = [process.execPath, MAIN], stdin, interrupt, ...options }: SpawnOptions,
 ): ChildProcess {
-  const child = spawn(node, [main, ...args], {
+  const child = spawn(node, [...NODE_OPTIONS, main, ...args], {
     ...options,
     env: { ...process.env, ...options.env },
     stdio: [stdin ? "pipe" : "ignore", "pipe", "pipe"],

@@ -131,8 +131,8 @@ describe("spans", () => {
 
     const { spans } = collector;
     for (const [store, name, method] of [
-      ["disk", "BlobService.putMany", "tvix.castore.v1alpha.BlobBatchService/PutFrames"],
-      ["vault", "BlobService.putMany", "tvix.castore.v1alpha.BlobBatchService/PutFrames"],
+      ["disk", "BlobService.putMany", "tvix.castore.v1alpha.BlobBatchService/Put"],
+      ["vault", "BlobService.putMany", "tvix.castore.v1alpha.BlobBatchService/Put"],
       ["memory://", "DirectoryService.openPutter", "tvix.castore.v1.DirectoryService/Put"],
       ["shelf", "DirectoryService.openPutter", "tvix.castore.v1.DirectoryService/Put"],
       ["default", "PathInfoService.put", "tvix.store.v1.PathInfoService/Put"],

@@ -110,6 +110,12 @@ export interface BlobService extends AsyncDisposable {
   putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void>;
 
   /**
+   * Whether {@link putFrames} keeps frames as they are. Where it does not, contents are stored with less work. Default:
+   * false.
+   */
+  readonly keepsFrames?: boolean;
+
+  /**
    * Stores chunks that are compressed already, each of which can be read by its own digest from then on, and blobs of such
    * chunks. Frames are decompressed and hashed first. The caller bounds how much that is, and leaves the bytes alone
    * until it resolves, which it does once everything is durable.

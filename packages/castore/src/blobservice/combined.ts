@@ -1,6 +1,7 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
 import { lruCache } from "../bytes/lru-cache.ts";
+import { mapInParallel } from "../bytes/parallel.ts";
 import { SingleFlight } from "../bytes/single-flight.ts";
 import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
 import { WriteThrough } from "../cache/write-through.ts";
@@ -22,9 +23,13 @@ import type {
 import { ChunkCache, isChunk } from "./chunk-cache.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "./chunked-reader.ts";
-import { framesByCompressing, putFramesByContents } from "./frames.ts";
+import { framesByCompressing } from "./frames.ts";
+import { expectPlausibleList, hashListed } from "./put-list.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
+
+/** How many lists of a batch are committed at the same time. */
+const LISTS_AT_A_TIME = 4;
 
 /** How many lists of chunks are being stored in the local store at the same time. */
 const MAX_LISTS = 16;
@@ -121,8 +126,29 @@ export class CombinedBlobService implements BlobService, OutboardSource {
     return this.#chunks.readMany(blobs, options);
   }
 
+  /** Whether the local store does: what the origin takes is made of that. */
+  get keepsFrames(): boolean {
+    const { near, mode } = this.#cache;
+    return mode !== "far-only" && (near.keepsFrames ?? false);
+  }
+
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
-    await putFramesByContents(this, batch, options);
+    const { near, far, mode } = this.#cache;
+    if (mode === "near-only") {
+      await near.putFrames(batch, options);
+      return;
+    }
+    const chunks = { ...batch, blobs: [] };
+    await far.putFrames(chunks, options);
+    if (mode === "write-through") {
+      const frames = batch.frames.map(copyBytes); // if the local store hangs, it may use them after this call
+      const put = (near: BlobService, options: AbortOptions) =>
+        near.putFrames({ ...chunks, frames }, options);
+      await this.#cache.write("put chunks into", put, options);
+    }
+    await mapInParallel(batch.blobs, LISTS_AT_A_TIME, ({ digest, chunks }) =>
+      this.putList(digest, chunks, options),
+    );
   }
 
   /** Streams the frames that the local store has; others are made of chunks, which are thereby stored there. */
@@ -158,14 +184,21 @@ export class CombinedBlobService implements BlobService, OutboardSource {
   async putList(digest: B3Digest, chunks: ChunkList, options: PutListOptions = {}): Promise<void> {
     const { near, far, mode } = this.#cache;
     const store = mode === "near-only" ? near : far;
+    if (mode === "write-through" && !options.proven) {
+      // The local store has them more likely: the origin need not read them again.
+      expectPlausibleList(digest, chunks);
+      await hashListed(this, digest, chunks, options);
+    }
+    const proven = mode === "write-through" || (options.proven ?? false);
+    const proof = { ...options, proven };
     try {
-      await store.putList(digest, chunks, options);
+      await store.putList(digest, chunks, proof);
     } catch (error) {
       if (!hasCode(error, "not_found")) throw error;
       await this.#complete(store, chunks, options);
-      await store.putList(digest, chunks, options);
+      await store.putList(digest, chunks, proof);
     }
-    if (mode === "write-through") this.#keepList(digest, chunks, options.proven ?? false);
+    if (mode === "write-through") this.#keepList(digest, chunks, proven);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

@@ -59,6 +59,7 @@ const LOOKUPS_PER_TURN = 500;
  * kept, but not readable: the next writer of the same bytes need not store them again.
  */
 export class PackBlobService implements BlobService {
+  readonly keepsFrames = true;
   readonly #options: PackOptions;
   readonly #index: ChunkIndex;
   readonly #commits: GroupCommit;

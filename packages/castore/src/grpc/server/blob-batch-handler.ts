@@ -124,6 +124,10 @@ export function blobBatchHandler(blobService: BlobService): {
 
     async putFrames(request, { signal }) {
       try {
+        if (!blobService.keepsFrames) {
+          const reason = "the blob store would decompress them, put contents";
+          throw new ConnectError(`Cannot put frames: ${reason}`, Code.Unimplemented);
+        }
         const chunks = asked(() => ChunkList.fromBytes(request.chunks));
         expectAtMost(MAX_BATCH_BLOBS, chunks.length + request.blobs.length, "chunks and blobs");
         if (chunks.length > 1) expectAtMost(MAX_BATCH_BYTES, chunks.size, "bytes");

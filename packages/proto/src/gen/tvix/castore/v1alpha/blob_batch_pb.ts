@@ -345,7 +345,8 @@ export type PutFramesRequest = Message<"tvix.castore.v1alpha.PutFramesRequest"> 
   frames: Uint8Array[];
 
   /**
-   * Blobs that become readable. A chunk that no blob uses may be removed again.
+   * Blobs of several chunks that become readable. Each of the chunks above does
+   * so by itself.
    *
    * @generated from field: repeated tvix.castore.v1alpha.PutFramesRequest.Blob blobs = 3;
    */
@@ -519,7 +520,8 @@ export const BlobBatchService: GenService<{
    * answers once all of them are durable. The server decompresses and hashes
    * each frame before it keeps it as it is: INVALID_ARGUMENT for one that is not
    * a frame of the chunk that is listed, or of a form that it does not serve to
-   * others; DATA_LOSS or NOT_FOUND for a blob, as with PutList.
+   * others; DATA_LOSS or NOT_FOUND for a blob, as with PutList. UNIMPLEMENTED
+   * where the server would not keep frames: contents are stored with less work.
    *
    * @generated from rpc tvix.castore.v1alpha.BlobBatchService.PutFrames
    */
