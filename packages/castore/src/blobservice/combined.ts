@@ -1,7 +1,6 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
 import { lruCache } from "../bytes/lru-cache.ts";
-import { mapInParallel } from "../bytes/parallel.ts";
 import { SingleFlight } from "../bytes/single-flight.ts";
 import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
 import { WriteThrough } from "../cache/write-through.ts";
@@ -23,13 +22,10 @@ import type {
 import { ChunkCache, isChunk } from "./chunk-cache.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "./chunked-reader.ts";
-import { framesByCompressing } from "./frames.ts";
+import { framesByCompressing, putLists } from "./frames.ts";
 import { expectPlausibleList, hashListed } from "./put-list.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
-
-/** How many lists of a batch are committed at the same time. */
-const LISTS_AT_A_TIME = 4;
 
 /** How many lists of chunks are being stored in the local store at the same time. */
 const MAX_LISTS = 16;
@@ -146,9 +142,7 @@ export class CombinedBlobService implements BlobService, OutboardSource {
         near.putFrames({ ...chunks, frames }, options);
       await this.#cache.write("put chunks into", put, options);
     }
-    await mapInParallel(batch.blobs, LISTS_AT_A_TIME, ({ digest, chunks }) =>
-      this.putList(digest, chunks, options),
-    );
+    await putLists(this, batch.blobs, options);
   }
 
   /** Streams the frames that the local store has; others are made of chunks, which are thereby stored there. */

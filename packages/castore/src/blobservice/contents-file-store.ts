@@ -49,16 +49,13 @@ export class ContentsFileStore implements FileStore {
       this.#slabs.give(slab);
       throw error;
     }
-    const released = Promise.withResolvers<void>();
-    const batch = new SlabFileBatch(slab, files, {
-      stored: Promise.resolve().then(async () => {
-        const read = paths.keys().filter((i) => batch.outcome(i) === "read");
-        const contents = Array.from(read, (i) => batch.contents(i));
-        if (contents.length > 0) await this.#blobService.putMany(contents, options);
-      }),
-      release: released.resolve,
+    const stored = Promise.resolve().then(async () => {
+      const read = paths.keys().filter((i) => batch.outcome(i) === "read");
+      const contents = Array.from(read, (i) => batch.contents(i));
+      if (contents.length > 0) await this.#blobService.putMany(contents, options);
     });
-    Promise.allSettled([batch.stored, released.promise]).then(() => this.#slabs.give(slab));
+    const release = this.#slabs.giveAfter(slab, stored);
+    const batch = new SlabFileBatch(slab, files, { stored, release });
     return batch;
   }
 

@@ -51,9 +51,18 @@ export async function putFramesByContents(
     options,
   );
   if (contents.length > 0) await service.putMany(contents, options);
-  await mapInParallel(blobs, LISTS_AT_A_TIME, ({ digest, chunks }) =>
-    service.putList(digest, chunks, options),
-  );
+  await putLists(service, blobs, options);
+}
+
+/** Stores the blobs of a batch whose chunks are there, some at the same time. */
+export async function putLists(
+  service: Pick<BlobService, "putList">,
+  blobs: FrameBatch["blobs"],
+  options?: AbortOptions,
+): Promise<void> {
+  const put = ({ digest, chunks }: FrameBatch["blobs"][number], options: AbortOptions) =>
+    service.putList(digest, chunks, options);
+  await mapInParallel(blobs, LISTS_AT_A_TIME, put, options);
 }
 
 /**

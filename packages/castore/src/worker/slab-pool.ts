@@ -34,6 +34,13 @@ export class SlabPool {
     return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
   }
 
+  /** Gives back a slab once some work has ended, whatever its outcome, and the function that this returns was called. */
+  giveAfter(slab: SharedArrayBuffer, work: Promise<unknown>): () => void {
+    const { promise: released, resolve } = Promise.withResolvers<void>();
+    void Promise.allSettled([work, released]).then(() => this.give(slab));
+    return resolve;
+  }
+
   /** Gives back a slab that is not used any more. */
   give(slab: SharedArrayBuffer): void {
     if (this.#spare.length < this.#maxSlabs) this.#spare.push(slab);

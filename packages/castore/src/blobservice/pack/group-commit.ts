@@ -70,8 +70,8 @@ const CLOSE: Task<typeof thread.close> = taskOf(import.meta.url, "commit-thread"
 
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
- * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts when a second one
- * comes, or a large one.
+ * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts with the
+ * fifth group, or one that is not small.
  */
 export class GroupCommit implements AsyncDisposable {
   readonly #options: GroupCommitOptions;

@@ -101,14 +101,13 @@ export class PackFileStore implements FileStore {
     };
     const prepared = prepare();
     prepared.catch(reject);
-    const released = Promise.withResolvers<void>();
-    Promise.allSettled([prepared, released.promise]).then(() => slabs.give(slab));
+    const release = slabs.giveAfter(slab, prepared);
     try {
       const read = await promise;
       const contents = new Uint8Array(slab, 0, read.length);
-      return { ...read, contents, prepared, release: released.resolve };
+      return { ...read, contents, prepared, release };
     } catch (error) {
-      released.resolve();
+      release();
       throw error;
     }
   }

@@ -6,7 +6,7 @@ import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
 import type { BlobService, FrameBatch } from "../blob-service.ts";
 import { ChunkList } from "../chunk-list.ts";
-import { expectFrameEach, putFramesByContents } from "../frames.ts";
+import { expectFrameEach, putFramesByContents, putLists } from "../frames.ts";
 import { HEADER_LENGTH } from "./format.ts";
 import type { PackIngest } from "./pack-ingest.ts";
 import type * as lane from "./prepare.ts";
@@ -23,9 +23,6 @@ const MAX_FRAMES = 1024;
 
 /** How many groups are prepared at the same time. */
 const GROUPS_AT_A_TIME = 4;
-
-/** How many lists are committed at the same time. */
-const LISTS_AT_A_TIME = 4;
 
 /** Frames that go to a lane together. */
 interface Group {
@@ -63,13 +60,11 @@ export class PackFrameStore {
     const stored = await mapInParallel(
       groups,
       GROUPS_AT_A_TIME,
-      (group) => this.#putGroup(batch, group, options),
+      (group, options) => this.#putGroup(batch, group, options),
       options,
     );
     await Promise.all(stored.flat());
-    await mapInParallel(rest, LISTS_AT_A_TIME, ({ digest, chunks }) =>
-      this.#service.putList(digest, chunks, options),
-    );
+    await putLists(this.#service, rest, options);
   }
 
   #group(frames: readonly Uint8Array[]): Group[] {

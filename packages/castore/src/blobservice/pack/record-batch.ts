@@ -4,7 +4,7 @@ import { openReader } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { ChunkList } from "../chunk-list.ts";
+import { ChunkListBuilder } from "../chunk-list.ts";
 import { ChunkIndex, type ChunkState, indexPath } from "./chunk-index.ts";
 import { encodeChunk } from "./codec.ts";
 import { blobRecord, CODEC, type Codec, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
@@ -121,16 +121,16 @@ export class RecordBatch implements Disposable {
   }
 
   #addChunksOf(data: Uint8Array, ends: readonly number[]): Uint8Array {
-    const list = Buffer.allocUnsafeSlow(ends.length * ChunkList.ENTRY_BYTES);
+    const list = new ChunkListBuilder();
     let from = 0;
-    for (const [i, end] of ends.entries()) {
+    for (const end of ends) {
       const chunk = data.subarray(from, end);
       const digest = blake3Digest(chunk);
       this.addChunk(digest, chunk);
-      list.set(chunkEntry(digest, chunk.length), i * ChunkList.ENTRY_BYTES);
+      list.push(digest, chunk.length);
       from = end;
     }
-    return list;
+    return list.finish().bytes;
   }
 
   /** Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was. */

@@ -80,7 +80,6 @@ export class GrpcFileStore implements FileStore {
       const { files, chunks, counts } = options.isNext
         ? cutFiles(task)
         : await runTask(CUT_FILES, task, { here: cutFiles });
-      const released = Promise.withResolvers<void>();
       const list = ChunkList.fromBytes(chunks);
       const stored = this.#store(
         { slab, chunks: list, blobs: blobsOf(files, list, counts) },
@@ -88,12 +87,10 @@ export class GrpcFileStore implements FileStore {
       );
       const hasEmpty = counts.includes(0);
       const all = hasEmpty ? Promise.all([stored, this.#storeEmpty(options)]) : stored;
-      const batch = new SlabFileBatch(slab, files, {
+      return new SlabFileBatch(slab, files, {
         stored: all.then(() => undefined),
-        release: released.resolve,
+        release: slabs.giveAfter(slab, stored),
       });
-      Promise.allSettled([stored, released.promise]).then(() => slabs.give(slab));
-      return batch;
     } catch (error) {
       slabs.give(slab);
       throw error;
@@ -120,13 +117,11 @@ export class GrpcFileStore implements FileStore {
       const { chunks: list, ...read } = await runTask(CUT_PIECE, task, { here: cutPiece });
       const stored = this.#store({ slab, chunks: ChunkList.fromBytes(list), blobs: [] }, options);
       stored.catch(() => undefined); // handled where it is awaited
-      const released = Promise.withResolvers<void>();
-      Promise.allSettled([stored, released.promise]).then(() => slabs.give(slab));
       return {
         ...read,
         contents: new Uint8Array(slab, 0, read.length),
         prepared: Promise.resolve({ list, stored: [stored] }),
-        release: released.resolve,
+        release: slabs.giveAfter(slab, stored),
       };
     } catch (error) {
       slabs.give(slab);
