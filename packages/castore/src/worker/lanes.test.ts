@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type * as tasks from "../../test/lane-tasks.ts";
 import { CastoreError } from "../model/errors.ts";
 import { Lane, type LaneContext, type Task, taskOf } from "./lane.ts";
-import { laneCount, runTask } from "./lanes.ts";
+import { giveLane, laneCount, runTask, takeLane } from "./lanes.ts";
 
 const BASE = new URL("../../test/lanes.ts", import.meta.url).href;
 const task = <Name extends keyof typeof tasks>(name: Name) =>
@@ -54,6 +54,26 @@ describe("a lane", () => {
     const running = lane.run(task("fillHeap"), undefined as never);
     await expect(running).rejects.toMatchObject({ code: "ERR_WORKER_OUT_OF_MEMORY" });
     expect(await lane.run(ECHO, 1)).toBe(1);
+  });
+});
+
+describe("a lane that is given back", () => {
+  it("goes to the next who takes one, with its thread", async () => {
+    const lane = takeLane();
+    await lane.run(ECHO, 1);
+    await giveLane(lane);
+    const next = takeLane();
+    expect(next).toBe(lane);
+    expect(next.isStarted).toBe(true);
+    expect(takeLane()).not.toBe(next);
+    await giveLane(next);
+  });
+
+  it("ends where enough of them are idle", async () => {
+    const lanes = Array.from({ length: 4 }, takeLane);
+    await Promise.all(lanes.map((lane) => lane.run(ECHO, 1)));
+    for (const lane of lanes) await giveLane(lane);
+    await expect.poll(() => lanes.map(({ isStarted }) => isStarted)).toContain(false);
   });
 });
 

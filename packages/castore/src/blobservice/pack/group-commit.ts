@@ -2,7 +2,8 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { Lane, type Task, taskOf } from "../../worker/lane.ts";
+import { type Lane, type Task, taskOf } from "../../worker/lane.ts";
+import { giveLane, takeLane } from "../../worker/lanes.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
 import type * as thread from "./commit-thread.ts";
 import { blobRecord, HEADER_LENGTH, writeBlobHeader } from "./format.ts";
@@ -70,12 +71,12 @@ const CLOSE: Task<typeof thread.close> = taskOf(import.meta.url, "commit-thread"
 
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
- * into it. While chunks keep coming, a commit waits until there is enough of them. The thread starts with the
+ * into it. While chunks keep coming, a commit waits until there is enough of them. The thread is taken with the
  * fifth group, or one that is not small.
  */
 export class GroupCommit implements AsyncDisposable {
   readonly #options: GroupCommitOptions;
-  readonly #lane = new Lane();
+  #lane: Lane | undefined;
   readonly #slabs: SlabPool;
   readonly #slabBytes: number;
   #group: Group = newGroup();
@@ -151,8 +152,16 @@ export class GroupCommit implements AsyncDisposable {
     await this.#lastAdd;
     this.flush();
     while (this.#running !== undefined) await this.#running;
-    if (this.#lane.isStarted) await this.#lane.run(CLOSE, undefined as never);
-    await this.#lane[Symbol.asyncDispose]();
+    if (this.#lane === undefined) return;
+    const lane = this.#lane;
+    this.#lane = undefined;
+    try {
+      await lane.run(CLOSE, undefined as never);
+    } catch (error) {
+      await lane[Symbol.asyncDispose]();
+      throw error;
+    }
+    await giveLane(lane);
   }
 
   /** Adds things in the order of the calls. */
@@ -201,7 +210,8 @@ export class GroupCommit implements AsyncDisposable {
     const { folder, maxPackSize } = this.#options;
     const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
     this.#commits += 1;
-    if (this.#lane.isStarted || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
+    if (this.#lane !== undefined || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
+      this.#lane ??= takeLane();
       return await this.#lane.run(COMMIT, { folder, maxPackSize, group });
     }
     using writer = await PackWriter.open(folder, maxPackSize);
