@@ -26,6 +26,11 @@ export class FaultyObjectStore implements ObjectStore {
     this.#plan = new FaultPlan(faults, seed, store.name);
   }
 
+  /** How many times something went wrong so far. */
+  get faults(): number {
+    return this.#plan.happened;
+  }
+
   async get(key: string, options?: GetObjectOptions): Promise<ObjectContents | undefined> {
     await this.#plan.call();
     const found = await this.#store.get(key, options);

@@ -35,16 +35,11 @@ export class ContentsFileStore implements FileStore {
     paths: readonly string[],
     options: AbortOptions & { isNext?: boolean } = {},
   ): Promise<FileBatch> {
-    const slab = options.isNext ? this.#slabs.takeNow() : await this.#slabs.take(options);
+    const slab = await this.#slabs.take(options);
     let files: FilesRead;
     try {
-      files = options.isNext
-        ? readFiles({ paths, slab, contentsBytes: BATCH_BYTES })
-        : await runTask(
-            READ_FILES,
-            { paths, slab, contentsBytes: BATCH_BYTES },
-            { here: readFiles },
-          );
+      const task = { paths, slab, contentsBytes: BATCH_BYTES };
+      files = await runTask(READ_FILES, task, { here: readFiles, isNext: options.isNext });
     } catch (error) {
       this.#slabs.give(slab);
       throw error;
@@ -59,7 +54,7 @@ export class ContentsFileStore implements FileStore {
     return batch;
   }
 
-  putLarge(file: SourceFile, options?: AbortOptions): LargeFile {
+  async putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile> {
     return new StreamedFile(file, this.#blobService, options);
   }
 }

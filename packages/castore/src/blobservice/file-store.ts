@@ -26,8 +26,11 @@ export interface FileStore {
     options?: AbortOptions & { isNext?: boolean },
   ): Promise<FileBatch>;
 
-  /** Begins to store a file of any size, as its pieces are asked for, and disposes of it. */
-  putLarge(file: SourceFile, options?: AbortOptions): LargeFile;
+  /**
+   * Begins to store a file of any size, as its pieces are asked for. Disposes of the file after the last piece, or when it
+   * rejects.
+   */
+  putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile>;
 }
 
 /** Files that were read together, by their positions. Disposing of it gives up the contents. */

@@ -1,6 +1,4 @@
 import type { FileBatch, FileStore, LargeFile } from "../blobservice/file-store.ts";
-import type { AbortOptions } from "../bytes/abort-options.ts";
-import type { SourceFile } from "../disk/source-file.ts";
 import type { StoreCall, StoreCalls } from "./store-calls.ts";
 
 /** Instruments the file store of a blob service: a call lasts until what it stores is durable. */
@@ -14,12 +12,9 @@ export function instrumentFiles(files: FileStore, calls: StoreCalls): FileStore 
       const batch = await call.run(() => files.putSmall(paths, options));
       return withStored(batch, endingWith(call, batch.stored));
     },
-    putLarge(file: SourceFile, options?: AbortOptions) {
+    async putLarge(file, options) {
       const call = calls.begin("files.putLarge", () => ({ "tvix.bytes": file.size }), options);
-      return new InstrumentedLargeFile(
-        call,
-        call.runSync(() => files.putLarge(file, options)),
-      );
+      return new InstrumentedLargeFile(call, await call.run(() => files.putLarge(file, options)));
     },
   };
 }

@@ -233,7 +233,7 @@ class FileSystemImport implements AsyncDisposable {
     const file = await SourceFile.open(at);
     const { size, executable } = file;
     this.#visitor?.file(BigInt(size), executable);
-    const large = this.#files.putLarge(file, { signal: this.#signal });
+    const large = await this.#files.putLarge(file, { signal: this.#signal });
     for await (const data of large.pieces()) {
       this.#visitor?.contents(data);
       this.#progress(0, data.length);

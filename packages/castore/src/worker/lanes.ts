@@ -29,17 +29,26 @@ export function laneCount(): number {
   return count;
 }
 
-/**
- * Runs a task in the lane that has least to do, as {@link Lane.run} says.
- *
- * @param here the function of the task itself: where the lanes have enough to do, it runs in this thread, whose event loop
- *   it then holds up. Default: the task waits for a lane
- */
+/** Options of {@link runTask}. */
+export interface RunTaskOptions<Run> {
+  /** Receives what the task tells ahead of its result. */
+  readonly onNews?: (news: never) => void;
+  /**
+   * The function of the task itself: where the lanes have enough to do, it runs in this thread, whose event loop it then
+   * holds up. Default: the task waits for a lane.
+   */
+  readonly here?: Run;
+  /** The task is small, or everything else waits for it: with `here`, it runs in this thread at once. Default: false. */
+  readonly isNext?: boolean | undefined;
+}
+
+/** Runs a task in the lane that has least to do, as {@link Lane.run} says. */
 export async function runTask<Run extends (input: never, context: LaneContext) => unknown>(
   task: Task<Run>,
   input: Parameters<Run>[0],
-  { onNews, here }: { onNews?: (news: never) => void; here?: Run } = {},
+  { onNews, here, isNext }: RunTaskOptions<Run> = {},
 ): Promise<Awaited<ReturnType<Run>>> {
+  if (here !== undefined && isNext) return await runHere(here, input, onNews);
   let lane = freeLane();
   while (lane === undefined) {
     if (here !== undefined && !isRunningHere) {

@@ -22,15 +22,14 @@ export class SlabPool {
     this.#budget = new ByteBudget(maxSlabs);
   }
 
-  /** Resolves with a slab when one is free, the first come first. What is in it means nothing. */
-  async take(options?: AbortOptions): Promise<SharedArrayBuffer> {
-    await this.#budget.take(1, options);
-    return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
-  }
-
-  /** Returns a slab at once, beyond the bound if need be: for work without which none of the others is given back. */
-  takeNow(): SharedArrayBuffer {
-    this.#budget.takeNow(1);
+  /**
+   * Resolves with a slab when one is free, the first come first. What is in it means nothing.
+   *
+   * @param options.isNext none of the others is given back before this one: it does not wait for them. Default: false
+   */
+  async take(options?: AbortOptions & { isNext?: boolean }): Promise<SharedArrayBuffer> {
+    if (options?.isNext) this.#budget.takeNow(1);
+    else await this.#budget.take(1, options);
     return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
   }
 

@@ -56,14 +56,13 @@ export class PackFileStore implements FileStore {
     options.signal?.throwIfAborted();
     const slabs = this.#smallSlabs;
     const { store, contentsBytes: recordsAt } = this.#ingest;
-    const slab = options.isNext ? slabs.takeNow() : await slabs.take(options);
+    const slab = await slabs.take(options);
     try {
       const task = { store, slab, recordsAt, paths };
-      // Work that everything else waits for is not queued behind that.
-      const isHere = options.isNext || paths.length <= FEW_FILES;
-      const { files, ...records } = isHere
-        ? prepareFiles(task)
-        : await runTask(PREPARE_FILES, task, { here: prepareFiles });
+      const { files, ...records } = await runTask(PREPARE_FILES, task, {
+        here: prepareFiles,
+        isNext: options.isNext || paths.length <= FEW_FILES,
+      });
       const parts = await this.#ingest.commit(slab, records, checkOf(options));
       const stored = Promise.all(parts).then(() => undefined);
       return new SlabFileBatch(slab, files, { stored, release: () => slabs.give(slab) });
@@ -73,7 +72,7 @@ export class PackFileStore implements FileStore {
     }
   }
 
-  putLarge(file: SourceFile, options?: AbortOptions): LargeFile {
+  async putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile> {
     return new PiecewiseFile(file, {
       readPiece: (position) => this.#readPiece(file.fd, position, options),
       commitBlob: async (digest, chunks) => {

@@ -1,12 +1,11 @@
 /** What a lane does with contents on their way into packs: it reads, hashes, cuts, looks up and compresses them. */
 
-import { cutEnds } from "../../chunking/cut-ends.ts";
-import { fillSync } from "../../disk/source-file.ts";
 import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { LaneContext } from "../../worker/lane.ts";
 import { ChunkList } from "../chunk-list.ts";
+import { readPieceInto } from "../cut-pieces.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
 import { decodeFrame } from "../frames.ts";
 import type { PieceRead } from "../piecewise-file.ts";
@@ -82,11 +81,11 @@ export function preparePiece(
   { tell }: LaneContext,
 ): PreparedPiece {
   using batch = new RecordBatch(task);
-  const length = fillSync(fd, batch.contents(0, task.recordsAt), position);
-  const isLast = length < task.recordsAt;
-  const ends = cutEnds(batch.contents(0, length), isLast, task.store.averageChunkSize);
-  tell({ length: ends.at(-1) ?? 0, isLast } satisfies PieceRead);
-  if (position + length === 0) batch.addWholeBlob(new Uint8Array(0));
+  const { slab, recordsAt: contentsBytes, store } = task;
+  const { averageChunkSize } = store;
+  const { ends, ...read } = readPieceInto({ fd, position, slab, contentsBytes, averageChunkSize });
+  tell(read satisfies PieceRead);
+  if (position + read.length === 0) batch.addWholeBlob(new Uint8Array(0));
   return { list: batch.addChunks(ends), ...batch.finish() };
 }
 

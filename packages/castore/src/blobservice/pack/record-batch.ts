@@ -4,7 +4,7 @@ import { openReader } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { ChunkListBuilder } from "../chunk-list.ts";
+import { listChunks } from "../cut-pieces.ts";
 import { ChunkIndex, type ChunkState, indexPath } from "./chunk-index.ts";
 import { encodeChunk } from "./codec.ts";
 import { blobRecord, CODEC, type Codec, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
@@ -74,6 +74,7 @@ function openIndex(folder: string): ChunkIndex | undefined {
 /** Makes records of contents in a slab. */
 export class RecordBatch implements Disposable {
   readonly #store: LaneStore;
+  /** Where chunks are looked up; `undefined` while nothing is stored. */
   readonly #index: ChunkIndex | undefined;
   readonly #snapshot: Disposable | undefined;
   readonly #slab: SharedArrayBuffer;
@@ -86,8 +87,10 @@ export class RecordBatch implements Disposable {
   constructor({ store, slab, recordsAt }: PrepareTask) {
     this.#store = store;
     const index = indexOf(store);
-    this.#snapshot = index?.snapshot();
-    this.#index = index?.isEmpty() ? undefined : index; // of which nothing needs to be looked up
+    if (index !== undefined && !index.isEmpty()) {
+      this.#index = index;
+      this.#snapshot = index.snapshot();
+    }
     this.#slab = slab;
     this.#records = Buffer.from(slab, recordsAt);
   }
@@ -121,16 +124,7 @@ export class RecordBatch implements Disposable {
   }
 
   #addChunksOf(data: Uint8Array, ends: readonly number[]): Uint8Array {
-    const list = new ChunkListBuilder();
-    let from = 0;
-    for (const end of ends) {
-      const chunk = data.subarray(from, end);
-      const digest = blake3Digest(chunk);
-      this.addChunk(digest, chunk);
-      list.push(digest, chunk.length);
-      from = end;
-    }
-    return list.finish().bytes;
+    return listChunks(data, ends, (digest, chunk) => this.addChunk(digest, chunk)).bytes;
   }
 
   /** Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was. */

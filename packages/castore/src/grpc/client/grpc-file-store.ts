@@ -5,6 +5,7 @@ import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
 import type { FileBatch, FileStore, LargeFile } from "../../blobservice/file-store.ts";
 import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { SourceFile } from "../../disk/source-file.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
@@ -73,13 +74,13 @@ export class GrpcFileStore implements FileStore {
       return await this.#contents.putSmall(paths, options);
     }
     const slabs = this.#smallSlabs;
-    const slab = options.isNext ? slabs.takeNow() : await slabs.take(options);
+    const slab = await slabs.take(options);
     try {
       const task = { paths, slab, contentsBytes: CONTENTS_BYTES };
-      // Work that everything else waits for is not queued behind that.
-      const { files, chunks, counts } = options.isNext
-        ? cutFiles(task)
-        : await runTask(CUT_FILES, task, { here: cutFiles });
+      const { files, chunks, counts } = await runTask(CUT_FILES, task, {
+        here: cutFiles,
+        isNext: options.isNext,
+      });
       const list = ChunkList.fromBytes(chunks);
       const stored = this.#store(
         { slab, chunks: list, blobs: blobsOf(files, list, counts) },
@@ -97,23 +98,30 @@ export class GrpcFileStore implements FileStore {
     }
   }
 
-  putLarge(file: SourceFile, options?: AbortOptions): LargeFile {
-    return new FileForServer(
-      this.#batch.takesFrames(options),
-      () =>
-        new PiecewiseFile(file, {
-          readPiece: (position) => this.#readPiece(file.fd, position, options),
-          commitBlob: (digest, chunks) => this.#service.putList(digest, chunks, options),
-        }),
-      () => this.#contents.putLarge(file, options),
-    );
+  async putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile> {
+    try {
+      if (!(await this.#batch.takesFrames(options))) return this.#contents.putLarge(file, options);
+    } catch (error) {
+      file[Symbol.dispose]();
+      throw error;
+    }
+    return new PiecewiseFile(file, {
+      readPiece: (position) => this.#readPiece(file.fd, position, options),
+      commitBlob: (digest, chunks) => this.#service.putList(digest, chunks, options),
+    });
   }
 
   async #readPiece(fd: number, position: number, options?: AbortOptions): Promise<Piece> {
     const slabs = this.#pieceSlabs;
     const slab = await slabs.take(options);
     try {
-      const task = { fd, position, slab, contentsBytes: CONTENTS_BYTES };
+      const task = {
+        fd,
+        position,
+        slab,
+        contentsBytes: CONTENTS_BYTES,
+        averageChunkSize: DEFAULT_AVERAGE_CHUNK_SIZE,
+      };
       const { chunks: list, ...read } = await runTask(CUT_PIECE, task, { here: cutPiece });
       const stored = this.#store({ slab, chunks: ChunkList.fromBytes(list), blobs: [] }, options);
       stored.catch(() => undefined); // handled where it is awaited
@@ -198,28 +206,4 @@ function blobsOf(
     at += count;
   }
   return blobs;
-}
-
-/** A large file that is stored in one of two ways, as soon as it is known which of them the server takes. */
-class FileForServer implements LargeFile {
-  readonly #takesFrames: Promise<boolean>;
-  readonly #framed: () => LargeFile;
-  readonly #contents: () => LargeFile;
-  #file: LargeFile | undefined;
-
-  constructor(takesFrames: Promise<boolean>, framed: () => LargeFile, contents: () => LargeFile) {
-    this.#takesFrames = takesFrames;
-    this.#framed = framed;
-    this.#contents = contents;
-    takesFrames.catch(() => undefined); // awaited below
-  }
-
-  async *pieces(): AsyncGenerator<Uint8Array> {
-    this.#file = (await this.#takesFrames) ? this.#framed() : this.#contents();
-    yield* this.#file.pieces();
-  }
-
-  finish(): ReturnType<LargeFile["finish"]> {
-    return this.#file!.finish();
-  }
 }

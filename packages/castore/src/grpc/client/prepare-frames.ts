@@ -1,13 +1,13 @@
 /** What a lane does with files on their way to a server: it reads, hashes and cuts them, then compresses what is missing. */
 
 import { ChunkListBuilder } from "../../blobservice/chunk-list.ts";
+import { listChunks, type PieceToRead, readPieceInto } from "../../blobservice/cut-pieces.ts";
 import { type FilesRead, type ReadFilesTask, readFilesInto } from "../../blobservice/file-batch.ts";
 import type { PieceRead } from "../../blobservice/piecewise-file.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import { cutEnds } from "../../chunking/cut-ends.ts";
 import { compressBound, zstdCodec } from "../../compression/zstd-codec.ts";
 import { rawFrame } from "../../compression/zstd-frame.ts";
-import { fillSync } from "../../disk/source-file.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 
 /** Files that were read, and how they are cut. */
@@ -28,32 +28,16 @@ export function cutFiles(task: ReadFilesTask): CutFiles {
     counts.push(ends.length);
     const digest = blake3Digest(data);
     if (ends.length === 1) list.push(digest, data.length);
-    else pushChunks(list, data, ends);
+    else list.append(listChunks(data, ends).bytes);
     return digest;
   });
   return { files, chunks: list.finish().bytes, counts: Uint32Array.from(counts) };
 }
 
-/** A piece of a file that does not fit into the slab. */
-interface PieceTask {
-  readonly fd: number;
-  /** Where a chunk of the file starts. */
-  readonly position: number;
-  readonly slab: SharedArrayBuffer;
-  /** Length of the contents that the slab takes, in bytes. */
-  readonly contentsBytes: number;
-}
-
 /** Reads, hashes and cuts a piece of a file. The list is packed. */
-export function cutPiece(task: PieceTask): PieceRead & { readonly chunks: Uint8Array } {
-  const { fd, position, slab, contentsBytes } = task;
-  const length = fillSync(fd, new Uint8Array(slab, 0, contentsBytes), position);
-  const isLast = length < contentsBytes;
-  const contents = new Uint8Array(slab, 0, length);
-  const ends = cutEnds(contents, isLast, DEFAULT_AVERAGE_CHUNK_SIZE);
-  const list = new ChunkListBuilder();
-  pushChunks(list, contents, ends);
-  return { length: ends.at(-1) ?? 0, isLast, chunks: list.finish().bytes };
+export function cutPiece(piece: PieceToRead): PieceRead & { readonly chunks: Uint8Array } {
+  const { ends, ...read } = readPieceInto(piece);
+  return { ...read, chunks: listChunks(new Uint8Array(piece.slab), ends).bytes };
 }
 
 /** Chunks to compress. */
@@ -82,13 +66,4 @@ export function compressChunks({ slab, starts, lengths, framesAt }: CompressTask
     at += size;
     return size;
   });
-}
-
-function pushChunks(list: ChunkListBuilder, data: Uint8Array, ends: readonly number[]): void {
-  let from = 0;
-  for (const end of ends) {
-    const chunk = data.subarray(from, end);
-    list.push(blake3Digest(chunk), chunk.length);
-    from = end;
-  }
 }
