@@ -17,6 +17,7 @@ import { buildCaPath } from "../nix/build-path.ts";
 import { nixHash } from "../nix/nix-hash.ts";
 import { MemoryPathInfoService } from "../pathinfoservice/memory.ts";
 import { ingestNar } from "./ingest.ts";
+import type { CalculatedNar } from "./nar-calculation-service.ts";
 import { renderNar } from "./renderer.ts";
 
 interface Services {
@@ -137,6 +138,25 @@ describe("ingestNar", () => {
     const expectedCa = { kind: "nar", hash: sha1 } as const;
     const { node } = await ingestNar(inPieces(nar), target, { expected, expectedCa });
     expect(node).toEqual(root);
+    expect(await target.directoryService.get(root.digest)).toBeDefined();
+  });
+
+  it("shows a NAR to a check before any directory is visible, and nothing of one that it refuses", async () => {
+    const root = await someTree();
+    if (root.type !== "directory") throw new Error("it is a folder");
+    const nar = await render(root);
+    const refusal = new Error("refused");
+    const refused = ingestNar(inPieces(nar), target, {
+      check: () => {
+        throw refusal;
+      },
+    });
+    await expect(refused).rejects.toBe(refusal);
+    expect(await target.directoryService.get(root.digest)).toBeUndefined();
+    const checked: CalculatedNar[] = [];
+    await ingestNar(inPieces(nar), target, { check: (found) => checked.push(found) });
+    expect(checked.map(({ narSize }) => narSize)).toEqual([BigInt(nar.length)]);
+    expect(Buffer.from(checked[0]!.narSha256).equals(sha256(nar))).toBe(true);
     expect(await target.directoryService.get(root.digest)).toBeDefined();
   });
 

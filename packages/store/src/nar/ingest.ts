@@ -23,6 +23,8 @@ export interface IngestNarOptions extends AbortOptions {
   expected?: CalculatedNar;
   /** A content address that the NAR, or the only file in it, has to have. Default: any. */
   expectedCa?: ContentAddress | undefined;
+  /** Refuses a NAR by throwing, once all of it was read and before any directory of it is visible. Default: none is. */
+  check?: ((nar: CalculatedNar) => void) | undefined;
 }
 
 /** Root node, size and digest of a NAR. */
@@ -35,8 +37,8 @@ export interface IngestedNar extends CalculatedNar {
  * Stores the contents of a NAR in one pass. Holds a few megabytes of it at most.
  *
  * @returns root node, size and digest of the NAR, once everything is durable
- * @throws StoreError `invalid_argument` for a stream that is not a NAR, or not the expected one: none of its
- *   directories is visible then, blobs may be; whatever the stream and the services throw
+ * @throws StoreError `invalid_argument` for a stream that is not a NAR, or not the expected one; whatever
+ *   `check`, the stream and the services throw. None of its directories is visible then, blobs may be
  */
 export async function ingestNar(
   stream: AsyncIterable<Uint8Array>,
@@ -139,7 +141,7 @@ class Ingestion {
   }
 
   #check(): void {
-    const { expected, expectedCa } = this.#options;
+    const { expected, expectedCa, check } = this.#options;
     const found = this.#nar.digest();
     if (expected && expected.narSize !== found.narSize) {
       throw refusal(`expected ${expected.narSize} bytes, found ${found.narSize}`);
@@ -157,6 +159,7 @@ class Ingestion {
         throw refusal(`expected content address ${wanted}, found ${formatContentAddress(ca)}`);
       }
     }
+    check?.(found);
     this.found = found;
   }
 }
