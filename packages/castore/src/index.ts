@@ -99,6 +99,7 @@ export {
   type Compression,
   type DecompressOptions,
   decompress,
+  detectCompression,
 } from "./compression/decompress.ts";
 export { copyBlob } from "./copy/copy-blob.ts";
 export {

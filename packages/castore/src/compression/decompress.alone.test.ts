@@ -7,6 +7,7 @@ import {
   type Compression,
   compressionOf,
   decompress,
+  detectCompression,
   MAGIC_LENGTH,
 } from "./decompress.ts";
 
@@ -317,6 +318,42 @@ describe("compressionOf", () => {
 
   it("tells bzip2 of nothing", () => {
     expect(compressionOf(Buffer.from("QlpoORdyRThQkAAAAAA=", "base64"))).toBe("bzip2");
+  });
+});
+
+describe("detectCompression", () => {
+  it.each([1, 3, 1000])(
+    "tells the format of a stream in pieces of %i bytes, and loses none",
+    async (size) => {
+      for (const [kind, bytes] of [
+        ["xz", COMPRESSED.xz],
+        [undefined, CONTENTS],
+      ] as const) {
+        const found = await detectCompression(inPieces(bytes, size));
+        expect(found.compression).toBe(kind);
+        expect(Buffer.compare(await collectBytes(found.stream), bytes)).toBe(0);
+      }
+    },
+  );
+
+  it("tells nothing of a stream that is shorter than a magic", async () => {
+    const found = await detectCompression(inPieces(Buffer.from("BZ")));
+    expect(found.compression).toBeUndefined();
+    expect(Buffer.from(await collectBytes(found.stream)).toString()).toBe("BZ");
+  });
+
+  it("ends the stream with what it returns", async () => {
+    let isEnded = false;
+    const endless = async function* () {
+      try {
+        for (;;) yield CONTENTS;
+      } finally {
+        isEnded = true;
+      }
+    };
+    const found = await detectCompression(endless());
+    for await (const _ of found.stream) break;
+    expect(isEnded).toBe(true);
   });
 });
 

@@ -51,6 +51,34 @@ export function compressionOf(start: Uint8Array): Exclude<Compression, "br"> | u
   return found?.[0];
 }
 
+/**
+ * Reads the first bytes of a stream and tells its format by them.
+ *
+ * @returns the format, as {@link compressionOf} tells it, and the stream from its first byte on. Ending that ends
+ *   `stream`, whose pieces may be lent, if it was begun
+ */
+export async function detectCompression(stream: AsyncIterable<Uint8Array>): Promise<{
+  compression: ReturnType<typeof compressionOf>;
+  stream: AsyncGenerator<Uint8Array>;
+}> {
+  const pieces = stream[Symbol.asyncIterator]();
+  let start = Buffer.alloc(0);
+  while (start.length < MAGIC_LENGTH) {
+    const { done, value } = await pieces.next();
+    if (done) break;
+    start = Buffer.concat([start, value]);
+  }
+  const whole = async function* () {
+    try {
+      yield start;
+      for (let next = await pieces.next(); !next.done; next = await pieces.next()) yield next.value;
+    } finally {
+      await pieces.return?.();
+    }
+  };
+  return { compression: compressionOf(start), stream: whole() };
+}
+
 /** The digits of pi, and of its square root. */
 const BZIP2_NEXT = ["314159265359", "177245385090"];
 

@@ -3,10 +3,9 @@ import type { BlobService } from "../blobservice/blob-service.ts";
 import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import {
-  compressionOf,
   type DecompressOptions,
   decompress,
-  MAGIC_LENGTH,
+  detectCompression,
 } from "../compression/decompress.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
@@ -85,19 +84,9 @@ async function* uncompressed(
   stream: AsyncGenerator<Uint8Array>,
   options: DecompressOptions,
 ): AsyncGenerator<Uint8Array> {
-  let start = Buffer.alloc(0);
-  const whole = async function* () {
-    yield start;
-    yield* stream;
-  };
   try {
-    while (start.length < MAGIC_LENGTH) {
-      const { done, value } = await stream.next();
-      if (done) break;
-      start = Buffer.concat([start, value]);
-    }
-    const compression = compressionOf(start);
-    yield* compression === undefined ? whole() : decompress(whole(), compression, options);
+    const { compression, stream: whole } = await detectCompression(stream);
+    yield* compression === undefined ? whole : decompress(whole, compression, options);
   } finally {
     await stream.return(undefined);
   }
