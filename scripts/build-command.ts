@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 const PROGRAM = fileURLToPath(new URL("../packages/cli/scripts/build.ts", import.meta.url));
 
 /** Other packages than the command's have no tests that start it. */
-const OTHERS = ["proto", "castore", "store", "conformance", "bench"];
+const OTHERS = ["proto", "castore", "store", "nar-bridge", "conformance", "bench"];
 
 export function setup(): void {
   if (OTHERS.includes(basename(process.cwd()))) return;

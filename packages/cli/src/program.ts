@@ -3,6 +3,7 @@ import manifest from "../package.json" with { type: "json" };
 import { commandArguments } from "./arguments.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { importCommand } from "./command/import.ts";
+import { narBridgeCommand } from "./command/nar-bridge.ts";
 import { reportOutputError, writeStderr, writeStdout } from "./output.ts";
 
 /** Runs `tvix-store` with the arguments of this process and sets the exit status. */
@@ -16,6 +17,7 @@ export async function runProgram(): Promise<void> {
         "141 if the reader of stdout has gone.",
     )
     .addCommand(daemonCommand())
+    .addCommand(narBridgeCommand())
     .addCommand(importCommand());
   for (const command of [program, ...program.commands]) {
     // Commander itself would exit before the outcome of its writes is known.

@@ -1,15 +1,20 @@
 import { once } from "node:events";
 import { setDefaultHighWaterMark } from "node:stream";
-import { castoreServices } from "@tvix/castore/rpc";
+import { openObjectStore } from "@tvix/castore";
+import { castoreServices, type ServedService } from "@tvix/castore/rpc";
+import { createNarBridge } from "@tvix/nar-bridge";
 import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceOptions } from "./addresses.ts";
+import type { CacheOptions } from "./cache-options.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { LogWriter } from "./log-writer.ts";
+import { logAnswered } from "./server/http-log.ts";
 import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
-import { openServices } from "./services.ts";
+import type { ServerOptions } from "./server-options.ts";
+import { openServices, type Services } from "./services.ts";
 import { startTracing } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 
@@ -19,16 +24,33 @@ import type { TracingOptions } from "./tracing-option.ts";
  */
 const STREAM_BYTES = 8 * 1024;
 
-/** Options of {@link serve}. */
-export interface DaemonOptions extends ServiceOptions, TracingOptions {
-  /** Addresses to listen on, in the syntax of {@link parseListenAddress}. */
-  listenAddress: string[];
-  /** The lowest level of log lines to write, a level of pino. */
-  logLevel: string;
+/** Options of {@link serveDaemon} and {@link serveNarBridge}. */
+export interface ServeOptions extends ServerOptions, ServiceOptions, CacheOptions, TracingOptions {}
+
+/** Serves gRPC, and a binary cache over HTTP, until it is interrupted; then waits for the calls in flight. */
+export async function serveDaemon(options: ServeOptions, interrupt: Interrupt): Promise<void> {
+  const rpcServices = (services: Services) => [
+    ...castoreServices(services),
+    ...storeServices({
+      pathInfoService: services.pathInfoService,
+      narCalculationService: new CachingNarCalculationService({
+        inner: new RenderingNarCalculationService(services),
+      }),
+    }),
+  ];
+  await serve(options, interrupt, rpcServices);
 }
 
-/** Runs a daemon until it is interrupted, then waits for the calls in flight. */
-export async function serve(options: DaemonOptions, interrupt: Interrupt): Promise<void> {
+/** Serves a binary cache over HTTP until it is interrupted, then waits for the requests in flight. */
+export async function serveNarBridge(options: ServeOptions, interrupt: Interrupt): Promise<void> {
+  await serve(options, interrupt, () => []);
+}
+
+async function serve(
+  options: ServeOptions,
+  interrupt: Interrupt,
+  rpcServices: (services: Services) => ServedService[],
+): Promise<void> {
   await using log = new LogWriter((lost) =>
     logger.warn({ lost }, "log lines dropped: stderr took no more"),
   );
@@ -41,17 +63,17 @@ export async function serve(options: DaemonOptions, interrupt: Interrupt): Promi
       logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
     },
   });
+  await using objects = await openObjectStore(options.cacheObjectAddr ?? "memory:///");
+  const bridge = createNarBridge({
+    ...services,
+    objects,
+    priority: options.cachePriority,
+    onAnswered: (answered, request) => logAnswered(logger, answered, request),
+  });
   await using server = await startServer({
     addresses: options.listenAddress,
-    services: [
-      ...castoreServices(services),
-      ...storeServices({
-        pathInfoService: services.pathInfoService,
-        narCalculationService: new CachingNarCalculationService({
-          inner: new RenderingNarCalculationService(services),
-        }),
-      }),
-    ],
+    services: rpcServices(services),
+    onOther: bridge.handle,
     logger,
   });
   warnOfOpenAddresses(options.listenAddress, (address) =>

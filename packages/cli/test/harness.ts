@@ -59,7 +59,7 @@ export async function tvixStore(
   return { status, stdout: await stdout, stderr: await stderr };
 }
 
-/** A running `tvix-store daemon`. Disposing of it kills it, if it still runs. */
+/** A running `tvix-store daemon` or `nar-bridge`. Disposing of it kills it, if it still runs. */
 export interface Daemon extends AsyncDisposable {
   readonly process: ChildProcess;
   /** Resolves with the exit status, `null` after a signal. */
@@ -73,9 +73,26 @@ export interface Daemon extends AsyncDisposable {
 /** Starts a daemon and waits until it listens. */
 export async function startDaemon(
   args: readonly string[],
-  options: Pick<SpawnOptions, "program" | "env" | "uid"> = {},
+  options?: ServerSpawnOptions,
 ): Promise<Daemon> {
-  const child = spawnCommand(["daemon", ...args], options);
+  return await startServing(["daemon", ...args], options);
+}
+
+/** Starts `tvix-store nar-bridge` and waits until it listens. */
+export async function startNarBridge(
+  args: readonly string[],
+  options?: ServerSpawnOptions,
+): Promise<Daemon> {
+  return await startServing(["nar-bridge", ...args], options);
+}
+
+type ServerSpawnOptions = Pick<SpawnOptions, "program" | "env" | "uid">;
+
+async function startServing(
+  args: readonly string[],
+  options: ServerSpawnOptions = {},
+): Promise<Daemon> {
+  const child = spawnCommand(args, options);
   const exit = exited(child);
   const log: Record<string, unknown>[] = [];
   const plain: string[] = [];
@@ -89,7 +106,9 @@ export async function startDaemon(
       log.push(entry);
       if (entry.msg === "listening") resolve(entry.addresses);
     });
-    exit.then((status) => reject(new Error(`daemon exited with ${status}: ${plain.join("\n")}`)));
+    exit.then((status) =>
+      reject(new Error(`${args[0]} exited with ${status}: ${plain.join("\n")}`)),
+    );
   });
   return {
     process: child,

@@ -25,6 +25,9 @@ export type HttpRequest = IncomingMessage | Http2ServerRequest;
 /** The response to an {@link HttpRequest}. */
 export type HttpResponse = ServerResponse | Http2ServerResponse;
 
+/** Answers a request. Must not throw. */
+export type RequestHandler = (request: HttpRequest, response: HttpResponse) => void;
+
 /** Handlers of requests. */
 export interface HttpHandlers {
   /**
@@ -33,8 +36,8 @@ export interface HttpHandlers {
    * @param peer the client, as `host:port` or `unix`
    */
   onStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, peer: string): boolean;
-  /** Answers all other requests. Must not throw. */
-  onRequest(request: HttpRequest, response: HttpResponse): void;
+  /** Answers all other requests. */
+  readonly onRequest: RequestHandler;
 }
 
 /** Options of a {@link OnePort}. */

@@ -25,7 +25,13 @@ import {
   stopSender,
 } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
-import { type HttpHandlers, type HttpRequest, type HttpResponse, peerOf } from "./one-port.ts";
+import {
+  type HttpHandlers,
+  type HttpRequest,
+  type HttpResponse,
+  peerOf,
+  type RequestHandler,
+} from "./one-port.ts";
 import { CallLog, callLogKey, noteErrors } from "./request-log.ts";
 
 /** Options of {@link createRpcHandler}. */
@@ -38,6 +44,8 @@ export interface RpcHandlerOptions {
   logger: Logger;
   /** Bounds the memory of all calls together. Default: one of 16 MiB. */
   budget?: CallBudget;
+  /** Answers and logs requests that are no calls: other paths, and no content type of gRPC. Default: 404. */
+  onOther?: RequestHandler | undefined;
 }
 
 /** Memory limit of a call through Connect, which gathers messages by itself, in bytes. */
@@ -58,6 +66,7 @@ export function createRpcHandler({
   routes,
   logger,
   budget = new CallBudget(),
+  onOther,
 }: RpcHandlerOptions): HttpHandlers {
   const router = createConnectRouter({
     acceptCompression: [compressionGzip, compressionBrotli],
@@ -92,6 +101,10 @@ export function createRpcHandler({
       const path = request.url?.split("?", 1)[0] ?? "";
       const handler = handlers.get(path);
       const contentType = request.headers["content-type"];
+      if (handler === undefined && onOther && !isGrpc(contentType)) {
+        onOther(request, response);
+        return;
+      }
       const peer = peerOf(request.socket);
       const span = handler && RpcSpan.server(handler.method, request.headers, peer);
       const log = new CallLog(logger, {
@@ -110,6 +123,10 @@ export function createRpcHandler({
         );
     },
   };
+}
+
+function isGrpc(contentType: string | undefined): contentType is string {
+  return contentType?.startsWith("application/grpc") ?? false;
 }
 
 /** Runs an action in the context of a span, if there is one. */
@@ -191,8 +208,9 @@ class Exchange implements BudgetedCall {
 
   /** Answers a call to a method that does not exist. */
   refuse(path: string, contentType: string | undefined): void {
-    const isGrpc = contentType?.startsWith("application/grpc");
-    const message = isGrpc ? `no method ${JSON.stringify(path)}` : "There is no such method here";
+    const message = isGrpc(contentType)
+      ? `no method ${JSON.stringify(path)}`
+      : "There is no such method here";
     this.#refuse(contentType, { code: Code.Unimplemented, httpStatus: 404, message });
   }
 
@@ -200,7 +218,7 @@ class Exchange implements BudgetedCall {
     contentType: string | undefined,
     { code, httpStatus, message }: { code: Code; httpStatus: number; message: string },
   ): void {
-    if (contentType?.startsWith("application/grpc")) {
+    if (isGrpc(contentType)) {
       this.#writeHead(200, {
         "content-type": contentType,
         "grpc-status": String(code),

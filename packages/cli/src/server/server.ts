@@ -4,7 +4,7 @@ import type { Logger } from "pino";
 import { registerHealth } from "./health.ts";
 import { parseListenAddress } from "./listen-address.ts";
 import { type Listener, type ListenerEvents, listen } from "./listener.ts";
-import { OnePort } from "./one-port.ts";
+import { OnePort, type RequestHandler } from "./one-port.ts";
 import { registerReflection } from "./reflection.ts";
 import { createRpcHandler } from "./rpc-handler.ts";
 
@@ -14,6 +14,8 @@ export interface ServerOptions {
   addresses: readonly string[];
   /** The services to serve. Health and reflection are added. */
   services: readonly ServedService[];
+  /** Answers and logs requests that are no calls. Default: 404. */
+  onOther?: RequestHandler;
   /** Receives a line for each call: `info`, `warn` for failures of the server, `debug` for health and reflection. */
   logger: Logger;
   /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
@@ -43,7 +45,7 @@ export interface Server extends AsyncDisposable {
 }
 
 /**
- * Serves gRPC, gRPC-web and Connect, over HTTP/2 without TLS and over HTTP/1.1, on every address.
+ * Serves gRPC, gRPC-web and Connect, and other requests, over HTTP/2 without TLS and over HTTP/1.1, on every address.
  * Resolves once all of them accept connections. If one is refused, none is listened on.
  *
  * @throws CastoreError `invalid_argument` for an address that cannot be parsed or is not of this
@@ -62,6 +64,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         registerReflection(router, { services, stopping: stopping.signal });
       },
       logger,
+      onOther: options.onOther,
     }),
     onProtocolError(err, peer) {
       logger.debug({ err, peer }, "connection failed");

@@ -1,0 +1,35 @@
+import { InvalidArgumentError, Option } from "commander";
+import { stateFolder } from "./user-folders.ts";
+
+/** Options of the binary cache that is served over HTTP. */
+export interface CacheOptions {
+  /** Address of the object store for what belongs to the cache, such as logs. `undefined`: in memory. */
+  cacheObjectAddr?: string;
+  /** Priority among the substituters of a client: the lowest is asked first. */
+  cachePriority: number;
+}
+
+/** Returns the options of the binary cache, with their environment variables. */
+export function cacheOptions(): Option[] {
+  const state = stateFolder();
+  return [
+    new Option(
+      "--cache-object-addr <url>",
+      "object store for what belongs to the binary cache and to no store path: names of pushed NARs, logs, realisations",
+    )
+      .env("CACHE_OBJECT_ADDR")
+      .default(state && `file://${encodeURI(state)}/http-cache`),
+    new Option(
+      "--cache-priority <number>",
+      "priority of the binary cache among the substituters of a client: the lowest is asked first",
+    )
+      .env("CACHE_PRIORITY")
+      .argParser(parsePriority)
+      .default(39),
+  ];
+}
+
+function parsePriority(text: string): number {
+  if (/^[0-9]{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError(`expected a natural number, found ${JSON.stringify(text)}`);
+}

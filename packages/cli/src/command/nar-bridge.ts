@@ -1,0 +1,28 @@
+import { Command } from "commander";
+import { daemonAddresses, serviceOptions } from "../addresses.ts";
+import { cacheOptions } from "../cache-options.ts";
+import type { ServeOptions } from "../serve.ts";
+import { serverOptions } from "../server-options.ts";
+import { tracingOption } from "../tracing-option.ts";
+import { useSmallMalloc } from "./small-malloc.ts";
+
+/** `tvix-store nar-bridge` */
+export function narBridgeCommand(): Command {
+  const command = new Command("nar-bridge")
+    .description("Serves a store to Nix as a binary cache over HTTP, and nothing else")
+    .action(async (options: ServeOptions) => {
+      useSmallMalloc();
+      const { serveNarBridge } = await import("../serve.ts"); // loaded here, as few commands need a server
+      const { run } = await import("../run.ts");
+      await run((interrupt) => serveNarBridge(options, interrupt));
+      process.exit(); // unread log lines do not keep it alive
+    });
+  const options = [
+    ...serverOptions("localhost:9000"),
+    ...serviceOptions(daemonAddresses()),
+    ...cacheOptions(),
+    tracingOption(),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}

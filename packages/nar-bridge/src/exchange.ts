@@ -1,0 +1,241 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
+import { parse as parseRange } from "range-parser";
+import { answerTo, HttpError } from "./http-error.ts";
+
+/** A request over either version of HTTP. */
+export type HttpRequest = IncomingMessage | Http2ServerRequest;
+
+/** The response to an {@link HttpRequest}. */
+export type HttpResponse = ServerResponse | Http2ServerResponse;
+
+/** Headers of an answer, names in lower case. */
+export type Headers = Readonly<Record<string, string | number>>;
+
+/** How a request was answered, for a log. */
+export interface Answered {
+  readonly method: string;
+  /** The request target: path and query. */
+  readonly target: string;
+  /** Status of the answer; `undefined` where the client left before there was one. */
+  readonly status: number | undefined;
+  /** Whether the answer reached its end. */
+  readonly complete: boolean;
+  readonly durationMs: number;
+  /** Bytes of the body that were read, and written. */
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Why it was refused, or broke off. */
+  readonly error?: unknown;
+}
+
+/** A part of a body, in bytes. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A body whose length is known, of which any part can be read. */
+export interface Content {
+  /** Length in bytes. */
+  readonly size: number;
+  readonly headers: Headers;
+  /** Names these very bytes, in quotes: a strong validator. */
+  readonly etag: string;
+  /**
+   * Reads a part. A piece is left alone until the next one is asked for. What it throws breaks the connection: an answer
+   * that has begun never ends cleanly.
+   */
+  read(range: ByteRange, signal: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+const TEXT: Headers = { "content-type": "text/plain; charset=utf-8" };
+
+/** One request and the answer to it. */
+export class Exchange {
+  readonly #request: HttpRequest;
+  readonly #response: ServerResponse;
+  readonly #onAnswered: (answered: Answered) => void;
+  readonly #startedMs: number = performance.now();
+  #left: AbortController | undefined;
+  #status: number | undefined;
+  #bytesIn = 0;
+  #bytesOut = 0;
+  #error: unknown;
+  #isOver = false;
+
+  constructor(
+    request: HttpRequest,
+    response: HttpResponse,
+    onAnswered: (answered: Answered) => void,
+  ) {
+    this.#request = request;
+    // The two classes have the methods that are used here in common.
+    this.#response = response as ServerResponse;
+    this.#onAnswered = onAnswered;
+  }
+
+  /** The method of the request, such as `GET`. */
+  get method(): string {
+    return this.#request.method ?? "";
+  }
+
+  /** The request target: path and query. */
+  get target(): string {
+    return this.#request.url ?? "";
+  }
+
+  /** Is aborted when the client leaves before the answer is complete. */
+  get signal(): AbortSignal {
+    if (this.#left === undefined) {
+      const left = new AbortController();
+      this.#left = left;
+      const onClose = () => {
+        if (this.#response.writableFinished) return;
+        left.abort(new HttpError(499, "The client left before the answer was complete"));
+        this.#error = left.signal.reason;
+        this.#end(false);
+      };
+      if (this.#response.destroyed || this.#response.closed) onClose();
+      else this.#response.once("close", onClose);
+    }
+    return this.#left.signal;
+  }
+
+  /** Returns a header of the request, its name in lower case; `undefined` if it was not sent. */
+  header(name: string): string | undefined {
+    const value = this.#request.headers[name];
+    return Array.isArray(value) ? value.join(", ") : value;
+  }
+
+  /** Reads the body of the request. Throws if it is cut off. To be iterated once. */
+  async *body(): AsyncGenerator<Uint8Array> {
+    // Destroying a request over HTTP/1.1 would destroy the connection and the answer.
+    for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
+      this.#bytesIn += chunk.length;
+      yield chunk;
+    }
+  }
+
+  /** Answers with a line of text. */
+  text(status: number, message: string, headers: Headers = {}): void {
+    this.send(status, `${message}\n`, { ...TEXT, ...headers });
+  }
+
+  /** Answers with a body that is in memory. */
+  send(status: number, body: string | Uint8Array, headers: Headers): void {
+    const response = this.#response;
+    if (this.#isOver || response.destroyed) return;
+    const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    this.#status = status;
+    response.writeHead(status, { ...headers, "content-length": length });
+    if (this.method === "HEAD") response.end();
+    else {
+      this.#bytesOut = length;
+      response.end(body);
+    }
+    this.#end(true);
+  }
+
+  /**
+   * Answers with a body, or the part of it that the client asks for: conditions and one range are looked at. Bytes go
+   * out as fast as the client takes them. Resolves when all are out, or the client has left.
+   */
+  async sendContent(content: Content): Promise<void> {
+    const { size, etag } = content;
+    const headers = { ...content.headers, etag, "accept-ranges": "bytes" };
+    if (matches(this.header("if-none-match"), etag)) return this.#sendHead(304, headers);
+    const range = this.#rangeOf(content);
+    if (range === "unsatisfiable") {
+      return this.text(416, `Cannot send that range: expected one within ${size} bytes`, {
+        "content-range": `bytes */${size}`,
+      });
+    }
+    const part = range ?? { offset: 0, length: size };
+    const partHeaders = range && {
+      "content-range": `bytes ${range.offset}-${range.offset + range.length - 1}/${size}`,
+    };
+    const all = { ...headers, ...partHeaders, "content-length": part.length };
+    if (this.method === "HEAD") return this.#sendHead(range ? 206 : 200, all);
+    const { signal } = this;
+    if (signal.aborted) return;
+    this.#status = range ? 206 : 200;
+    this.#response.writeHead(this.#status, all);
+    for await (const data of content.read(part, signal)) {
+      if (data.length > 0) await this.#write(data);
+      signal.throwIfAborted();
+    }
+    if (this.#bytesOut !== part.length) {
+      throw new Error(`expected ${part.length} bytes of ${this.target}, found ${this.#bytesOut}`);
+    }
+    this.#response.end();
+    this.#end(true);
+  }
+
+  /** Answers with the reason of an error, or breaks off an answer that has begun. */
+  fail(error: unknown): void {
+    if (this.#isOver) return;
+    if (!this.#response.headersSent) {
+      const { status, message } = answerTo(error);
+      this.#error = error;
+      this.text(status, message);
+      return;
+    }
+    this.#error = error;
+    this.#end(false);
+    const { stream } = this.#response as unknown as Partial<Http2ServerResponse>;
+    if (stream) stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    else this.#response.destroy();
+  }
+
+  /** Returns the part that the client asks for; `undefined` if it asks for all. */
+  #rangeOf({ size, etag }: Content): ByteRange | "unsatisfiable" | undefined {
+    const header = this.header("range");
+    if (header === undefined) return undefined;
+    const condition = this.header("if-range");
+    if (condition !== undefined && condition !== etag) return undefined;
+    const { code, type, ranges } = parseRange(size, header);
+    // RFC 9110, section 14.2: what is malformed or not supported is ignored.
+    if (type !== "bytes" || (code & 1) !== 0 || ranges.length > 1) return undefined;
+    const [range] = ranges;
+    if (range === undefined) return "unsatisfiable";
+    return { offset: range.start, length: range.end - range.start + 1 };
+  }
+
+  #sendHead(status: number, headers: Headers): void {
+    if (this.#isOver || this.#response.destroyed) return;
+    this.#status = status;
+    this.#response.writeHead(status, { ...headers }).end();
+    this.#end(true);
+  }
+
+  /** Writes bytes. Resolves when they have been handed to the system, or never will be. */
+  #write(data: Uint8Array): Promise<void> {
+    this.#bytesOut += data.length;
+    return new Promise((resolve) => this.#response.write(data, () => resolve()));
+  }
+
+  #end(complete: boolean): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#onAnswered({
+      method: this.method,
+      target: this.target,
+      status: this.#status,
+      complete,
+      durationMs: performance.now() - this.#startedMs,
+      bytesIn: this.#bytesIn,
+      bytesOut: this.#bytesOut,
+      error: this.#error,
+    });
+  }
+}
+
+/** Whether a list of entity tags has one, or is `*`. */
+function matches(list: string | undefined, etag: string): boolean {
+  if (list === undefined) return false;
+  return list.split(",").some((one) => {
+    const tag = one.trim();
+    return tag === "*" || tag === etag || tag === `W/${etag}`;
+  });
+}
