@@ -1,6 +1,7 @@
 import type { BlobService, DirectoryService } from "@tvix/castore";
 import type { PathInfoService } from "@tvix/store";
 import type { SideObjects } from "./side-objects.ts";
+import type { StoredNars } from "./stored-nars.ts";
 
 /** What the routes of a bridge share. */
 export interface BridgeContext {
@@ -8,6 +9,7 @@ export interface BridgeContext {
   readonly directoryService: DirectoryService;
   readonly pathInfoService: PathInfoService;
   readonly sideObjects: SideObjects;
+  readonly nars: StoredNars;
   /** The store dir of the store paths, such as `/nix/store`. */
   readonly storeDir: string;
   /** Priority among the substituters of a client: the lowest is asked first. */

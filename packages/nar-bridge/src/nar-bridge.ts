@@ -4,8 +4,10 @@ import type { BridgeContext } from "./context.ts";
 import { type Answered, Exchange, type HttpRequest, type HttpResponse } from "./exchange.ts";
 import { Router } from "./router.ts";
 import { cacheInfoRoutes } from "./routes/cache-info.ts";
+import { narRoutes } from "./routes/nar.ts";
 import { narInfoRoutes } from "./routes/narinfo.ts";
 import { SideObjects } from "./side-objects.ts";
+import { StoredNars } from "./stored-nars.ts";
 
 /** Options of {@link createNarBridge}. Services and object store are not disposed of with it. */
 export interface NarBridgeOptions {
@@ -36,12 +38,13 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const context: BridgeContext = {
     ...{ blobService, directoryService, pathInfoService },
     sideObjects: new SideObjects(objects),
+    nars: new StoredNars({ blobService, directoryService }),
     storeDir: options.storeDir ?? STORE_DIR,
     priority: options.priority ?? 39,
     wantMassQuery: options.wantMassQuery ?? true,
   };
   const router = new Router();
-  for (const addRoutes of [cacheInfoRoutes, narInfoRoutes]) addRoutes(router, context);
+  for (const addRoutes of [cacheInfoRoutes, narInfoRoutes, narRoutes]) addRoutes(router, context);
   return {
     handle(request, response) {
       const exchange = new Exchange(request, response, (answered) =>

@@ -8,6 +8,7 @@ export {
 } from "./nar/caching-nar-calculation-service.ts";
 export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest.ts";
 export { listNar, type NarListing, type NarListingNode } from "./nar/listing.ts";
+export { measureNar } from "./nar/measure.ts";
 export type { CalculatedNar, NarCalculationService } from "./nar/nar-calculation-service.ts";
 export { type NarEvent, readNar } from "./nar/reader.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";

@@ -14,7 +14,7 @@ export function narInfoRoutes(router: Router, { pathInfoService, storeDir }: Bri
     }
     const { narSha256, narSize } = pathInfo;
     const narInfo = narInfoFromPathInfo(pathInfo, {
-      url: `nar/${encodeNixbase32(narSha256)}.nar`,
+      url: `nar/${encodeNixbase32(narSha256)}.nar?hash=${hash}`,
       compression: "none",
       fileHash: { algorithm: "sha256", digest: narSha256 },
       fileSize: narSize,

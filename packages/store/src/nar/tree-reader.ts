@@ -23,7 +23,11 @@ export class TreeReader implements AsyncDisposable {
   #isAtEnd = false;
 
   /** Reads nothing yet. A root that is no directory has no directories. */
-  constructor(root: Node, directoryService: DirectoryService, options?: AbortOptions) {
+  constructor(
+    root: Node,
+    directoryService: Pick<DirectoryService, "getRecursive">,
+    options?: AbortOptions,
+  ) {
     this.#found = new SpillingMap(
       {
         encode: ({ bytes }) => bytes,

@@ -1,0 +1,171 @@
+import { connect } from "node:net";
+import { text } from "node:stream/consumers";
+import { MemoryBlobService, MemoryDirectoryService, unlessAborted } from "@tvix/castore";
+import { encodeNixbase32, NarInfo, type PathInfo, renderNar } from "@tvix/store";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { addTree, type BridgeFixture, hashOf, startBridge } from "../../test/bridge-fixture.ts";
+import { formatNode } from "../node-text.ts";
+
+const TREE = {
+  bin: { program: Buffer.alloc(300_000, "program "), link: { target: "program" } },
+  empty: "",
+  readme: "read me",
+};
+
+let bridge: BridgeFixture;
+let pathInfo: PathInfo;
+let nar: Buffer;
+/** Paths of the NAR. */
+let byHash: string;
+let byNode: string;
+
+beforeEach(async () => {
+  bridge = await startBridge();
+  pathInfo = await addTree(bridge.services, "tree", TREE);
+  const parts: Buffer[] = [];
+  for await (const part of renderNar(pathInfo.node, bridge.services)) parts.push(Buffer.from(part));
+  nar = Buffer.concat(parts);
+  byHash = `/nar/${encodeNixbase32(pathInfo.narSha256)}.nar?hash=${hashOf(pathInfo)}`;
+  byNode = `/nar/tvix-castore/${formatNode(pathInfo.node)}?narsize=${nar.length}`;
+});
+afterEach(() => bridge[Symbol.asyncDispose]());
+
+const get = (path: string, headers: Record<string, string> = {}, method = "GET") =>
+  fetch(`${bridge.url}${path}`, { headers, method });
+const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer());
+
+describe("a NAR", () => {
+  it("is served where its narinfo says, and by its root node", async () => {
+    const text = await (await get(`/${hashOf(pathInfo)}.narinfo`)).text();
+    const { url, compression, fileSize } = NarInfo.parse(text);
+    expect([compression, fileSize]).toEqual(["none", pathInfo.narSize]);
+    for (const path of [`/${url}`, byHash, byNode]) {
+      const response = await get(path);
+      expect(response.status).toBe(200);
+      expect(response.headers.get("content-length")).toBe(`${nar.length}`);
+      expect(response.headers.get("accept-ranges")).toBe("bytes");
+      expect(nar.equals(await bytesOf(response))).toBe(true);
+    }
+  });
+
+  it("is served in part", async () => {
+    const size = nar.length;
+    for (const [range, start, end] of [
+      ["bytes=0-0", 0, 1],
+      ["bytes=1000-200000", 1000, 200_001],
+      [`bytes=${size - 5}-`, size - 5, size],
+      ["bytes=-7", size - 7, size],
+      [`bytes=5-${size * 2}`, 5, size],
+    ] as const) {
+      const response = await get(byNode, { range });
+      expect(response.status).toBe(206);
+      expect(response.headers.get("content-range")).toBe(`bytes ${start}-${end - 1}/${size}`);
+      expect(nar.subarray(start, end).equals(await bytesOf(response))).toBe(true);
+    }
+  });
+
+  it("is served whole where a range means nothing, and refused beyond its end", async () => {
+    const manyRanges = `bytes=${Array.from({ length: 1000 }, (_, i) => `${i}-${i}`)}`;
+    for (const range of ["bytes=5-1", "lines=1-2", "bytes=x-", "bytes=", manyRanges]) {
+      const response = await get(byHash, { range });
+      expect([range, response.status, (await bytesOf(response)).length]).toEqual([
+        ...[range, 200, nar.length],
+      ]);
+    }
+    const beyond = await get(byHash, { range: `bytes=${nar.length}-` });
+    expect([beyond.status, beyond.headers.get("content-range")]).toEqual([
+      ...[416, `bytes */${nar.length}`],
+    ]);
+  });
+
+  it("is not sent again to a client that has it, and only whole to one that has another", async () => {
+    const etag = (await get(byHash, {}, "HEAD")).headers.get("etag")!;
+    expect((await get(byHash, { "if-none-match": `"other", W/${etag}` })).status).toBe(304);
+    const range = "bytes=0-9";
+    expect((await get(byHash, { range, "if-range": etag })).status).toBe(206);
+    expect((await get(byHash, { range, "if-range": '"other"' })).status).toBe(200);
+  });
+
+  it("is absent under another hash, or by a store path that is not there", async () => {
+    const other = encodeNixbase32(new Uint8Array(32));
+    const absent = [
+      `/nar/${other}.nar?hash=${hashOf(pathInfo)}`,
+      byHash.replace(/=.*/, `=${encodeNixbase32(new Uint8Array(20))}`),
+      byHash.replace(/\?.*/, ""),
+      "/nar/",
+    ];
+    for (const path of absent) expect([path, (await get(path)).status]).toEqual([path, 404]);
+    expect((await get(byHash.replace(/=.*/, "=nonsense"))).status).toBe(400);
+  });
+
+  it("is refused by what is no root node, or with another size than it has", async () => {
+    for (const node of ["", "AAAA", "no*base64", `${formatNode(pathInfo.node)}A`]) {
+      const { status } = await get(`/nar/tvix-castore/${node}`);
+      expect([node, status]).toEqual([node, 400]);
+    }
+    const wrong = await get(byNode.replace(/=.*/, "=1"));
+    expect([wrong.status, await wrong.text()]).toEqual([
+      ...[400, `Cannot serve a NAR: expected narsize to be ${nar.length}, found "1"\n`],
+    ]);
+  });
+
+  it("is served over HTTP/1.0, and many times over one connection", async () => {
+    const socket = connect(bridge.port, "127.0.0.1");
+    socket.write(`GET ${byHash} HTTP/1.0\r\n\r\n`);
+    expect((await text(socket)).endsWith(nar.toString().slice(-100))).toBe(true);
+    const kept = connect(bridge.port, "127.0.0.1");
+    const request = `HEAD ${byHash} HTTP/1.1\r\nHost: x\r\n`;
+    for (let i = 0; i < 3; i++) kept.write(`${request}\r\n`);
+    kept.write(`${request}Connection: close\r\n\r\n`);
+    expect((await text(kept)).split("HTTP/1.1 200 OK")).toHaveLength(5);
+  });
+});
+
+describe("a NAR whose tree is not whole", () => {
+  it("is refused before anything is sent where something is missing", async () => {
+    for (const missing of [
+      { blobService: new MemoryBlobService() },
+      { directoryService: new MemoryDirectoryService() },
+    ]) {
+      await using lacking = await startBridge({ ...bridge.services, ...missing });
+      const response = await fetch(`${lacking.url}${byHash}`);
+      expect(response.status).toBe(404);
+      expect(await response.text()).toMatch(/^Cannot measure .* missing\n$/);
+    }
+  });
+
+  it("breaks the connection where damage is found in the middle", async () => {
+    const { blobService } = bridge.services;
+    vi.spyOn(blobService, "readMany").mockImplementation(async (blobs) =>
+      blobs.map(() => undefined),
+    );
+    vi.spyOn(blobService, "read").mockImplementation(async () => {
+      return (async function* () {
+        yield Buffer.alloc(1000, "program ");
+        throw new Error("damaged");
+      })();
+    });
+    const socket = connect(bridge.port, "127.0.0.1");
+    socket.on("error", () => undefined);
+    socket.write(`GET ${byHash} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    const answer = await text(socket).catch(() => "");
+    expect(answer.length).toBeLessThan(nar.length);
+    await expect.poll(() => bridge.answered).toMatchObject([{ status: 200, complete: false }]);
+  });
+});
+
+describe("a client that leaves", () => {
+  it("stops the reading of a NAR", async () => {
+    let reading: AbortSignal | undefined;
+    vi.spyOn(bridge.services.blobService, "readMany").mockImplementation((_, options) => {
+      reading = options!.signal!;
+      return unlessAborted(new Promise(() => undefined), reading);
+    });
+    const socket = connect(bridge.port, "127.0.0.1");
+    socket.write(`GET ${byHash} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await expect.poll(() => reading).toBeDefined();
+    socket.destroy();
+    await expect.poll(() => reading?.aborted).toBe(true);
+    await expect.poll(() => bridge.answered).toMatchObject([{ complete: false }]);
+  });
+});

@@ -1,0 +1,39 @@
+import { equalBytes, type Node } from "@tvix/castore";
+import { decodeNixbase32 } from "@tvix/store";
+import type { BridgeContext } from "../context.ts";
+import { HttpError } from "../http-error.ts";
+import { parseNode } from "../node-text.ts";
+import type { Router } from "../router.ts";
+
+/**
+ * Serves NARs: `/nar/<NAR hash>.nar?hash=<hash part of a store path that has it>`, as narinfos announce them, and
+ * `/nar/tvix-castore/<root node>?narsize=<length>`, as the bridge of tvix serves them.
+ */
+export function narRoutes(router: Router, { pathInfoService, nars }: BridgeContext): void {
+  const findNode = async (
+    narHash: string,
+    hashPart: string,
+    signal: AbortSignal,
+  ): Promise<Node | undefined> => {
+    const pathInfo = await pathInfoService.get(decodeNixbase32(hashPart), { signal });
+    const isThisNar = pathInfo && equalBytes(pathInfo.narSha256, decodeNixbase32(narHash));
+    return isThisNar ? pathInfo.node : undefined;
+  };
+
+  router.get("/nar/tvix-castore/:node", async (exchange, { node = "" }, { narsize }) => {
+    const nar = await nars.open(parseNode(node), exchange.signal);
+    if (narsize !== undefined && narsize !== `${nar.size}`) {
+      const reason = `expected narsize to be ${nar.size}, found ${JSON.stringify(narsize)}`;
+      throw new HttpError(400, `Cannot serve a NAR: ${reason}`);
+    }
+    await exchange.sendContent(nar);
+  });
+
+  router.get("/nar/:name", async (exchange, { name = "" }, { hash }) => {
+    const narHash = /^([0-9a-z]{52})\.nar$/.exec(name)?.[1];
+    const { signal } = exchange;
+    const node = narHash && hash ? await findNode(narHash, hash, signal) : undefined;
+    if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
+    await exchange.sendContent(await nars.open(node, signal));
+  });
+}
