@@ -15,6 +15,8 @@ const ALONE = filesNamed(".alone.test.ts");
 /** Whole programs, and suites over many implementations: what takes longest. */
 const SLOW = /\/packages\/(cli|conformance)\/test\//;
 
+const COMPARE_BYTES = fileURLToPath(new URL("scripts/compare-bytes.ts", import.meta.url));
+
 /** Starts what takes longest first, as both workers are busy to the end then. */
 class SlowFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -38,7 +40,7 @@ export default defineConfig({
       NODE_COMPILE_CACHE: fileURLToPath(new URL("node_modules/.cache/node", import.meta.url)),
     },
     projects: [
-      { extends: true, test: { name: "alone", include: ALONE } },
+      { extends: true, test: { name: "alone", include: ALONE, setupFiles: COMPARE_BYTES } },
       {
         extends: true,
         test: {
@@ -48,9 +50,10 @@ export default defineConfig({
           // Files share the modules that are loaded: most of them load the same, and some of that is large.
           isolate: false,
           globalSetup: fileURLToPath(new URL("scripts/build-command.ts", import.meta.url)),
-          setupFiles: fileURLToPath(
-            new URL("scripts/expect-unchanged-process.ts", import.meta.url),
-          ),
+          setupFiles: [
+            fileURLToPath(new URL("scripts/expect-unchanged-process.ts", import.meta.url)),
+            COMPARE_BYTES,
+          ],
         },
       },
     ],

@@ -54,6 +54,10 @@ await using bundle = await rolldown({
     "bzip2-decoder": source("compression/bzip2-decoder.ts", castore),
   },
   platform: "node",
+  onLog(level, log, defaultHandler) {
+    if (log.code === "UNRESOLVED_IMPORT") throw new Error(log.message); // it would be left to whoever runs the command
+    defaultHandler(level, log);
+  },
   preserveEntrySignatures: "allow-extension",
   external: Object.keys({
     ...manifest.dependencies,

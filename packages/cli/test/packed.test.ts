@@ -10,7 +10,7 @@ import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } fr
 /** The newest release of Node that `engines` allows; raise both together. */
 const NEWEST_NODE = "26.10.0";
 
-const PACKAGES = ["proto", "castore", "store", "cli", "conformance"] as const;
+const PACKAGES = ["proto", "castore", "store", "nar-bridge", "cli", "conformance"] as const;
 type Package = (typeof PACKAGES)[number];
 
 const execFileAsync = promisify(execFile);
@@ -32,17 +32,13 @@ beforeAll(async () => {
     `newest@npm:${build}@${NEWEST_NODE}`,
   ]);
   const { packageManager } = readManifest(workspace);
+  const pack = ["--yes", packageManager, "pack", "--pack-destination", folder.path];
+  // The command is built before any test; to build it again would pull it away from those that run it.
+  const cli = { cwd: join(workspace, "packages/cli") };
+  await execFileAsync("npx", [...pack, "--config.ignore-scripts=true"], cli);
+  const others = PACKAGES.filter((name) => name !== "cli").map((name) => `--filter=@tvix/${name}`);
+  await execFileAsync("npx", [...pack, "--recursive", ...others], { cwd: workspace });
   for (const name of PACKAGES) {
-    const cwd = join(workspace, "packages", name);
-    const pack = [
-      "--yes",
-      packageManager,
-      "pack",
-      ...unbuilt(name),
-      "--pack-destination",
-      folder.path,
-    ];
-    await execFileAsync("npx", pack, { cwd });
     const file = readdirSync(folder.path).find((file) => file.startsWith(`tvix-${name}-`))!;
     tarballs.set(name, join(folder.path, file));
   }
@@ -57,11 +53,6 @@ afterAll(() => folder[Symbol.dispose]());
 function run(cwd: string, command: string, ...args: string[]): string {
   const stdio = ["ignore", "pipe", "inherit"] as const;
   return execFileSync(command, args, { cwd, encoding: "utf8", stdio: [...stdio] });
-}
-
-/** The command is built before any test; to build it again would pull it away from those that run it. */
-function unbuilt(name: Package): string[] {
-  return name === "cli" ? ["--config.ignore-scripts=true"] : [];
 }
 
 function readManifest(path: string) {
