@@ -185,6 +185,41 @@ export function blobFrameTests(service: () => BlobService): void {
       }
     });
 
+    it("verified, of lengths that are known beforehand, where it stores them", async () => {
+      const { frameSizes, verifiedFrames } = service();
+      expect(typeof verifiedFrames).toBe(typeof frameSizes);
+      if (frameSizes === undefined || verifiedFrames === undefined) return;
+      await service().putMany([...PIECES, Buffer.alloc(300 * KIB, "compressible ")]);
+      const large = await putBlob(service(), MANY_CHUNKS.slice());
+      const many = [...listOf(PIECES), ...(await chunksOf(service(), large))!];
+      const absent: ChunkMeta = { digest: blake3Digest(Buffer.from("never")), size: 5 };
+      const small = [...listOf(PIECES)];
+      const repeated = (count: number) =>
+        Array.from({ length: count }, (_, i) => small[i % small.length]!);
+      // Twice, as the second time it may know them; then around the end of a turn and of a batch.
+      for (const list of [many, many, [], ...[1, 500, 501, 3000].map(repeated)]) {
+        const chunks = ChunkList.of(list);
+        const frames = await framesOf(chunks);
+        const sizes = await service().frameSizes!(chunks);
+        expect([...sizes]).toEqual(frames.map(({ length }) => length));
+        const verified = (await Array.fromAsync(service().verifiedFrames!(chunks))).flat();
+        expect(verified.length).toBe(list.length);
+        for (const [i, frame] of verified.entries())
+          expect(equalBytes(frame, frames[i]!)).toBe(true);
+        const lacking = ChunkList.of([...list, absent]);
+        const refusal = { code: "data_loss" };
+        await expect(service().frameSizes!(lacking)).rejects.toMatchObject(refusal);
+        const reading = Array.fromAsync(service().verifiedFrames!(lacking));
+        await expect(reading).rejects.toMatchObject(refusal);
+      }
+      const reason = new Error("enough");
+      const cancelled = { signal: AbortSignal.abort(reason) };
+      const all = ChunkList.of(many);
+      await expect(service().frameSizes!(all, cancelled)).rejects.toBe(reason);
+      await expect(Array.fromAsync(service().verifiedFrames!(all, cancelled))).rejects.toBe(reason);
+      for await (const _ of service().verifiedFrames!(all)) break;
+    });
+
     it("until it is cancelled, or the reader ends early", async () => {
       const digest = await putBlob(service(), MANY_CHUNKS.slice());
       const chunks = ChunkList.of((await chunksOf(service(), digest))!);

@@ -135,6 +135,23 @@ export interface BlobService extends AsyncDisposable {
    */
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array>;
 
+  /**
+   * Returns the length in bytes of the frame of each chunk, in order, as {@link verifiedFrames} streams it. Reads no frame.
+   * Both methods are absent where frames are not stored, or cannot be measured without reading them.
+   *
+   * @throws CastoreError `data_loss` for a chunk that is absent or has another length than listed
+   */
+  frameSizes?(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array>;
+
+  /**
+   * Streams what {@link frames} does, in batches, and verifies each frame: it is decompressed to the chunk of its digest, or is the
+   * same that was decompressed before. Reads one batch ahead.
+   *
+   * @throws CastoreError `data_loss`, from iterating, for a chunk that is absent, damaged, or has another length than
+   *   listed
+   */
+  verifiedFrames?(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]>;
+
   /** Stores files of the local file system faster than by their contents; `undefined` where there is no such way. */
   readonly files?: FileStore | undefined;
 

@@ -41,6 +41,10 @@ export type ContractPlan<T> = {
 };
 
 const BYTES: Measure<Uint8Array> = { attribute: "tvix.bytes", of: ({ length }) => length };
+const FRAMES: Measure<readonly Uint8Array[]> = {
+  attribute: "tvix.bytes",
+  of: (frames) => frames.reduce((sum, { length }) => sum + length, 0),
+};
 const ITEMS: Measure<unknown> = { attribute: "tvix.count", of: () => 1 };
 
 const digest = (digest: B3Digest): Attributes => ({ "tvix.digest": digest.toString() });
@@ -62,6 +66,8 @@ export const BLOB_SERVICE_PLAN: ContractPlan<BlobService & Partial<OutboardSourc
   putList: { about: digest },
   putFrames: { about: ({ chunks }) => count(chunks) },
   frames: { about: count, returns: "stream", measure: BYTES },
+  frameSizes: { about: count },
+  verifiedFrames: { about: count, returns: "stream", measure: FRAMES },
   files: { part: instrumentFiles },
   openWriter: { returns: "collector", measure: BYTES },
   outboard: { about: digest },

@@ -33,9 +33,18 @@ export async function compressToFrame(data: Uint8Array, level = 1): Promise<Uint
   return frame.length < data.length ? frame : rawFrame(data);
 }
 
+/** Returns the length of the {@link rawFrame} of so many bytes. */
+export function rawFrameLength(size: number): number {
+  return frameHeader(size).length + blocksOf(size) * BLOCK_HEADER + size;
+}
+
+function blocksOf(size: number): number {
+  return Math.max(Math.ceil(size / MAX_BLOCK), 1);
+}
+
 /** Makes a zstd frame of bytes as they are, which states its content size: raw blocks, as in RFC 8878. */
 export function rawFrame(data: Uint8Array): Uint8Array {
-  const blocks = Math.max(Math.ceil(data.length / MAX_BLOCK), 1);
+  const blocks = blocksOf(data.length);
   const header = frameHeader(data.length);
   const frame = new Uint8Array(header.length + blocks * BLOCK_HEADER + data.length);
   frame.set(header);

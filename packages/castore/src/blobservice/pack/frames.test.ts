@@ -1,5 +1,5 @@
-import { readFileSync, truncateSync } from "node:fs";
-import { zstdDecompressSync } from "node:zlib";
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import { chunksOf } from "../../../test/chunks-of.ts";
 import { noise } from "../../../test/noise.ts";
@@ -57,4 +57,33 @@ describe("frames from packs", () => {
     const [healed] = await Array.fromAsync(service.frames(only));
     expect(zstdDecompressSync(healed!).equals(TEXT)).toBe(true);
   });
+
+  it.each([
+    ["before it was read", false],
+    ["after it was read", true],
+  ])("are verified: one that was damaged %s is refused, and heals", async (_, isReadBefore) => {
+    const messages: string[] = [];
+    await using service = await store.open({ onCorrupt: (message) => messages.push(message) });
+    await service.putMany([TEXT]);
+    await service.putMany([NOISE]);
+    const read = () => Array.fromAsync(service.verifiedFrames(CHUNKS));
+    if (isReadBefore) await read();
+    const frame = (await Array.fromAsync(service.frames(CHUNKS)))[0]!;
+    // The contents are another text of the same length, so that the frame looks right.
+    const pack = readFileSync(store.packOf());
+    const other = frameOf(Buffer.alloc(TEXT.length, "incorrigible "), frame.length);
+    writeFileSync(store.packOf(), pack.fill(other, FIRST_PAYLOAD, FIRST_PAYLOAD + frame.length));
+    expect((await Array.fromAsync(service.frames(CHUNKS)))[0]).toEqual(new Uint8Array(other));
+    await expect(read()).rejects.toMatchObject({ code: "data_loss" });
+    expect(messages).toHaveLength(1);
+    await service.putMany([TEXT]);
+    expect(zstdDecompressSync((await read()).flat()[0]!).equals(TEXT)).toBe(true);
+  });
 });
+
+/** Compresses contents into a frame of that length. */
+function frameOf(data: Buffer, length: number): Buffer {
+  const frame = zstdCompressSync(data, { pledgedSrcSize: data.length });
+  expect(frame.length).toBe(length);
+  return frame;
+}

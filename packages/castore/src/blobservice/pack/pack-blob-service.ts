@@ -24,6 +24,7 @@ import { ChunkIndex } from "./chunk-index.ts";
 import { storedList } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PackFileStore } from "./pack-file-store.ts";
+import { PackFrameReader } from "./pack-frame-reader.ts";
 import { PackFrameStore } from "./pack-frame-store.ts";
 import { IngestCall, PackIngest, recordsBytesFor } from "./pack-ingest.ts";
 import { PackReader, type WantedChunk } from "./pack-reader.ts";
@@ -66,6 +67,7 @@ export class PackBlobService implements BlobService {
   readonly #reader: PackReader;
   readonly #ingest: PackIngest;
   readonly #frames: PackFrameStore;
+  readonly #frameReader: PackFrameReader;
   /** Blobs up to this length are one chunk, whatever is in them. */
   readonly #uncutSize: number;
   /** Stores files of the local file system. */
@@ -79,6 +81,7 @@ export class PackBlobService implements BlobService {
     const maxRecords = recordsBytesFor(averageChunkSize);
     this.#commits = new GroupCommit({ folder: path, maxPackSize, maxRecords });
     this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
+    this.#frameReader = new PackFrameReader(index, this.#reader);
     this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
     this.#frames = new PackFrameStore(this, this.#ingest);
     this.files = new PackFileStore(this.#ingest, this.#commits);
@@ -222,6 +225,14 @@ export class PackBlobService implements BlobService {
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
     return this.#reader.frames(chunks, options);
+  }
+
+  async frameSizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
+    return await this.#frameReader.sizes(chunks, options);
+  }
+
+  verifiedFrames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]> {
+    return this.#frameReader.read(chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

@@ -10,6 +10,7 @@ import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
+import type { FrameProofs } from "./frame-proofs.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
@@ -102,7 +103,7 @@ export class PackReader {
       let failure: CastoreError | undefined;
       for (let bytes = 0; next < chunks.length && batch.length < FRAMES; next++) {
         const chunk = chunks.at(next);
-        const location = await this.#find(chunk);
+        const location = await this.find(chunk);
         if (location instanceof CastoreError) {
           failure = location; // told when its turn comes
           break;
@@ -137,7 +138,7 @@ export class PackReader {
   /** Returns a function that reads the chunks of a blob in one place. */
   readonly #fetchFrom = (place: Place): FetchChunk => {
     return async (chunk, options) => {
-      const location = await this.#find(chunk);
+      const location = await this.find(chunk);
       if (location instanceof CastoreError) throw location;
       const isHere = place === "here" && chunk.size <= INLINE_CHUNK;
       const wanted = [{ digest: chunk.digest, location }];
@@ -148,8 +149,26 @@ export class PackReader {
     };
   };
 
+  /**
+   * Reads payloads together and verifies them, those known by a proof without decoding them.
+   *
+   * @returns the payload of each; an error for one that is damaged, and now forgotten
+   */
+  async readProven(
+    chunks: readonly WantedChunk[],
+    proofs: FrameProofs,
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
+    const known = BigUint64Array.from(chunks, ({ digest }) => proofs.get(digest));
+    const read = { as: "proven", proofs: known, place: "pool" } as const;
+    const { pieces, damaged, proofs: found } = await readLocated(this.#folder, chunks, read);
+    for (const [i, { digest }] of chunks.entries()) {
+      if (found![i] !== known[i]) proofs.set(digest, found![i]!);
+    }
+    return await this.#withErrors(chunks, pieces, damaged);
+  }
+
   /** Finds a listed chunk; returns an error if it is absent or of another length, and forgets it. */
-  async #find({ digest, size }: ChunkMeta): Promise<ChunkLocation | CastoreError> {
+  async find({ digest, size }: ChunkMeta): Promise<ChunkLocation | CastoreError> {
     const location = this.#index.findChunk(digest);
     if (location?.size === size) return location;
     const reason = location
@@ -159,11 +178,20 @@ export class PackReader {
   }
 
   async #readAs(
-    as: ReadChunksTask["as"],
+    as: "contents" | "stored",
     chunks: readonly WantedChunk[],
     place: Place,
   ): Promise<readonly (Uint8Array | CastoreError)[]> {
     const { pieces, damaged } = await readLocated(this.#folder, chunks, { as, place });
+    return await this.#withErrors(chunks, pieces, damaged);
+  }
+
+  /** Forgets damaged chunks, and puts an error in the place of each. */
+  async #withErrors(
+    chunks: readonly WantedChunk[],
+    pieces: ReadChunks["pieces"],
+    damaged: ReadChunks["damaged"],
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
     const errors = new Map<number, CastoreError>();
     for (const [i, what] of damaged) {
       const { digest, location } = chunks[i]!;
@@ -212,11 +240,11 @@ class PackBlobReader extends ChunkedBlobReader {
 export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],
-  { as, place }: { as: ReadChunksTask["as"]; place: Place },
+  { place, ...how }: Pick<ReadChunksTask, "as" | "proofs"> & { place: Place },
 ): Promise<ReadChunks> {
   const locations = chunks.map(({ location }) => location);
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
   const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
-  const task = { locations, digests, paths, as };
+  const task = { locations, digests, paths, ...how };
   return place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
 }

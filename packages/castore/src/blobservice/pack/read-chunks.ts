@@ -15,8 +15,10 @@ export interface ReadChunksTask {
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
-  /** Whether to return verified contents, or payloads as they are stored. */
-  readonly as: "contents" | "stored";
+  /** Whether to return verified contents, payloads as they are stored, or verified payloads. */
+  readonly as: "contents" | "stored" | "proven";
+  /** For proven payloads: what `proofOf` returned for each when it was verified; 0 where it never was. */
+  readonly proofs?: BigUint64Array;
 }
 
 /** Result of reading chunks. */
@@ -25,6 +27,8 @@ export interface ReadChunks {
   readonly pieces: readonly (Uint8Array | undefined)[];
   /** Faults of chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
+  /** For proven payloads: those of the task, with those of payloads that were verified now. */
+  readonly proofs?: BigUint64Array;
 }
 
 /** Chunks that stand so close together are read at once, gaps and all. */
@@ -36,7 +40,9 @@ const MAX_RUN = 1024 * 1024;
  *
  * @throws CastoreError by cause if the system refuses to read
  */
-export function readChunks({ locations, digests, paths, as }: ReadChunksTask): ReadChunks {
+export function readChunks(task: ReadChunksTask): ReadChunks {
+  const { locations, digests, paths, as } = task;
+  const proofs = task.proofs ?? new BigUint64Array(as === "proven" ? locations.length : 0);
   const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
   using packs = new Packs(paths);
@@ -50,15 +56,20 @@ export function readChunks({ locations, digests, paths, as }: ReadChunksTask): R
       const start = location.offset - offset;
       const payload = run.subarray(start, start + location.storedSize);
       const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-      const data =
-        as === "contents" ? verified(payload, location, digest) : plausible(payload, location);
+      let data: Uint8Array | undefined;
+      if (as === "contents") data = verified(payload, location, digest);
+      else if (as === "stored") data = plausible(payload, location);
+      else {
+        proofs[i] = proven(payload, location, digest, proofs[i]!);
+        if (proofs[i] !== 0n) data = payload;
+      }
       pieces.push(data);
       if (data !== undefined) continue;
       damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
     }
     from = to;
   }
-  return { pieces, damaged };
+  return as === "proven" ? { pieces, damaged, proofs } : { pieces, damaged };
 }
 
 /** Returns the end of the run of chunks that are read at once. */
@@ -92,6 +103,29 @@ function plausible(payload: Uint8Array, location: ChunkLocation): Uint8Array | u
   if (payload.length < storedSize) return undefined;
   const found = codec === CODEC.raw ? payload.length : contentSizeOf(payload);
   return found === size ? payload : undefined;
+}
+
+/**
+ * Verifies a payload: by the proof of an earlier time, or by decoding it.
+ *
+ * @returns its proof; 0 if it is damaged
+ */
+function proven(
+  payload: Uint8Array<ArrayBuffer>,
+  location: ChunkLocation,
+  digest: Uint8Array,
+  proof: bigint,
+): bigint {
+  if (payload.length < location.storedSize) return 0n;
+  const found = proofOf(payload);
+  if (found === proof) return found;
+  return verified(payload, location, digest) === undefined ? 0n : found;
+}
+
+/** Returns the first 64 bits of the digest of a payload, but never 0. */
+function proofOf(payload: Uint8Array): bigint {
+  const { buffer, byteOffset } = blake3Digest(payload).bytes;
+  return new DataView(buffer, byteOffset).getBigUint64(0, true) || 1n;
 }
 
 /** Packs that are open while a task lasts. */
