@@ -101,6 +101,7 @@ export {
   decompress,
   detectCompression,
 } from "./compression/decompress.ts";
+export { rawFrame, rawFrameLength } from "./compression/zstd-frame.ts";
 export { copyBlob } from "./copy/copy-blob.ts";
 export {
   type ClosureServices,

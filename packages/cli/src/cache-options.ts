@@ -7,6 +7,8 @@ export interface CacheOptions {
   cacheObjectAddr?: string;
   /** Priority among the substituters of a client: the lowest is asked first. */
   cachePriority: number;
+  /** How narinfos announce NARs. */
+  cacheCompression: "zstd" | "none";
 }
 
 /** Returns the options of the binary cache, with their environment variables. */
@@ -26,6 +28,13 @@ export function cacheOptions(): Option[] {
       .env("CACHE_PRIORITY")
       .argParser(parsePriority)
       .default(39),
+    new Option(
+      "--cache-compression <name>",
+      "how narinfos announce NARs: as they are stored, compressed by zstd, or not compressed",
+    )
+      .env("CACHE_COMPRESSION")
+      .choices(["zstd", "none"])
+      .default("zstd"),
   ];
 }
 

@@ -68,6 +68,7 @@ async function serve(
     ...services,
     objects,
     priority: options.cachePriority,
+    announce: options.cacheCompression,
     onAnswered: (answered, request) => logAnswered(logger, answered, request),
   });
   await using server = await startServer({

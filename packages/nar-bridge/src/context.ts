@@ -10,6 +10,8 @@ export interface BridgeContext {
   readonly pathInfoService: PathInfoService;
   readonly sideObjects: SideObjects;
   readonly nars: StoredNars;
+  /** How narinfos announce NARs: `zstd` where frames are stored. */
+  readonly announce: "zstd" | "none";
   /** The store dir of the store paths, such as `/nix/store`. */
   readonly storeDir: string;
   /** Priority among the substituters of a client: the lowest is asked first. */

@@ -159,12 +159,17 @@ export class Exchange {
     if (this.method === "HEAD") return this.#sendHead(range ? 206 : 200, all);
     const { signal } = this;
     if (signal.aborted) return;
-    this.#status = range ? 206 : 200;
-    this.#response.writeHead(this.#status, all);
+    const sendHead = () => {
+      this.#status = range ? 206 : 200;
+      this.#response.writeHead(this.#status, all);
+    };
     for await (const data of content.read(part, signal)) {
+      signal.throwIfAborted();
+      if (!this.#response.headersSent) sendHead(); // not before: what cannot be read at all gets an answer
       if (data.length > 0) await this.#write(data);
       signal.throwIfAborted();
     }
+    if (part.length === 0) sendHead();
     if (this.#bytesOut !== part.length) {
       throw new Error(`expected ${part.length} bytes of ${this.target}, found ${this.#bytesOut}`);
     }

@@ -22,6 +22,11 @@ export interface NarBridgeOptions {
   priority?: number;
   /** Whether clients may ask for many store paths at once, to find out which of them are here. Default: true. */
   wantMassQuery?: boolean;
+  /**
+   * How narinfos announce NARs: `zstd`, as files of the frames that are stored, or `none`, uncompressed. Default: `zstd`;
+   * `none` is what is announced where the blob service stores no frames.
+   */
+  announce?: "zstd" | "none";
   /** Called once for each request. Default: nothing is logged. */
   onAnswered?: (answered: Answered, request: HttpRequest) => void;
 }
@@ -35,10 +40,12 @@ export interface NarBridge {
 /** Makes a binary cache of Nix over three services. */
 export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const { blobService, directoryService, pathInfoService, objects, onAnswered } = options;
+  const nars = new StoredNars({ blobService, directoryService });
   const context: BridgeContext = {
+    nars,
+    announce: nars.hasFrames ? (options.announce ?? "zstd") : "none",
     ...{ blobService, directoryService, pathInfoService },
     sideObjects: new SideObjects(objects),
-    nars: new StoredNars({ blobService, directoryService }),
     storeDir: options.storeDir ?? STORE_DIR,
     priority: options.priority ?? 39,
     wantMassQuery: options.wantMassQuery ?? true,

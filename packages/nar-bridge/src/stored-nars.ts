@@ -1,24 +1,49 @@
-import { type BlobService, type DirectoryService, type Node, SingleFlight } from "@tvix/castore";
-import { measureNar, renderNar, SeekableNar } from "@tvix/store";
+import { CastoreError, type Node, SingleFlight } from "@tvix/castore";
+import {
+  type FramedNar,
+  type FramedNarSources,
+  isFrameSource,
+  measureFramedNar,
+  measureNar,
+  type NarSources,
+  readFramedNar,
+  renderNar,
+  SeekableNar,
+} from "@tvix/store";
 import { LRUCache } from "lru-cache";
 import type { ByteRange, Content } from "./exchange.ts";
 import { formatNode } from "./node-text.ts";
 
-/** How many NARs are remembered to be whole, and for how long: damage may be found meanwhile. */
-const REMEMBERED = 65_536;
+/** How many NARs are remembered to be whole, about 300 bytes each, and for how long: damage may be found meanwhile. */
+const REMEMBERED = 32_768;
 const REMEMBERED_MS = 10 * 60 * 1000;
 
-/** The NARs of stored trees. */
-export class StoredNars {
-  readonly #blobService: BlobService;
-  readonly #directoryService: DirectoryService;
-  /** Lengths of the NARs of trees that were whole, by root node. */
-  readonly #sizes = new LRUCache<string, number>({ max: REMEMBERED, ttl: REMEMBERED_MS });
-  readonly #measuring = new SingleFlight<number>();
+const NAR_HEADERS = { "content-type": "application/x-nix-nar" };
 
-  constructor(services: { blobService: BlobService; directoryService: DirectoryService }) {
-    this.#blobService = services.blobService;
-    this.#directoryService = services.directoryService;
+/** The NARs of stored trees. Each is measured, and its tree known to be whole, before any of it is read. */
+export class StoredNars {
+  readonly #services: NarSources;
+  /** Of trees that were whole, by root node. */
+  readonly #plain: Measured<number>;
+  readonly #framed: Measured<FramedNar>;
+
+  constructor(services: NarSources) {
+    this.#services = services;
+    this.#plain = new Measured((root, signal) => measureNar(root, services, { signal }));
+    this.#framed = new Measured((root, signal) =>
+      measureFramedNar(root, this.#frameSources, { signal }),
+    );
+  }
+
+  /** Whether NARs can be had as zstd files of stored frames. */
+  get hasFrames(): boolean {
+    return isFrameSource(this.#services.blobService);
+  }
+
+  get #frameSources(): FramedNarSources {
+    const { blobService, directoryService } = this.#services;
+    if (isFrameSource(blobService)) return { blobService, directoryService };
+    throw new CastoreError("unimplemented", "Cannot serve a NAR as stored frames: none are stored");
   }
 
   /**
@@ -27,25 +52,36 @@ export class StoredNars {
    * @throws CastoreError `not_found` or `data_loss` if something of the tree is missing
    */
   async open(root: Node, signal: AbortSignal): Promise<Content> {
-    const size = await this.#measure(root, signal);
+    const size = await this.#plain.get(root, signal);
     return {
       size,
       etag: `"${formatNode(root)}"`,
-      headers: { "content-type": "application/x-nix-nar" },
-      read: (range, signal) => this.#read(root, size, range, signal),
+      headers: NAR_HEADERS,
+      read: (range, signal) => this.#plain.watch(root, this.#read(root, size, range, signal)),
     };
   }
 
-  async #measure(root: Node, signal: AbortSignal): Promise<number> {
-    const key = formatNode(root);
-    const known = this.#sizes.get(key);
-    if (known !== undefined) return known;
-    const measure = async (signal: AbortSignal) => {
-      const size = await measureNar(root, this.#sources, { signal });
-      this.#sizes.set(key, size);
-      return size;
+  /**
+   * Measures the NAR of a tree as a zstd file of stored frames, once the tree is known to be whole.
+   *
+   * @throws CastoreError `not_found` or `data_loss` if something of the tree is missing, `unimplemented` where frames are
+   *   not stored
+   */
+  async measureFramed(root: Node, signal: AbortSignal): Promise<FramedNar> {
+    return await this.#framed.get(root, signal);
+  }
+
+  /** Returns the NAR of a tree as a zstd file of stored frames; throws as {@link measureFramed} does. */
+  async openFramed(root: Node, signal: AbortSignal): Promise<Content> {
+    const { fileSize, tag } = await this.#framed.get(root, signal);
+    const read = (range: ByteRange, signal: AbortSignal) =>
+      readFramedNar(root, this.#frameSources, { ...range, signal });
+    return {
+      size: fileSize,
+      etag: `"${tag}"`,
+      headers: NAR_HEADERS,
+      read: (range, signal) => this.#framed.watch(root, read(range, signal)),
     };
-    return await this.#measuring.run(key, measure, { signal });
   }
 
   async *#read(
@@ -54,19 +90,43 @@ export class StoredNars {
     { offset, length }: ByteRange,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
-    try {
-      if (length === size) yield* renderNar(root, this.#sources, { signal });
-      else {
-        await using nar = await SeekableNar.open(root, this.#sources, { signal });
-        yield* nar.read({ offset, length, signal });
-      }
-    } catch (error) {
-      this.#sizes.delete(formatNode(root)); // it may have been damage
-      throw error;
+    if (length === size) yield* renderNar(root, this.#services, { signal });
+    else {
+      await using nar = await SeekableNar.open(root, this.#services, { signal });
+      yield* nar.read({ offset, length, signal });
     }
   }
+}
 
-  get #sources(): { blobService: BlobService; directoryService: DirectoryService } {
-    return { blobService: this.#blobService, directoryService: this.#directoryService };
+/** Remembers what was measured of the NARs of trees, by root node. */
+class Measured<T extends {}> {
+  readonly #measure: (root: Node, signal: AbortSignal) => Promise<T>;
+  readonly #known = new LRUCache<string, T>({ max: REMEMBERED, ttl: REMEMBERED_MS });
+  readonly #running = new SingleFlight<T>();
+
+  constructor(measure: (root: Node, signal: AbortSignal) => Promise<T>) {
+    this.#measure = measure;
+  }
+
+  async get(root: Node, signal: AbortSignal): Promise<T> {
+    const key = formatNode(root);
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const measure = async (signal: AbortSignal) => {
+      const found = await this.#measure(root, signal);
+      this.#known.set(key, found);
+      return found;
+    };
+    return await this.#running.run(key, measure, { signal });
+  }
+
+  /** Passes the pieces of a NAR on. Where reading it fails, it may be damaged, and is measured again when it is asked for. */
+  async *watch(root: Node, pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    try {
+      yield* pieces;
+    } catch (error) {
+      this.#known.delete(formatNode(root));
+      throw error;
+    }
   }
 }

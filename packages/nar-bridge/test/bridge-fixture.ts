@@ -91,7 +91,7 @@ export async function addTree(services: Services, name: string, tree: Tree): Pro
     return { type: "directory", digest: encodeDirectory(directory).digest, size: directory.size };
   };
   const node = await put(tree);
-  await putter.close();
+  if (node.type === "directory") await putter.close();
   const nar = await new RenderingNarCalculationService(services).calculateNar(node);
   const hashPart = Buffer.alloc(20, name);
   return await services.pathInfoService.put({

@@ -6,6 +6,13 @@ export {
   type CachingNarCalculationOptions,
   CachingNarCalculationService,
 } from "./nar/caching-nar-calculation-service.ts";
+export {
+  type FramedNar,
+  type FramedNarSources,
+  isFrameSource,
+  measureFramedNar,
+  readFramedNar,
+} from "./nar/framed-nar.ts";
 export { type IngestedNar, type IngestNarOptions, ingestNar } from "./nar/ingest.ts";
 export { listNar, type NarListing, type NarListingNode } from "./nar/listing.ts";
 export { measureNar } from "./nar/measure.ts";

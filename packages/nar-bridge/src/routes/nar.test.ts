@@ -1,6 +1,18 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
-import { MemoryBlobService, MemoryDirectoryService, unlessAborted } from "@tvix/castore";
+import {
+  collectBytes,
+  decompress,
+  MemoryBlobService,
+  MemoryDirectoryService,
+  PackBlobService,
+  unlessAborted,
+} from "@tvix/castore";
+import { seededBytes } from "@tvix/conformance";
 import { encodeNixbase32, NarInfo, type PathInfo, renderNar } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { addTree, type BridgeFixture, hashOf, startBridge } from "../../test/bridge-fixture.ts";
@@ -121,6 +133,89 @@ describe("a NAR", () => {
   });
 });
 
+describe("a NAR of stored frames", () => {
+  let folder: string;
+  let packs: PackBlobService;
+  let framed: BridgeFixture;
+  let path: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "nar-route-"));
+    packs = await PackBlobService.open({ path: folder, onCorrupt: () => undefined });
+    framed = await startBridge({ ...bridge.services, blobService: packs });
+    await addTree(framed.services, "tree", TREE);
+    path = byHash.replace(".nar", ".nar.zst");
+  });
+  afterEach(async () => {
+    await framed[Symbol.asyncDispose]();
+    await packs[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true });
+  });
+
+  it("is what a narinfo announces, of the length that it has", async () => {
+    const { url, compression, fileSize } = NarInfo.parse(
+      await (await fetch(`${framed.url}/${hashOf(pathInfo)}.narinfo`)).text(),
+    );
+    expect([`/${url}`, compression]).toEqual([path, "zstd"]);
+    const response = await fetch(`${framed.url}/${url}`);
+    expect(response.headers.get("content-length")).toBe(`${fileSize}`);
+    const file = await bytesOf(response);
+    expect(file.length).toBeLessThan(nar.length / 10);
+    const contents = await collectBytes(decompress(Readable.from([file]), "zstd"));
+    expect(nar.equals(contents)).toBe(true);
+  });
+
+  it("is served in part", async () => {
+    const file = await bytesOf(await fetch(`${framed.url}${path}`));
+    for (const [start, end] of [
+      [0, 1],
+      [100, file.length - 100],
+      [file.length - 1, file.length],
+    ] as const) {
+      const headers = { range: `bytes=${start}-${end - 1}` };
+      const response = await fetch(`${framed.url}${path}`, { headers });
+      expect(response.status).toBe(206);
+      expect(file.subarray(start, end).equals(await bytesOf(response))).toBe(true);
+    }
+  });
+
+  it("is not announced on demand, nor where no frames are stored", async () => {
+    await using plain = await startBridge({ ...framed.services, announce: "none" });
+    for (const { url } of [plain, bridge]) {
+      const text = await (await fetch(`${url}/${hashOf(pathInfo)}.narinfo`)).text();
+      expect(`/${NarInfo.parse(text).url}`).toBe(byHash);
+    }
+    expect((await get(path)).status).toBe(501);
+  });
+
+  it("breaks the connection where a frame is damaged, after which the store path is absent", async () => {
+    const tree = { noise: seededBytes("damaged", 3_000_000) };
+    const damaged = await addTree(framed.services, "damaged", tree);
+    const narInfo = `${framed.url}/${hashOf(damaged)}.narinfo`;
+    const { url } = NarInfo.parse(await (await fetch(narInfo)).text());
+    const pack = join(folder, "packs", (await readdir(join(folder, "packs")))[0]!);
+    const bytes = await readFile(pack);
+    await writeFile(pack, bytes.fill(0, bytes.length - 1000, bytes.length - 900)); // in the last chunk
+    const response = await fetch(`${framed.url}/${url}`);
+    expect(response.status).toBe(200);
+    await expect(response.arrayBuffer()).rejects.toThrow();
+    await expect.poll(() => framed.answered.at(-1)).toMatchObject({ status: 200, complete: false });
+    expect((await fetch(narInfo)).status).toBe(404);
+    await addTree(framed.services, "damaged", tree);
+    expect((await fetch(narInfo)).status).toBe(200);
+    expect((await bytesOf(await fetch(`${framed.url}/${url}`))).length).toBeGreaterThan(3_000_000);
+  });
+
+  it("is absent where the store path has another length than its contents", async () => {
+    const { pathInfoService } = framed.services;
+    await pathInfoService.put({ ...pathInfo, narSize: pathInfo.narSize + 8n });
+    const response = await fetch(`${framed.url}/${hashOf(pathInfo)}.narinfo`);
+    expect([response.status, await response.text()]).toEqual([
+      404,
+      expect.stringContaining(`expected ${pathInfo.narSize + 8n}`),
+    ]);
+  });
+});
+
 describe("a NAR whose tree is not whole", () => {
   it("is refused before anything is sent where something is missing", async () => {
     for (const missing of [
@@ -141,7 +236,7 @@ describe("a NAR whose tree is not whole", () => {
     );
     vi.spyOn(blobService, "read").mockImplementation(async () => {
       return (async function* () {
-        yield Buffer.alloc(1000, "program ");
+        yield Buffer.alloc(100_000, "program ");
         throw new Error("damaged");
       })();
     });

@@ -6,7 +6,7 @@ import { parseNode } from "../node-text.ts";
 import type { Router } from "../router.ts";
 
 /**
- * Serves NARs: `/nar/<NAR hash>.nar?hash=<hash part of a store path that has it>`, as narinfos announce them, and
+ * Serves NARs: `/nar/<NAR hash>.nar[.zst]?hash=<hash part of a store path that has it>`, as narinfos announce them, and
  * `/nar/tvix-castore/<root node>?narsize=<length>`, as the bridge of tvix serves them.
  */
 export function narRoutes(router: Router, { pathInfoService, nars }: BridgeContext): void {
@@ -30,10 +30,11 @@ export function narRoutes(router: Router, { pathInfoService, nars }: BridgeConte
   });
 
   router.get("/nar/:name", async (exchange, { name = "" }, { hash }) => {
-    const narHash = /^([0-9a-z]{52})\.nar$/.exec(name)?.[1];
+    const [, narHash, isFramed] = /^([0-9a-z]{52})\.nar(\.zst)?$/.exec(name) ?? [];
     const { signal } = exchange;
     const node = narHash && hash ? await findNode(narHash, hash, signal) : undefined;
     if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
-    await exchange.sendContent(await nars.open(node, signal));
+    const nar = isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);
+    await exchange.sendContent(nar);
   });
 }

@@ -1,24 +1,55 @@
-import { decodeNixbase32, encodeNixbase32, narInfoFromPathInfo } from "@tvix/store";
+import { hasCode } from "@tvix/castore";
+import { decodeNixbase32, encodeNixbase32, narInfoFromPathInfo, type PathInfo } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
+import { HttpError } from "../http-error.ts";
 import type { Router } from "../router.ts";
 
 const HEADERS = { "content-type": "text/x-nix-narinfo" };
 
 /** Serves `/<hash>.narinfo`, the description of a store path. */
-export function narInfoRoutes(router: Router, { pathInfoService, storeDir }: BridgeContext): void {
-  router.get("/:hash.narinfo", async (exchange, { hash = "" }) => {
-    const pathInfo = await pathInfoService.get(decodeNixbase32(hash));
-    if (pathInfo === undefined) {
-      exchange.text(404, `There is no store path ${hash} here`);
-      return;
+export function narInfoRoutes(
+  router: Router,
+  { pathInfoService, storeDir, nars, announce }: BridgeContext,
+): void {
+  /** Returns the length of the NAR as a file of frames. */
+  const fileSizeOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
+    try {
+      const measured = await nars.measureFramed(node, signal);
+      if (BigInt(measured.narSize) === narSize) return BigInt(measured.fileSize);
+      throw new HttpError(404, `Its NAR has ${measured.narSize} bytes, expected ${narSize}`);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      // The client may have it from another cache, or push it again.
+      const message = `The contents of this store path are not here: ${error.message}`;
+      throw new HttpError(404, message, { cause: error });
     }
+  };
+
+  const narOf = async (pathInfo: PathInfo, hash: string, signal: () => AbortSignal) => {
     const { narSha256, narSize } = pathInfo;
-    const narInfo = narInfoFromPathInfo(pathInfo, {
-      url: `nar/${encodeNixbase32(narSha256)}.nar?hash=${hash}`,
+    const url = `nar/${encodeNixbase32(narSha256)}.nar`;
+    if (announce === "zstd") {
+      const fileSize = await fileSizeOf(pathInfo, signal());
+      return { url: `${url}.zst?hash=${hash}`, compression: "zstd", fileSize };
+    }
+    return {
+      url: `${url}?hash=${hash}`,
       compression: "none",
       fileHash: { algorithm: "sha256", digest: narSha256 },
       fileSize: narSize,
-    });
-    exchange.send(200, narInfo.toString({ storeDir }), HEADERS);
+    } as const;
+  };
+
+  router.get("/:hash.narinfo", async (exchange, { hash = "" }) => {
+    const pathInfo = await pathInfoService.get(decodeNixbase32(hash));
+    if (pathInfo === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
+    const nar = await narOf(pathInfo, hash, () => exchange.signal);
+    exchange.send(200, narInfoFromPathInfo(pathInfo, nar).toString({ storeDir }), HEADERS);
   });
+}
+
+/** Whether an error says that contents are missing or damaged. */
+function isLost(error: unknown): error is Error {
+  if (error instanceof HttpError) return error.status === 404;
+  return hasCode(error, "not_found") || hasCode(error, "data_loss");
 }

@@ -221,10 +221,11 @@ function isSmallFile(step: Step): step is FileStep {
   return step.type === "file" && step.file.size <= SMALL_FILE;
 }
 
-async function* walkNodes(
+/** Walks a tree, or the part of it that a part of its NAR is rendered from. */
+export async function* walkNodes(
   root: Node,
   tree: TreeReader,
-  part: NarPart | undefined,
+  part?: NarPart,
 ): AsyncGenerator<Step, undefined> {
   const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];
   const cursor = new PartCursor(part);

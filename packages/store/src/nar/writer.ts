@@ -15,6 +15,9 @@ import {
 /** Size of the buffers in which small pieces are collected, in bytes. */
 const BUFFER_SIZE = 64 * 1024;
 
+/** A buffer with less room than this after it was passed on is replaced, in bytes. */
+const MIN_ROOM = BUFFER_SIZE / 2;
+
 /** Pieces of file contents of at least this many bytes are passed on without a copy. */
 const PASS_THROUGH = 16 * 1024;
 
@@ -43,16 +46,18 @@ export interface NarPlace {
 export class NarWriter implements TreeVisitor {
   readonly #sink: NarSink;
   #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  /** Where the bytes in the buffer that are to be passed on start, and end. */
+  #start = 0;
   #filled = 0;
   #depth: number;
-  /** Offset of the buffer in the NAR. */
+  /** Offset of the first of them in the NAR. */
   #flushed: number;
   /** How many bytes of the current file are missing. */
   #missing = 0;
   #padding = 0;
 
   /**
-   * @param sink receives long contents as they were passed in; it may keep every other buffer
+   * @param sink receives long contents as they were passed in; it may keep the others
    * @param place where to begin. Default: at the beginning of the NAR
    */
   constructor(sink: NarSink, place?: NarPlace) {
@@ -64,7 +69,7 @@ export class NarWriter implements TreeVisitor {
 
   /** Offset of the next byte in the NAR. */
   get offset(): number {
-    return this.#flushed + this.#filled;
+    return this.#flushed + this.#filled - this.#start;
   }
 
   enterDirectory(): void {
@@ -153,10 +158,14 @@ export class NarWriter implements TreeVisitor {
   }
 
   #flush(): void {
-    if (this.#filled === 0) return;
-    this.#sink(this.#buffer.subarray(0, this.#filled), this.#flushed);
+    const bytes = this.#buffer.subarray(this.#start, this.#filled);
+    if (bytes.length === 0) return;
+    this.#sink(bytes, this.#flushed);
+    this.#flushed += bytes.length;
+    this.#start = this.#filled;
+    if (this.#buffer.length - this.#start >= MIN_ROOM) return;
     this.#buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
-    this.#flushed += this.#filled;
+    this.#start = 0;
     this.#filled = 0;
   }
 }
