@@ -4,6 +4,7 @@ export {
   type ServiceAddress,
   withKeys,
 } from "./address/service-address.ts";
+export { TokenFile } from "./address/token-file.ts";
 export type {
   BlobReader,
   BlobService,

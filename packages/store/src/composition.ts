@@ -63,6 +63,7 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
           directoryService: await service("directoryservices", config.directory_service),
           publicKeys: config.public_keys?.map((key) => VerifyingKey.parse(key)),
           timeoutMs: config.timeout_ms,
+          tokenFile: config.token_file,
         });
       },
     }),
@@ -108,7 +109,7 @@ export const STORE_REGISTRIES: Required<Registries> = {
  * - `sqlite:///file`, or `sqlite://` for a temporary one in memory
  * - `grpc+http://host[:port]`, `grpc+https://host[:port]`, `grpc+unix:///socket`
  * - `nix+http://host[:port]/path`, `nix+https://host[:port]/path`, a binary cache, with where contents go as keys
- *   `blob_service` and `directory_service`, and optionally `trusted-public-keys` and `timeout_ms`
+ *   `blob_service` and `directory_service`, and optionally `trusted-public-keys`, `timeout_ms` and `token_file`
  * - `cache://?near=ADDRESS&far=ADDRESS`, optionally with a `mode`
  * - `lru://?capacity=COUNT`
  * - `keyfile-signing://?inner=ADDRESS&keyfile=PATH`

@@ -20,6 +20,7 @@ export const NIX_KEYS: z.ZodType<{
   directory_service: string;
   public_keys?: string[] | undefined;
   timeout_ms?: number | undefined;
+  token_file?: string | undefined;
 }> = z.strictObject({
   base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
     error: "expected no credentials, no query and no fragment", // messages show it
@@ -28,6 +29,7 @@ export const NIX_KEYS: z.ZodType<{
   directory_service: z.string().min(1).default("default"),
   public_keys: z.array(z.string()).optional(), // an empty list trusts nobody
   timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
+  token_file: z.string().startsWith("/").optional(),
 });
 
 function isBare(text: string): boolean {

@@ -61,12 +61,27 @@ export const GRPC_KEYS: z.ZodType<{
   keepalive_ms?: number | undefined;
   timeout_ms?: number | undefined;
   retry_ms?: number | undefined;
-}> = z.strictObject({
-  url: z.string(),
-  keepalive_ms: TIMEOUT_MS,
-  timeout_ms: TIMEOUT_MS,
-  retry_ms: integerKey({ max: 2 ** 31 - 1 }).optional(),
-});
+  token_file?: string | undefined;
+  tls_ca?: string | undefined;
+  tls_cert?: string | undefined;
+  tls_key?: string | undefined;
+}> = z
+  .strictObject({
+    url: z.string(),
+    keepalive_ms: TIMEOUT_MS,
+    timeout_ms: TIMEOUT_MS,
+    retry_ms: integerKey({ max: 2 ** 31 - 1 }).optional(),
+    token_file: absolutePath.optional(),
+    tls_ca: absolutePath.optional(),
+    tls_cert: absolutePath.optional(),
+    tls_key: absolutePath.optional(),
+  })
+  .refine(({ tls_cert, tls_key }) => (tls_cert === undefined) === (tls_key === undefined), {
+    error: "expected tls_cert and tls_key, found one without the other",
+  })
+  .refine(({ url, tls_ca, tls_cert }) => url.startsWith("grpc+https:") || !(tls_ca ?? tls_cert), {
+    error: "expected tls_ca, tls_cert and tls_key with grpc+https only",
+  });
 
 /** `combined` and `cache`: a local store and an origin, each by name or address. tvix calls them local and remote. */
 export const CACHE_KEYS: z.ZodType<{

@@ -67,14 +67,19 @@ export function grpcType<T>(
     plain: true,
     config: (address) => withKeys(address, { url: address.text.split("?", 1)[0] }),
     schema: async () => (await import("./keys.ts")).GRPC_KEYS,
-    async open({ url, keepalive_ms, timeout_ms, retry_ms }) {
+    async open({ url, keepalive_ms, timeout_ms, retry_ms, token_file, ...files }) {
       const address = parseServiceAddress(url);
       if (!schemes.includes(address.scheme)) {
         throw addressError(address.shown, `expected one of ${schemes.join(", ")}`);
       }
       expectGrpc(address);
-      const options = { keepAliveMs: keepalive_ms, timeoutMs: timeout_ms, retryMs: retry_ms };
-      return await connect(url, options);
+      return await connect(url, {
+        keepAliveMs: keepalive_ms,
+        timeoutMs: timeout_ms,
+        retryMs: retry_ms,
+        tokenFile: token_file,
+        tls: { ca: files.tls_ca, cert: files.tls_cert, key: files.tls_key },
+      });
     },
   });
 }

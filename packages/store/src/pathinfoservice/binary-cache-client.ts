@@ -5,6 +5,7 @@ import {
   decompress,
   type ErrorCode,
   retryRequest,
+  TokenFile,
   unlessAborted,
 } from "@tvix/castore";
 import type { Dispatcher } from "undici";
@@ -35,19 +36,27 @@ const CODES: Readonly<Record<number, ErrorCode>> = {
 /** Reads the contents of a file, and owns their pieces. It is called again if they break off. */
 type ReadContents<T> = (contents: AsyncIterable<Uint8Array>) => Promise<T>;
 
+/** Options of {@link BinaryCacheClient}. */
+export interface BinaryCacheClientOptions extends UpstreamHostOptions {
+  /** Path of a file with an access token, which is sent to the host of the cache and to no other. Default: none. */
+  tokenFile?: string | undefined;
+}
+
 /** Gets files of a binary cache over HTTP. */
 export class BinaryCacheClient implements AsyncDisposable {
   readonly #base: URL;
   readonly #options: UpstreamHostOptions;
+  readonly #token: TokenFile | undefined;
   readonly #hosts = new Map<string, UpstreamHost>();
 
   /**
    * @param base URL of the cache, with a slash at its end
    * @throws CastoreError `invalid_argument` if the proxy that the environment names is not one of HTTP
    */
-  constructor(base: string, options: UpstreamHostOptions) {
+  constructor(base: string, { tokenFile, ...options }: BinaryCacheClientOptions) {
     this.#base = new URL(base);
     this.#options = options;
+    this.#token = tokenFile === undefined ? undefined : new TokenFile(tokenFile);
     this.#hostOf(this.#base);
   }
 
@@ -81,7 +90,8 @@ export class BinaryCacheClient implements AsyncDisposable {
   async #get<T>(start: URL, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
     let url = start;
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
-      const response = await this.#hostOf(url).get(url, options);
+      const sent = { ...options, headers: await this.#headersFor(url) };
+      const response = await this.#hostOf(url).get(url, sent);
       const { statusCode, headers, body } = response;
       if (statusCode === 200) return await read(contentsOf(url, response, options));
       body.on("error", () => undefined).destroy();
@@ -104,6 +114,11 @@ export class BinaryCacheClient implements AsyncDisposable {
     const url = URL.canParse(text, base.href) ? new URL(text, base) : undefined;
     if (url && ["http:", "https:"].includes(url.protocol)) return url;
     throw refusal("data_loss", text, "expected a URL of http or https");
+  }
+
+  async #headersFor({ origin }: URL): Promise<Record<string, string>> {
+    if (this.#token === undefined || origin !== this.#base.origin) return {};
+    return { authorization: await this.#token.authorization() };
   }
 
   #hostOf(url: URL): UpstreamHost {

@@ -1,7 +1,10 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
 import {
   Composition,
@@ -281,6 +284,39 @@ describe("NixHttpPathInfoService", () => {
         response.writeHead(302, { location: "/elsewhere/some.nar" }).end();
       });
       expect((await get(service))!.node).toEqual(root);
+    }
+  });
+
+  it("sends a token to the cache itself, and to no other host", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "nix-http-"));
+    try {
+      const tokenFile = join(folder, "token");
+      writeFileSync(tokenFile, "tvx_first\n");
+      const headers: (string | undefined)[] = [];
+      const note =
+        (next: Buffer | Answer): Answer =>
+        (response, request) => {
+          headers.push(request.headers.authorization);
+          if (typeof next === "function") next(response, request);
+          else response.end(next);
+        };
+      serve(
+        {},
+        note((response) => {
+          const elsewhere = base.replace("127.0.0.1", "localhost");
+          response.writeHead(302, { location: `${elsewhere}/moved` }).end();
+        }),
+      );
+      files.set("moved", note(nar));
+      files.set(NARINFO, note(files.get(NARINFO)!));
+      await using service = open({ tokenFile });
+      expect((await get(service))!.node).toEqual(root);
+      expect(headers).toEqual(["Bearer tvx_first", "Bearer tvx_first", undefined]);
+      rmSync(tokenFile);
+      await using other = open({ tokenFile });
+      await expect(get(other)).rejects.toMatchObject({ code: "permission_denied" });
+    } finally {
+      rmSync(folder, { recursive: true });
     }
   });
 

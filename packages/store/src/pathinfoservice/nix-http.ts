@@ -39,6 +39,8 @@ export interface NixHttpOptions {
   timeoutMs?: number | undefined;
   /** How long the circuit breaker of a host stays open at first, in milliseconds. Default: 5,000. */
   restMs?: number | undefined;
+  /** Path of a file with an access token, which is sent to the server itself and to no other. Default: none. */
+  tokenFile?: string | undefined;
 }
 
 const TIMEOUT_MS = 15_000;
@@ -73,9 +75,9 @@ export class NixHttpPathInfoService implements PathInfoService {
   /** @throws CastoreError `invalid_argument` if the proxy that the environment names is not one of HTTP */
   constructor(options: NixHttpOptions) {
     const { baseUrl, blobService, directoryService, publicKeys } = options;
-    const { timeoutMs = TIMEOUT_MS, restMs = REST_MS } = options;
+    const { timeoutMs = TIMEOUT_MS, restMs = REST_MS, tokenFile } = options;
     this.#name = baseUrl.replace(/\/*$/, "/");
-    this.#client = new BinaryCacheClient(this.#name, { timeoutMs, restMs });
+    this.#client = new BinaryCacheClient(this.#name, { timeoutMs, restMs, tokenFile });
     this.#services = { blobService, directoryService };
     this.#publicKeys = publicKeys;
   }

@@ -40,6 +40,12 @@ export interface UpstreamHostOptions {
   restMs: number;
 }
 
+/** Options of {@link UpstreamHost.get}. */
+export interface UpstreamRequestOptions extends AbortOptions {
+  /** Headers of the request. */
+  headers?: Readonly<Record<string, string>>;
+}
+
 /**
  * Makes requests to one host, through the proxy that the environment names for it.
  *
@@ -74,7 +80,7 @@ export class UpstreamHost implements AsyncDisposable {
    * @throws RequestFailure if there is no response, or its status is to be retried; StoreError
    *   `unavailable` while the circuit breaker is open, `data_loss` for headers that are too long
    */
-  async get(url: URL, options?: AbortOptions): Promise<Dispatcher.ResponseData> {
+  async get(url: URL, options?: UpstreamRequestOptions): Promise<Dispatcher.ResponseData> {
     try {
       return await this.#breaker.execute(() => this.#request(url, options));
     } catch (error) {
@@ -88,11 +94,12 @@ export class UpstreamHost implements AsyncDisposable {
     await this.#dispatcher.destroy();
   }
 
-  async #request(url: URL, options?: AbortOptions): Promise<Dispatcher.ResponseData> {
-    const { signal } = options ?? {};
+  async #request(url: URL, options?: UpstreamRequestOptions): Promise<Dispatcher.ResponseData> {
+    const { signal, headers = {} } = options ?? {};
     let response: Dispatcher.ResponseData;
     try {
-      const sent = request(url, { dispatcher: this.#dispatcher, ...(signal && { signal }) });
+      const dispatcher = this.#dispatcher;
+      const sent = request(url, { dispatcher, headers, ...(signal && { signal }) });
       response = await unlessAborted(sent, signal);
     } catch (error) {
       signal?.throwIfAborted();

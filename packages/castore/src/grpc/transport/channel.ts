@@ -1,3 +1,4 @@
+import { readFile } from "node:fs/promises";
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -9,6 +10,7 @@ import {
 } from "node:http2";
 import { connect as connectSocket } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { TokenFile } from "../../address/token-file.ts";
 import { Heartbeat } from "./heartbeat.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
@@ -54,6 +56,20 @@ export interface ChannelOptions {
    * to restart. 0 for not at all. Default: 60,000.
    */
   retryMs?: number | undefined;
+  /** Path of a file with an access token, which is sent with each call. Read again when it has changed. */
+  tokenFile?: string | undefined;
+  /** Paths of files in PEM, read for each connection. */
+  tls?: TlsFiles | undefined;
+}
+
+/** Paths of files in PEM for the TLS of a client. */
+interface TlsFiles {
+  /** Certificates that sign those of servers. Default: those that Node.js knows. */
+  ca?: string | undefined;
+  /** The certificate of the client, for a server that asks for one. */
+  cert?: string | undefined;
+  /** The key of that certificate. */
+  key?: string | undefined;
 }
 
 /**
@@ -71,7 +87,8 @@ export interface Channel extends AsyncDisposable {
    * Begins a request of gRPC on a stream of the same connection.
    *
    * @param headers what it has beside those of gRPC
-   * @throws ConnectError `unavailable` if the server cannot be reached
+   * @throws ConnectError `unavailable` if the server cannot be reached, `unauthenticated` if the file of the token or one
+   *   of those for TLS cannot be used
    */
   request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream>;
 }
@@ -92,6 +109,8 @@ class Http2Channel implements Channel {
   connections = 0;
   #keepAliveMs: number;
   readonly #timeoutMs: number;
+  readonly #token: TokenFile | undefined;
+  readonly #tls: TlsFiles | undefined;
   #current: Promise<Connection> | undefined;
   readonly #open = new Set<Connection>();
   #isDisposed = false;
@@ -101,10 +120,18 @@ class Http2Channel implements Channel {
     this.retryMs = options.retryMs ?? 60_000;
     this.#keepAliveMs = options.keepAliveMs ?? 30_000;
     this.#timeoutMs = options.timeoutMs ?? 20_000;
+    this.#token = options.tokenFile === undefined ? undefined : new TokenFile(options.tokenFile);
+    this.#tls = options.tls;
   }
 
   async request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream> {
-    const all = { ...REQUEST_HEADERS, ...headers, ":method": "POST", ":path": path };
+    const all: OutgoingHttpHeaders = {
+      ...REQUEST_HEADERS,
+      ...headers,
+      ...(this.#token && { authorization: await this.#token.authorization().catch(refuseFile) }),
+      ":method": "POST",
+      ":path": path,
+    };
     for (let attempt = 1; ; attempt++) {
       const current = this.#connection();
       const connection = await current;
@@ -129,28 +156,38 @@ class Http2Channel implements Channel {
 
   #connect(): Promise<Connection> {
     const { promise, resolve, reject } = Promise.withResolvers<Connection>();
-    const connection = new Connection(this.address, {
-      keepAliveMs: this.#keepAliveMs,
-      timeoutMs: this.#timeoutMs,
-      onConnect: () => resolve(connection),
-      onAnswer: () => {
-        this.connections += 1;
-      },
-      onTooManyPings: () => {
-        this.#keepAliveMs *= 2;
-      },
-      onEnd: (error) => {
-        this.#open.delete(connection);
-        if (this.#current === promise) this.#current = undefined;
-        reject(error);
-      },
-    });
-    this.#open.add(connection);
+    const fail = (error: unknown) => {
+      if (this.#current === promise) this.#current = undefined;
+      reject(error);
+    };
+    const start = (tls: SecureClientSessionOptions) => {
+      if (this.#isDisposed) return fail(closed());
+      const connection = new Connection(this.address, {
+        tls,
+        keepAliveMs: this.#keepAliveMs,
+        timeoutMs: this.#timeoutMs,
+        onConnect: () => resolve(connection),
+        onAnswer: () => {
+          this.connections += 1;
+        },
+        onTooManyPings: () => {
+          this.#keepAliveMs *= 2;
+        },
+        onEnd: (error) => {
+          this.#open.delete(connection);
+          fail(error);
+        },
+      });
+      this.#open.add(connection);
+    };
+    if (this.#tls === undefined) start({});
+    else readTlsFiles(this.#tls).then(start).catch(fail);
     return promise;
   }
 }
 
 interface ConnectionOptions {
+  readonly tls: SecureClientSessionOptions;
   readonly keepAliveMs: number;
   readonly timeoutMs: number;
   readonly onConnect: () => void;
@@ -173,7 +210,7 @@ class Connection {
   constructor(address: string, options: ConnectionOptions) {
     this.#options = options;
     this.#address = address;
-    const session = openSession(address);
+    const session = openSession(address, options.tls);
     this.#session = session;
     let failure: unknown;
     const silent = `the server at ${address} did not answer within ${options.timeoutMs} ms`;
@@ -244,14 +281,32 @@ class Connection {
   }
 }
 
-function openSession(address: string): ClientHttp2Session {
+function openSession(address: string, tls: SecureClientSessionOptions): ClientHttp2Session {
   const url = new URL(address.slice("grpc+".length));
-  if (url.protocol !== "unix:") return connect(url.origin, SESSION_OPTIONS);
+  if (url.protocol !== "unix:") return connect(url.origin, { ...SESSION_OPTIONS, ...tls });
   const path = decodeURIComponent(url.pathname);
   return connect("http://localhost", {
     ...SESSION_OPTIONS,
     createConnection: () => connectSocket(path),
   });
+}
+
+async function readTlsFiles(files: TlsFiles): Promise<SecureClientSessionOptions> {
+  const read = async (what: "ca" | "cert" | "key") => {
+    const path = files[what];
+    if (path === undefined) return {};
+    try {
+      return { [what]: await readFile(path) };
+    } catch (error) {
+      const reason = `the system answered ${(error as NodeJS.ErrnoException).code}`;
+      return refuseFile(new Error(`Cannot read TLS ${what} "${path}": ${reason}`));
+    }
+  };
+  return { ...(await read("ca")), ...(await read("cert")), ...(await read("key")) };
+}
+
+function refuseFile(error: Error): never {
+  throw new ConnectError(error.message, Code.Unauthenticated, undefined, undefined, error);
 }
 
 function unreachable(reason: string): ConnectError {
