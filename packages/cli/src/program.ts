@@ -4,6 +4,7 @@ import { commandArguments } from "./arguments.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { importCommand } from "./command/import.ts";
 import { narBridgeCommand } from "./command/nar-bridge.ts";
+import { tokenCommand } from "./command/token.ts";
 import { reportOutputError, writeStderr, writeStdout } from "./output.ts";
 
 /** Runs `tvix-store` with the arguments of this process and sets the exit status. */
@@ -18,8 +19,9 @@ export async function runProgram(): Promise<void> {
     )
     .addCommand(daemonCommand())
     .addCommand(narBridgeCommand())
-    .addCommand(importCommand());
-  for (const command of [program, ...program.commands]) {
+    .addCommand(importCommand())
+    .addCommand(tokenCommand());
+  for (const command of withSubcommands(program)) {
     // Commander itself would exit before the outcome of its writes is known.
     command.exitOverride().configureOutput({
       writeOut: (text) => void writeStdout(text).catch(reportOutputError),
@@ -32,4 +34,8 @@ export async function runProgram(): Promise<void> {
     if (!(error instanceof CommanderError)) throw error;
     process.exitCode = error.exitCode;
   }
+}
+
+function withSubcommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withSubcommands)];
 }

@@ -2,16 +2,16 @@ import { once } from "node:events";
 import { setDefaultHighWaterMark } from "node:stream";
 import { openObjectStore } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
-import { createNarBridge } from "@tvix/nar-bridge";
+import { createNarBridge, type HttpRequest } from "@tvix/nar-bridge";
 import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceOptions } from "./addresses.ts";
 import type { CacheOptions } from "./cache-options.ts";
+import { Guarding } from "./guarding.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { LogWriter } from "./log-writer.ts";
 import { logAnswered } from "./server/http-log.ts";
-import { parseListenAddress } from "./server/listen-address.ts";
 import { startServer } from "./server/server.ts";
 import type { ServerOptions } from "./server-options.ts";
 import { openServices, type Services } from "./services.ts";
@@ -57,43 +57,46 @@ async function serve(
   const logger = pino({ level: options.logLevel }, log);
   setDefaultHighWaterMark(false, STREAM_BYTES);
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
-  await using services = await openServices(options, {
+  using guarding = await Guarding.open(options, logger);
+  await using stores = await openServices(options, {
     signal: interrupt.signal,
     onEvent({ type, kind, store, message }) {
       logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
     },
   });
+  const services = {
+    ...stores,
+    pathInfoService: guarding.storeNames.guard(stores.pathInfoService),
+  };
   await using objects = await openObjectStore(options.cacheObjectAddr ?? "memory:///");
+  const tokenNames = new WeakMap<HttpRequest, string>();
   const bridge = createNarBridge({
     ...services,
     objects,
     priority: options.cachePriority,
     announce: options.cacheCompression,
-    onAnswered: (answered, request) => logAnswered(logger, answered, request),
+    onAnswered: (answered, request) =>
+      logAnswered(logger, answered, request, tokenNames.get(request)),
   });
   await using server = await startServer({
     addresses: options.listenAddress,
     services: rpcServices(services),
-    onOther: bridge.handle,
+    onOther(request, response, tokenName) {
+      if (tokenName !== undefined) tokenNames.set(request, tokenName);
+      bridge.handle(request, response);
+    },
     logger,
+    guard: guarding.guard,
+    ...(guarding.tls && { tls: guarding.tls }),
+    headerTimeoutMs: options.headerTimeout,
+    bodyTimeoutMs: options.bodyTimeout,
   });
-  warnOfOpenAddresses(options.listenAddress, (address) =>
-    logger.warn(
-      { address },
-      "no authentication: everybody who reaches this address can read and write the store",
-    ),
-  );
+  guarding.reloadTls(() => server.reloadTls());
+  guarding.warnOfOpenAddresses(options.listenAddress);
   logger.info({ addresses: server.addresses }, "listening");
 
   if (!interrupt.signal.aborted) await once(interrupt.signal, "abort");
   logger.info("shutting down: waiting for calls in flight, a second signal ends them");
   interrupt.urgent.addEventListener("abort", () => void server.terminate());
   await server.shutdown();
-}
-
-/** Warns of addresses that other machines can reach, as there is no authentication. */
-function warnOfOpenAddresses(addresses: readonly string[], warn: (address: string) => void): void {
-  for (const address of addresses) {
-    if (!parseListenAddress(address).local) warn(address);
-  }
 }

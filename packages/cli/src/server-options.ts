@@ -1,7 +1,8 @@
 import { Option } from "commander";
+import { type GuardingOptions, guardingOptions } from "./guarding-options.ts";
 
 /** Options of a command that serves. */
-export interface ServerOptions {
+export interface ServerOptions extends GuardingOptions {
   /** Addresses to listen on, in the syntax of `parseListenAddress`. */
   listenAddress: string[];
   /** The lowest level of log lines to write, a level of pino. */
@@ -21,5 +22,6 @@ export function serverOptions(defaultAddress: string): Option[] {
       .env("LOG_LEVEL")
       .choices(["trace", "debug", "info", "warn", "error", "silent"])
       .default("info"),
+    ...guardingOptions(),
   ];
 }

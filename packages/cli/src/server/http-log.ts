@@ -3,7 +3,12 @@ import type { Logger } from "pino";
 import { peerOf } from "./one-port.ts";
 
 /** Writes the log line of a request that is no call. */
-export function logAnswered(logger: Logger, answered: Answered, request: HttpRequest): void {
+export function logAnswered(
+  logger: Logger,
+  answered: Answered,
+  request: HttpRequest,
+  tokenName?: string,
+): void {
   const { method, target, status, complete, durationMs, bytesIn, bytesOut, error } = answered;
   const isFault = (status ?? 0) >= 500 || (!complete && !request.aborted);
   logger[isFault ? "warn" : "info"](
@@ -13,6 +18,7 @@ export function logAnswered(logger: Logger, answered: Answered, request: HttpReq
       durationMs: Math.round(durationMs * 1000) / 1000,
       ...{ bytesIn, bytesOut },
       peer: peerOf(request.socket),
+      ...(tokenName !== undefined && { token: tokenName }),
       ...(error !== undefined && (isFault ? { err: error } : { error: (error as Error).message })),
     },
     "request",

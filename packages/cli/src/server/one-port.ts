@@ -16,6 +16,7 @@ import {
   type ServerHttp2Stream,
 } from "node:http2";
 import type { Socket } from "node:net";
+import { TLSSocket } from "node:tls";
 import { Heartbeat } from "@tvix/castore/rpc";
 import { formatTcpAddress } from "./listen-address.ts";
 
@@ -25,7 +26,7 @@ export type HttpRequest = IncomingMessage | Http2ServerRequest;
 /** The response to an {@link HttpRequest}. */
 export type HttpResponse = ServerResponse | Http2ServerResponse;
 
-/** Answers a request. Must not throw. */
+/** Answers a request. Must not throw. One with `Expect: 100-continue` waits for `writeContinue`. */
 export type RequestHandler = (request: HttpRequest, response: HttpResponse) => void;
 
 /** Handlers of requests. */
@@ -49,8 +50,13 @@ export interface OnePortOptions {
    * an impossible stream. Default: violations are ignored.
    */
   onProtocolError?: (error: Error, peer: string) => void;
-  /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
+  /**
+   * Time limit for the first bytes, for a request header of HTTP/1.1, and for the settings of an HTTP/2 client, in
+   * milliseconds. Default: 10,000.
+   */
   headerTimeoutMs?: number;
+  /** After this long without a call, an HTTP/2 connection is ended, in milliseconds. Default: 10 minutes. */
+  idleMs?: number;
   /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
   keepAliveMs?: number;
   /** How long it may take to answer. Then its connection is ended. Default: 20 seconds. */
@@ -103,8 +109,8 @@ type Connection =
 const NEW: Connection = { kind: "new" };
 
 /**
- * Serves HTTP/2 without TLS (prior knowledge) and HTTP/1.1 on the same port. The first bytes of a connection tell the
- * version.
+ * Serves HTTP/2 and HTTP/1.1 on the same port. The first bytes of a connection tell the version, or what was agreed on in
+ * the handshake of TLS.
  */
 export class OnePort {
   readonly #connections = new Map<Socket, Connection>();
@@ -114,6 +120,7 @@ export class OnePort {
   readonly #handlers: HttpHandlers;
   readonly #onProtocolError: (error: Error, peer: string) => void;
   readonly #headerTimeoutMs: number;
+  readonly #idleMs: number;
   readonly #keepAliveMs: number;
   readonly #keepAliveTimeoutMs: number;
   #closing = false;
@@ -125,6 +132,7 @@ export class OnePort {
     this.#handlers = options.handlers;
     this.#onProtocolError = options.onProtocolError ?? (() => undefined);
     this.#headerTimeoutMs = options.headerTimeoutMs ?? 10_000;
+    this.#idleMs = options.idleMs ?? 600_000;
     this.#keepAliveMs = options.keepAliveMs ?? 60_000;
     this.#keepAliveTimeoutMs = options.keepAliveTimeoutMs ?? 20_000;
     this.#http1 = this.#createHttp1();
@@ -142,7 +150,9 @@ export class OnePort {
       socket.once("close", () => clearTimeout(linger));
     });
     if (this.#closing) socket.destroy();
-    else this.#peek(socket);
+    else if (!(socket instanceof TLSSocket)) this.#peek(socket);
+    else if (socket.alpnProtocol === "h2") this.#serveHttp2(socket);
+    else this.#serveHttp1(socket);
   }
 
   /** Ends every connection once its calls have finished. New calls are refused. */
@@ -213,6 +223,7 @@ export class OnePort {
       this.#adaptWindows();
       this.#peers.set(session, peer);
       session.once("error", (error) => this.#onProtocolError(error, peer));
+      this.#endIdle(session);
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
       if (this.#windowBytes > MIN_STREAM_WINDOW_BYTES) {
         session.settings({ initialWindowSize: this.#windowBytes });
@@ -224,6 +235,31 @@ export class OnePort {
       });
     });
     this.#http2.emit("connection", socket);
+  }
+
+  /** Ends a connection whose client does not begin it, or has no call for long, such as one that never ends a header. */
+  #endIdle(session: ServerHttp2Session): void {
+    const silent = setTimeout(() => session.destroy(), this.#headerTimeoutMs);
+    session.once("remoteSettings", () => clearTimeout(silent));
+    let calls = 0;
+    const end = () => {
+      session.close();
+      // It is not closed while a header is not complete.
+      idle = setTimeout(() => session.destroy(), this.#headerTimeoutMs).unref();
+    };
+    let idle = setTimeout(end, this.#idleMs).unref();
+    session.on("stream", (stream) => {
+      calls += 1;
+      clearTimeout(idle);
+      stream.once("close", () => {
+        calls -= 1;
+        if (calls === 0 && !session.destroyed) idle = setTimeout(end, this.#idleMs).unref();
+      });
+    });
+    session.once("close", () => {
+      clearTimeout(silent);
+      clearTimeout(idle);
+    });
   }
 
   /** Adapts the windows to the number of calls, and of connections, each of which may begin one. */
@@ -250,7 +286,7 @@ export class OnePort {
       keepAliveTimeout: KEEP_ALIVE_MS,
       requestTimeout: 0, // an upload takes as long as it takes
     });
-    server.on("request", (request, response) => {
+    const onRequest = (request: IncomingMessage, response: ServerResponse) => {
       const { socket } = request;
       const connection = this.#connections.get(socket);
       if (connection?.kind !== "http1") return;
@@ -261,6 +297,12 @@ export class OnePort {
       });
       if (this.#closing) response.setHeader("Connection", "close");
       this.#handlers.onRequest(request, response);
+    };
+    server.on("request", onRequest).on("checkContinue", onRequest);
+    // Whoever is answered may take longer than that.
+    server.on("timeout", (socket: Socket) => {
+      const connection = this.#connections.get(socket);
+      if (connection?.kind !== "http1" || connection.responses.size === 0) socket.destroy();
     });
     // This server never listens, and the event starts its check of timeouts.
     server.emit("listening");
@@ -279,7 +321,8 @@ export class OnePort {
     });
     // A second server, which never listens, turns streams into requests.
     const requests = createHttp2Server();
-    requests.on("request", (request, response) => this.#handlers.onRequest(request, response));
+    const { onRequest } = this.#handlers;
+    requests.on("request", onRequest).on("checkContinue", onRequest);
     server.on("stream", (stream, headers, ...rest) => {
       if (this.#calls >= MAX_CALLS) {
         stream.close(constants.NGHTTP2_REFUSED_STREAM);

@@ -56,6 +56,8 @@ export class CallLog {
   bytesOut = 0;
   /** The error that the method threw, if it did. */
   error: unknown;
+  /** Name of the token that the request came with. */
+  tokenName: string | undefined;
 
   readonly #logger: Logger;
   readonly #start: CallStart;
@@ -90,6 +92,7 @@ export class CallLog {
         bytesIn: this.bytesIn,
         bytesOut: this.bytesOut,
         peer,
+        ...(this.tokenName !== undefined && { token: this.tokenName }),
         ...(span && { traceId: span.traceId }),
         ...this.#cause(fault),
       },

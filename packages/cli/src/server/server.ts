@@ -1,12 +1,16 @@
+import type { Socket } from "node:net";
 import type { ServedService } from "@tvix/castore/rpc";
 import { Health } from "@tvix/proto/health";
 import type { Logger } from "pino";
+import { Guard } from "./access/guard.ts";
 import { registerHealth } from "./health.ts";
-import { parseListenAddress } from "./listen-address.ts";
+import { type AdmittedHandler, guardRequests } from "./http-guard.ts";
+import { type ListenAddress, parseListenAddress } from "./listen-address.ts";
 import { type Listener, type ListenerEvents, listen } from "./listener.ts";
-import { OnePort, type RequestHandler } from "./one-port.ts";
+import { OnePort, peerOf } from "./one-port.ts";
 import { registerReflection } from "./reflection.ts";
 import { createRpcHandler } from "./rpc-handler.ts";
+import { type TlsFiles, TlsFront } from "./tls-front.ts";
 
 /** Options of {@link startServer}. */
 export interface ServerOptions {
@@ -15,11 +19,19 @@ export interface ServerOptions {
   /** The services to serve. Health and reflection are added. */
   services: readonly ServedService[];
   /** Answers and logs requests that are no calls. Default: 404. */
-  onOther?: RequestHandler;
+  onOther?: AdmittedHandler;
+  /** Admits calls, and requests that are none. Default: one that admits all. */
+  guard?: Guard;
+  /** Serves TLS on every address that is no unix socket. Default: no TLS. */
+  tls?: TlsFiles;
   /** Receives a line for each call: `info`, `warn` for failures of the server, `debug` for health and reflection. */
   logger: Logger;
   /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
   headerTimeoutMs?: number;
+  /** How long a client may send nothing of a request that is not complete, in milliseconds. Default: 120,000. */
+  bodyTimeoutMs?: number;
+  /** After this long without a call, an HTTP/2 connection is ended, in milliseconds. Default: 10 minutes. */
+  idleMs?: number;
   /** After this long without a byte from an HTTP/2 client, a PING asks whether it is there. Default: 60 seconds. */
   keepAliveMs?: number;
   /** How long it may take to answer. Then its connection is ended. Default: 20 seconds. */
@@ -40,6 +52,13 @@ export interface Server extends AsyncDisposable {
    */
   shutdown(): Promise<void>;
 
+  /**
+   * Reads the files of TLS again, for connections to come.
+   *
+   * @throws CastoreError `invalid_argument` for files that cannot be used; the old ones stay in use
+   */
+  reloadTls(): Promise<void>;
+
   /** Stops at once: calls in flight fail. Also ends a {@link shutdown} in progress. */
   terminate(): Promise<void>;
 }
@@ -52,7 +71,8 @@ export interface Server extends AsyncDisposable {
  *   machine, `unavailable` for one in use, `permission_denied` for one that the system refuses
  */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { logger, headerTimeoutMs, keepAliveMs, keepAliveTimeoutMs } = options;
+  const { logger, keepAliveMs, keepAliveTimeoutMs, idleMs } = options;
+  const { guard = new Guard(), headerTimeoutMs = 10_000, bodyTimeoutMs = 120_000 } = options;
   const addresses = options.addresses.map(parseListenAddress);
   const stopping = new AbortController();
   const services = [...options.services.map(({ service }) => service), Health];
@@ -63,21 +83,33 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         registerHealth(router, { services, stopping: stopping.signal });
         registerReflection(router, { services, stopping: stopping.signal });
       },
-      logger,
-      onOther: options.onOther,
+      ...{ logger, guard, bodyTimeoutMs },
+      onOther: options.onOther && guardRequests(options.onOther, { guard, logger, bodyTimeoutMs }),
     }),
     onProtocolError(err, peer) {
       logger.debug({ err, peer }, "connection failed");
     },
-    ...(headerTimeoutMs !== undefined && { headerTimeoutMs }),
+    headerTimeoutMs,
+    ...(idleMs !== undefined && { idleMs }),
     ...(keepAliveMs !== undefined && { keepAliveMs }),
     ...(keepAliveTimeoutMs !== undefined && { keepAliveTimeoutMs }),
   });
 
-  const events: ListenerEvents = {
-    onConnection: (socket) => port.accept(socket),
-    onError: (err) => logger.warn({ err }, "cannot accept a connection"),
-  };
+  const onConnection = (socket: Socket) => port.accept(socket);
+  const tls =
+    options.tls &&
+    (await TlsFront.open({
+      files: options.tls,
+      handshakeTimeoutMs: headerTimeoutMs,
+      onConnection,
+      onHandshakeError: (err, socket) =>
+        logger.info({ err, peer: peerOf(socket) }, "TLS handshake failed"),
+    }));
+  const onError = (err: Error) => logger.warn({ err }, "cannot accept a connection");
+  const eventsOf = ({ kind }: ListenAddress): ListenerEvents => ({
+    onConnection: tls && kind === "tcp" ? (socket) => tls.accept(socket) : onConnection,
+    onError,
+  });
   const listeners: Listener[] = [];
   let closed: Promise<unknown> | undefined;
   const close = () => {
@@ -88,12 +120,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     stopping.abort();
     const ended = close();
     port.destroy();
+    tls?.close();
     await ended;
   };
 
   try {
     for (const address of addresses) {
-      listeners.push(...(await listen(address, events)));
+      listeners.push(...(await listen(address, eventsOf(address))));
     }
   } catch (error) {
     await terminate();
@@ -105,9 +138,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       stopping.abort();
       const ended = close();
       port.close();
+      tls?.close();
       await ended;
     },
     terminate,
+    async reloadTls() {
+      await tls?.reload();
+    },
     [Symbol.asyncDispose]: terminate,
   };
 }

@@ -1,0 +1,15 @@
+import { Command } from "commander";
+import type { TokenOptions } from "../tokens.ts";
+import { authFileOption } from "./auth-file-option.ts";
+
+/** `tvix-store token list` */
+export function tokenListCommand(): Command {
+  return new Command("list")
+    .description("Prints the tokens in the auth file, without their secrets")
+    .addOption(authFileOption())
+    .action(async (options: TokenOptions) => {
+      const { listTokens } = await import("../tokens.ts"); // no other command needs it
+      const { run } = await import("../run.ts");
+      await run((interrupt) => listTokens(options, interrupt));
+    });
+}

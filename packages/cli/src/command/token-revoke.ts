@@ -1,0 +1,16 @@
+import { Command } from "commander";
+import type { TokenOptions } from "../tokens.ts";
+import { authFileOption } from "./auth-file-option.ts";
+
+/** `tvix-store token revoke NAME` */
+export function tokenRevokeCommand(): Command {
+  return new Command("revoke")
+    .description("Removes a token from the auth file")
+    .argument("<name>", "name of the token, or its id")
+    .addOption(authFileOption())
+    .action(async (name: string, options: TokenOptions) => {
+      const { revokeToken } = await import("../tokens.ts"); // no other command needs it
+      const { run } = await import("../run.ts");
+      await run(() => revokeToken(name, options));
+    });
+}

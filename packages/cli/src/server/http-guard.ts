@@ -1,0 +1,77 @@
+import type { ServerResponse } from "node:http";
+import type { Logger } from "pino";
+import type { AccessRefusal } from "./access/access-refusal.ts";
+import type { Guard } from "./access/guard.ts";
+import { scopeOfRequest } from "./access/http-scopes.ts";
+import { logAnswered } from "./http-log.ts";
+import { type HttpRequest, type HttpResponse, peerOf, type RequestHandler } from "./one-port.ts";
+import { limitSilence } from "./silence.ts";
+
+/** Options of {@link guardRequests}. */
+export interface HttpGuardOptions {
+  guard: Guard;
+  /** Receives a line for each request that is refused. */
+  logger: Logger;
+  /** How long a client may send nothing of a request that is not complete, in milliseconds. */
+  bodyTimeoutMs: number;
+}
+
+/**
+ * Answers a request that is admitted. Must not throw.
+ *
+ * @param tokenName the token that it came with
+ */
+export type AdmittedHandler = (
+  request: HttpRequest,
+  response: HttpResponse,
+  tokenName: string | undefined,
+) => void;
+
+/** Returns a handler that gets the requests which a guard admits; the others are refused before their bodies are read. */
+export function guardRequests(
+  handler: AdmittedHandler,
+  { guard, logger, bodyTimeoutMs }: HttpGuardOptions,
+): RequestHandler {
+  return (request, response) => {
+    const startedMs = performance.now();
+    const { method = "", url: target = "" } = request;
+    const { authorization, expect } = request.headers;
+    let tokenName: string | undefined;
+    const call = {
+      scope: scopeOfRequest(method, target.split("?", 1)[0]!),
+      authorization,
+      peer: peerOf(request.socket),
+      onToken(name: string) {
+        tokenName = name;
+      },
+    };
+    const answer = () => {
+      limitSilence(request, bodyTimeoutMs, () => undefined);
+      if (expect !== undefined) response.writeContinue();
+      handler(request, response, tokenName);
+    };
+    guard.pass(call, answer).catch((error: AccessRefusal) => {
+      const { httpStatus: status, httpHeaders, rawMessage } = error;
+      const text = `${rawMessage}\n`;
+      const headers = { ...httpHeaders, "content-type": "text/plain; charset=utf-8" };
+      (response as ServerResponse).writeHead(status, headers); // both classes have the methods used here
+      response.end(method === "HEAD" ? "" : text);
+      logAnswered(
+        logger,
+        {
+          ...{
+            method,
+            target,
+            status,
+            error: { message: rawMessage },
+            complete: true,
+            bytesIn: 0,
+            bytesOut: text.length,
+          },
+          durationMs: performance.now() - startedMs,
+        },
+        request,
+      );
+    });
+  };
+}

@@ -1,0 +1,42 @@
+import type { IncomingMessage } from "node:http";
+import { constants, type Http2Stream, type ServerHttp2Stream } from "node:http2";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { HttpRequest } from "./one-port.ts";
+
+/**
+ * Ends a request whose client sends nothing for too long although it is not complete. The time in which the server reads
+ * nothing does not count.
+ *
+ * @param onSilence called before it is ended, with the reason
+ */
+export function limitSilence(
+  request: HttpRequest | ServerHttp2Stream,
+  timeoutMs: number,
+  onSilence: (reason: ConnectError) => void,
+): void {
+  if (isComplete(request)) return;
+  request.setTimeout(timeoutMs, () => {
+    if (isComplete(request)) return;
+    if (request.readableLength > 0) {
+      request.setTimeout(timeoutMs);
+      return;
+    }
+    const message = `the client sent nothing of its request for ${timeoutMs} ms`;
+    onSilence(new ConnectError(message, Code.ResourceExhausted));
+    const stream = streamOf(request);
+    if (stream === undefined) request.destroy();
+    else stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  });
+}
+
+/** Tells whether everything of a request has come. */
+function isComplete(request: HttpRequest | ServerHttp2Stream): boolean {
+  const stream = streamOf(request);
+  if (stream === undefined) return (request as IncomingMessage).complete;
+  return stream.closed || stream.destroyed || stream.state.remoteClose === 1;
+}
+
+function streamOf(request: HttpRequest | ServerHttp2Stream): Http2Stream | undefined {
+  if ("session" in request) return request;
+  return "stream" in request ? request.stream : undefined;
+}
