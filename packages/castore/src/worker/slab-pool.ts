@@ -1,14 +1,17 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { ByteBudget } from "../bytes/byte-budget.ts";
 
+/** Slabs that nobody uses, by their length. Whoever needs one of that length takes it. */
+const spare = new Map<number, SharedArrayBuffer[]>();
+
 /**
- * Buffers that threads share, a bounded number of them. They are used again and again: the garbage collector would free
- * shared ones much too late.
+ * Buffers that threads share, a bounded number of them. They are used again and again, also by other pools: the garbage
+ * collector would free shared ones much too late.
  */
 export class SlabPool {
   readonly #slabBytes: number;
   readonly #maxSlabs: number;
-  readonly #spare: SharedArrayBuffer[] = [];
+  readonly #spare: SharedArrayBuffer[];
   /** One for each slab that may be in use. */
   readonly #budget: ByteBudget;
 
@@ -19,6 +22,8 @@ export class SlabPool {
   constructor(slabBytes: number, maxSlabs: number) {
     this.#slabBytes = slabBytes;
     this.#maxSlabs = maxSlabs;
+    this.#spare = spare.get(slabBytes) ?? [];
+    spare.set(slabBytes, this.#spare);
     this.#budget = new ByteBudget(maxSlabs);
   }
 
