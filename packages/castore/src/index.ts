@@ -45,6 +45,7 @@ export {
 } from "./blobservice/verified-range.ts";
 export { unlessAborted } from "./bytes/abort.ts";
 export type { AbortOptions } from "./bytes/abort-options.ts";
+export { ByteBudget } from "./bytes/byte-budget.ts";
 export { ByteReader } from "./bytes/byte-reader.ts";
 export {
   collectAtMost,

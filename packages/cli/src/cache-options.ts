@@ -9,6 +9,10 @@ export interface CacheOptions {
   cachePriority: number;
   /** How narinfos announce NARs. */
   cacheCompression: "zstd" | "none";
+  /** A file with a secret key of Nix. `undefined`: nothing is signed. */
+  signingKeyFile?: string;
+  /** Whether store paths are signed for good when they are pushed, or all of them in answers only. */
+  sign: "stored" | "served";
 }
 
 /** Returns the options of the binary cache, with their environment variables. */
@@ -35,6 +39,17 @@ export function cacheOptions(): Option[] {
       .env("CACHE_COMPRESSION")
       .choices(["zstd", "none"])
       .default("zstd"),
+    new Option(
+      "--signing-key-file <path>",
+      "secret key of Nix that signs store paths whose NAR was verified here",
+    ).env("SIGNING_KEY_FILE"),
+    new Option(
+      "--sign <when>",
+      "stored: sign store paths that are pushed, for good; served: sign all store paths, in answers only",
+    )
+      .env("SIGN")
+      .choices(["stored", "served"])
+      .default("stored"),
   ];
 }
 

@@ -3,10 +3,15 @@ import { setDefaultHighWaterMark } from "node:stream";
 import { openObjectStore } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import { createNarBridge, type HttpRequest } from "@tvix/nar-bridge";
-import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
+import {
+  CachingNarCalculationService,
+  RenderingNarCalculationService,
+  readSigningKey,
+} from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import { pino } from "pino";
 import type { ServiceOptions } from "./addresses.ts";
+import { absolutePath } from "./arguments.ts";
 import type { CacheOptions } from "./cache-options.ts";
 import { Guarding } from "./guarding.ts";
 import type { Interrupt } from "./interrupt.ts";
@@ -70,11 +75,19 @@ async function serve(
   };
   await using objects = await openObjectStore(options.cacheObjectAddr ?? "memory:///");
   const tokenNames = new WeakMap<HttpRequest, string>();
-  const bridge = createNarBridge({
+  const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
+  using bridge = createNarBridge({
     ...services,
     objects,
     priority: options.cachePriority,
     announce: options.cacheCompression,
+    signing:
+      signingKeyFile === undefined
+        ? undefined
+        : { key: await readSigningKey(absolutePath(signingKeyFile)), when: sign },
+    maxUploadBytes: maxUploadSize,
+    uploads: { all: maxUploads, perClient: maxUploadsPerClient },
+    onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),
     onAnswered: (answered, request) =>
       logAnswered(logger, answered, request, tokenNames.get(request)),
   });
@@ -83,7 +96,7 @@ async function serve(
     services: rpcServices(services),
     onOther(request, response, tokenName) {
       if (tokenName !== undefined) tokenNames.set(request, tokenName);
-      bridge.handle(request, response);
+      bridge.handle(request, response, request.headers.expect !== undefined);
     },
     logger,
     guard: guarding.guard,

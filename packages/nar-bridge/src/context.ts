@@ -1,7 +1,9 @@
 import type { BlobService, DirectoryService } from "@tvix/castore";
 import type { PathInfoService } from "@tvix/store";
 import type { SideObjects } from "./side-objects.ts";
+import type { Signer } from "./signer.ts";
 import type { StoredNars } from "./stored-nars.ts";
+import type { UploadSlots } from "./upload/upload-slots.ts";
 
 /** What the routes of a bridge share. */
 export interface BridgeContext {
@@ -12,6 +14,10 @@ export interface BridgeContext {
   readonly nars: StoredNars;
   /** How narinfos announce NARs: `zstd` where frames are stored. */
   readonly announce: "zstd" | "none";
+  readonly signer: Signer;
+  readonly uploadSlots: UploadSlots;
+  /** Longest file that a client may push, and longest NAR in it, in bytes. */
+  readonly maxUploadBytes: number;
   /** The store dir of the store paths, such as `/nix/store`. */
   readonly storeDir: string;
   /** Priority among the substituters of a client: the lowest is asked first. */

@@ -1,5 +1,6 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
 import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
+import { stopSender } from "@tvix/castore/rpc";
 import { parse as parseRange } from "range-parser";
 import { answerTo, HttpError } from "./http-error.ts";
 
@@ -49,6 +50,10 @@ export interface Content {
   read(range: ByteRange, signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
+/** How much of a body is discarded after the answer, in bytes, and for how long, in milliseconds. */
+const MAX_DISCARDED_BYTES = 16 * 1024 * 1024;
+const MAX_DISCARD_MS = 5_000;
+
 const TEXT: Headers = { "content-type": "text/plain; charset=utf-8" };
 
 /** One request and the answer to it. */
@@ -63,13 +68,17 @@ export class Exchange {
   #bytesOut = 0;
   #error: unknown;
   #isOver = false;
+  /** Whether the client waits to be told to send the body. */
+  #isWaiting: boolean;
 
   constructor(
     request: HttpRequest,
     response: HttpResponse,
     onAnswered: (answered: Answered) => void,
+    isWaiting = false,
   ) {
     this.#request = request;
+    this.#isWaiting = isWaiting;
     // The two classes have the methods that are used here in common.
     this.#response = response as ServerResponse;
     this.#onAnswered = onAnswered;
@@ -83,6 +92,11 @@ export class Exchange {
   /** The request target: path and query. */
   get target(): string {
     return this.#request.url ?? "";
+  }
+
+  /** Address of the client; `unix` where it came through a socket of the file system. */
+  get client(): string {
+    return this.#request.socket.remoteAddress ?? "unix";
   }
 
   /** Is aborted when the client leaves before the answer is complete. */
@@ -110,10 +124,16 @@ export class Exchange {
 
   /** Reads the body of the request. Throws if it is cut off. To be iterated once. */
   async *body(): AsyncGenerator<Uint8Array> {
-    // Destroying a request over HTTP/1.1 would destroy the connection and the answer.
-    for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
-      this.#bytesIn += chunk.length;
-      yield chunk;
+    if (this.#isWaiting) this.#response.writeContinue();
+    this.#isWaiting = false;
+    try {
+      // Destroying a request over HTTP/1.1 would destroy the connection and the answer.
+      for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
+        this.#bytesIn += chunk.length;
+        yield chunk;
+      }
+    } catch (cause) {
+      throw new HttpError(499, "The client left before the request was complete", { cause });
     }
   }
 
@@ -122,13 +142,17 @@ export class Exchange {
     this.send(status, `${message}\n`, { ...TEXT, ...headers });
   }
 
+  /** Answers that what the client pushed is stored. */
+  created(): void {
+    this.send(201, "", {});
+  }
+
   /** Answers with a body that is in memory. */
   send(status: number, body: string | Uint8Array, headers: Headers): void {
     const response = this.#response;
     if (this.#isOver || response.destroyed) return;
     const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
-    this.#status = status;
-    response.writeHead(status, { ...headers, "content-length": length });
+    this.#writeHead(status, { ...headers, "content-length": length });
     if (this.method === "HEAD") response.end();
     else {
       this.#bytesOut = length;
@@ -159,10 +183,7 @@ export class Exchange {
     if (this.method === "HEAD") return this.#sendHead(range ? 206 : 200, all);
     const { signal } = this;
     if (signal.aborted) return;
-    const sendHead = () => {
-      this.#status = range ? 206 : 200;
-      this.#response.writeHead(this.#status, all);
-    };
+    const sendHead = () => this.#writeHead(range ? 206 : 200, all);
     for await (const data of content.read(part, signal)) {
       signal.throwIfAborted();
       if (!this.#response.headersSent) sendHead(); // not before: what cannot be read at all gets an answer
@@ -181,9 +202,9 @@ export class Exchange {
   fail(error: unknown): void {
     if (this.#isOver) return;
     if (!this.#response.headersSent) {
-      const { status, message } = answerTo(error);
+      const { status, message, headers } = answerTo(error);
       this.#error = error;
-      this.text(status, message);
+      this.text(status, message, headers);
       return;
     }
     this.#error = error;
@@ -209,9 +230,18 @@ export class Exchange {
 
   #sendHead(status: number, headers: Headers): void {
     if (this.#isOver || this.#response.destroyed) return;
-    this.#status = status;
-    this.#response.writeHead(status, { ...headers }).end();
+    this.#writeHead(status, headers);
+    this.#response.end();
     this.#end(true);
+  }
+
+  #writeHead(status: number, headers: Headers): void {
+    this.#status = status;
+    if (this.#isWaiting && this.#request.httpVersionMajor === 1) {
+      // It may send the body all the same, which could not be told from the next request.
+      this.#response.setHeader("connection", "close");
+    }
+    this.#response.writeHead(status, headers as OutgoingHttpHeaders);
   }
 
   /** Writes bytes. Resolves when they have been handed to the system, or never will be. */
@@ -223,6 +253,7 @@ export class Exchange {
   #end(complete: boolean): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    if (complete) discardBody(this.#request);
     this.#onAnswered({
       method: this.method,
       target: this.target,
@@ -234,6 +265,26 @@ export class Exchange {
       error: this.#error,
     });
   }
+}
+
+/**
+ * Reads what is left of a body, so that the client gets the answer, and the connection can be used again. One who goes on
+ * for too long loses it.
+ */
+function discardBody(request: HttpRequest): void {
+  if (request.readableEnded || request.method === "GET" || request.method === "HEAD") return;
+  if ("stream" in request) {
+    stopSender(request.stream);
+    return;
+  }
+  const timer = setTimeout(() => request.destroy(), MAX_DISCARD_MS).unref();
+  let left = MAX_DISCARDED_BYTES;
+  request.once("close", () => clearTimeout(timer));
+  request.on("error", () => undefined);
+  request.on("data", (data) => {
+    left -= data.length;
+    if (left < 0) request.destroy();
+  });
 }
 
 /** Whether a list of entity tags has one, or is `*`. */

@@ -5,10 +5,17 @@ export class HttpError extends Error {
   override readonly name = "HttpError";
   /** Status of the answer: 4xx or 5xx. */
   readonly status: number;
+  /** Headers of the answer, names in lower case. */
+  readonly headers: Readonly<Record<string, string | number>>;
 
-  constructor(status: number, message: string, options?: ErrorOptions) {
+  constructor(
+    status: number,
+    message: string,
+    { headers = {}, ...options }: ErrorOptions & Partial<Pick<HttpError, "headers">> = {},
+  ) {
     super(message, options);
     this.status = status;
+    this.headers = headers;
   }
 }
 
@@ -25,9 +32,13 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   internal: 500,
 };
 
-/** Returns the status and the message that answer an error. What is no error of ours is not told to clients. */
-export function answerTo(error: unknown): { status: number; message: string } {
+/** Returns what answers an error. What is no error of ours is not told to clients. */
+export function answerTo(error: unknown): Pick<HttpError, "status" | "message" | "headers"> {
   if (error instanceof HttpError) return error;
-  if (error instanceof CastoreError) return { status: STATUS[error.code], message: error.message };
-  return { status: 500, message: "Cannot answer: an internal error, see the log of the server" };
+  const headers = {};
+  if (error instanceof CastoreError) {
+    return { status: STATUS[error.code], message: error.message, headers };
+  }
+  const message = "Cannot answer: an internal error, see the log of the server";
+  return { status: 500, message, headers };
 }

@@ -1,13 +1,26 @@
 import type { BlobService, DirectoryService, ObjectStore } from "@tvix/castore";
-import { type PathInfoService, STORE_DIR } from "@tvix/store";
+import {
+  CachingNarCalculationService,
+  type PathInfoService,
+  RenderingNarCalculationService,
+  STORE_DIR,
+} from "@tvix/store";
 import type { BridgeContext } from "./context.ts";
 import { type Answered, Exchange, type HttpRequest, type HttpResponse } from "./exchange.ts";
 import { Router } from "./router.ts";
+import { buildTraceRoutes } from "./routes/build-trace.ts";
 import { cacheInfoRoutes } from "./routes/cache-info.ts";
+import { debugInfoRoutes } from "./routes/debuginfo.ts";
+import { listingUploadRoutes } from "./routes/listing-upload.ts";
+import { logRoutes } from "./routes/log.ts";
 import { narRoutes } from "./routes/nar.ts";
+import { narUploadRoutes } from "./routes/nar-upload.ts";
 import { narInfoRoutes } from "./routes/narinfo.ts";
+import { narInfoUploadRoutes } from "./routes/narinfo-upload.ts";
 import { SideObjects } from "./side-objects.ts";
+import { Signer, type SigningOptions } from "./signer.ts";
 import { StoredNars } from "./stored-nars.ts";
+import { type UploadSlotOptions, UploadSlots } from "./upload/upload-slots.ts";
 
 /** Options of {@link createNarBridge}. Services and object store are not disposed of with it. */
 export interface NarBridgeOptions {
@@ -27,37 +40,76 @@ export interface NarBridgeOptions {
    * `none` is what is announced where the blob service stores no frames.
    */
   announce?: "zstd" | "none";
+  /** A key that signs store paths whose NAR was verified here. Default: nothing is signed. */
+  signing?: SigningOptions | undefined;
+  /** Longest file that a client may push, and longest NAR in it, in bytes. Default: 64 GiB. */
+  maxUploadBytes?: number | undefined;
+  /** Bounds the uploads that are under way at once. */
+  uploads?: UploadSlotOptions;
+  /** How long a pushed NAR waits for its narinfo, in milliseconds. Default: a day. */
+  uploadTtlMs?: number;
+  /** Called when abandoned uploads cannot be deleted. Default: they are tried again later. */
+  onSweepError?: (error: unknown) => void;
   /** Called once for each request. Default: nothing is logged. */
   onAnswered?: (answered: Answered, request: HttpRequest) => void;
 }
 
-/** A binary cache of Nix over HTTP. */
-export interface NarBridge {
-  /** Answers a request. Never throws. */
-  handle(request: HttpRequest, response: HttpResponse): void;
+/** A binary cache of Nix over HTTP. Disposing of it ends what it does in the background. */
+export interface NarBridge extends Disposable {
+  /**
+   * Answers a request. Never throws.
+   *
+   * @param isWaiting whether the client waits for `writeContinue` before it sends a body, as the event `checkContinue` of
+   *   servers tells. Default: false
+   */
+  handle(request: HttpRequest, response: HttpResponse, isWaiting?: boolean): void;
 }
+
+/** How long a pushed NAR waits for its narinfo, and how often that is looked at. */
+const UPLOAD_TTL_MS = 24 * 60 * 60 * 1000;
+const SWEEP_MS = 60 * 60 * 1000;
+
+const ROUTES = [
+  cacheInfoRoutes,
+  narInfoRoutes,
+  narInfoUploadRoutes,
+  narRoutes,
+  narUploadRoutes,
+  listingUploadRoutes,
+  logRoutes,
+  buildTraceRoutes,
+  debugInfoRoutes,
+];
 
 /** Makes a binary cache of Nix over three services. */
 export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const { blobService, directoryService, pathInfoService, objects, onAnswered } = options;
+  const storeDir = options.storeDir ?? STORE_DIR;
+  const inner = new RenderingNarCalculationService({ blobService, directoryService });
+  const narCalculationService = new CachingNarCalculationService({ inner });
+  const sideObjects = new SideObjects(objects);
   const nars = new StoredNars({ blobService, directoryService });
   const context: BridgeContext = {
+    ...{ blobService, directoryService, pathInfoService, sideObjects, storeDir },
     nars,
     announce: nars.hasFrames ? (options.announce ?? "zstd") : "none",
-    ...{ blobService, directoryService, pathInfoService },
-    sideObjects: new SideObjects(objects),
-    storeDir: options.storeDir ?? STORE_DIR,
+    signer: new Signer(options.signing, { storeDir, narCalculationService }),
+    uploadSlots: new UploadSlots(options.uploads),
+    maxUploadBytes: options.maxUploadBytes ?? 64 * 1024 ** 3,
     priority: options.priority ?? 39,
     wantMassQuery: options.wantMassQuery ?? true,
   };
   const router = new Router();
-  for (const addRoutes of [cacheInfoRoutes, narInfoRoutes, narRoutes]) addRoutes(router, context);
+  for (const addRoutes of ROUTES) addRoutes(router, context);
+  const { uploadTtlMs = UPLOAD_TTL_MS, onSweepError = () => undefined } = options;
+  const sweep = () => sideObjects.sweepUploads(Date.now() - uploadTtlMs).catch(onSweepError);
+  const sweeping = setInterval(sweep, Math.min(uploadTtlMs, SWEEP_MS)).unref();
   return {
-    handle(request, response) {
-      const exchange = new Exchange(request, response, (answered) =>
-        onAnswered?.(answered, request),
-      );
+    handle(request, response, isWaiting) {
+      const log = (answered: Answered) => onAnswered?.(answered, request);
+      const exchange = new Exchange(request, response, log, isWaiting);
       router.answer(exchange).catch((error) => exchange.fail(error));
     },
+    [Symbol.dispose]: () => clearInterval(sweeping),
   };
 }

@@ -2,7 +2,7 @@ import createRouter from "find-my-way";
 import type { Exchange } from "./exchange.ts";
 
 /** The parameters of a path, decoded; or the keys of a query. */
-type Parameters = Readonly<Record<string, string | undefined>>;
+export type Parameters = Readonly<Record<string, string | undefined>>;
 
 /** Answers the requests of one route. What it throws is answered as an error. */
 export type Handler = (

@@ -1,43 +1,30 @@
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   type AbortOptions,
-  anonymousNodeFromProto,
-  CastoreError,
-  COMPRESSIONS,
-  type Compression,
   collectAtMost,
-  type Node,
-  nodeToProto,
+  type GetObjectOptions,
+  type ObjectContents,
+  type ObjectHead,
   type ObjectStore,
+  type ObjectUpload,
 } from "@tvix/castore";
-import { NodeSchema } from "@tvix/proto/castore";
-import { z } from "zod";
+import { decodePushedNar, encodePushedNar, type PushedNar } from "./pushed-nar.ts";
 
-/** A NAR that a client has pushed. */
-export interface PushedNar {
-  /** The root node of its contents, which are stored. */
-  readonly node: Node;
-  /** Length of the NAR in bytes, before compression. */
-  readonly narSize: bigint;
-  /** SHA-256 digest of the NAR, 32 bytes. */
-  readonly narSha256: Uint8Array;
-  /** The compression that it was pushed in, and is served in. */
-  readonly compression: Compression;
-}
+/** Folders of NARs that a narinfo names, and of those that none names yet. */
+const NARS = "nar";
+const UPLOADS = "upload";
 
-/** Longest object that is read as a whole, in bytes. */
+/** Longest record of a NAR, in bytes: most of it is the root node, which may be a symlink. */
 const MAX_RECORD_BYTES = 64 * 1024;
-
-const RECORD = z.strictObject({
-  node: z.base64url(),
-  narSize: z.string().regex(/^[1-9][0-9]{0,19}$/),
-  narSha256: z.string().regex(/^[0-9a-f]{64}$/),
-  compression: z.enum(COMPRESSIONS),
-});
 
 /**
  * What belongs to the HTTP cache and is neither blob, directory nor PathInfo, in an object store that many processes may
- * share. This module owns its keys and encodings: `nar/<file name>` is the JSON of a NAR that was pushed under this name.
+ * share. This module owns its keys:
+ *
+ * - `nar/<file name>`, a NAR that was pushed under this name and that a narinfo names
+ * - `upload/<file name>`, a NAR that no narinfo has named yet
+ * - the path in the cache of other files, such as logs: their bytes as they were pushed
+ *
+ * A NAR whose object is damaged counts as absent, so that pushing it again heals it.
  */
 export class SideObjects {
   readonly #objects: ObjectStore;
@@ -46,43 +33,81 @@ export class SideObjects {
     this.#objects = objects;
   }
 
-  /**
-   * Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`; `undefined` if there is none.
-   *
-   * @throws CastoreError `data_loss` for an object that is no record of a NAR
-   */
+  /** Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`; `undefined` if there is none. */
   async getNar(fileName: string, options?: AbortOptions): Promise<PushedNar | undefined> {
-    const key = `nar/${fileName}`;
-    const contents = await this.#objects.get(key, options);
-    if (contents === undefined) return undefined;
-    const bytes = await collectAtMost(contents, MAX_RECORD_BYTES);
-    try {
-      if (bytes === undefined) throw new Error(`expected ${MAX_RECORD_BYTES} bytes at most`);
-      const record = RECORD.parse(JSON.parse(Buffer.from(bytes).toString()));
-      const encoded = Buffer.from(record.node, "base64url");
-      return {
-        node: anonymousNodeFromProto(fromBinary(NodeSchema, encoded)),
-        narSize: BigInt(record.narSize),
-        narSha256: Buffer.from(record.narSha256, "hex"),
-        compression: record.compression,
-      };
-    } catch (cause) {
-      const where = `"${key}" of ${this.#objects.name}`;
-      throw new CastoreError("data_loss", `Cannot use ${where}: it is no record of a NAR`, {
-        cause,
-      });
+    for (const folder of [NARS, UPLOADS]) {
+      const found = await this.#readNar(`${folder}/${fileName}`, options);
+      if (found !== undefined) return found.nar;
+    }
+    return undefined;
+  }
+
+  /** Stores a NAR that was pushed under a file name, until a narinfo names it or it is swept. */
+  async putUpload(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
+    await this.#objects.put(`${UPLOADS}/${fileName}`, encodePushedNar(nar), options);
+  }
+
+  /** Stores a NAR that was pushed under a file name, and that a narinfo names. */
+  async putNar(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
+    await this.#objects.put(`${NARS}/${fileName}`, encodePushedNar(nar), options);
+  }
+
+  /** Deletes a NAR that waits for a narinfo no more. */
+  async deleteUpload(fileName: string, options?: AbortOptions): Promise<void> {
+    await this.#objects.delete(`${UPLOADS}/${fileName}`, options);
+  }
+
+  /** Deletes the NARs that were pushed before a time, in milliseconds since 1970, and that no narinfo has named. */
+  async sweepUploads(beforeMs: number, options?: AbortOptions): Promise<void> {
+    for await (const { key } of this.#objects.list(`${UPLOADS}/`, options)) {
+      const found = await this.#readNar(key, options);
+      if (found !== undefined && found.pushedMs < beforeMs)
+        await this.#objects.delete(key, options);
     }
   }
 
-  /** Stores the record of a NAR that was pushed under a file name. */
-  async putNar(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
-    const { node, narSize, narSha256, compression } = nar;
-    const record = {
-      node: Buffer.from(toBinary(NodeSchema, nodeToProto(undefined, node))).toString("base64url"),
-      narSize: narSize.toString(),
-      narSha256: Buffer.from(narSha256).toString("hex"),
-      compression,
-    };
-    await this.#objects.put(`nar/${fileName}`, Buffer.from(JSON.stringify(record)), options);
+  /** Looks up a file that was pushed, by the parts of its path; `undefined` if there is none. */
+  async head(path: readonly string[], options?: AbortOptions): Promise<ObjectHead | undefined> {
+    return await this.#objects.head(keyOf(path), options);
   }
+
+  /** Reads a file that was pushed, by the parts of its path; `undefined` if there is none. */
+  async get(
+    path: readonly string[],
+    options?: GetObjectOptions,
+  ): Promise<ObjectContents | undefined> {
+    return await this.#objects.get(keyOf(path), options);
+  }
+
+  /** Stores a short file that is pushed, by the parts of its path. */
+  async put(path: readonly string[], bytes: Uint8Array, options?: AbortOptions): Promise<void> {
+    await this.#objects.put(keyOf(path), bytes, options);
+  }
+
+  /** Starts to store a file of any length that is pushed, by the parts of its path. */
+  openUpload(path: readonly string[], options?: AbortOptions): ObjectUpload {
+    return this.#objects.openUpload(keyOf(path), options);
+  }
+
+  async #readNar(
+    key: string,
+    options?: AbortOptions,
+  ): Promise<ReturnType<typeof decodePushedNar> | undefined> {
+    const contents = await this.#objects.get(key, options);
+    const bytes = contents && (await collectAtMost(contents, MAX_RECORD_BYTES));
+    try {
+      return bytes && decodePushedNar(bytes);
+    } catch {
+      return undefined; // it is damaged
+    }
+  }
+}
+
+/** Returns the key of a file. Characters that no key has are written as `_` and two hexadecimal digits, as is `_` itself. */
+function keyOf(path: readonly string[]): string {
+  return path.map((part) => part.replace(/[^A-Za-z0-9.-]/g, escaped)).join("/");
+}
+
+function escaped(character: string): string {
+  return `_${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
 }

@@ -1,4 +1,4 @@
-import { CastoreError, type Node, SingleFlight } from "@tvix/castore";
+import { CastoreError, hasCode, type Node, SingleFlight } from "@tvix/castore";
 import {
   type FramedNar,
   type FramedNarSources,
@@ -129,4 +129,9 @@ class Measured<T extends {}> {
       throw error;
     }
   }
+}
+
+/** Tells whether an error says that something of a tree is missing or damaged. */
+export function isLost(error: unknown): error is CastoreError {
+  return hasCode(error, "not_found") || hasCode(error, "data_loss");
 }

@@ -51,6 +51,7 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
     onAnswered: (one) => answered.push(one),
   });
   const server = createServer(bridge.handle).listen(0, "127.0.0.1");
+  server.on("checkContinue", (request, response) => bridge.handle(request, response, true));
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
   return {
@@ -59,6 +60,7 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
     services,
     answered,
     async [Symbol.asyncDispose]() {
+      bridge[Symbol.dispose]();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
     },
@@ -70,9 +72,13 @@ export interface Tree {
   readonly [name: string]: string | Uint8Array | { readonly target: string } | Tree;
 }
 
-/** Stores a tree and registers it as a store path of that name. */
-export async function addTree(services: Services, name: string, tree: Tree): Promise<PathInfo> {
-  const putter = services.directoryService.openPutter();
+/** Stores a tree, or a file, and registers it as a store path of that name. */
+export async function addTree(
+  services: Services,
+  name: string,
+  tree: Tree | string | Uint8Array,
+): Promise<PathInfo> {
+  await using putter = services.directoryService.openPutter();
   const put = async (value: Tree[string]): Promise<Node> => {
     if (typeof value === "string" || value instanceof Uint8Array) {
       const contents = Buffer.from(value);

@@ -17,7 +17,7 @@ export interface HttpGuardOptions {
 }
 
 /**
- * Answers a request that is admitted. Must not throw.
+ * Answers a request that is admitted. Must not throw. One with `Expect: 100-continue` waits for `writeContinue`.
  *
  * @param tokenName the token that it came with
  */
@@ -35,7 +35,7 @@ export function guardRequests(
   return (request, response) => {
     const startedMs = performance.now();
     const { method = "", url: target = "" } = request;
-    const { authorization, expect } = request.headers;
+    const { authorization } = request.headers;
     let tokenName: string | undefined;
     const call = {
       scope: scopeOfRequest(method, target.split("?", 1)[0]!),
@@ -47,7 +47,6 @@ export function guardRequests(
     };
     const answer = () => {
       limitSilence(request, bodyTimeoutMs, () => undefined);
-      if (expect !== undefined) response.writeContinue();
       handler(request, response, tokenName);
     };
     guard.pass(call, answer).catch((error: AccessRefusal) => {

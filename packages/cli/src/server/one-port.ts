@@ -92,6 +92,9 @@ const MAX_SESSION_MEMORY_MB = 1_000_000;
 const RESET_BURST = 10_000;
 const RESETS_PER_SECOND = 1_000;
 
+/** Longest header of a request over HTTP/1.1, in bytes. That of HTTP/2 is Node's. */
+const MAX_HEADER_BYTES = 64 * 1024;
+
 /** Idle time limit of an HTTP/1.1 connection. */
 const KEEP_ALIVE_MS = 60_000;
 
@@ -282,6 +285,7 @@ export class OnePort {
   #createHttp1(): Http1Server {
     const server = createHttp1Server({
       headersTimeout: this.#headerTimeoutMs,
+      maxHeaderSize: MAX_HEADER_BYTES,
       connectionsCheckingInterval: Math.min(1_000, this.#headerTimeoutMs),
       keepAliveTimeout: KEEP_ALIVE_MS,
       requestTimeout: 0, // an upload takes as long as it takes

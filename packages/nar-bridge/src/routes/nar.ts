@@ -3,13 +3,17 @@ import { decodeNixbase32 } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
 import { HttpError } from "../http-error.ts";
 import { parseNode } from "../node-text.ts";
+import { pushedContent } from "../pushed-content.ts";
 import type { Router } from "../router.ts";
+import { parseNarName } from "../upload/nar-name.ts";
 
 /**
  * Serves NARs: `/nar/<NAR hash>.nar[.zst]?hash=<hash part of a store path that has it>`, as narinfos announce them, and
- * `/nar/tvix-castore/<root node>?narsize=<length>`, as the bridge of tvix serves them.
+ * `/nar/tvix-castore/<root node>?narsize=<length>`, as the bridge of tvix serves them; and every NAR that a client has
+ * pushed under the name that it was pushed under, as Nix keeps the narinfos that it pushes.
  */
-export function narRoutes(router: Router, { pathInfoService, nars }: BridgeContext): void {
+export function narRoutes(router: Router, context: BridgeContext): void {
+  const { pathInfoService, sideObjects, nars } = context;
   const findNode = async (
     narHash: string,
     hashPart: string,
@@ -32,6 +36,11 @@ export function narRoutes(router: Router, { pathInfoService, nars }: BridgeConte
   router.get("/nar/:name", async (exchange, { name = "" }, { hash }) => {
     const [, narHash, isFramed] = /^([0-9a-z]{52})\.nar(\.zst)?$/.exec(name) ?? [];
     const { signal } = exchange;
+    const pushed = parseNarName(name) && (await sideObjects.getNar(name, { signal }));
+    if (pushed) {
+      await exchange.sendContent(await pushedContent(pushed, context, signal));
+      return;
+    }
     const node = narHash && hash ? await findNode(narHash, hash, signal) : undefined;
     if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
     const nar = isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);

@@ -1,15 +1,15 @@
-import { hasCode } from "@tvix/castore";
 import { decodeNixbase32, encodeNixbase32, narInfoFromPathInfo, type PathInfo } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
 import { HttpError } from "../http-error.ts";
 import type { Router } from "../router.ts";
+import { isLost } from "../stored-nars.ts";
 
 const HEADERS = { "content-type": "text/x-nix-narinfo" };
 
 /** Serves `/<hash>.narinfo`, the description of a store path. */
 export function narInfoRoutes(
   router: Router,
-  { pathInfoService, storeDir, nars, announce }: BridgeContext,
+  { pathInfoService, storeDir, nars, announce, signer }: BridgeContext,
 ): void {
   /** Returns the length of the NAR as a file of frames. */
   const fileSizeOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
@@ -18,7 +18,7 @@ export function narInfoRoutes(
       if (BigInt(measured.narSize) === narSize) return BigInt(measured.fileSize);
       throw new HttpError(404, `Its NAR has ${measured.narSize} bytes, expected ${narSize}`);
     } catch (error) {
-      if (!isLost(error)) throw error;
+      if (!isLost(error) && !(error instanceof HttpError)) throw error;
       // The client may have it from another cache, or push it again.
       const message = `The contents of this store path are not here: ${error.message}`;
       throw new HttpError(404, message, { cause: error });
@@ -41,15 +41,10 @@ export function narInfoRoutes(
   };
 
   router.get("/:hash.narinfo", async (exchange, { hash = "" }) => {
-    const pathInfo = await pathInfoService.get(decodeNixbase32(hash));
-    if (pathInfo === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
+    const stored = await pathInfoService.get(decodeNixbase32(hash));
+    if (stored === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
+    const pathInfo = await signer.whenServed(stored, () => exchange.signal);
     const nar = await narOf(pathInfo, hash, () => exchange.signal);
     exchange.send(200, narInfoFromPathInfo(pathInfo, nar).toString({ storeDir }), HEADERS);
   });
-}
-
-/** Whether an error says that contents are missing or damaged. */
-function isLost(error: unknown): error is Error {
-  if (error instanceof HttpError) return error.status === 404;
-  return hasCode(error, "not_found") || hasCode(error, "data_loss");
 }

@@ -62,7 +62,7 @@ export class SigningPathInfoService implements PathInfoService {
  * @throws StoreError `not_found` or `permission_denied` if it cannot be read, `invalid_argument` if it holds no
  *   key; the message does not show the contents
  */
-export async function readSigningKey(path: string): Promise<SigningKey> {
+export async function readSigningKey(path: string | Buffer): Promise<SigningKey> {
   let text: string;
   try {
     text = await readFile(path, "utf8");

@@ -1,0 +1,71 @@
+import { B3Digest, COMPRESSIONS, type Compression } from "@tvix/castore";
+import type { IngestedNar } from "@tvix/store";
+import { z } from "zod";
+import { formatNode, parseNode } from "./node-text.ts";
+
+/** A NAR that a client has pushed. Its contents are stored. */
+export interface PushedNar extends IngestedNar {
+  /** The compression that it was pushed in, and is served in. */
+  readonly compression: Compression | "none";
+  /** SHA-256 digest of the file that was pushed, 32 bytes, and its length. */
+  readonly fileSha256: Uint8Array;
+  readonly fileSize: bigint;
+  /** The file itself, where it was kept as a blob. */
+  readonly file?: B3Digest | undefined;
+}
+
+const SIZE = z.string().regex(/^[1-9][0-9]{0,18}$/);
+const DIGEST = z.string().regex(/^[0-9a-f]{64}$/);
+
+const RECORD = z.strictObject({
+  node: z.string(),
+  narSize: SIZE,
+  narSha256: DIGEST,
+  compression: z.enum(["none", ...COMPRESSIONS]),
+  fileSize: SIZE,
+  fileSha256: DIGEST,
+  file: DIGEST.optional(),
+  pushedMs: z.number(),
+});
+
+/** Encodes a NAR that is pushed now as JSON. */
+export function encodePushedNar(nar: PushedNar): Uint8Array {
+  const { node, narSize, narSha256, compression, fileSize, fileSha256, file } = nar;
+  const record: z.infer<typeof RECORD> = {
+    node: formatNode(node),
+    narSize: narSize.toString(),
+    narSha256: hexOf(narSha256),
+    compression,
+    fileSize: fileSize.toString(),
+    fileSha256: hexOf(fileSha256),
+    file: file?.hex,
+    pushedMs: Date.now(),
+  };
+  return Buffer.from(JSON.stringify(record));
+}
+
+/**
+ * Decodes what {@link encodePushedNar} has made.
+ *
+ * @returns the NAR, and when it was pushed, in milliseconds since 1970
+ * @throws an Error of any kind for anything else
+ */
+export function decodePushedNar(bytes: Uint8Array): { nar: PushedNar; pushedMs: number } {
+  const record = RECORD.parse(JSON.parse(Buffer.from(bytes).toString()));
+  const nar = {
+    node: parseNode(record.node),
+    narSize: BigInt(record.narSize),
+    narSha256: Buffer.from(record.narSha256, "hex"),
+    compression: record.compression,
+    fileSize: BigInt(record.fileSize),
+    fileSha256: Buffer.from(record.fileSha256, "hex"),
+    ...(record.file !== undefined && {
+      file: B3Digest.fromBytes(Buffer.from(record.file, "hex")),
+    }),
+  };
+  return { nar, pushedMs: record.pushedMs };
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString("hex");
+}

@@ -1,0 +1,21 @@
+import type { BridgeContext } from "../context.ts";
+import type { Router } from "../router.ts";
+import { expectNarName } from "../upload/nar-name.ts";
+import { receiveNar } from "../upload/receive-nar.ts";
+import { plainBody } from "../upload/request-body.ts";
+
+/** Takes `PUT /nar/<hash>.nar[.<compression>]`, a NAR that a narinfo will name. */
+export function narUploadRoutes(router: Router, context: BridgeContext): void {
+  const { sideObjects, uploadSlots, maxUploadBytes } = context;
+  router.put("/nar/:name", async (exchange, params) => {
+    const name = expectNarName(params.name ?? "");
+    const { client, signal } = exchange;
+    await uploadSlots.run(client, signal, async () => {
+      const body = plainBody(exchange, { name: `"nar/${name.text}"`, maxBytes: maxUploadBytes });
+      const options = { ...context, maxBytes: maxUploadBytes, signal };
+      const nar = await receiveNar(name, body, options);
+      await sideObjects.putUpload(name.text, nar, { signal });
+    });
+    exchange.created();
+  });
+}

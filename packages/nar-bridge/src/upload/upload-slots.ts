@@ -1,0 +1,79 @@
+import { ByteBudget } from "@tvix/castore";
+import { HttpError } from "../http-error.ts";
+
+/** Options of {@link UploadSlots}. */
+export interface UploadSlotOptions {
+  /** How many uploads may be under way. Default: 16. */
+  readonly all?: number | undefined;
+  /** How many of them may be of one client. Default: all. */
+  readonly perClient?: number | undefined;
+  /** How long others wait, in milliseconds. Default: 60,000. */
+  readonly waitMs?: number | undefined;
+}
+
+/** Seconds after which a client that was refused should try again. */
+const RETRY_AFTER_SECONDS = 5;
+
+/** Bounds how many uploads are under way. Others wait in the order in which they came. */
+export class UploadSlots {
+  readonly #limits: { readonly all: number; readonly perClient: number; readonly waitMs: number };
+  readonly #all: ByteBudget;
+  readonly #clients = new Map<string, { readonly slots: ByteBudget; uploads: number }>();
+
+  constructor({ all = 16, perClient = all, waitMs = 60_000 }: UploadSlotOptions = {}) {
+    this.#limits = { all, perClient, waitMs };
+    this.#all = new ByteBudget(all);
+  }
+
+  /**
+   * Runs an upload once there is a slot for it.
+   *
+   * @param client whose upload it is, such as an address
+   * @throws HttpError 503 if there is none for too long; `signal.reason` when cancelled while it waits
+   */
+  async run<T>(client: string, signal: AbortSignal, upload: () => Promise<T>): Promise<T> {
+    const own = this.#clients.get(client) ?? {
+      slots: new ByteBudget(this.#limits.perClient),
+      uploads: 0,
+    };
+    this.#clients.set(client, own);
+    own.uploads += 1;
+    try {
+      const timeout = AbortSignal.timeout(this.#limits.waitMs);
+      const waiting = { signal: AbortSignal.any([signal, timeout]) };
+      try {
+        return await within(own.slots, waiting, () => within(this.#all, waiting, upload));
+      } catch (error) {
+        if (error !== timeout.reason || !timeout.aborted) throw error;
+        throw this.#refusal();
+      }
+    } finally {
+      own.uploads -= 1;
+      if (own.uploads === 0) this.#clients.delete(client);
+    }
+  }
+
+  #refusal(): HttpError {
+    const { all, perClient, waitMs } = this.#limits;
+    const limits = `${all} uploads at once, ${perClient} of one client`;
+    return new HttpError(
+      503,
+      `Cannot take the upload: expected one of ${limits}, to end within ${waitMs} ms, found none; try again later`,
+      { headers: { "retry-after": RETRY_AFTER_SECONDS } },
+    );
+  }
+}
+
+/** Runs something while it holds a slot. */
+async function within<T>(
+  slots: ByteBudget,
+  options: { signal: AbortSignal },
+  action: () => Promise<T>,
+): Promise<T> {
+  await slots.take(1, options);
+  try {
+    return await action();
+  } finally {
+    slots.release(1);
+  }
+}
