@@ -74,7 +74,7 @@ describe.each(SERVERS)("the binary cache of %s", (server) => {
       "There is nothing at this path\n",
     ]);
     const wrong = await fetch(`${baseUrl(server)}/nix-cache-info`, { method: "DELETE" });
-    expect([wrong.status, wrong.headers.get("allow")]).toEqual([405, "GET, HEAD"]);
+    expect([wrong.status, wrong.headers.get("allow")]).toEqual([405, "GET, HEAD, PUT"]);
   });
 
   it("is served over HTTP/2 as well", async () => {

@@ -89,7 +89,10 @@ beforeAll(async () => {
   fixture = await startFixture({
     services: served,
     guard: new Guard({ access, storeNames, uploads: new UploadLimits({ maxBytes: 1_000_000 }) }),
-    onOther: (_, response, tokenName) => response.end(`hello ${tokenName}`),
+    onOther(request, response, tokenName) {
+      if (request.headers.expect !== undefined) response.writeContinue();
+      response.end(`hello ${tokenName}`);
+    },
   });
   session = connect(fixture.url);
 });
