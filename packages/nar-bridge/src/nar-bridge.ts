@@ -11,12 +11,15 @@ import { Router } from "./router.ts";
 import { buildTraceRoutes } from "./routes/build-trace.ts";
 import { cacheInfoRoutes } from "./routes/cache-info.ts";
 import { debugInfoRoutes } from "./routes/debuginfo.ts";
+import { getMissingRoutes } from "./routes/get-missing.ts";
+import { listingRoutes } from "./routes/listing.ts";
 import { listingUploadRoutes } from "./routes/listing-upload.ts";
 import { logRoutes } from "./routes/log.ts";
 import { narRoutes } from "./routes/nar.ts";
 import { narUploadRoutes } from "./routes/nar-upload.ts";
 import { narInfoRoutes } from "./routes/narinfo.ts";
 import { narInfoUploadRoutes } from "./routes/narinfo-upload.ts";
+import { serveRoutes } from "./routes/serve.ts";
 import { SideObjects } from "./side-objects.ts";
 import { Signer, type SigningOptions } from "./signer.ts";
 import { StoredNars } from "./stored-nars.ts";
@@ -73,8 +76,11 @@ const ROUTES = [
   cacheInfoRoutes,
   narInfoRoutes,
   narInfoUploadRoutes,
+  serveRoutes,
   narRoutes,
   narUploadRoutes,
+  getMissingRoutes,
+  listingRoutes,
   listingUploadRoutes,
   logRoutes,
   buildTraceRoutes,

@@ -109,7 +109,7 @@ class Measured<T extends {}> {
   }
 
   async get(root: Node, signal: AbortSignal): Promise<T> {
-    const key = formatNode(root);
+    const key = keyOf(root);
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const measure = async (signal: AbortSignal) => {
@@ -125,7 +125,7 @@ class Measured<T extends {}> {
     try {
       yield* pieces;
     } catch (error) {
-      this.#known.delete(formatNode(root));
+      this.#known.delete(keyOf(root));
       throw error;
     }
   }
@@ -134,4 +134,11 @@ class Measured<T extends {}> {
 /** Tells whether an error says that something of a tree is missing or damaged. */
 export function isLost(error: unknown): error is CastoreError {
   return hasCode(error, "not_found") || hasCode(error, "data_loss");
+}
+
+/** Names a root node and what it states. Unlike its message, it is made in no time. */
+function keyOf(node: Node): string {
+  if (node.type === "symlink") return `symlink ${Buffer.from(node.target).toString("latin1")}`;
+  const kind = node.type === "file" && node.executable ? "executable" : node.type;
+  return `${kind} ${node.size} ${node.digest.hex}`;
 }
