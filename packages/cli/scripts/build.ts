@@ -48,6 +48,7 @@ await using bundle = await rolldown({
     "lane-thread": source("worker/lane-thread.ts", castore),
     prepare: source("blobservice/pack/prepare.ts", castore),
     "commit-thread": source("blobservice/pack/commit-thread.ts", castore),
+    "decode-chunks": source("blobservice/pack/decode-chunks.ts", castore),
     "read-thread": source("blobservice/pack/read-thread.ts", castore),
     "read-files": source("blobservice/read-files.ts", castore),
     "prepare-frames": source("grpc/client/prepare-frames.ts", castore),

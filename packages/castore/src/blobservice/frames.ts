@@ -68,13 +68,14 @@ export async function putLists(
 /**
  * Decompresses the frame of a chunk that somebody else has made.
  *
+ * @param target takes the contents, at its beginning. Default: new memory
  * @throws CastoreError `invalid_argument` if it is not of that chunk, or cannot be served to others
  */
-export function decodeFrame(frame: Uint8Array, chunk: ChunkMeta): Uint8Array {
+export function decodeFrame(frame: Uint8Array, chunk: ChunkMeta, target?: Uint8Array): Uint8Array {
   const { digest, size } = chunk;
   const fault = faultOfFrame(frame, size, MAX_WINDOW_BYTES);
   if (fault !== undefined) throw refusedFrame(digest, fault);
-  const contents = Buffer.allocUnsafe(size);
+  const contents = target?.subarray(0, size) ?? Buffer.allocUnsafe(size);
   if (!zstdCodec().decompress(frame, contents)) {
     throw refusedFrame(digest, "it cannot be decompressed");
   }

@@ -16,6 +16,11 @@ export class PieceHasher implements Disposable {
     this.#hasher?.update(data);
   }
 
+  /** Tells whether the bytes so far are a blob. Nothing can be added afterwards. */
+  isOf(digest: B3Digest): boolean {
+    return B3Digest.fromBytes(this.#takeDigest()!).equals(digest);
+  }
+
   /** Throws if the bytes so far are not the expected blob. Nothing can be added afterwards. */
   async expect({ digest, fail }: ExpectedBlob): Promise<void> {
     const found = B3Digest.fromBytes(this.#takeDigest()!);

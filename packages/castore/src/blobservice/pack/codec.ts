@@ -11,8 +11,7 @@ const SAMPLE = 4 * 1024;
 const sampleTarget = Buffer.allocUnsafeSlow(compressBound(SAMPLE));
 
 /**
- * Compresses a chunk, unless that would save less than a 32nd of it; samples of a long one tell that
- * without compressing it.
+ * Compresses a chunk into a payload, or copies it.
  *
  * @param target takes the payload: as long as the chunk, and better of `compressBound` bytes
  */
@@ -21,14 +20,26 @@ export function encodeChunk(
   target: Uint8Array,
   zstd: ZstdCodec,
 ): { codec: Codec; storedSize: number } {
-  if (!isIncompressible(data, zstd)) {
-    const storedSize = zstd.compress(data, target.subarray(0, compressBound(data.length)));
-    if (storedSize !== undefined && !isDense(storedSize, data)) {
-      return { codec: CODEC.zstd, storedSize };
-    }
-  }
+  const storedSize = compressChunk(data, target, zstd);
+  if (storedSize !== undefined) return { codec: CODEC.zstd, storedSize };
   target.set(data);
   return { codec: CODEC.raw, storedSize: data.length };
+}
+
+/**
+ * Compresses a chunk. Samples of a long one tell beforehand whether that saves anything.
+ *
+ * @param target takes the frame: of `compressBound` bytes, so that it fits
+ * @returns the length of the frame; `undefined` where it would save less than a 32nd of the chunk, or does not fit
+ */
+export function compressChunk(
+  data: Uint8Array,
+  target: Uint8Array,
+  zstd: ZstdCodec,
+): number | undefined {
+  if (isIncompressible(data, zstd)) return undefined;
+  const size = zstd.compress(data, target.subarray(0, compressBound(data.length)));
+  return size === undefined || isDense(size, data) ? undefined : size;
 }
 
 /** Tells whether samples of a long chunk can hardly be compressed. */

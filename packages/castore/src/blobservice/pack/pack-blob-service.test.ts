@@ -193,6 +193,26 @@ describe("a pack that was damaged", () => {
     expect(equalBytes(await readBack(service, digests[1]!), blobs[1]!)).toBe(true);
   });
 
+  it("makes up no blob with others where one of them is damaged, until it is put again", async () => {
+    const blobs = [1, 2, 3].map((seed) => noise(100_000, seed + 20));
+    const whole = Buffer.concat(blobs);
+    const { service, reports } = await store.openReporting();
+    await using _service = service;
+    const { size } = statSync(store.packOf());
+    const digests = await service.putMany(blobs);
+    const list = ChunkList.of(digests.map((digest) => ({ digest, size: 100_000 })));
+    flipBit(store.packOf(), size + 52 + 100_000 + 52 + 7); // in the second of them
+    await expect(service.putList(blake3Digest(whole), list)).rejects.toMatchObject({
+      code: "not_found",
+      message: expect.stringContaining(`${digests[1]}`),
+    });
+    expect(reports[0]).toContain(`${digests[1]}`);
+    expect(await service.has(blake3Digest(whole))).toBe(false);
+    await service.putMany(blobs);
+    await service.putList(blake3Digest(whole), list);
+    expect(equalBytes(await readBack(service, blake3Digest(whole)), whole)).toBe(true);
+  });
+
   it("takes no harm from bytes behind what was committed", async () => {
     appendFileSync(store.packOf(), noise(10_000, 7));
     await using service = await store.open();

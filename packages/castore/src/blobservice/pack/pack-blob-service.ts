@@ -23,6 +23,7 @@ import { expectPlausibleList, hashListed, putListByReading } from "../put-list.t
 import { ChunkIndex } from "./chunk-index.ts";
 import { storedList } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
+import { ListProver } from "./list-prover.ts";
 import { PackFileStore } from "./pack-file-store.ts";
 import { PackFrameReader } from "./pack-frame-reader.ts";
 import { PackFrameStore } from "./pack-frame-store.ts";
@@ -66,6 +67,7 @@ export class PackBlobService implements BlobService {
   readonly #commits: GroupCommit;
   readonly #reader: PackReader;
   readonly #ingest: PackIngest;
+  readonly #prover: ListProver;
   readonly #frames: PackFrameStore;
   readonly #frameReader: PackFrameReader;
   /** Blobs up to this length are one chunk, whatever is in them. */
@@ -83,6 +85,7 @@ export class PackBlobService implements BlobService {
     this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
     this.#frameReader = new PackFrameReader(index, this.#reader);
     this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
+    this.#prover = new ListProver(path, index, this.#ingest);
     this.#frames = new PackFrameStore(this, this.#ingest);
     this.files = new PackFileStore(this.#ingest, this.#commits);
     this.#uncutSize = averageChunkSize / 2;
@@ -214,7 +217,8 @@ export class PackBlobService implements BlobService {
       await putListByReading(this, digest, chunks, options); // tells which is absent, and cuts anew what is no chunk
       return;
     }
-    if (!options?.proven) await hashListed(this, digest, chunks, options);
+    const isProven = options?.proven || (await this.#prover.proves(digest, chunks, options));
+    if (!isProven) await hashListed(this, digest, chunks, options); // tells what is wrong
     const check = () => options?.signal?.throwIfAborted();
     await this.#commitBlob(digest, chunks, check);
   }

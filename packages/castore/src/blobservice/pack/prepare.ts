@@ -120,7 +120,7 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
   for (const [i, length] of lengths.entries()) {
     const chunk = list.at(i);
     const frame = batch.contents(at, length);
-    runs.update(i, decodeFrame(frame, chunk));
+    runs.update(i, decodeFrame(frame, chunk, scratchOf(chunk.size)));
     const state = batch.addFrame(chunk.digest, chunk.size, frame);
     if (state !== "live") batch.addBlob(chunk.digest, chunkEntry(chunk.digest, chunk.size));
     at += length;
@@ -131,6 +131,14 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
     batch.addBlob(B3Digest.fromBytes(digest), entries);
   }
   return batch.finish();
+}
+
+/** Memory for the contents of one chunk, which this thread keeps. */
+let scratch = new Uint8Array(0);
+
+function scratchOf(length: number): Uint8Array {
+  if (scratch.length < length) scratch = new Uint8Array(length);
+  return scratch;
 }
 
 /** Hashes blobs whose chunks come in a row. */

@@ -73,7 +73,7 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
 }
 
 /** Returns the end of the run of chunks that are read at once. */
-function endOfRun(locations: readonly ChunkLocation[], from: number): number {
+export function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   const first = locations[from]!;
   let end = first.offset + first.storedSize;
   let to = from + 1;
@@ -129,7 +129,7 @@ function proofOf(payload: Uint8Array): bigint {
 }
 
 /** Packs that are open while a task lasts. */
-class Packs implements Disposable {
+export class Packs implements Disposable {
   readonly #paths: ReadonlyMap<number, string>;
   readonly #fds = new Map<number, number>();
 

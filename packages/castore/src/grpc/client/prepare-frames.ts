@@ -3,10 +3,11 @@
 import { ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { listChunks, type PieceToRead, readPieceInto } from "../../blobservice/cut-pieces.ts";
 import { type FilesRead, type ReadFilesTask, readFilesInto } from "../../blobservice/file-batch.ts";
+import { compressChunk } from "../../blobservice/pack/codec.ts";
 import type { PieceRead } from "../../blobservice/piecewise-file.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import { cutEnds } from "../../chunking/cut-ends.ts";
-import { compressBound, zstdCodec } from "../../compression/zstd-codec.ts";
+import { zstdCodec } from "../../compression/zstd-codec.ts";
 import { rawFrame } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 
@@ -55,10 +56,9 @@ export function compressChunks({ slab, starts, lengths, framesAt }: CompressTask
   let at = framesAt;
   return lengths.map((length, i) => {
     const chunk = new Uint8Array(slab, starts[i]!, length);
-    const room = Math.min(compressBound(length), slab.byteLength - at);
-    const target = new Uint8Array(slab, at, room);
-    let size = zstdCodec().compress(chunk, target);
-    if (size === undefined || size >= length) {
+    const target = new Uint8Array(slab, at);
+    let size = compressChunk(chunk, target, zstdCodec());
+    if (size === undefined) {
       const raw = rawFrame(chunk);
       target.set(raw);
       size = raw.length;

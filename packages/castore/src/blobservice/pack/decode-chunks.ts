@@ -1,0 +1,53 @@
+/** The task of lanes that decodes chunks of packs into a slab. */
+import { zstdCodec } from "../../compression/zstd-codec.ts";
+import type { ChunkLocation } from "./chunk-index.ts";
+import { CODEC } from "./format.ts";
+import { endOfRun, Packs } from "./read-chunks.ts";
+
+/** Chunks to decode. */
+export interface DecodeTask {
+  /** Where they are, packs by number. */
+  readonly locations: readonly ChunkLocation[];
+  /** The path of each pack that occurs. */
+  readonly paths: ReadonlyMap<number, string>;
+  /** Takes the contents, one after the other. They fit. */
+  readonly slab: SharedArrayBuffer;
+}
+
+/**
+ * Decodes chunks. Their lengths are verified, their digests are not.
+ *
+ * @returns whether all could be
+ * @throws CastoreError by cause if the system refuses to read
+ */
+export function decodeChunks({ locations, paths, slab }: DecodeTask): boolean {
+  using packs = new Packs(paths);
+  let at = 0;
+  for (let from = 0; from < locations.length; ) {
+    const to = endOfRun(locations, from);
+    const { pack, offset } = locations[from]!;
+    const last = locations[to - 1]!;
+    const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
+    for (const location of locations.slice(from, to)) {
+      const start = location.offset - offset;
+      const payload = run.subarray(start, start + location.storedSize);
+      const target = new Uint8Array(slab, at, location.size);
+      if (!decodeInto(target, payload, location)) return false;
+      at += location.size;
+    }
+    from = to;
+  }
+  return true;
+}
+
+function decodeInto(
+  target: Uint8Array,
+  payload: Uint8Array,
+  { codec, storedSize }: ChunkLocation,
+): boolean {
+  if (payload.length !== storedSize) return false;
+  if (codec === CODEC.zstd) return zstdCodec().decompress(payload, target);
+  if (payload.length !== target.length) return false;
+  target.set(payload);
+  return true;
+}

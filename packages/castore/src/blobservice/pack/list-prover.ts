@@ -1,0 +1,91 @@
+import { setImmediate as yieldToEvents } from "node:timers/promises";
+import type { AbortOptions } from "../../bytes/abort-options.ts";
+import type { B3Digest } from "../../model/digest.ts";
+import { type Task, taskOf } from "../../worker/lane.ts";
+import { laneCount, runTask } from "../../worker/lanes.ts";
+import type { SlabPool } from "../../worker/slab-pool.ts";
+import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
+import { PieceHasher } from "../verify-blob.ts";
+import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
+import type * as lane from "./decode-chunks.ts";
+import { packPath } from "./pack-files.ts";
+import type { PackIngest } from "./pack-ingest.ts";
+
+const DECODE_CHUNKS: Task<typeof lane.decodeChunks> = taskOf(
+  import.meta.url,
+  "decode-chunks",
+  "decodeChunks",
+);
+
+/** Most chunks that go to a lane together. */
+const BATCH_CHUNKS = 1024;
+
+/** Chunks of a list in a row, on their way through a lane. */
+interface Batch {
+  readonly slab: SharedArrayBuffer;
+  readonly length: number;
+  readonly decoded: Promise<boolean>;
+}
+
+/** Finds out whether stored chunks make up a blob: lanes decode them, and nothing but the whole is hashed. */
+export class ListProver {
+  readonly #folder: string;
+  readonly #index: ChunkIndex;
+  readonly #slabs: SlabPool;
+  readonly #slabBytes: number;
+
+  constructor(folder: string, index: ChunkIndex, ingest: PackIngest) {
+    this.#folder = folder;
+    this.#index = index;
+    this.#slabs = ingest.newSlabs(laneCount() + 1);
+    this.#slabBytes = ingest.contentsBytes;
+  }
+
+  /** Tells whether chunks were seen to make up a blob. Where not, it does not tell why. */
+  async proves(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<boolean> {
+    using hasher = new PieceHasher();
+    const ahead: Batch[] = [];
+    /** Hashes the first of the batches. */
+    const take = async (): Promise<boolean> => {
+      const { slab, length, decoded } = ahead[0]!;
+      const isDecoded = await decoded;
+      if (isDecoded) hasher.update(new Uint8Array(slab, 0, length));
+      ahead.shift();
+      this.#slabs.give(slab);
+      return isDecoded;
+    };
+    try {
+      for (const batch of chunks.batches(BATCH_CHUNKS, this.#slabBytes)) {
+        options?.signal?.throwIfAborted();
+        if (ahead.length > laneCount() && !(await take())) return false;
+        const begun = await this.#decode(batch, options);
+        if (begun === undefined) return false;
+        ahead.push(begun);
+        await yieldToEvents();
+      }
+      while (ahead.length > 0) if (!(await take())) return false;
+      return hasher.isOf(digest);
+    } finally {
+      await Promise.allSettled(ahead.map(({ decoded }) => decoded));
+      for (const { slab } of ahead) this.#slabs.give(slab);
+    }
+  }
+
+  /** Begins to decode chunks; `undefined` for one that is absent, of another length, or longer than a slab. */
+  async #decode(batch: readonly ChunkMeta[], options?: AbortOptions): Promise<Batch | undefined> {
+    const locations: ChunkLocation[] = [];
+    let length = 0;
+    for (const { digest, size } of batch) {
+      const location = this.#index.findChunk(digest);
+      if (location?.size !== size) return undefined;
+      locations.push(location);
+      length += size;
+    }
+    if (length > this.#slabBytes) return undefined;
+    const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#folder, pack)]));
+    const slab = await this.#slabs.take(options);
+    const decoded = runTask(DECODE_CHUNKS, { locations, paths, slab });
+    decoded.catch(() => undefined); // handled where it is awaited
+    return { slab, length, decoded };
+  }
+}
