@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import {
   type ClientHttp2Session,
   connect,
@@ -254,6 +255,22 @@ describe("a guarded binary cache", () => {
     expect(await ask(`Authorization: ${credentials.write}\r\n`)).toMatch(
       /^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 /,
     );
+  });
+
+  it("has a client that is refused get the answer while it sends, over HTTP/2", async () => {
+    for (const headers of [{}, { "content-type": "application/grpc", "grpc-timeout": "9S" }]) {
+      for (let i = 0; i < 20; i++) {
+        const stream = session.request({ ":method": "PUT", ":path": "/x", ...headers });
+        stream.write(Buffer.alloc(20_000)); // and more would follow
+        const errors: unknown[] = [];
+        stream.on("error", (error) => errors.push(error));
+        const [answer] = await once(stream, "response");
+        expect(answer[":status"]).toBe("content-type" in headers ? 200 : 401);
+        await text(stream);
+        stream.end();
+        expect(errors).toEqual([]);
+      }
+    }
   });
 
   it("logs who asked, and no token", async () => {

@@ -1,4 +1,5 @@
 import type { ServerResponse } from "node:http";
+import { stopSender } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
 import type { AccessRefusal } from "./access/access-refusal.ts";
 import type { Guard } from "./access/guard.ts";
@@ -55,6 +56,7 @@ export function guardRequests(
       const headers = { ...httpHeaders, "content-type": "text/plain; charset=utf-8" };
       (response as ServerResponse).writeHead(status, headers); // both classes have the methods used here
       response.end(method === "HEAD" ? "" : text);
+      if ("stream" in request) stopSender(request.stream);
       logAnswered(
         logger,
         {

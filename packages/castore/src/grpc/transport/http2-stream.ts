@@ -10,6 +10,9 @@ const STOP_SENDER_MS = 1_000;
  * the stream be closed without losing it.
  */
 export function stopSender(stream: Http2Stream): void {
+  if (stream.destroyed) return;
+  // Node.js would reset a stream that nobody began to read, at the end of the answer.
+  if (stream.readableFlowing === null) stream.resume();
   const timer = setInterval(() => {
     if (stream.state.localClose !== 1) return;
     stream.close(constants.NGHTTP2_NO_ERROR);
