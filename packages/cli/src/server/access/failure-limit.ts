@@ -34,6 +34,12 @@ export class FailureLimit {
     const from = Math.max(this.#clearMs.get(source)?.atMs ?? 0, performance.now());
     this.#clearMs.set(source, { atMs: from + this.#recoverMs });
   }
+
+  /** Takes back a failure that was counted. */
+  forgive(source: string): void {
+    const counted = this.#clearMs.get(source);
+    if (counted) this.#clearMs.set(source, { atMs: counted.atMs - this.#recoverMs });
+  }
 }
 
 /**

@@ -129,4 +129,16 @@ describe("TokenAccess", () => {
     const throttled = { httpHeaders: { "retry-after": expect.stringMatching(/^[1-6]$/) } };
     await expect(access.admit(request(newToken()))).rejects.toMatchObject(throttled);
   });
+
+  it("counts failures that come at once, and none of a token that is valid", async () => {
+    const { token, rule } = await tokenWith(["read"]);
+    const access = new TokenAccess(rulesOf([rule]), { failures: new FailureLimit({ burst: 3 }) });
+    const atOnce = (tokens: readonly Token[]) =>
+      Promise.all(tokens.map((token) => statusOf(access, token)));
+    expect(await atOnce(Array(20).fill(token))).toEqual(Array(20).fill(200));
+    const wrong = Array.from({ length: 20 }, () => ({ ...token, secret: newToken().secret }));
+    const statuses = await atOnce(wrong);
+    expect(statuses.filter((status) => status === 401)).toHaveLength(3);
+    expect(statuses.filter((status) => status === 429)).toHaveLength(17);
+  });
 });

@@ -91,30 +91,26 @@ export class TokenAccess implements AccessControl {
       throw new AccessRefusal("throttled", message, { retryMs: waitMs });
     }
     if (token === undefined || rule === undefined) {
+      this.#failures.count(source);
       const reason = token ? "there is no such token" : "expected a token, found something else";
-      throw this.#fail(source, { peer, reason });
+      this.#onFailure({ peer, reason });
+      throw invalid();
     }
-    if (!(await this.#hasSecret(token.secret, rule, key))) {
-      throw this.#fail(source, { peer, reason: "the token has another secret", token: rule.id });
-    }
-    valid.set(key, rule);
-    return grant(rule, scope);
-  }
-
-  #hasSecret(secret: string, { hash }: TokenRule, key: string): Promise<boolean> {
-    return this.#checks.run(key, async () => {
+    // Requests with the same token wait for one check.
+    const isValid = await this.#checks.run(key, async () => {
       if (this.#hashing.pendingCount >= MAX_WAITING_HASHES) {
         const message = "too many tokens are being checked; try again later";
         throw new AccessRefusal("throttled", message, { retryMs: BUSY_MS });
       }
-      return await this.#hashing(() => isSecretOf(secret, hash));
+      this.#failures.count(source); // before its outcome is known: many may come at once
+      const isValid = await this.#hashing(() => isSecretOf(token.secret, rule.hash));
+      if (isValid) this.#failures.forgive(source);
+      else this.#onFailure({ peer, reason: "the token has another secret", token: rule.id });
+      return isValid;
     });
-  }
-
-  #fail(source: string, failure: AccessFailure): AccessRefusal {
-    this.#failures.count(source);
-    this.#onFailure(failure);
-    return unauthenticated("the token is not valid"); // which part of it is wrong is nobody's business
+    if (!isValid) throw invalid();
+    valid.set(key, rule);
+    return grant(rule, scope);
   }
 }
 
@@ -129,6 +125,11 @@ function grant({ id, name, scopes, storeNames, expiresMs }: TokenRule, scope: Sc
     throw new AccessRefusal("forbidden", message);
   }
   return { tokenName: name, client: id, ...(storeNames && { storeNames }) };
+}
+
+/** Returns the refusal of a token, which does not tell what is wrong with it. */
+function invalid(): AccessRefusal {
+  return unauthenticated("the token is not valid");
 }
 
 function unauthenticated(message: string): AccessRefusal {
