@@ -1,10 +1,10 @@
 /**
- * Bundles the command into `dist`: the program, one module for each kind of work of a lane, and what is loaded only where
- * it is needed. Packages with native code, and the clients of clouds, stay outside.
+ * Bundles the command into `dist`: the program, with what is loaded only where it is needed, and the modules that lanes
+ * run. Packages with native code, and the clients of clouds, stay outside.
  */
 import { readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { rolldown } from "rolldown";
+import { type InputOptions, type RolldownBuild, rolldown } from "rolldown";
 
 const here = new URL("../", import.meta.url);
 const manifest = JSON.parse(readFileSync(new URL("package.json", here), "utf8"));
@@ -24,7 +24,6 @@ const LATER = [
   "castore/src/objectstore/gcs.ts",
   "castore/src/objectstore/http",
   "castore/src/objectstore/s3.ts",
-  "castore/src/worker/lane-thread.ts",
   "store/src/grpc.ts",
   "store/src/keys.ts",
   "store/src/nar/grpc-",
@@ -35,16 +34,55 @@ const LATER = [
   "store/src/rpc/",
 ];
 
-/** Tells whether a module is loaded by whatever stores or reads something, in a lane as well. */
+/** Tells whether a module is loaded by whatever stores or reads something. */
 function isCore(id: string): boolean {
   const isOurs = /packages\/(castore|store)\/src\//.test(id);
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
 }
 
 const source = (path: string, base: URL) => fileURLToPath(new URL(path, base));
-await using bundle = await rolldown({
+
+/** What both bundles have in common. */
+const common: InputOptions = {
+  platform: "node",
+  preserveEntrySignatures: "allow-extension",
+  onLog(level, log, defaultHandler) {
+    if (log.code === "UNRESOLVED_IMPORT") throw new Error(log.message); // it would be left to whoever runs the command
+    defaultHandler(level, log);
+  },
+  external: Object.keys({
+    ...manifest.dependencies,
+    ...manifest.optionalDependencies,
+    ...manifest.peerDependencies,
+  }).map((name) => new RegExp(`^${name}(/|$)`)),
+};
+
+/** Writes a bundle, its modules that `isShared` tells in one file: one is loaded much faster than many. */
+async function write(bundle: RolldownBuild, name: string, isShared: (id: string) => boolean) {
+  const { output } = await bundle.write({
+    dir: dist,
+    format: "esm",
+    // All in one folder: a module names a lane's module as its neighbour.
+    entryFileNames: "[name].js",
+    chunkFileNames: "[name]-[hash].js",
+    codeSplitting: {
+      groups: [{ name, test: isShared }],
+      includeDependenciesRecursively: false,
+    },
+  });
+  return output;
+}
+
+await using program = await rolldown({
+  ...common,
+  input: { main: source("src/main.ts", here) },
+});
+const output = await write(program, "core", isCore);
+
+// A bundle of their own: a lane starts twice as fast without what only the program needs.
+await using lanes = await rolldown({
+  ...common,
   input: {
-    main: source("src/main.ts", here),
     "lane-thread": source("worker/lane-thread.ts", castore),
     prepare: source("blobservice/pack/prepare.ts", castore),
     "commit-thread": source("blobservice/pack/commit-thread.ts", castore),
@@ -54,30 +92,8 @@ await using bundle = await rolldown({
     "prepare-frames": source("grpc/client/prepare-frames.ts", castore),
     "bzip2-decoder": source("compression/bzip2-decoder.ts", castore),
   },
-  platform: "node",
-  onLog(level, log, defaultHandler) {
-    if (log.code === "UNRESOLVED_IMPORT") throw new Error(log.message); // it would be left to whoever runs the command
-    defaultHandler(level, log);
-  },
-  preserveEntrySignatures: "allow-extension",
-  external: Object.keys({
-    ...manifest.dependencies,
-    ...manifest.optionalDependencies,
-    ...manifest.peerDependencies,
-  }).map((name) => new RegExp(`^${name}(/|$)`)),
 });
-const { output } = await bundle.write({
-  dir: dist,
-  format: "esm",
-  // All in one folder: a module names a lane's module as its neighbour.
-  entryFileNames: "[name].js",
-  chunkFileNames: "[name]-[hash].js",
-  codeSplitting: {
-    // One file is loaded much faster than many.
-    groups: [{ name: "core", test: isCore }],
-    includeDependenciesRecursively: false,
-  },
-});
+await write(lanes, "lane", (id) => id.startsWith(fileURLToPath(castore)) && !id.includes("/bzip2"));
 
 // A module that core needs and that needs core would run before core has.
 const chunks = new Map(
