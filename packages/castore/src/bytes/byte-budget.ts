@@ -23,10 +23,7 @@ export class ByteBudget {
   async take(bytes: number, options?: AbortOptions): Promise<void> {
     const signal = options?.signal;
     signal?.throwIfAborted();
-    if (this.#waiters.length === 0 && this.#fits(bytes)) {
-      this.#taken += bytes;
-      return;
-    }
+    if (this.tryTake(bytes)) return;
     await new Promise<void>((resolve, reject) => {
       const waiter: Waiter = {
         bytes,
@@ -43,6 +40,13 @@ export class ByteBudget {
       signal?.addEventListener("abort", abort, { once: true });
       this.#waiters.push(waiter);
     });
+  }
+
+  /** Takes bytes if there is room for them and nobody waits. Returns whether it did. */
+  tryTake(bytes: number): boolean {
+    if (this.#waiters.length > 0 || !this.#fits(bytes)) return false;
+    this.#taken += bytes;
+    return true;
   }
 
   /** Takes bytes at once, beyond the limit if need be: for work without which no bytes are given back. */

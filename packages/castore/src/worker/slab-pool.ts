@@ -38,6 +38,12 @@ export class SlabPool {
     return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
   }
 
+  /** Returns a slab if one is free; for who holds others meanwhile, and so must not wait for those who do the same. */
+  tryTake(): SharedArrayBuffer | undefined {
+    if (!this.#budget.tryTake(1)) return undefined;
+    return this.#spare.pop() ?? new SharedArrayBuffer(this.#slabBytes);
+  }
+
   /** Gives back a slab once some work has ended, whatever its outcome, and the function that this returns was called. */
   giveAfter(slab: SharedArrayBuffer, work: Promise<unknown>): () => void {
     const { promise: released, resolve } = Promise.withResolvers<void>();

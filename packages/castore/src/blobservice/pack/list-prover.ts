@@ -57,10 +57,16 @@ export class ListProver {
     try {
       for (const batch of chunks.batches(BATCH_CHUNKS, this.#slabBytes)) {
         options?.signal?.throwIfAborted();
-        if (ahead.length > laneCount() && !(await take())) return false;
-        const begun = await this.#decode(batch, options);
-        if (begun === undefined) return false;
-        ahead.push(begun);
+        const task = this.#taskFor(batch);
+        if (task === undefined) return false;
+        let slab: SharedArrayBuffer | undefined;
+        while (slab === undefined) {
+          slab = ahead.length > 0 ? this.#slabs.tryTake() : await this.#slabs.take(options);
+          if (slab === undefined && !(await take())) return false;
+        }
+        const decoded = runTask(DECODE_CHUNKS, { ...task, slab });
+        decoded.catch(() => undefined); // handled where it is awaited
+        ahead.push({ slab, length: task.length, decoded });
         await yieldToEvents();
       }
       while (ahead.length > 0) if (!(await take())) return false;
@@ -71,8 +77,10 @@ export class ListProver {
     }
   }
 
-  /** Begins to decode chunks; `undefined` for one that is absent, of another length, or longer than a slab. */
-  async #decode(batch: readonly ChunkMeta[], options?: AbortOptions): Promise<Batch | undefined> {
+  /** Finds chunks; `undefined` where one is absent, of another length, or longer than a slab. */
+  #taskFor(
+    batch: readonly ChunkMeta[],
+  ): (Omit<lane.DecodeTask, "slab"> & Pick<Batch, "length">) | undefined {
     const locations: ChunkLocation[] = [];
     let length = 0;
     for (const { digest, size } of batch) {
@@ -83,9 +91,6 @@ export class ListProver {
     }
     if (length > this.#slabBytes) return undefined;
     const paths = new Map(locations.map(({ pack }) => [pack, packPath(this.#folder, pack)]));
-    const slab = await this.#slabs.take(options);
-    const decoded = runTask(DECODE_CHUNKS, { locations, paths, slab });
-    decoded.catch(() => undefined); // handled where it is awaited
-    return { slab, length, decoded };
+    return { locations, paths, length };
   }
 }

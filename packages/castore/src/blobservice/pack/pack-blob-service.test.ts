@@ -105,6 +105,21 @@ describe("PackBlobService", () => {
     });
   });
 
+  it("makes up several long blobs of chunks at the same time", async () => {
+    await using service = await store.open();
+    const parts = Array.from({ length: 16 }, (_, i) => noise(100_000, i));
+    const chunks = await service.putMany(parts);
+    await Promise.all(
+      parts.map(async (_, first) => {
+        const order = parts.map((_, i) => (i + first) % parts.length).flatMap((i) => [i, i]);
+        const digest = blake3Digest(Buffer.concat(order.map((i) => parts[i]!)));
+        const list = ChunkList.of(order.map((i) => ({ digest: chunks[i]!, size: 100_000 })));
+        await service.putList(digest, list);
+        expect(await service.has(digest)).toBe(true);
+      }),
+    );
+  });
+
   it("makes no folder for chunks of a size that is not offered", async () => {
     await expect(store.open({ averageChunkSize: 1000 })).rejects.toMatchObject({
       code: "invalid_argument",
