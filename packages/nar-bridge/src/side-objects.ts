@@ -35,11 +35,10 @@ export class SideObjects {
 
   /** Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`; `undefined` if there is none. */
   async getNar(fileName: string, options?: AbortOptions): Promise<PushedNar | undefined> {
-    for (const folder of [NARS, UPLOADS]) {
-      const found = await this.#readNar(`${folder}/${fileName}`, options);
-      if (found !== undefined) return found.nar;
-    }
-    return undefined;
+    const [named, waiting] = await Promise.all(
+      [NARS, UPLOADS].map((folder) => this.#readNar(`${folder}/${fileName}`, options)),
+    );
+    return (named ?? waiting)?.nar;
   }
 
   /** Stores a NAR that was pushed under a file name, until a narinfo names it or it is swept. */

@@ -60,11 +60,13 @@ export function narInfoUploadRoutes(router: Router, context: BridgeContext): voi
       throw refuse(409, `expected the reference "${missing}" to be pushed before, found none`);
     }
     const pathInfo = pathInfoFromNarInfo(narInfo, found.nar.node);
-    // What a narinfo names is durable before the narinfo is.
-    await sideObjects.putNar(found.fileName, found.nar, { signal });
-    await pathInfoService.put(signer.whenStored(pathInfo), { signal });
-    await sideObjects.deleteUpload(found.fileName, { signal });
+    // Until both are durable, the NAR is found as an upload.
+    await Promise.all([
+      sideObjects.putNar(found.fileName, found.nar, { signal }),
+      pathInfoService.put(signer.whenStored(pathInfo), { signal }),
+    ]);
     exchange.created();
+    await sideObjects.deleteUpload(found.fileName); // or else it is swept
   });
 }
 
