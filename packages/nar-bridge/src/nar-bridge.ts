@@ -5,6 +5,7 @@ import {
   RenderingNarCalculationService,
   STORE_DIR,
 } from "@tvix/store";
+import { LRUCache } from "lru-cache";
 import type { BridgeContext } from "./context.ts";
 import { type Answered, Exchange, type HttpRequest, type HttpResponse } from "./exchange.ts";
 import { Router } from "./router.ts";
@@ -72,6 +73,10 @@ export interface NarBridge extends Disposable {
 const UPLOAD_TTL_MS = 24 * 60 * 60 * 1000;
 const SWEEP_MS = 60 * 60 * 1000;
 
+/** How many characters of narinfos are kept as they were served, and how long, in milliseconds. */
+const NARINFO_CHARACTERS = 16 * 1024 * 1024;
+const NARINFO_MS = 1000;
+
 const ROUTES = [
   cacheInfoRoutes,
   narInfoRoutes,
@@ -98,6 +103,11 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const context: BridgeContext = {
     ...{ blobService, directoryService, pathInfoService, sideObjects, storeDir },
     nars,
+    narInfos: new LRUCache<string, string>({
+      maxSize: NARINFO_CHARACTERS,
+      sizeCalculation: (text) => text.length,
+      ttl: NARINFO_MS,
+    }),
     announce: nars.hasFrames ? (options.announce ?? "zstd") : "none",
     signer: new Signer(options.signing, { storeDir, narCalculationService }),
     uploadSlots: new UploadSlots(options.uploads),

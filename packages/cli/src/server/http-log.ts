@@ -11,7 +11,9 @@ export function logAnswered(
 ): void {
   const { method, target, status, complete, durationMs, bytesIn, bytesOut, error } = answered;
   const isFault = (status ?? 0) >= 500 || (!complete && !request.aborted);
-  logger[isFault ? "warn" : "info"](
+  const level = isFault ? "warn" : "info";
+  if (!logger.isLevelEnabled(level)) return;
+  logger[level](
     {
       ...{ method, target, status, complete },
       http: request.httpVersion,

@@ -199,7 +199,7 @@ describe("a NAR of stored frames", () => {
     expect(response.status).toBe(200);
     await expect(response.arrayBuffer()).rejects.toThrow();
     await expect.poll(() => framed.answered.at(-1)).toMatchObject({ status: 200, complete: false });
-    expect((await fetch(narInfo)).status).toBe(404);
+    await expect.poll(async () => (await fetch(narInfo)).status, { timeout: 5000 }).toBe(404);
     await addTree(framed.services, "damaged", tree);
     expect((await fetch(narInfo)).status).toBe(200);
     expect((await bytesOf(await fetch(`${framed.url}/${url}`))).length).toBeGreaterThan(3_000_000);

@@ -16,7 +16,7 @@ const DEFAULT_COMPRESSION = "bzip2";
 
 /** Takes `PUT /<hash>.narinfo`, which describes a store path whose NAR was pushed before. */
 export function narInfoUploadRoutes(router: Router, context: BridgeContext): void {
-  const { pathInfoService, sideObjects, nars, signer, storeDir } = context;
+  const { pathInfoService, sideObjects, nars, narInfos, signer, storeDir } = context;
 
   /** Finds the NAR that a narinfo names, which has to be whole. */
   const findNar = async (url: string, signal: AbortSignal) => {
@@ -65,6 +65,7 @@ export function narInfoUploadRoutes(router: Router, context: BridgeContext): voi
       sideObjects.putNar(found.fileName, found.nar, { signal }),
       pathInfoService.put(signer.whenStored(pathInfo), { signal }),
     ]);
+    narInfos.delete(hash);
     exchange.created();
     await sideObjects.deleteUpload(found.fileName); // or else it is swept
   });

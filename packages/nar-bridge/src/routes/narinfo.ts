@@ -1,5 +1,6 @@
 import { decodeNixbase32, encodeNixbase32, narInfoFromPathInfo, type PathInfo } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
+import type { Exchange } from "../exchange.ts";
 import { HttpError } from "../http-error.ts";
 import type { Router } from "../router.ts";
 import { isLost } from "../stored-nars.ts";
@@ -9,7 +10,7 @@ const HEADERS = { "content-type": "text/x-nix-narinfo" };
 /** Serves `/<hash>.narinfo`, the description of a store path. */
 export function narInfoRoutes(
   router: Router,
-  { pathInfoService, storeDir, nars, announce, signer }: BridgeContext,
+  { pathInfoService, storeDir, nars, narInfos, announce, signer }: BridgeContext,
 ): void {
   /** Returns the length of the NAR as a file of frames. */
   const fileSizeOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
@@ -40,11 +41,19 @@ export function narInfoRoutes(
     } as const;
   };
 
-  router.get("/:hash.narinfo", async (exchange, { hash = "" }) => {
+  const send = async (exchange: Exchange, hash: string) => {
     const stored = await pathInfoService.get(decodeNixbase32(hash));
     if (stored === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
     const pathInfo = await signer.whenServed(stored, () => exchange.signal);
     const nar = await narOf(pathInfo, hash, () => exchange.signal);
-    exchange.send(200, narInfoFromPathInfo(pathInfo, nar).toString({ storeDir }), HEADERS);
+    const text = narInfoFromPathInfo(pathInfo, nar).toString({ storeDir });
+    narInfos.set(hash, text);
+    exchange.send(200, text, HEADERS);
+  };
+
+  router.get("/:hash.narinfo", (exchange, { hash = "" }) => {
+    const known = narInfos.get(hash);
+    if (known === undefined) return send(exchange, hash);
+    exchange.send(200, known, HEADERS);
   });
 }

@@ -78,20 +78,29 @@ export async function* readFramedNar(
 ): AsyncGenerator<Uint8Array> {
   const end = offset + length;
   const plans = planParts(root, sources, { signal });
-  let next = plans.next();
-  try {
-    for (let at = 0; at < end; ) {
-      const { done, value: plan } = await next;
-      if (done) return;
-      next = plans.next(); // while this one is sent
-      next.catch(() => undefined); // handled when its turn comes
+  let at = 0;
+  /** Opens the next plan that is in the part, while another one is sent. */
+  const openNext = async (): Promise<OpenPlan | undefined> => {
+    while (at < end) {
+      const { done, value: plan } = await plans.next();
+      if (done) return undefined;
       const size = fileSizeOf(plan);
       const [from, to] = [Math.max(offset - at, 0), Math.min(end - at, size)];
-      if (from < to) yield* readPlan(plan, from, to, sources.blobService, { signal });
       at += size;
+      if (from < to) return new OpenPlan(plan, from, to, sources.blobService, { signal });
+    }
+    return undefined;
+  };
+  let next: Promise<OpenPlan | undefined> = openNext();
+  try {
+    for (let plan = await next; plan !== undefined; plan = await next) {
+      next = openNext();
+      next.catch(() => undefined); // handled when its turn comes
+      yield* plan.read();
     }
   } finally {
-    await next.catch(() => undefined);
+    const unread = await next.catch(() => undefined);
+    await unread?.[Symbol.asyncDispose]();
     await plans.return(undefined);
   }
 }
@@ -239,44 +248,65 @@ function framesIn({ parts, sizes }: Plan, from: number, to: number): Frame[] {
   return frames;
 }
 
-/** Reads a range of the file of a plan. */
-async function* readPlan(
-  plan: Plan,
-  from: number,
-  to: number,
-  blobService: FrameSource,
-  options: AbortOptions,
-): AsyncGenerator<Uint8Array> {
-  const frames = framesIn(plan, from, to);
-  const wanted = frames.flatMap(({ content }) => (typeof content === "number" ? [content] : []));
-  const { ENTRY_BYTES } = ChunkList;
-  const entries = plan.chunks.bytes.subarray(
-    (wanted[0] ?? 0) * ENTRY_BYTES,
-    ((wanted.at(-1) ?? -1) + 1) * ENTRY_BYTES,
-  );
-  const stored = blobService.verifiedFrames(ChunkList.fromBytes(entries), options);
-  const batches = stored[Symbol.asyncIterator]();
-  const gathered = new Gathered();
-  try {
-    let batch: Iterator<Uint8Array> = [].values();
-    for (const { at, size, content } of frames) {
-      let frame = typeof content === "number" ? batch.next().value : rawFrame(content);
-      if (frame === undefined) {
-        batch = ((await batches.next()).value ?? []).values();
-        frame = batch.next().value;
+/** Reads a range of the file of a plan, the first of its frames at once. */
+class OpenPlan implements AsyncDisposable {
+  readonly #from: number;
+  readonly #to: number;
+  readonly #frames: readonly Frame[];
+  readonly #batches: AsyncIterator<readonly Uint8Array[]>;
+  #first: Promise<IteratorResult<readonly Uint8Array[]>> | undefined;
+
+  constructor(
+    plan: Plan,
+    from: number,
+    to: number,
+    blobService: FrameSource,
+    options: AbortOptions,
+  ) {
+    this.#from = from;
+    this.#to = to;
+    this.#frames = framesIn(plan, from, to);
+    const wanted = this.#frames.flatMap(({ content }) =>
+      typeof content === "number" ? [content] : [],
+    );
+    const { ENTRY_BYTES } = ChunkList;
+    const entries = plan.chunks.bytes.subarray(
+      (wanted[0] ?? 0) * ENTRY_BYTES,
+      ((wanted.at(-1) ?? -1) + 1) * ENTRY_BYTES,
+    );
+    const stored = blobService.verifiedFrames(ChunkList.fromBytes(entries), options);
+    this.#batches = stored[Symbol.asyncIterator]();
+    this.#first = this.#batches.next();
+    this.#first.catch(() => undefined); // handled when it is read
+  }
+
+  async *read(): AsyncGenerator<Uint8Array> {
+    const gathered = new Gathered();
+    try {
+      let batch: Iterator<Uint8Array> = [].values();
+      for (const { at, size, content } of this.#frames) {
+        let frame = typeof content === "number" ? batch.next().value : rawFrame(content);
+        if (frame === undefined) {
+          batch = ((await (this.#first ?? this.#batches.next())).value ?? []).values();
+          this.#first = undefined;
+          frame = batch.next().value;
+        }
+        if (frame?.length !== size) {
+          const found = `expected a frame of ${size} bytes, found ${frame?.length ?? "none"}`;
+          const message = `Cannot read a NAR of frames: ${found}; it was stored anew`;
+          throw new StoreError("aborted", message);
+        }
+        yield* gathered.add(frame.subarray(Math.max(this.#from - at, 0), this.#to - at));
       }
-      if (frame?.length !== size) {
-        const found = `expected a frame of ${size} bytes, found ${frame?.length ?? "none"}`;
-        throw new StoreError(
-          "aborted",
-          `Cannot read a NAR of frames: ${found}; it was stored anew`,
-        );
-      }
-      yield* gathered.add(frame.subarray(Math.max(from - at, 0), to - at));
+      yield* gathered.take();
+    } finally {
+      await this[Symbol.asyncDispose]();
     }
-    yield* gathered.take();
-  } finally {
-    await batches.return?.();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#first?.catch(() => undefined);
+    await this.#batches.return?.();
   }
 }
 

@@ -188,6 +188,12 @@ export class ChunkIndex implements Disposable {
     return { pack, offset, storedSize, size, codec };
   }
 
+  /** Returns what {@link findChunk} does of up to some hundred chunks, each in a fraction of the time. */
+  findChunks(digests: readonly B3Digest[]): (ChunkLocation | undefined)[] {
+    using _ = this.snapshot();
+    return digests.map((digest) => this.findChunk(digest));
+  }
+
   /** Returns the chunks of a blob that has two or more; `undefined` if there is none of that digest. */
   async findBlob(
     digest: B3Digest,

@@ -20,7 +20,7 @@ import type { FileStore } from "../file-store.ts";
 import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
-import { ChunkIndex } from "./chunk-index.ts";
+import { ChunkIndex, type ChunkLocation } from "./chunk-index.ts";
 import { storedList } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { ListProver } from "./list-prover.ts";
@@ -162,9 +162,15 @@ export class PackBlobService implements BlobService {
       if (batch.length > 0) add(this.#reader.readChunks(batch));
       [batch, bytes] = [[], 0];
     };
+    let locations: (ChunkLocation | undefined)[] = [];
     for (const [i, { digest, size }] of blobs.entries()) {
-      if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
-      const location = this.#index.findChunk(digest);
+      const inTurn = i % LOOKUPS_PER_TURN;
+      if (inTurn === 0) {
+        if (i > 0) await yieldToEvents();
+        const next = blobs.slice(i, i + LOOKUPS_PER_TURN);
+        locations = this.#index.findChunks(next.map(({ digest }) => digest));
+      }
+      const location = locations[inTurn];
       if (location?.size === size) {
         batch.push({ digest, location });
         bytes += size;

@@ -12,8 +12,9 @@ import type { PackReader, WantedChunk } from "./pack-reader.ts";
 const BATCH_BYTES = 512 * 1024;
 const BATCH_FRAMES = 1024;
 
-/** After how many look-ups other events get their turn. */
+/** After how many look-ups other events get their turn, and how many are made ahead of a read. */
 const LOOKUPS_PER_TURN = 500;
+const LOOKUPS_PER_BATCH = 64;
 
 /** Frames that are being read. */
 interface Batch {
@@ -37,16 +38,13 @@ export class PackFrameReader {
   /** Returns the lengths of frames, as `BlobService.frameSizes` says. */
   async sizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
     const sizes = new Uint32Array(chunks.length);
-    for (let next = 0; next < chunks.length; ) {
+    for (let at = 0; at < chunks.length; at += LOOKUPS_PER_TURN) {
+      if (at > 0) await yieldToEvents();
       options?.signal?.throwIfAborted();
-      const end = this.#measure(chunks, next, sizes);
-      if (end === next) {
-        const location = await this.#reader.find(chunks.at(next)); // tells what is wrong
-        if (location instanceof CastoreError) throw location;
-      } else if (end < chunks.length) {
-        await yieldToEvents();
+      for (const [i, found] of (await this.#locate(chunks, at, LOOKUPS_PER_TURN)).entries()) {
+        if (found instanceof CastoreError) throw found;
+        sizes[at + i] = frameSize(found.location);
       }
-      next = end;
     }
     return sizes;
   }
@@ -77,17 +75,22 @@ export class PackFrameReader {
     }
   }
 
-  /** Measures frames up to one that cannot be found, the end of a turn, or that of the list. Returns where it stopped. */
-  #measure(chunks: ChunkList, from: number, sizes: Uint32Array): number {
-    using _ = this.#index.snapshot();
-    for (let i = from; i < chunks.length; i++) {
-      const { digest, size } = chunks.at(i);
-      const location = this.#index.findChunk(digest);
-      if (location?.size !== size) return i;
-      sizes[i] = frameSize(location);
-      if ((i + 1) % LOOKUPS_PER_TURN === 0) return i + 1;
-    }
-    return chunks.length;
+  /** Finds consecutive chunks, up to one that cannot be read, in the place of which is an error. */
+  async #locate(
+    chunks: ChunkList,
+    from: number,
+    count: number,
+  ): Promise<readonly (WantedChunk | CastoreError)[]> {
+    const length = Math.min(count, chunks.length - from);
+    const wanted = Array.from({ length }, (_, i) => chunks.at(from + i));
+    const locations = this.#index.findChunks(wanted.map(({ digest }) => digest));
+    const wrong = wanted.findIndex(({ size }, i) => locations[i]?.size !== size);
+    const right = wrong < 0 ? wanted : wanted.slice(0, wrong);
+    const found = right.map(({ digest }, i) => ({ digest, location: locations[i]! }));
+    if (wrong < 0) return found;
+    const location = await this.#reader.find(wanted[wrong]!); // forgets it
+    const again = { digest: wanted[wrong]!.digest, location };
+    return [...found, location instanceof CastoreError ? location : (again as WantedChunk)];
   }
 
   /** Starts to read the next frames. */
@@ -95,16 +98,17 @@ export class PackFrameReader {
     const wanted: WantedChunk[] = [];
     let failure: CastoreError | undefined;
     let bytes = 0;
-    for (let i = from; i < chunks.length && wanted.length < BATCH_FRAMES; i++) {
-      const chunk = chunks.at(i);
-      const location = await this.#reader.find(chunk);
-      if (location instanceof CastoreError) {
-        failure = location;
-        break;
+    for (let isFull = false; !isFull; ) {
+      const found = await this.#locate(chunks, from + wanted.length, LOOKUPS_PER_BATCH);
+      isFull = found.length === 0;
+      for (const chunk of found) {
+        if (chunk instanceof CastoreError) failure = chunk;
+        else bytes += chunk.location.storedSize;
+        isFull = failure !== undefined || (bytes > BATCH_BYTES && wanted.length > 0);
+        if (isFull) break;
+        wanted.push(chunk as WantedChunk);
       }
-      bytes += location.storedSize;
-      if (bytes > BATCH_BYTES && wanted.length > 0) break;
-      wanted.push({ digest: chunk.digest, location });
+      isFull ||= wanted.length >= BATCH_FRAMES;
     }
     const read = this.#reader.readProven(wanted, this.#proofs);
     read.catch(() => undefined); // handled when its turn comes
