@@ -18,6 +18,10 @@ import { formatNode } from "./node-text.ts";
 const REMEMBERED = 32_768;
 const REMEMBERED_MS = 10 * 60 * 1000;
 
+/** How many bytes all NARs that are being read hold ahead of their clients, and how many one does at most. */
+const ALL_AHEAD = 32 * 1024 * 1024;
+const MAX_AHEAD = 3 * 1024 * 1024;
+
 const NAR_HEADERS = { "content-type": "application/x-nix-nar" };
 
 /** The NARs of stored trees. Each is measured, and its tree known to be whole, before any of it is read. */
@@ -26,6 +30,8 @@ export class StoredNars {
   /** Of trees that were whole, by root node. */
   readonly #plain: Measured<number>;
   readonly #framed: Measured<FramedNar>;
+  /** How many NARs are being read. */
+  #reading = 0;
 
   constructor(services: NarSources) {
     this.#services = services;
@@ -90,10 +96,16 @@ export class StoredNars {
     { offset, length }: ByteRange,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
-    if (length === size) yield* renderNar(root, this.#services, { signal });
-    else {
-      await using nar = await SeekableNar.open(root, this.#services, { signal });
-      yield* nar.read({ offset, length, signal });
+    const readAhead = () => Math.min(ALL_AHEAD / this.#reading, MAX_AHEAD);
+    this.#reading += 1;
+    try {
+      if (length === size) yield* renderNar(root, this.#services, { signal, readAhead });
+      else {
+        await using nar = await SeekableNar.open(root, this.#services, { signal });
+        yield* nar.read({ offset, length, signal, readAhead });
+      }
+    } finally {
+      this.#reading -= 1;
     }
   }
 }

@@ -9,6 +9,8 @@ export interface ReadOptions extends AbortOptions {
   offset?: number;
   /** How many bytes to read at most. Default: to the end. */
   length?: number;
+  /** About how many bytes may be held, read ahead of who iterates. Services may hold less. Default: 4 MiB. */
+  readAhead?: number;
 }
 
 /** Length and number of chunks of a blob. */

@@ -11,7 +11,7 @@ import {
   putBlob,
   symlinkTarget,
 } from "@tvix/castore";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, vi } from "vitest";
 import { renderNar } from "./renderer.ts";
 import { RenderingNarCalculationService } from "./rendering-nar-calculation-service.ts";
 
@@ -88,6 +88,22 @@ describe("renderNar", () => {
     for (const size of sizes) expect(nar.includes(Buffer.alloc(size, `${size} `))).toBe(true);
     const calculated = await new RenderingNarCalculationService(sources).calculateNar(root);
     expect(calculated.narSize).toBe(BigInt(nar.length));
+  });
+
+  it("reads no further ahead than it is allowed to", async () => {
+    const files = await Promise.all(
+      Array.from({ length: 40 }, (_, i) => file(Buffer.alloc(200_000, `${i} `))),
+    );
+    const root = await directory(Object.fromEntries(files.map((file, i) => [`${i}`, file])));
+    using readMany = vi.spyOn(sources.blobService, "readMany");
+    const callsBeforeTheFirstPiece = async (readAhead?: () => number) => {
+      readMany.mockClear();
+      for await (const _ of renderNar(root, sources, readAhead && { readAhead })) break;
+      return readMany.mock.calls.length;
+    };
+    expect(await callsBeforeTheFirstPiece(() => 0)).toBe(1);
+    expect(await callsBeforeTheFirstPiece(() => 2_000_000)).toBe(3);
+    expect(await callsBeforeTheFirstPiece()).toBe(6);
   });
 
   it("renders a tree 2,000 levels deep", async () => {

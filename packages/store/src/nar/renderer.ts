@@ -29,8 +29,17 @@ const SMALL_FILE = 256 * 1024;
 const STEPS_PER_STRETCH = 256;
 const BYTES_PER_STRETCH = 512 * 1024;
 
-/** How many batches are read ahead. */
-const STRETCHES_AHEAD = 6;
+/** How many bytes are read ahead at most, unless the caller says otherwise. */
+const READ_AHEAD = 6 * BYTES_PER_STRETCH;
+
+/** Options of {@link renderNar}. */
+export interface RenderOptions extends AbortOptions {
+  /**
+   * Returns how many bytes of contents may be held, read ahead of who iterates. It is asked again and again: a server
+   * bounds what all of its NARs hold together. A batch of small files, up to 768 KiB, is held in any case. Default: 3 MiB.
+   */
+  readonly readAhead?: () => number;
+}
 
 /** A part of a NAR. */
 export interface NarPart {
@@ -58,7 +67,7 @@ interface PartSources {
 export async function* renderNar(
   root: Node,
   { blobService, directoryService }: NarSources,
-  options: AbortOptions = {},
+  options: RenderOptions = {},
 ): AsyncGenerator<Uint8Array> {
   options.signal?.throwIfAborted();
   await using tree = new TreeReader(root, directoryService, options);
@@ -74,7 +83,7 @@ export async function* renderNar(
 export async function* renderPart(
   root: Node,
   sources: PartSources,
-  { signal, part }: AbortOptions & { part?: NarPart } = {},
+  { signal, part, readAhead = () => READ_AHEAD }: RenderOptions & { part?: NarPart } = {},
 ): AsyncGenerator<Uint8Array> {
   signal?.throwIfAborted();
   const { start, end } = part ?? { start: 0, end: Number.POSITIVE_INFINITY };
@@ -85,7 +94,7 @@ export async function* renderPart(
     if (wanted.length > 0) ready.push(wanted);
   };
   let writer = new NarWriter(sink);
-  for await (const { step, contents } of readAhead(root, sources, part, signal)) {
+  for await (const { step, contents } of stepsAhead(root, sources, { part, signal, readAhead })) {
     signal?.throwIfAborted();
     if ("place" in step && step.place !== undefined) writer.entry(step.place.name);
     switch (step.type) {
@@ -109,7 +118,8 @@ export async function* renderPart(
           const length = Math.min(end - writer.offset, size) - offset;
           if (offset > 0) writer.skipContents(offset);
           if (length <= 0) break;
-          for await (const data of readFile(step, { offset, length }, sources, signal)) {
+          const range = { offset, length, readAhead: readAhead() };
+          for await (const data of readFile(step, range, sources, signal)) {
             if (data.length > 0) writer.contents(data);
             yield* ready.splice(0);
           }
@@ -164,19 +174,20 @@ interface Stretch {
   readonly read: Promise<readonly (Uint8Array | undefined)[]>;
 }
 
-async function* readAhead(
+async function* stepsAhead(
   root: Node,
   sources: PartSources,
-  part: NarPart | undefined,
-  callerSignal: AbortSignal | undefined,
+  options: Required<Pick<RenderOptions, "readAhead">> &
+    RenderOptions & { part?: NarPart | undefined },
 ): AsyncGenerator<StepAhead> {
+  const { part, signal: callerSignal, readAhead } = options;
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
   const walk = walkNodes(root, sources.tree, part);
   const window: Stretch[] = [];
   try {
     for (let ended = false; ; ) {
-      while (!ended && window.length < STRETCHES_AHEAD) {
+      while (!ended && (window.length === 0 || isWithin(readAhead(), window.length))) {
         const stretch = await nextStretch(walk, sources.blobService, signal);
         ended = stretch.steps.length === 0;
         if (!ended) window.push(stretch);
@@ -192,6 +203,11 @@ async function* readAhead(
     abandon.abort(new Error("Nobody reads the NAR any more"));
     await Promise.allSettled(window.map(({ read }) => read));
   }
+}
+
+/** Whether another batch may be read ahead of so many. */
+function isWithin(bytes: number, batches: number): boolean {
+  return (batches + 1) * BYTES_PER_STRETCH <= bytes;
 }
 
 /** Takes the next steps of the walk, and starts to read their small files. No steps are left at the end of the walk. */
@@ -305,13 +321,13 @@ class PartCursor {
 
 async function* readFile(
   { file: { digest, size }, place }: FileStep,
-  { offset, length }: { offset: number; length: number },
+  { offset, length, readAhead }: { offset: number; length: number; readAhead: number },
   { blobService }: PartSources,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   const end = offset + length;
   const range = BigInt(length) < size ? { offset, length } : {}; // a read without a range shows if the blob is longer
-  const stream = await blobService.read(digest, { ...range, signal });
+  const stream = await blobService.read(digest, { ...range, signal, readAhead });
   if (stream === undefined) throw refusal("not_found", `blob ${digest}`, place, "is missing");
   let found = offset;
   for await (const data of stream) {

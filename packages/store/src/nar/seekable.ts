@@ -1,11 +1,11 @@
 import type { AbortOptions, BlobService, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { type NarSources, renderPart } from "./renderer.ts";
+import { type NarSources, type RenderOptions, renderPart } from "./renderer.ts";
 import { NarSizes } from "./sizes.ts";
 import { TreeReader } from "./tree-reader.ts";
 
 /** Which part of a NAR to read. */
-export interface NarRange extends AbortOptions {
+export interface NarRange extends RenderOptions {
   /** How many bytes come before it. Default: 0. At or past the end, nothing is read. */
   offset?: number;
   /** How many bytes to read at most. Default: to the end. */
@@ -63,7 +63,7 @@ export class SeekableNar implements AsyncDisposable {
    * @throws StoreError `invalid_argument` for an offset or length that is not a non-negative integer; from iterating,
    *   whatever `renderNar` throws
    */
-  read({ offset = 0, length = this.size, signal }: NarRange = {}): AsyncIterable<Uint8Array> {
+  read({ offset = 0, length = this.size, ...options }: NarRange = {}): AsyncIterable<Uint8Array> {
     for (const [name, value] of Object.entries({ offset, length })) {
       if (Number.isSafeInteger(value) && value >= 0) continue;
       const reason = `expected ${name} to be a non-negative safe integer, found ${value}`;
@@ -72,7 +72,7 @@ export class SeekableNar implements AsyncDisposable {
     const end = Math.min(offset + length, this.size);
     const part = { sizes: this.#sizes, start: offset, end };
     const sources = { tree: this.#tree, blobService: this.#blobService };
-    return renderPart(this.#root, sources, { part, signal });
+    return renderPart(this.#root, sources, { ...options, part });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,7 +9,7 @@ import { FrameProofs } from "./frame-proofs.ts";
 import type { PackReader, WantedChunk } from "./pack-reader.ts";
 
 /** How many bytes of frames are read at a time, unless one is longer, and how many frames. */
-const BATCH_BYTES = 512 * 1024;
+const BATCH_BYTES = 256 * 1024;
 const BATCH_FRAMES = 1024;
 
 /** After how many look-ups other events get their turn, and how many are made ahead of a read. */
