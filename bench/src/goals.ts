@@ -25,6 +25,8 @@ const DIRECT = "tvix-store import, direct, first";
 const AGAIN = "tvix-store import, direct, again";
 const DAEMON = "tvix-store import, daemon, first";
 const BLOBS = "grpc: tvix-store daemon";
+const CACHE = "binary cache, daemon";
+const NGINX = "binary cache, nginx";
 const MB = 1e6;
 
 const GOALS: readonly Goal[] = [
@@ -49,6 +51,10 @@ const GOALS: readonly Goal[] = [
   rate("NAR render, small, MB/s", "small: NAR render, direct, to a sink", 372, bytesPerSecond),
   rate("NAR render, large, MB/s", "large: NAR render, direct, to a sink", 794, bytesPerSecond),
   ratio("NAR ingest, small / import", "small: NAR ingest, direct, first", `small: ${DIRECT}`, 1.3),
+  share("narinfos a second / nginx", `small: ${CACHE}, narinfo`, `small: ${NGINX}, narinfo`, 0.4),
+  rate("NAR over HTTP, small, MB/s", `small: ${CACHE}, NAR`, 310, bytesPerSecond),
+  rate("NAR over HTTP, large, MB/s", `large: ${CACHE}, NAR`, 520, bytesPerSecond),
+  share("NAR by zstd, large / nginx, NAR", `large: ${CACHE}, NAR, zstd`, `large: ${NGINX}, NAR`, 1),
   efficiency("small"),
   efficiency("large"),
 ];
@@ -68,6 +74,17 @@ function ratio(name: string, ours: string, theirs: string, limit: number): Goal 
     target: `at most ${limit}`,
     values: (results) => pairs(results, ours, theirs, (a, b) => a.wallSeconds / b.wallSeconds),
     met: (median) => median <= limit,
+  };
+}
+
+/** Rate by rate, each round by itself. */
+function share(name: string, ours: string, theirs: string, limit: number): Goal {
+  const speed = ({ work }: Sample) => (work!.count ?? work!.bytes!) / work!.seconds;
+  return {
+    name,
+    target: `at least ${limit}`,
+    values: (results) => pairs(results, ours, theirs, (a, b) => speed(a) / speed(b)),
+    met: (median) => median >= limit,
   };
 }
 

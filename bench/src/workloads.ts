@@ -1,4 +1,5 @@
 import type { Subject, Workload } from "./subject.ts";
+import { binaryCache, nginxCache } from "./subjects/binary-cache.ts";
 import { blobs } from "./subjects/blobs.ts";
 import { copy } from "./subjects/copy.ts";
 import { floor } from "./subjects/floor.ts";
@@ -56,6 +57,8 @@ function treeWorkload(trees: ImportTrees): Workload {
     narRender(tree),
     narIngest(tree),
     calculateNar(tree),
+    binaryCache(tree),
+    nginxCache(tree),
   ];
   return { name: tree.name, trees: changed ? [tree, changed] : [tree], subjects };
 }
