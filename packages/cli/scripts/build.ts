@@ -27,7 +27,7 @@ const LATER = [
   "store/src/grpc.ts",
   "store/src/keys.ts",
   "store/src/nar/grpc-",
-  "store/src/pathinfoservice/binary-cache-client.ts",
+  "store/src/pathinfoservice/binary-cache",
   "store/src/pathinfoservice/grpc.ts",
   "store/src/pathinfoservice/nix-http.ts",
   "store/src/pathinfoservice/upstream-host.ts",

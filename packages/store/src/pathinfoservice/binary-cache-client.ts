@@ -15,6 +15,7 @@ import {
   RequestFailure,
   UpstreamHost,
   type UpstreamHostOptions,
+  type UpstreamRequestOptions,
 } from "./upstream-host.ts";
 
 /** How often a file is asked for at most. */
@@ -42,6 +43,14 @@ export interface BinaryCacheClientOptions extends UpstreamHostOptions {
   tokenFile?: string | undefined;
 }
 
+/** Limits of one request. */
+export interface RequestLimits {
+  /** How long the server may be silent, in milliseconds. Default: that of the client. */
+  timeoutMs?: number;
+  /** How often the file is asked for at most. Default: 3. */
+  attempts?: number;
+}
+
 /** Gets files of a binary cache over HTTP. */
 export class BinaryCacheClient implements AsyncDisposable {
   readonly #base: URL;
@@ -60,6 +69,11 @@ export class BinaryCacheClient implements AsyncDisposable {
     this.#hostOf(this.#base);
   }
 
+  /** Whether the circuit breaker of the cache's own host is open. */
+  get isDown(): boolean {
+    return this.#hostOf(this.#base).isDown;
+  }
+
   /**
    * Gets a file, decodes its Content-Encoding, and reads it. Failed requests are retried from the start, a few times.
    *
@@ -69,16 +83,20 @@ export class BinaryCacheClient implements AsyncDisposable {
    *   `permission_denied` for 401 and 407; `unimplemented` for an unknown Content-Encoding; `data_loss` for any other
    *   response, and for an invalid URL; whatever `read` throws
    */
-  async get<T>(url: string, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
+  async get<T>(
+    url: string,
+    read: ReadContents<T>,
+    { timeoutMs, attempts = ATTEMPTS, signal }: RequestLimits & AbortOptions = {},
+  ): Promise<T | undefined> {
     const attempt = async (): Promise<{ value: T | undefined } | { error: unknown }> => {
       try {
-        return { value: await this.#get(this.#resolve(url), read, options) };
+        return { value: await this.#get(this.#resolve(url), read, { timeoutMs, signal }) };
       } catch (error) {
         if (error instanceof RequestFailure) throw error;
         return { error }; // not retried, whatever its code: it may come from another service
       }
     };
-    const outcome = await retryRequest(attempt, { attempts: ATTEMPTS, ...options });
+    const outcome = await retryRequest(attempt, { attempts, signal });
     if ("error" in outcome) throw outcome.error;
     return outcome.value;
   }
@@ -87,7 +105,11 @@ export class BinaryCacheClient implements AsyncDisposable {
     await Promise.all([...this.#hosts.values()].map((host) => host[Symbol.asyncDispose]()));
   }
 
-  async #get<T>(start: URL, read: ReadContents<T>, options?: AbortOptions): Promise<T | undefined> {
+  async #get<T>(
+    start: URL,
+    read: ReadContents<T>,
+    options: UpstreamRequestOptions,
+  ): Promise<T | undefined> {
     let url = start;
     for (let redirects = 0; redirects <= MAX_REDIRECTS; redirects++) {
       const sent = { ...options, headers: await this.#headersFor(url) };

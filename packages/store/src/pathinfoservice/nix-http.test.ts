@@ -540,6 +540,28 @@ describe("NixHttpPathInfoService", () => {
     expect((await get(service))!.node).toEqual(root);
   });
 
+  it("has nobody wait for a host that is tested in the background", async () => {
+    serve();
+    const answers = [...files];
+    const silence: Answer = () => undefined;
+    await using service = open({ restMs: 200, timeoutMs: 100, testsInBackground: true });
+    for (const [path] of answers) files.set(path, (response) => response.destroy());
+    for (let i = 0; i < 2; i++) await expect(get(service)).rejects.toThrow("Cannot get");
+    for (const [path] of answers) files.set(path, silence); // a test takes a while from now on
+    const { length } = requests;
+    await expect
+      .poll(async () => {
+        const started = requests.length;
+        await expect(get(service)).rejects.toThrow("circuit breaker");
+        return requests.length > length && requests.length === started; // while the test is under way
+      })
+      .toBe(true);
+    for (const [path, file] of answers) files.set(path, file);
+    await expect
+      .poll(async () => await get(service).catch(() => undefined), { timeout: 30_000 })
+      .toMatchObject({ node: root });
+  });
+
   it("blames no host for a store of its own that is not available", async () => {
     serve();
     await using service = open();

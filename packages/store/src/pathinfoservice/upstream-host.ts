@@ -2,6 +2,7 @@ import { type AbortOptions, proxyFor, unlessAborted } from "@tvix/castore";
 import {
   BrokenCircuitError,
   type CircuitBreakerPolicy,
+  CircuitState,
   ConsecutiveBreaker,
   circuitBreaker,
   ExponentialBackoff,
@@ -10,8 +11,8 @@ import {
 import { Agent, type Dispatcher, Pool, ProxyAgent, request } from "undici";
 import { escapeText, quoteText, StoreError } from "../errors.ts";
 
-/** How long a connection may take, in milliseconds. */
-const CONNECT_TIMEOUT_MS = 10_000;
+/** How many requests are under way at the same time. Further ones wait. */
+const MAX_CONNECTIONS = 48;
 
 /** How many bytes of headers a response may have: curl takes 300 KiB. */
 const MAX_HEADER_BYTES = 300 * 1024;
@@ -34,16 +35,22 @@ export class RequestFailure extends StoreError {
 
 /** Options of {@link UpstreamHost}. */
 export interface UpstreamHostOptions {
+  /** How long a connection may take, in milliseconds. */
+  connectTimeoutMs: number;
   /** How long the host may be silent, in milliseconds. */
   timeoutMs: number;
   /** How long the circuit breaker stays open at first, in milliseconds. Grows each time in a row, up to a minute. */
   restMs: number;
+  /** Whether the host is tested in the background, see {@link UpstreamHost}. */
+  testsInBackground: boolean;
 }
 
 /** Options of {@link UpstreamHost.get}. */
 export interface UpstreamRequestOptions extends AbortOptions {
   /** Headers of the request. */
   headers?: Readonly<Record<string, string>>;
+  /** How long the host may be silent, in milliseconds. Default: that of the host. */
+  timeoutMs?: number | undefined;
 }
 
 /**
@@ -51,7 +58,8 @@ export interface UpstreamRequestOptions extends AbortOptions {
  *
  * A circuit breaker opens after three failures in a row: connections that fail, and files without a response or with a
  * status such as 503, each file once. One file that always fails never opens it. While it is open, requests fail at
- * once; then one request tests the host.
+ * once; then one request tests the host. Where hosts are tested in the background, that request fails at once as well,
+ * and a copy of it is the test: nobody waits for a host that is down.
  */
 export class UpstreamHost implements AsyncDisposable {
   readonly #origin: string;
@@ -59,12 +67,16 @@ export class UpstreamHost implements AsyncDisposable {
   readonly #breaker: CircuitBreakerPolicy;
   /** Failures since the last good response: the paths of files, and a number for each failed connection. */
   readonly #failures = new Set<string | number>();
+  readonly #testsInBackground: boolean;
+  #isTesting = false;
   #lastFailure: RequestFailure | undefined;
 
   /** @throws CastoreError `invalid_argument` if the proxy is not one of HTTP */
-  constructor({ origin }: URL, { timeoutMs, restMs }: UpstreamHostOptions) {
+  constructor({ origin }: URL, options: UpstreamHostOptions) {
+    const { restMs, testsInBackground } = options;
     this.#origin = origin;
-    this.#dispatcher = openDispatcher(proxyFor(origin), timeoutMs);
+    this.#testsInBackground = testsInBackground;
+    this.#dispatcher = openDispatcher(proxyFor(origin), options);
     this.#breaker = circuitBreaker(
       handleWhen((error) => this.#opensBreaker(error)),
       {
@@ -74,19 +86,26 @@ export class UpstreamHost implements AsyncDisposable {
     );
   }
 
+  /** Whether the circuit breaker is open, or the host is being tested. */
+  get isDown(): boolean {
+    return this.#breaker.state !== CircuitState.Closed;
+  }
+
   /**
    * Makes one request. The caller reads or destroys the body of the response.
    *
    * @throws RequestFailure if there is no response, or its status is to be retried; StoreError
    *   `unavailable` while the circuit breaker is open, `data_loss` for headers that are too long
    */
-  async get(url: URL, options?: UpstreamRequestOptions): Promise<Dispatcher.ResponseData> {
+  async get(url: URL, options: UpstreamRequestOptions = {}): Promise<Dispatcher.ResponseData> {
+    if (this.#testsInBackground && this.isDown) {
+      void this.#test(url, { ...options, signal: undefined });
+      throw this.#refusal();
+    }
     try {
       return await this.#breaker.execute(() => this.#request(url, options));
     } catch (error) {
-      if (!(error instanceof BrokenCircuitError)) throw error;
-      const reason = `the circuit breaker of "${this.#origin}" is open after: ${this.#lastFailure?.message}`;
-      throw new StoreError("unavailable", reason, { cause: this.#lastFailure });
+      throw error instanceof BrokenCircuitError ? this.#refusal() : error;
     }
   }
 
@@ -94,12 +113,35 @@ export class UpstreamHost implements AsyncDisposable {
     await this.#dispatcher.destroy();
   }
 
+  /** Tests the host if the circuit breaker has been open for long enough. */
+  async #test(url: URL, options: UpstreamRequestOptions): Promise<void> {
+    if (this.#isTesting) return;
+    this.#isTesting = true;
+    try {
+      const { body } = await this.#breaker.execute(() => this.#request(url, options));
+      body.on("error", () => undefined).destroy();
+    } catch {
+      // It is still down, or has not rested yet.
+    } finally {
+      this.#isTesting = false;
+    }
+  }
+
+  #refusal(): StoreError {
+    const reason = `the circuit breaker of "${this.#origin}" is open after: ${this.#lastFailure?.message}`;
+    return new StoreError("unavailable", reason, { cause: this.#lastFailure });
+  }
+
   async #request(url: URL, options?: UpstreamRequestOptions): Promise<Dispatcher.ResponseData> {
-    const { signal, headers = {} } = options ?? {};
+    const { signal, headers = {}, timeoutMs } = options ?? {};
     let response: Dispatcher.ResponseData;
     try {
-      const dispatcher = this.#dispatcher;
-      const sent = request(url, { dispatcher, headers, ...(signal && { signal }) });
+      const sent = request(url, {
+        dispatcher: this.#dispatcher,
+        headers,
+        ...(signal && { signal }),
+        ...(timeoutMs !== undefined && { headersTimeout: timeoutMs, bodyTimeout: timeoutMs }),
+      });
       response = await unlessAborted(sent, signal);
     } catch (error) {
       signal?.throwIfAborted();
@@ -128,17 +170,20 @@ export class UpstreamHost implements AsyncDisposable {
   }
 }
 
-function openDispatcher(proxy: string | undefined, timeoutMs: number): Dispatcher {
-  const connectTimeout = Math.min(CONNECT_TIMEOUT_MS, timeoutMs);
+function openDispatcher(
+  proxy: string | undefined,
+  { connectTimeoutMs, timeoutMs }: UpstreamHostOptions,
+): Dispatcher {
   const limits = {
+    connections: MAX_CONNECTIONS,
     headersTimeout: timeoutMs,
     bodyTimeout: timeoutMs,
     maxHeaderSize: MAX_HEADER_BYTES,
   };
-  if (proxy === undefined) return new Agent({ ...limits, connect: { timeout: connectTimeout } });
+  if (proxy === undefined) return new Agent({ ...limits, connect: { timeout: connectTimeoutMs } });
   return new ProxyAgent({
     uri: proxy,
-    connectTimeout,
+    connectTimeout: connectTimeoutMs,
     // The agent does not pass its own limits on to its connections.
     factory: (origin, options) => new Pool(origin, { ...options, ...limits }),
   });
