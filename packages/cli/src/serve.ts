@@ -22,6 +22,8 @@ import type { ServerOptions } from "./server-options.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
+import type { UpstreamCacheOptions } from "./upstream-options.ts";
+import { readUpstreams } from "./upstreams.ts";
 
 /**
  * How many bytes a stream of Node.js buffers, in bytes: one for each call that waits for memory. Whatever is fast reads and
@@ -30,7 +32,12 @@ import type { TracingOptions } from "./tracing-option.ts";
 const STREAM_BYTES = 8 * 1024;
 
 /** Options of {@link serveDaemon} and {@link serveNarBridge}. */
-export interface ServeOptions extends ServerOptions, ServiceOptions, CacheOptions, TracingOptions {}
+export interface ServeOptions
+  extends ServerOptions,
+    ServiceOptions,
+    CacheOptions,
+    UpstreamCacheOptions,
+    TracingOptions {}
 
 /** Serves gRPC, and a binary cache over HTTP, until it is interrupted; then waits for the calls in flight. */
 export async function serveDaemon(options: ServeOptions, interrupt: Interrupt): Promise<void> {
@@ -76,7 +83,7 @@ async function serve(
   await using objects = await openObjectStore(options.cacheObjectAddr ?? "memory:///");
   const tokenNames = new WeakMap<HttpRequest, string>();
   const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
-  using bridge = createNarBridge({
+  await using bridge = createNarBridge({
     ...services,
     objects,
     priority: options.cachePriority,
@@ -87,6 +94,11 @@ async function serve(
         : { key: await readSigningKey(absolutePath(signingKeyFile)), when: sign },
     maxUploadBytes: maxUploadSize,
     uploads: { all: maxUploads, perClient: maxUploadsPerClient },
+    upstreams: {
+      caches: await readUpstreams(options),
+      absentTtlMs: options.upstreamAbsentTtl * 1000,
+      onTrouble: (message) => logger.warn(message),
+    },
     onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),
     onAnswered: (answered, request) =>
       logAnswered(logger, answered, request, tokenNames.get(request)),

@@ -48,7 +48,10 @@ async function compose(
   const { storeComposition } = services;
   if (storeComposition !== undefined) {
     const text = await readComposition(storeComposition);
-    return await Composition.parseToml(STORE_REGISTRIES, text, options);
+    return await Composition.parseToml(STORE_REGISTRIES, text, {
+      ...options,
+      otherTables: ["upstreams"], // which only what serves them reads
+    });
   }
   const named = {
     blobservices: { default: given("--blob-service-addr", services.blobServiceAddr) },

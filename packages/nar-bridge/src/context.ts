@@ -5,6 +5,7 @@ import type { SideObjects } from "./side-objects.ts";
 import type { Signer } from "./signer.ts";
 import type { StoredNars } from "./stored-nars.ts";
 import type { UploadSlots } from "./upload/upload-slots.ts";
+import type { PullThrough } from "./upstream/pull-through.ts";
 
 /** What the routes of a bridge share. */
 export interface BridgeContext {
@@ -18,6 +19,8 @@ export interface BridgeContext {
   /** How narinfos announce NARs: `zstd` where frames are stored. */
   readonly announce: "zstd" | "none";
   readonly signer: Signer;
+  /** Serves what other caches have. `undefined`: there are none. */
+  readonly pullThrough: PullThrough | undefined;
   readonly uploadSlots: UploadSlots;
   /** Longest file that a client may push, and longest NAR in it, in bytes. */
   readonly maxUploadBytes: number;

@@ -25,6 +25,8 @@ import { SideObjects } from "./side-objects.ts";
 import { Signer, type SigningOptions } from "./signer.ts";
 import { StoredNars } from "./stored-nars.ts";
 import { type UploadSlotOptions, UploadSlots } from "./upload/upload-slots.ts";
+import { PullThrough } from "./upstream/pull-through.ts";
+import { Upstreams, type UpstreamsOptions } from "./upstream/upstreams.ts";
 
 /** Options of {@link createNarBridge}. Services and object store are not disposed of with it. */
 export interface NarBridgeOptions {
@@ -54,12 +56,17 @@ export interface NarBridgeOptions {
   uploadTtlMs?: number;
   /** Called when abandoned uploads cannot be deleted. Default: they are tried again later. */
   onSweepError?: (error: unknown) => void;
+  /**
+   * Binary caches whose store paths are served as well: stored once their NAR was asked for. Below the path `/local` they are
+   * not asked. Default: none.
+   */
+  upstreams?: UpstreamsOptions | undefined;
   /** Called once for each request. Default: nothing is logged. */
   onAnswered?: (answered: Answered, request: HttpRequest) => void;
 }
 
 /** A binary cache of Nix over HTTP. Disposing of it ends what it does in the background. */
-export interface NarBridge extends Disposable {
+export interface NarBridge extends AsyncDisposable {
   /**
    * Answers a request. Never throws.
    *
@@ -100,9 +107,13 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const narCalculationService = new CachingNarCalculationService({ inner });
   const sideObjects = new SideObjects(objects);
   const nars = new StoredNars({ blobService, directoryService });
+  const services = { blobService, directoryService, pathInfoService };
+  const pullThrough = options.upstreams?.caches.length
+    ? new PullThrough({ ...services, nars, upstreams: new Upstreams(options.upstreams) })
+    : undefined;
   const context: BridgeContext = {
-    ...{ blobService, directoryService, pathInfoService, sideObjects, storeDir },
-    nars,
+    ...services,
+    ...{ sideObjects, storeDir, nars, pullThrough },
     narInfos: new LRUCache<string, string>({
       maxSize: NARINFO_CHARACTERS,
       sizeCalculation: (text) => text.length,
@@ -116,7 +127,10 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
     wantMassQuery: options.wantMassQuery ?? true,
   };
   const router = new Router();
-  for (const addRoutes of ROUTES) addRoutes(router, context);
+  for (const addRoutes of ROUTES) {
+    addRoutes(router, context);
+    if (pullThrough) addRoutes(router.under("/local"), { ...context, pullThrough: undefined });
+  }
   const { uploadTtlMs = UPLOAD_TTL_MS, onSweepError = () => undefined } = options;
   const sweep = () => sideObjects.sweepUploads(Date.now() - uploadTtlMs).catch(onSweepError);
   const sweeping = setInterval(sweep, Math.min(uploadTtlMs, SWEEP_MS)).unref();
@@ -126,6 +140,9 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
       const exchange = new Exchange(request, response, log, isWaiting);
       router.answer(exchange).catch((error) => exchange.fail(error));
     },
-    [Symbol.dispose]: () => clearInterval(sweeping),
+    async [Symbol.asyncDispose]() {
+      clearInterval(sweeping);
+      await pullThrough?.[Symbol.asyncDispose]();
+    },
   };
 }

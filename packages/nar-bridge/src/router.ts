@@ -17,23 +17,39 @@ const MAX_PARAMETER = 6 * 1024;
 const METHODS = ["GET", "HEAD", "PUT", "POST"] as const;
 type Method = (typeof METHODS)[number];
 
+type Routes = ReturnType<typeof createRouter>;
+
 /** Finds the handler of a request. Paths are compared byte for byte. */
 export class Router {
-  readonly #routes = createRouter({ maxParamLength: MAX_PARAMETER });
+  readonly #routes: Routes;
+  readonly #prefix: string;
+
+  constructor(
+    routes: Routes = createRouter({ maxParamLength: MAX_PARAMETER }),
+    prefix: string = "",
+  ) {
+    this.#routes = routes;
+    this.#prefix = prefix;
+  }
+
+  /** Returns a router for the paths below a prefix, such as `/below`. They belong to this router as well. */
+  under(prefix: string): Router {
+    return new Router(this.#routes, this.#prefix + prefix);
+  }
 
   /** Adds a route for `GET` and `HEAD`. */
   get(path: string, handler: Handler): void {
-    this.#routes.on(["GET", "HEAD"], path, () => undefined, handler);
+    this.#routes.on(["GET", "HEAD"], this.#prefix + path, () => undefined, handler);
   }
 
   /** Adds a route for `PUT`. */
   put(path: string, handler: Handler): void {
-    this.#routes.on("PUT", path, () => undefined, handler);
+    this.#routes.on("PUT", this.#prefix + path, () => undefined, handler);
   }
 
   /** Adds a route for `POST`. */
   post(path: string, handler: Handler): void {
-    this.#routes.on("POST", path, () => undefined, handler);
+    this.#routes.on("POST", this.#prefix + path, () => undefined, handler);
   }
 
   /** Answers a request: with 404 for an unknown path, 405 for another method than the path has. */

@@ -22,7 +22,8 @@ const REMEMBERED_MS = 10 * 60 * 1000;
 const ALL_AHEAD = 32 * 1024 * 1024;
 const MAX_AHEAD = 3 * 1024 * 1024;
 
-const NAR_HEADERS = { "content-type": "application/x-nix-nar" };
+/** Headers of an answer with a NAR. */
+export const NAR_HEADERS = { "content-type": "application/x-nix-nar" };
 
 /** The NARs of stored trees. Each is measured, and its tree known to be whole, before any of it is read. */
 export class StoredNars {

@@ -60,8 +60,8 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
     services,
     answered,
     async [Symbol.asyncDispose]() {
-      bridge[Symbol.dispose]();
       server.closeAllConnections();
+      await bridge[Symbol.asyncDispose]();
       await new Promise((resolve) => server.close(resolve));
     },
   };

@@ -16,7 +16,7 @@ import {
   withKeys,
 } from "@tvix/castore";
 import { encodeNixbase32 } from "./nix/nixbase32.ts";
-import { VerifyingKey } from "./nix/signature.ts";
+import { splitKeys, VerifyingKey } from "./nix/signature.ts";
 import { CachePathInfoService } from "./pathinfoservice/cache.ts";
 import { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
 import type { PathInfoPage } from "./pathinfoservice/path-info-page.ts";
@@ -91,8 +91,10 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
 function binaryCacheConfig(address: ServiceAddress): Record<string, unknown> {
   const [url] = address.text.slice("nix+".length).split("?", 1);
   const { "trusted-public-keys": keys, ...query } = address.query;
-  const trusted = keys?.split(/\s+/).filter((key) => key !== "");
-  return withKeys({ ...address, query }, { base_url: url, public_keys: trusted });
+  return withKeys(
+    { ...address, query },
+    { base_url: url, public_keys: keys === undefined ? undefined : splitKeys(keys) },
+  );
 }
 
 /** The types of all services of a store, by kind. */

@@ -55,6 +55,7 @@ export {
   type Signature,
   SigningKey,
   signature,
+  splitKeys,
   VerifyingKey,
 } from "./nix/signature.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";

@@ -13,6 +13,21 @@ export const KEYFILE_SIGNING_KEYS: z.ZodType<{ inner: string; keyfile: string }>
   keyfile: z.string().startsWith("/"),
 });
 
+/** Keys of a binary cache of Nix. */
+export const BINARY_CACHE_KEYS: {
+  base_url: z.ZodType<string>;
+  public_keys: z.ZodType<string[] | undefined>;
+  timeout_ms: z.ZodType<number | undefined>;
+  token_file: z.ZodType<string | undefined>;
+} = {
+  base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
+    error: "expected no credentials, no query and no fragment", // messages show it
+  }),
+  public_keys: z.array(z.string()).optional(), // an empty list trusts nobody
+  timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
+  token_file: z.string().startsWith("/").optional(),
+};
+
 /** Keys of `nix`. */
 export const NIX_KEYS: z.ZodType<{
   base_url: string;
@@ -22,14 +37,9 @@ export const NIX_KEYS: z.ZodType<{
   timeout_ms?: number | undefined;
   token_file?: string | undefined;
 }> = z.strictObject({
-  base_url: z.url({ protocol: /^https?$/ }).refine(isBare, {
-    error: "expected no credentials, no query and no fragment", // messages show it
-  }),
+  ...BINARY_CACHE_KEYS,
   blob_service: z.string().min(1).default("default"),
   directory_service: z.string().min(1).default("default"),
-  public_keys: z.array(z.string()).optional(), // an empty list trusts nobody
-  timeout_ms: integerKey({ min: 1, max: 600_000 }).optional(),
-  token_file: z.string().startsWith("/").optional(),
 });
 
 function isBare(text: string): boolean {

@@ -33,6 +33,12 @@ export interface CompositionOptions {
   onEvent?: ((event: StoreEvent) => void) | undefined;
 }
 
+/** Options of {@link Composition.parseToml}. */
+export interface ParseTomlOptions extends CompositionOptions {
+  /** Names of tables that the caller reads, and that describe no service. Default: none. */
+  otherTables?: readonly string[] | undefined;
+}
+
 /** Default names of services. */
 const ENTRY_POINTS = ["default", "root"];
 
@@ -84,10 +90,10 @@ export class Composition implements AsyncDisposable {
   static async parseToml(
     registries: Registries,
     text: string,
-    options?: CompositionOptions,
+    options?: ParseTomlOptions,
   ): Promise<Composition> {
     const { parseComposition } = await import("./toml.ts");
-    const named = parseComposition(text, Object.keys(registries));
+    const named = parseComposition(text, Object.keys(registries), options?.otherTables);
     const composition = new Composition(registries, named, options);
     for (const kind of Object.keys(named) as ServiceKind[]) {
       for (const name of Object.keys(named[kind] ?? {})) await composition.#opener(kind, name);

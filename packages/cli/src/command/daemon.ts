@@ -4,6 +4,7 @@ import { cacheOptions } from "../cache-options.ts";
 import type { ServeOptions } from "../serve.ts";
 import { serverOptions } from "../server-options.ts";
 import { tracingOption } from "../tracing-option.ts";
+import { upstreamOptions } from "../upstream-options.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store daemon` */
@@ -23,6 +24,7 @@ export function daemonCommand(): Command {
     ...serverOptions("localhost:8000"),
     ...serviceOptions(embeddedAddresses()),
     ...cacheOptions(),
+    ...upstreamOptions(),
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);

@@ -4,6 +4,7 @@ import { cacheOptions } from "../cache-options.ts";
 import type { ServeOptions } from "../serve.ts";
 import { serverOptions } from "../server-options.ts";
 import { tracingOption } from "../tracing-option.ts";
+import { upstreamOptions } from "../upstream-options.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store nar-bridge` */
@@ -21,6 +22,7 @@ export function narBridgeCommand(): Command {
     ...serverOptions("localhost:9000"),
     ...serviceOptions(daemonAddresses()),
     ...cacheOptions(),
+    ...upstreamOptions(),
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);

@@ -13,7 +13,7 @@ import { parseNarName } from "../upload/nar-name.ts";
  * pushed under the name that it was pushed under, as Nix keeps the narinfos that it pushes.
  */
 export function narRoutes(router: Router, context: BridgeContext): void {
-  const { pathInfoService, sideObjects, nars } = context;
+  const { pathInfoService, sideObjects, nars, pullThrough } = context;
   const findNode = async (
     narHash: string,
     hashPart: string,
@@ -42,6 +42,9 @@ export function narRoutes(router: Router, context: BridgeContext): void {
       return;
     }
     const node = narHash && hash ? await findNode(narHash, hash, signal) : undefined;
+    const isPulled =
+      !node && !isFramed && narHash && hash && (await pullThrough?.send(exchange, hash, narHash));
+    if (isPulled) return;
     if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
     const nar = isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);
     await exchange.sendContent(nar);

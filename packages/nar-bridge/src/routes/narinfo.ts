@@ -10,7 +10,7 @@ const HEADERS = { "content-type": "text/x-nix-narinfo" };
 /** Serves `/<hash>.narinfo`, the description of a store path. */
 export function narInfoRoutes(
   router: Router,
-  { pathInfoService, storeDir, nars, narInfos, announce, signer }: BridgeContext,
+  { pathInfoService, storeDir, nars, narInfos, announce, signer, pullThrough }: BridgeContext,
 ): void {
   /** Returns the length of the NAR as a file of frames. */
   const fileSizeOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
@@ -43,7 +43,12 @@ export function narInfoRoutes(
 
   const send = async (exchange: Exchange, hash: string) => {
     const stored = await pathInfoService.get(decodeNixbase32(hash));
-    if (stored === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
+    if (stored === undefined) {
+      const found = await pullThrough?.narInfo(hash, exchange.signal);
+      if (found === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
+      exchange.send(200, found.toString({ storeDir }), HEADERS);
+      return;
+    }
     const pathInfo = await signer.whenServed(stored, () => exchange.signal);
     const nar = await narOf(pathInfo, hash, () => exchange.signal);
     const text = narInfoFromPathInfo(pathInfo, nar).toString({ storeDir });

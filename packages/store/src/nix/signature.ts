@@ -95,6 +95,11 @@ export function signature(name: string, data: Uint8Array): Signature {
   return { name, data };
 }
 
+/** Splits keys that are separated by spaces, as in `trusted-public-keys` of Nix. */
+export function splitKeys(text: string): string[] {
+  return text.split(/\s+/).filter((key) => key !== "");
+}
+
 /** A public key, which verifies signatures. */
 export class VerifyingKey {
   /** Not empty, without colon, space or control character. */

@@ -1,0 +1,20 @@
+import { readFile } from "node:fs/promises";
+import { parseUpstream, parseUpstreams, type UpstreamOptions } from "@tvix/nar-bridge";
+import { parse } from "smol-toml";
+import type { ServiceOptions } from "./addresses.ts";
+import { absolutePath } from "./arguments.ts";
+import type { UpstreamCacheOptions } from "./upstream-options.ts";
+
+/**
+ * Returns the upstreams of the options and of the file that describes the stores.
+ *
+ * @throws CastoreError `invalid_argument` naming what is wrong
+ */
+export async function readUpstreams(
+  options: UpstreamCacheOptions & ServiceOptions,
+): Promise<UpstreamOptions[]> {
+  const given = options.upstream.map(parseUpstream);
+  if (options.storeComposition === undefined) return given;
+  const { upstreams = [] } = parse(await readFile(absolutePath(options.storeComposition), "utf8"));
+  return [...given, ...parseUpstreams(upstreams)];
+}
