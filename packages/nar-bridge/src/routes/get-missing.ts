@@ -1,4 +1,4 @@
-import { collectAtMost } from "@tvix/castore";
+import { collectAtMost, mapInParallel } from "@tvix/castore";
 import { decodeNixbase32 } from "@tvix/store";
 import { z } from "zod";
 import type { BridgeContext } from "../context.ts";
@@ -15,8 +15,21 @@ const REQUEST = z.strictObject({
   hashParts: z.array(z.string().regex(/^[0-9a-df-np-sv-z]{32}$/)).max(MAX_HASH_PARTS),
 });
 
-/** Serves `POST /get-missing`: takes the hash parts of many store paths, and tells which of these are not here. */
-export function getMissingRoutes(router: Router, { pathInfoService }: BridgeContext): void {
+/** How many of them are looked up in other caches at the same time. */
+const UPSTREAM_LOOKUPS = 32;
+
+/**
+ * Serves `POST /get-missing`: takes the hash parts of many store paths, and tells which of these are not here, and in no
+ * upstream.
+ */
+export function getMissingRoutes(
+  router: Router,
+  { pathInfoService, pullThrough }: BridgeContext,
+): void {
+  /** Returns whether no upstream is known to have a store path. */
+  const isMissing = async (hash: string, { signal }: { signal: AbortSignal }) =>
+    (await pullThrough?.narInfo(hash, signal).catch(() => undefined)) === undefined;
+
   router.post("/get-missing", async (exchange) => {
     const body = await collectAtMost(exchange.body(), MAX_BYTES);
     if (body === undefined) {
@@ -25,7 +38,10 @@ export function getMissingRoutes(router: Router, { pathInfoService }: BridgeCont
     const hashParts = parseHashParts(Buffer.from(body).toString());
     const digests = hashParts.map((hashPart) => decodeNixbase32(hashPart));
     const found = await pathInfoService.getMany(digests, { signal: exchange.signal });
-    const missing = hashParts.filter((_, i) => found[i] === undefined);
+    const absent = hashParts.filter((_, i) => found[i] === undefined);
+    const options = { signal: exchange.signal };
+    const areMissing = await mapInParallel(absent, UPSTREAM_LOOKUPS, isMissing, options);
+    const missing = absent.filter((_, i) => areMissing[i]);
     exchange.send(200, JSON.stringify({ missing }), HEADERS);
   });
 }

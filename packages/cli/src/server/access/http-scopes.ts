@@ -1,7 +1,7 @@
 import type { Scope } from "./scope.ts";
 
 /** What only looks something up although it is a POST. */
-const LOOKUPS: ReadonlySet<string> = new Set(["/get-missing"]);
+const LOOKUPS: ReadonlySet<string> = new Set(["/get-missing", "/local/get-missing"]);
 
 /** Returns the scope that a request to the binary cache needs. An unknown method needs `admin`. */
 export function scopeOfRequest(method: string | undefined, path: string): Scope {
