@@ -55,8 +55,8 @@ const MAX_FOUND_LENGTH = 8 * 1024 * 1024;
  * Finds store paths in other binary caches.
  *
  * Those of one priority are asked at once, and the first valid narinfo is taken; the next priority is asked when none of
- * them has it. An upstream whose circuit breaker is open counts as having nothing, and nobody waits for it; neither is
- * what it may have remembered as absent. An answer that is not valid, such as one without a trusted signature, counts as
+ * them has it. An upstream whose circuit breaker is open counts as having nothing: nobody waits for it, and nothing is
+ * remembered as absent meanwhile. An answer that is not valid, such as one without a trusted signature, counts as
  * none.
  */
 export class Upstreams implements AsyncDisposable {
@@ -135,23 +135,23 @@ export class Upstreams implements AsyncDisposable {
     let failure: unknown;
     let isSkipped = false;
     for (const rank of this.#ranks) {
-      const errors: unknown[] = [];
       const asked = rank.map(async (cache) => {
-        try {
-          return (await this.#ask(cache, hash)) ?? (await Promise.reject());
-        } catch (error) {
-          if (!hasCode(error, "unavailable")) throw error;
-          if (cache.isDown) isSkipped = true;
-          else errors.push(error);
-          throw error;
-        }
+        const found = await this.#ask(cache, hash);
+        if (found !== undefined) return found;
+        throw new StoreError("not_found", `There is no store path ${hash} in ${cache.name}`);
       });
-      const found = await Promise.any(asked).catch(() => undefined);
-      if (found !== undefined) {
+      try {
+        const found = await Promise.any(asked);
         this.#found.set(hash, found);
         return found;
+      } catch (error) {
+        const { errors } = error as AggregateError; // in the order of the caches
+        rank.forEach((cache, i) => {
+          if (!hasCode(errors[i], "unavailable")) return;
+          if (cache.isDown) isSkipped = true;
+          else failure ??= errors[i];
+        });
       }
-      failure ??= errors[0];
     }
     if (failure !== undefined) throw failure;
     if (!isSkipped) this.#absent.set(hash, true);
