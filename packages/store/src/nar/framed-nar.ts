@@ -11,7 +11,7 @@ import {
   rawFrameLength,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { walkNodes } from "./renderer.ts";
+import { walkNodes, writeStep } from "./renderer.ts";
 import type { NarRange } from "./seekable.ts";
 import { TreeReader } from "./tree-reader.ts";
 import { NarWriter } from "./writer.ts";
@@ -152,32 +152,18 @@ async function* planParts(
   let files: OpenFile[] = [];
   let bytes = 0;
   for await (const step of walkNodes(root, tree)) {
-    if ("place" in step && step.place !== undefined) writer.entry(step.place.name);
-    switch (step.type) {
-      case "enter":
-        writer.enterDirectory();
-        break;
-      case "leave":
-        writer.leaveDirectory();
-        break;
-      case "symlink":
-        writer.symlink(step.target);
-        break;
-      case "file": {
-        const { digest, executable } = step.file;
-        const size = Number(step.file.size);
-        writer.file(step.file.size, executable);
-        if (size === 0) break;
-        writer.finish();
-        files.push({ framing: takeFraming(), digest, size });
-        writer.skipContents(size);
-        bytes += size;
-        if (files.length < FILES_PER_PLAN && bytes < BYTES_PER_PLAN) break;
-        yield await planOf(files, undefined, blobService, options);
-        files = [];
-        bytes = 0;
-      }
-    }
+    if (step.type === "begin") continue; // only where a part is walked
+    writeStep(writer, step);
+    if (step.type !== "file" || step.file.size === 0n) continue;
+    const size = Number(step.file.size);
+    writer.finish();
+    files.push({ framing: takeFraming(), digest: step.file.digest, size });
+    writer.skipContents(size);
+    bytes += size;
+    if (files.length < FILES_PER_PLAN && bytes < BYTES_PER_PLAN) continue;
+    yield await planOf(files, undefined, blobService, options);
+    files = [];
+    bytes = 0;
   }
   writer.finish();
   await tree.readAll(); // the directory service checks the tree as a whole at its end

@@ -96,36 +96,22 @@ export async function* renderPart(
   let writer = new NarWriter(sink);
   for await (const { step, contents } of stepsAhead(root, sources, { part, signal, readAhead })) {
     signal?.throwIfAborted();
-    if ("place" in step && step.place !== undefined) writer.entry(step.place.name);
-    switch (step.type) {
-      case "begin":
-        writer = new NarWriter(sink, step);
-        break;
-      case "enter":
-        writer.enterDirectory();
-        break;
-      case "leave":
-        writer.leaveDirectory();
-        break;
-      case "symlink":
-        writer.symlink(step.target);
-        break;
-      case "file":
-        writer.file(step.file.size, step.file.executable);
-        if (contents === undefined) {
-          const size = Number(step.file.size);
-          const offset = Math.min(Math.max(start - writer.offset, 0), size);
-          const length = Math.min(end - writer.offset, size) - offset;
-          if (offset > 0) writer.skipContents(offset);
-          if (length <= 0) break;
-          const range = { offset, length, readAhead: readAhead() };
-          for await (const data of readFile(step, range, sources, signal)) {
-            if (data.length > 0) writer.contents(data);
-            yield* ready.splice(0);
-          }
-        } else if (contents.length > 0) {
-          writer.contents(contents);
+    if (step.type === "begin") writer = new NarWriter(sink, step);
+    else writeStep(writer, step);
+    if (step.type === "file" && contents === undefined) {
+      const size = Number(step.file.size);
+      const offset = Math.min(Math.max(start - writer.offset, 0), size);
+      const length = Math.min(end - writer.offset, size) - offset;
+      if (offset > 0) writer.skipContents(offset);
+      if (length > 0) {
+        const range = { offset, length, readAhead: readAhead() };
+        for await (const data of readFile(step, range, sources, signal)) {
+          if (data.length > 0) writer.contents(data);
+          yield* ready.splice(0);
         }
+      }
+    } else if (contents !== undefined && contents.length > 0) {
+      writer.contents(contents);
     }
     if (ready.length > 0) yield* ready.splice(0);
   }
@@ -137,6 +123,27 @@ export async function* renderPart(
 interface Place {
   readonly name: PathComponent;
   readonly parent: Place | undefined;
+}
+
+/** Writes all of a step but the contents of a file. */
+export function writeStep(
+  writer: NarWriter,
+  step: Exclude<Step, { readonly type: "begin" }>,
+): void {
+  if (step.type !== "leave" && step.place !== undefined) writer.entry(step.place.name);
+  switch (step.type) {
+    case "enter":
+      writer.enterDirectory();
+      break;
+    case "leave":
+      writer.leaveDirectory();
+      break;
+    case "symlink":
+      writer.symlink(step.target);
+      break;
+    case "file":
+      writer.file(step.file.size, step.file.executable);
+  }
 }
 
 interface FileStep {

@@ -2,7 +2,7 @@
 import { zstdCodec } from "../../compression/zstd-codec.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
-import { endOfRun, Packs } from "./read-chunks.ts";
+import { readPayloads } from "./read-chunks.ts";
 
 /** Chunks to decode. */
 export interface DecodeTask {
@@ -21,21 +21,11 @@ export interface DecodeTask {
  * @throws CastoreError by cause if the system refuses to read
  */
 export function decodeChunks({ locations, paths, slab }: DecodeTask): boolean {
-  using packs = new Packs(paths);
   let at = 0;
-  for (let from = 0; from < locations.length; ) {
-    const to = endOfRun(locations, from);
-    const { pack, offset } = locations[from]!;
-    const last = locations[to - 1]!;
-    const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
-    for (const location of locations.slice(from, to)) {
-      const start = location.offset - offset;
-      const payload = run.subarray(start, start + location.storedSize);
-      const target = new Uint8Array(slab, at, location.size);
-      if (!decodeInto(target, payload, location)) return false;
-      at += location.size;
-    }
-    from = to;
+  for (const { location, payload } of readPayloads(locations, paths)) {
+    const target = new Uint8Array(slab, at, location.size);
+    if (!decodeInto(target, payload, location)) return false;
+    at += location.size;
   }
   return true;
 }

@@ -18,7 +18,7 @@ const DECODE_CHUNKS: Task<typeof lane.decodeChunks> = taskOf(
 );
 
 /** Most chunks that go to a lane together. */
-const BATCH_CHUNKS = 1024;
+const BATCH_CHUNKS = 512;
 
 /** Chunks of a list in a row, on their way through a lane. */
 interface Batch {
@@ -83,8 +83,9 @@ export class ListProver {
   ): (Omit<lane.DecodeTask, "slab"> & Pick<Batch, "length">) | undefined {
     const locations: ChunkLocation[] = [];
     let length = 0;
-    for (const { digest, size } of batch) {
-      const location = this.#index.findChunk(digest);
+    const found = this.#index.findChunks(batch.map(({ digest }) => digest));
+    for (const [i, { size }] of batch.entries()) {
+      const location = found[i];
       if (location?.size !== size) return undefined;
       locations.push(location);
       length += size;

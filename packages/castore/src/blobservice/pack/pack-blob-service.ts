@@ -234,7 +234,7 @@ export class PackBlobService implements BlobService {
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {
-    return this.#reader.frames(chunks, options);
+    return this.#frameReader.stored(chunks, options);
   }
 
   async frameSizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
@@ -242,7 +242,7 @@ export class PackBlobService implements BlobService {
   }
 
   verifiedFrames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]> {
-    return this.#frameReader.read(chunks, options);
+    return this.#frameReader.verified(chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

@@ -16,6 +16,9 @@ const BATCH_FRAMES = 1024;
 const LOOKUPS_PER_TURN = 500;
 const LOOKUPS_PER_BATCH = 64;
 
+/** Reads payloads together; gives an error for one that is damaged. */
+type ReadPayloads = (wanted: readonly WantedChunk[]) => Batch["read"];
+
 /** Frames that are being read. */
 interface Batch {
   readonly wanted: readonly WantedChunk[];
@@ -24,7 +27,7 @@ interface Batch {
   readonly failure: CastoreError | undefined;
 }
 
-/** Reads chunks as they are stored, verified, and tells beforehand how long they are. */
+/** Reads chunks as they are stored, verified or not, and tells beforehand how long they are. */
 export class PackFrameReader {
   readonly #index: ChunkIndex;
   readonly #reader: PackReader;
@@ -49,16 +52,36 @@ export class PackFrameReader {
     return sizes;
   }
 
+  /** Streams frames, as `BlobService.frames` says. */
+  async *stored(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
+    const read: ReadPayloads = (wanted) => this.#reader.readStored(wanted);
+    for await (const frames of this.#batches(chunks, read, options)) {
+      for (const frame of frames) {
+        options?.signal?.throwIfAborted();
+        yield frame;
+      }
+    }
+  }
+
   /** Streams frames, as `BlobService.verifiedFrames` says. */
-  async *read(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<readonly Uint8Array[]> {
+  verified(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<readonly Uint8Array[]> {
+    const read: ReadPayloads = (wanted) => this.#reader.readProven(wanted, this.#proofs);
+    return this.#batches(chunks, read, options);
+  }
+
+  async *#batches(
+    chunks: ChunkList,
+    read: ReadPayloads,
+    options?: AbortOptions,
+  ): AsyncGenerator<readonly Uint8Array[]> {
     let ahead: Batch | undefined;
     try {
       for (let next = 0; ; ) {
         options?.signal?.throwIfAborted();
-        const batch = ahead ?? (await this.#start(chunks, next));
+        const batch = ahead ?? (await this.#start(chunks, next, read));
         next += batch.wanted.length;
         const isLast = batch.failure !== undefined || next === chunks.length;
-        ahead = isLast ? undefined : await this.#start(chunks, next);
+        ahead = isLast ? undefined : await this.#start(chunks, next, read);
         const frames: Uint8Array[] = [];
         for (const [i, payload] of (await batch.read).entries()) {
           if (payload instanceof CastoreError) throw payload;
@@ -94,7 +117,7 @@ export class PackFrameReader {
   }
 
   /** Starts to read the next frames. */
-  async #start(chunks: ChunkList, from: number): Promise<Batch> {
+  async #start(chunks: ChunkList, from: number, readPayloads: ReadPayloads): Promise<Batch> {
     const wanted: WantedChunk[] = [];
     let failure: CastoreError | undefined;
     let bytes = 0;
@@ -110,7 +133,7 @@ export class PackFrameReader {
       }
       isFull ||= wanted.length >= BATCH_FRAMES;
     }
-    const read = this.#reader.readProven(wanted, this.#proofs);
+    const read = readPayloads(wanted);
     read.catch(() => undefined); // handled when its turn comes
     return { wanted, read, failure };
   }

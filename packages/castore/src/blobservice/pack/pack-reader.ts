@@ -1,6 +1,5 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
-import { rawFrame } from "../../compression/zstd-frame.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
@@ -9,7 +8,6 @@ import type { BlobReader, ReadOptions } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
-import { CODEC } from "./format.ts";
 import type { FrameProofs } from "./frame-proofs.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
@@ -29,10 +27,6 @@ const READ_CHUNKS: Task<typeof thread.readChunks> = taskOf(
  */
 const INLINE_READ = 64 * 1024;
 const INLINE_CHUNK = 512 * 1024;
-
-/** How many bytes of frames one thread reads at a time, unless one is longer, and how many frames. */
-const FRAMES_BYTES = 1024 * 1024;
-const FRAMES = 1024;
 
 /** A chunk that is to be read. */
 export interface WantedChunk {
@@ -96,31 +90,11 @@ export class PackReader {
     return await this.#readAs("contents", chunks, place);
   }
 
-  /** Streams chunks as they are stored, as `BlobService.frames` says. */
-  async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
-    for (let next = 0; next < chunks.length; ) {
-      const batch: WantedChunk[] = [];
-      let failure: CastoreError | undefined;
-      for (let bytes = 0; next < chunks.length && batch.length < FRAMES; next++) {
-        const chunk = chunks.at(next);
-        const location = await this.find(chunk);
-        if (location instanceof CastoreError) {
-          failure = location; // told when its turn comes
-          break;
-        }
-        bytes += location.storedSize;
-        if (bytes > FRAMES_BYTES && batch.length > 0) break;
-        batch.push({ digest: chunk.digest, location });
-      }
-      options?.signal?.throwIfAborted();
-      const stored = await this.#readAs("stored", batch, "pool");
-      for (const [i, payload] of stored.entries()) {
-        options?.signal?.throwIfAborted();
-        if (payload instanceof CastoreError) throw payload;
-        yield batch[i]!.location.codec === CODEC.raw ? rawFrame(payload) : payload;
-      }
-      if (failure !== undefined) throw failure;
-    }
+  /** Reads payloads together as they are stored. Returns as {@link readChunks} does. */
+  async readStored(
+    chunks: readonly WantedChunk[],
+  ): Promise<readonly (Uint8Array | CastoreError)[]> {
+    return await this.#readAs("stored", chunks, "pool");
   }
 
   /** Returns the chunks of a blob; `undefined` if there is none. */

@@ -45,35 +45,51 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
   const proofs = task.proofs ?? new BigUint64Array(as === "proven" ? locations.length : 0);
   const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
+  let i = 0;
+  for (const { location, payload } of readPayloads(locations, paths)) {
+    const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
+    let data: Uint8Array | undefined;
+    if (as === "contents") data = verified(payload, location, digest);
+    else if (as === "stored") data = plausible(payload, location);
+    else {
+      proofs[i] = proven(payload, location, digest, proofs[i]!);
+      if (proofs[i] !== 0n) data = payload;
+    }
+    pieces.push(data);
+    if (data === undefined) {
+      damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
+    }
+    i += 1;
+  }
+  return as === "proven" ? { pieces, damaged, proofs } : { pieces, damaged };
+}
+
+/**
+ * Reads the payloads of chunks, in order, those that stand close together at once. One that is missing in part is shorter than
+ * its location says.
+ *
+ * @throws CastoreError by cause if the system refuses to read
+ */
+export function* readPayloads(
+  locations: readonly ChunkLocation[],
+  paths: ReadonlyMap<number, string>,
+): Generator<{ readonly location: ChunkLocation; readonly payload: Uint8Array<ArrayBuffer> }> {
   using packs = new Packs(paths);
   for (let from = 0; from < locations.length; ) {
     const to = endOfRun(locations, from);
     const { pack, offset } = locations[from]!;
     const last = locations[to - 1]!;
     const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
-    for (let i = from; i < to; i++) {
-      const location = locations[i]!;
+    for (; from < to; from++) {
+      const location = locations[from]!;
       const start = location.offset - offset;
-      const payload = run.subarray(start, start + location.storedSize);
-      const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-      let data: Uint8Array | undefined;
-      if (as === "contents") data = verified(payload, location, digest);
-      else if (as === "stored") data = plausible(payload, location);
-      else {
-        proofs[i] = proven(payload, location, digest, proofs[i]!);
-        if (proofs[i] !== 0n) data = payload;
-      }
-      pieces.push(data);
-      if (data !== undefined) continue;
-      damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
+      yield { location, payload: run.subarray(start, start + location.storedSize) };
     }
-    from = to;
   }
-  return as === "proven" ? { pieces, damaged, proofs } : { pieces, damaged };
 }
 
 /** Returns the end of the run of chunks that are read at once. */
-export function endOfRun(locations: readonly ChunkLocation[], from: number): number {
+function endOfRun(locations: readonly ChunkLocation[], from: number): number {
   const first = locations[from]!;
   let end = first.offset + first.storedSize;
   let to = from + 1;
@@ -129,7 +145,7 @@ function proofOf(payload: Uint8Array): bigint {
 }
 
 /** Packs that are open while a task lasts. */
-export class Packs implements Disposable {
+class Packs implements Disposable {
   readonly #paths: ReadonlyMap<number, string>;
   readonly #fds = new Map<number, number>();
 
