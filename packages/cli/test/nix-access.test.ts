@@ -1,7 +1,5 @@
-import { execFile } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { describeWithTools } from "@tvix/conformance";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { CertificateMaker } from "./certificates.ts";
@@ -13,19 +11,7 @@ import {
   throughDaemon,
   tvixStore,
 } from "./harness.ts";
-
-const run = promisify(execFile);
-
-/** The `nix` of a Debian in the folder of services. */
-const nixOf = (debian: string) =>
-  join(process.env.TVIX_SERVICES ?? "/nowhere", "debian", debian, "usr/bin/nix");
-
-/** Versions of Nix: their launchers, programs, and arguments before the folder. */
-const VERSIONS: readonly (readonly [version: string, tools: string[], args: string[]])[] = [
-  ["2.8", ["with-nix-root", "nix"], []],
-  ["2.26", ["with-nix", nixOf("trixie")], ["trixie"]],
-  ["2.34", ["with-nix", nixOf("sid")], ["sid"]],
-];
+import { describeWithNix, type Nix } from "./nix-versions.ts";
 
 /** Tokens: their names and scopes, and the store names that they may register. */
 const TOKENS: readonly (readonly [name: string, scope: string, ...names: string[]])[] = [
@@ -70,42 +56,45 @@ describeWithTools("a daemon with TLS and tokens, for Nix,", ["openssl"], (openss
     folder[Symbol.dispose]();
   });
 
-  for (const [version, tools, args] of VERSIONS) {
-    describeWithTools(version, tools, (launcher) => {
-      /** Runs a program of Nix. What it remembers of the server is kept apart for each user. */
-      const runNix = async (user: string, ...command: readonly string[]) => {
-        const root = join(folder.path, `nix-${version}`);
-        const home = join(root, `home-${user}`);
-        const env = { ...process.env, NIX_SSL_CERT_FILE: ca, NIX_HOME: home };
-        return (await run(launcher, [...args, root, ...command], { env })).stdout.trim();
-      };
-      /** Runs `nix` with the netrc file of a user. */
-      const nix = (user: string, ...command: readonly string[]) => {
-        const features = ["--extra-experimental-features", "nix-command"];
-        const options = ["--option", "netrc-file", join(folder.path, `${user}.netrc`)];
-        return runNix(user, "nix", ...features, ...command, ...options);
-      };
-
-      it("is read by whoever has a token", async () => {
-        await expect(nix("none", "path-info", "--store", url, storePath)).rejects.toThrow(
-          /401|not appear to be a binary cache/, // as 2.8 has it
-        );
-        expect(await nix("read", "path-info", "--store", url, storePath)).toBe(storePath);
-        await nix("read", "copy", "--no-check-sigs", "--from", url, storePath);
-        expect(await nix("read", "store", "cat", storePath)).toBe("contents");
-      });
-
-      it("takes what the token allows", async () => {
-        const file = join(folder.path, `pushed-${version}`);
-        writeFileSync(file, version);
-        const pushed = await runNix("write", "nix-store", "--add", file);
-        for (const user of ["read", "named"]) {
-          await expect(nix(user, "copy", "--to", url, pushed)).rejects.toThrow("403");
-        }
-        await expect(nix("read", "path-info", "--store", url, pushed)).rejects.toThrow("not valid");
-        await nix("write", "copy", "--to", url, pushed);
-        expect(await nix("write", "path-info", "--store", url, pushed)).toBe(pushed);
-      });
+  describeWithNix("the client", (version, open) => {
+    const own = temporaryFolder();
+    let client: Nix;
+    beforeAll(() => {
+      client = open(own.path);
     });
-  }
+    afterAll(() => own[Symbol.dispose]());
+
+    /** Runs a program of Nix. What it remembers of the server is kept apart for each user. */
+    const runNix = async (user: string, ...command: readonly string[]) => {
+      const home = join(client.folder, `home-${user}`);
+      const script = command.map((word) => `'${word}'`).join(" ");
+      return (await client.run(script, { NIX_SSL_CERT_FILE: ca, NIX_HOME: home })).trim();
+    };
+    /** Runs `nix` with the netrc file of a user. */
+    const nix = (user: string, ...command: readonly string[]) => {
+      const options = ["--option", "netrc-file", join(folder.path, `${user}.netrc`)];
+      return runNix(user, "nix", ...command, ...options);
+    };
+
+    it("is read by whoever has a token", async () => {
+      await expect(nix("none", "path-info", "--store", url, storePath)).rejects.toThrow(
+        /401|not appear to be a binary cache/, // as 2.8 has it
+      );
+      expect(await nix("read", "path-info", "--store", url, storePath)).toBe(storePath);
+      await nix("read", "copy", "--no-check-sigs", "--from", url, storePath);
+      expect(await nix("read", "store", "cat", storePath)).toBe("contents");
+    });
+
+    it("takes what the token allows", async () => {
+      const file = join(folder.path, `pushed-${version}`);
+      writeFileSync(file, version);
+      const pushed = await runNix("write", "nix-store", "--add", file);
+      for (const user of ["read", "named"]) {
+        await expect(nix(user, "copy", "--to", url, pushed)).rejects.toThrow("403");
+      }
+      await expect(nix("read", "path-info", "--store", url, pushed)).rejects.toThrow("not valid");
+      await nix("write", "copy", "--to", url, pushed);
+      expect(await nix("write", "path-info", "--store", url, pushed)).toBe(pushed);
+    });
+  });
 });

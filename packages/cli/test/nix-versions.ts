@@ -15,8 +15,12 @@ export interface Nix {
   readonly version: string;
   /** Its folder, which has the same path inside and outside: for the store, and for files that it is to read. */
   readonly folder: string;
-  /** Runs a script of `sh`, which stops where a command fails, and returns what it wrote to stdout. */
-  run(script: string): Promise<string>;
+  /**
+   * Runs a script of `sh`, which stops where a command fails, and returns what it wrote to stdout.
+   *
+   * @param env variables beside those of this process
+   */
+  run(script: string, env?: NodeJS.ProcessEnv): Promise<string>;
 }
 
 /** Versions that people use, by the name that the services have them under. */
@@ -53,9 +57,9 @@ function open(version: string, [program, ...args]: string[], folder: string): Ni
   return {
     version,
     folder,
-    async run(script) {
+    async run(script, extra) {
       const command = [...args, folder, "sh", "-ec", `cd ${folder}; ${script}`];
-      const env = { ...process.env, NIX_HOME: home, NIX_CONFIG: CONFIG };
+      const env = { ...process.env, NIX_HOME: home, NIX_CONFIG: CONFIG, ...extra };
       const { stdout } = await run(program!, command, { env, maxBuffer: 100_000_000 });
       return stdout;
     },

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import {
+  collectBytes,
   Directory,
   encodeDirectory,
   MemoryBlobService,
@@ -17,6 +18,7 @@ import {
   MemoryPathInfoService,
   type PathInfo,
   RenderingNarCalculationService,
+  renderNar,
   StorePath,
 } from "@tvix/store";
 import { type Answered, createNarBridge, type NarBridgeOptions } from "../src/index.ts";
@@ -70,6 +72,21 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
 /** Contents of files by name, targets of symlinks, and folders. */
 export interface Tree {
   readonly [name: string]: string | Uint8Array | { readonly target: string } | Tree;
+}
+
+/** Makes a store path of a tree, or a file, and its NAR, without a bridge. */
+export async function narOf(
+  name: string,
+  tree: Tree | string | Uint8Array,
+): Promise<{ readonly pathInfo: PathInfo; readonly nar: Buffer }> {
+  const services = {
+    blobService: new MemoryBlobService(),
+    directoryService: new MemoryDirectoryService(),
+    pathInfoService: new MemoryPathInfoService(),
+    objects: new MemoryObjectStore(),
+  };
+  const pathInfo = await addTree(services, name, tree);
+  return { pathInfo, nar: Buffer.from(await collectBytes(renderNar(pathInfo.node, services))) };
 }
 
 /** Stores a tree, or a file, and registers it as a store path of that name. */

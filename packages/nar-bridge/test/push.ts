@@ -1,25 +1,17 @@
 import { createHash } from "node:crypto";
 import { brotliCompressSync, gzipSync, zstdCompressSync } from "node:zlib";
-import {
-  type Compression,
-  collectBytes,
-  MemoryBlobService,
-  MemoryDirectoryService,
-  MemoryObjectStore,
-} from "@tvix/castore";
+import { type Compression, collectBytes } from "@tvix/castore";
 import {
   encodeNixbase32,
-  MemoryPathInfoService,
   NarInfo,
   type NarInfoFields,
   narInfoFromPathInfo,
   nixHash,
   type PathInfo,
-  renderNar,
 } from "@tvix/store";
 import { StoredFile } from "../src/stored/stored-file.ts";
 import { STORED_XZ } from "../src/stored/xz.ts";
-import { addTree, hashOf, type Tree } from "./bridge-fixture.ts";
+import { hashOf, narOf, type Tree } from "./bridge-fixture.ts";
 
 /** Compresses as clients do; bzip2 is not among what can be done here. */
 const COMPRESS: Readonly<
@@ -61,14 +53,7 @@ export async function pushOf(
   compression: keyof typeof COMPRESS = "none",
   changes: Partial<NarInfoFields> = {},
 ): Promise<Push> {
-  const services = {
-    blobService: new MemoryBlobService(),
-    directoryService: new MemoryDirectoryService(),
-    pathInfoService: new MemoryPathInfoService(),
-    objects: new MemoryObjectStore(),
-  };
-  const pathInfo = await addTree(services, name, tree);
-  const nar = Buffer.from(await collectBytes(renderNar(pathInfo.node, services)));
+  const { pathInfo, nar } = await narOf(name, tree);
   const file = await COMPRESS[compression](nar);
   return pushOfFile(pathInfo, nar, file, compression, changes);
 }

@@ -2,22 +2,8 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { gzipSync } from "node:zlib";
-import {
-  collectBytes,
-  MemoryBlobService,
-  MemoryDirectoryService,
-  MemoryObjectStore,
-} from "@tvix/castore";
-import {
-  fingerprint,
-  MemoryPathInfoService,
-  NarInfo,
-  narInfoFromPathInfo,
-  type PathInfo,
-  renderNar,
-  SigningKey,
-} from "@tvix/store";
-import { addTree, hashOf, type Tree } from "./bridge-fixture.ts";
+import { fingerprint, NarInfo, narInfoFromPathInfo, type PathInfo, SigningKey } from "@tvix/store";
+import { hashOf, narOf, type Tree } from "./bridge-fixture.ts";
 
 /** Answers a request to an upstream. */
 export type Answer = (response: ServerResponse, request: IncomingMessage) => void;
@@ -79,14 +65,7 @@ export async function startUpstream(): Promise<Upstream> {
     stop,
     start,
     async offer(name, tree, key = KEY) {
-      const services = {
-        blobService: new MemoryBlobService(),
-        directoryService: new MemoryDirectoryService(),
-        pathInfoService: new MemoryPathInfoService(),
-        objects: new MemoryObjectStore(),
-      };
-      const pathInfo = await addTree(services, name, tree);
-      const nar = Buffer.from(await collectBytes(renderNar(pathInfo.node, services)));
+      const { pathInfo, nar } = await narOf(name, tree);
       const signed = { ...pathInfo, signatures: [key.sign(fingerprint(pathInfo))] };
       const narPath = `/nar/${name}.nar.gz`;
       const narInfo = narInfoFromPathInfo(signed, { url: narPath.slice(1), compression: "gzip" });
