@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import {
   type AbortOptions,
   type BlobService,
@@ -9,7 +8,8 @@ import {
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
-import { absolutePath, hasEscapedBytes } from "./arguments.ts";
+import { hasEscapedBytes } from "./arguments.ts";
+import { readInputFile } from "./read-input-file.ts";
 
 /** The three services that a command works on. Disposing closes them. */
 export interface Services extends AsyncDisposable {
@@ -47,7 +47,7 @@ async function compose(
 ): Promise<Composition> {
   const { storeComposition } = services;
   if (storeComposition !== undefined) {
-    const text = await readComposition(storeComposition);
+    const text = (await readInputFile("store composition", storeComposition)).toString();
     return await Composition.parseToml(STORE_REGISTRIES, text, {
       ...options,
       otherTables: ["upstreams"], // which only what serves them reads
@@ -82,17 +82,4 @@ function given(option: string, address: string | undefined): string {
     );
   }
   return address;
-}
-
-async function readComposition(path: string): Promise<string> {
-  try {
-    return await readFile(absolutePath(path), "utf8");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new CastoreError(
-      "invalid_argument",
-      `Cannot read store composition "${path}": the system answered ${code}`,
-      { cause: error },
-    );
-  }
 }

@@ -1,8 +1,7 @@
-import { readFile } from "node:fs/promises";
 import { parseUpstream, parseUpstreams, type UpstreamOptions } from "@tvix/nar-bridge";
 import { parse } from "smol-toml";
 import type { ServiceOptions } from "./addresses.ts";
-import { absolutePath } from "./arguments.ts";
+import { readInputFile } from "./read-input-file.ts";
 import type { UpstreamCacheOptions } from "./upstream-options.ts";
 
 /**
@@ -15,6 +14,7 @@ export async function readUpstreams(
 ): Promise<UpstreamOptions[]> {
   const given = options.upstream.map(parseUpstream);
   if (options.storeComposition === undefined) return given;
-  const { upstreams = [] } = parse(await readFile(absolutePath(options.storeComposition), "utf8"));
+  const text = await readInputFile("store composition", options.storeComposition);
+  const { upstreams = [] } = parse(text.toString());
   return [...given, ...parseUpstreams(upstreams)];
 }

@@ -1,7 +1,7 @@
-import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
 import { createServer, type Server, type TLSSocket } from "node:tls";
 import { CastoreError } from "@tvix/castore";
+import { readInputFile } from "../read-input-file.ts";
 
 /** Paths of files in PEM, for {@link TlsFront}. */
 export interface TlsFiles {
@@ -91,21 +91,10 @@ interface TlsContents {
 
 async function readTlsFiles({ cert, key, clientCa }: TlsFiles): Promise<TlsContents> {
   return {
-    cert: await readPem("TLS certificate", cert),
-    key: await readPem("TLS key", key),
-    ...(clientCa !== undefined && { ca: await readPem("CA of TLS clients", clientCa) }),
+    cert: await readInputFile("TLS certificate", cert),
+    key: await readInputFile("TLS key", key),
+    ...(clientCa !== undefined && { ca: await readInputFile("CA of TLS clients", clientCa) }),
   };
-}
-
-async function readPem(what: string, path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const reason = `the system answered ${(error as NodeJS.ErrnoException).code}`;
-    throw new CastoreError("invalid_argument", `Cannot read ${what} "${path}": ${reason}`, {
-      cause: error,
-    });
-  }
 }
 
 function useContents<T>({ cert, key, clientCa }: TlsFiles, use: () => T): T {

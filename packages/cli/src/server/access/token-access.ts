@@ -1,4 +1,4 @@
-import { createHmac, randomBytes } from "node:crypto";
+import { hash, randomBytes } from "node:crypto";
 import { SingleFlight } from "@tvix/castore";
 import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
@@ -49,7 +49,7 @@ export interface AccessFailure {
 export class TokenAccess implements AccessControl {
   readonly #failures: FailureLimit;
   readonly #onFailure: (failure: AccessFailure) => void;
-  readonly #memoryKey = randomBytes(32);
+  readonly #memoryKey = randomBytes(32).toString("base64");
   readonly #hashing = pLimit(HASHES_AT_ONCE);
   #rules: AuthRules;
   // By a keyed hash of the token. Both are replaced with the rules.
@@ -75,7 +75,7 @@ export class TokenAccess implements AccessControl {
       throw unauthenticated(`expected a token with the scope "${scope}", found none`);
     }
     const text = presentedToken(authorization) ?? "";
-    const key = createHmac("sha256", this.#memoryKey).update(text).digest("base64");
+    const key = hash("sha256", this.#memoryKey + text, "base64"); // a tenth of the time of an HMAC
     const known = this.#valid.get(key);
     return known ? grant(known, scope) : this.#check(text, key, scope, peer);
   }
