@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { CastoreError } from "../model/errors.ts";
 
-/** How long what was read is used, in milliseconds. */
+/** Age at which a token is read again from its file, in milliseconds. */
 const FRESH_MS = 1_000;
 
 /** The longest token that is read, in characters. */

@@ -5,7 +5,7 @@ const SLOTS = 256 * 1024;
 
 /**
  * Remembers 64 bits of the digest of each payload that was verified, by the digest of its chunk, so that the same payload need
- * not be decoded again. A table of fixed size: what falls on a slot that is taken replaces what is there.
+ * not be decoded again. The table has a fixed size: a new proof replaces the one in its slot.
  */
 export class FrameProofs {
   #table: BigUint64Array | undefined;

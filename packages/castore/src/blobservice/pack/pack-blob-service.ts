@@ -224,7 +224,7 @@ export class PackBlobService implements BlobService {
       return;
     }
     const isProven = options?.proven || (await this.#prover.proves(digest, chunks, options));
-    if (!isProven) await hashListed(this, digest, chunks, options); // tells what is wrong
+    if (!isProven) await hashListed(this, digest, chunks, options); // throws the reason
     const check = () => options?.signal?.throwIfAborted();
     await this.#commitBlob(digest, chunks, check);
   }
