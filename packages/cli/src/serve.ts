@@ -83,7 +83,7 @@ async function serve(
   await using objects = await openObjectStore(options.cacheObjectAddr ?? "memory:///");
   const tokenNames = new WeakMap<HttpRequest, string>();
   const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
-  await using bridge = createNarBridge({
+  await using bridge = await createNarBridge({
     ...services,
     objects,
     priority: options.cachePriority,

@@ -25,8 +25,8 @@ import { SideObjects } from "./side-objects.ts";
 import { Signer, type SigningOptions } from "./signer.ts";
 import { StoredNars } from "./stored-nars.ts";
 import { type UploadSlotOptions, UploadSlots } from "./upload/upload-slots.ts";
-import { PullThrough } from "./upstream/pull-through.ts";
-import { Upstreams, type UpstreamsOptions } from "./upstream/upstreams.ts";
+import type { PullThrough, PullThroughOptions } from "./upstream/pull-through.ts";
+import type { UpstreamsOptions } from "./upstream/upstreams.ts";
 
 /** Options of {@link createNarBridge}. Services and object store are not disposed of with it. */
 export interface NarBridgeOptions {
@@ -99,8 +99,12 @@ const ROUTES = [
   debugInfoRoutes,
 ];
 
-/** Makes a binary cache of Nix over three services. */
-export function createNarBridge(options: NarBridgeOptions): NarBridge {
+/**
+ * Makes a binary cache of Nix over three services.
+ *
+ * @throws CastoreError `invalid_argument` for upstreams if the proxy that the environment names is not one of HTTP
+ */
+export async function createNarBridge(options: NarBridgeOptions): Promise<NarBridge> {
   const { blobService, directoryService, pathInfoService, objects, onAnswered } = options;
   const storeDir = options.storeDir ?? STORE_DIR;
   const inner = new RenderingNarCalculationService({ blobService, directoryService });
@@ -109,7 +113,7 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
   const nars = new StoredNars({ blobService, directoryService });
   const services = { blobService, directoryService, pathInfoService };
   const pullThrough = options.upstreams?.caches.length
-    ? new PullThrough({ ...services, nars, upstreams: new Upstreams(options.upstreams) })
+    ? await openPullThrough({ ...services, nars }, options.upstreams)
     : undefined;
   const context: BridgeContext = {
     ...services,
@@ -145,4 +149,14 @@ export function createNarBridge(options: NarBridgeOptions): NarBridge {
       await pullThrough?.[Symbol.asyncDispose]();
     },
   };
+}
+
+/** Loads what only a cache in front of others needs, an HTTP client above all. */
+async function openPullThrough(
+  services: Omit<PullThroughOptions, "upstreams">,
+  upstreams: UpstreamsOptions,
+): Promise<PullThrough> {
+  const { PullThrough } = await import("./upstream/pull-through.ts");
+  const { Upstreams } = await import("./upstream/upstreams.ts");
+  return new PullThrough({ ...services, upstreams: new Upstreams(upstreams) });
 }

@@ -47,7 +47,7 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
     objects: options.objects ?? new MemoryObjectStore(),
   };
   const answered: Answered[] = [];
-  const bridge = createNarBridge({
+  const bridge = await createNarBridge({
     ...options,
     ...services,
     onAnswered: (one) => answered.push(one),
