@@ -59,6 +59,12 @@ export {
   VerifyingKey,
 } from "./nix/signature.ts";
 export { STORE_DIR, StorePath } from "./nix/store-path.ts";
+export {
+  formatObjectName,
+  type ObjectName,
+  parseObjectName,
+  type RootName,
+} from "./object-name.ts";
 export type { PathInfo } from "./pathinfo.ts";
 export { CachePathInfoService } from "./pathinfoservice/cache.ts";
 export { LruPathInfoService, MemoryPathInfoService } from "./pathinfoservice/memory.ts";
@@ -76,3 +82,4 @@ export {
   SigningPathInfoService,
 } from "./pathinfoservice/signing.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
+export { findObject, type ObjectSources, type StoreObject } from "./store-object.ts";

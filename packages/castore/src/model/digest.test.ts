@@ -47,4 +47,30 @@ describe("B3Digest", () => {
       "b3:KOM3/IHEx7YfInAnlJpAElYezq0Sxn9fRz7xuClwNfA=",
     );
   });
+
+  it.each([
+    ["base64, as it is shown", "b3:ZDezrDhGUTP/tjt1JzqNtUjFWEZdedsD/TWcbNW9nYU="],
+    ["hexadecimal digits", `b3:${ABC}`],
+    ["upper-case hexadecimal digits", `b3:${ABC.toUpperCase()}`],
+  ])("is parsed from %s", (_, text) => {
+    expect(B3Digest.parse(text).hex).toBe(ABC);
+    expect(B3Digest.parse(`${B3Digest.parse(text)}`).hex).toBe(ABC);
+  });
+
+  it.each([
+    "",
+    "b3:",
+    ABC,
+    `b3:${ABC}0`,
+    `b3:${ABC.slice(1)}`,
+    `B3:${ABC}`,
+    "b3:ZDezrDhGUTP/tjt1JzqNtUjFWEZdedsD/TWcbNW9nYU",
+    "b3:ZDezrDhGUTP/tjt1JzqNtUjFWEZdedsD/TWcbNW9nYV=", // unused bits that are not zero
+    "b3:ZDezrDhGUTP_tjt1JzqNtUjFWEZdedsD_TWcbNW9nYU=",
+    "b3:ZDezrDhGUTP/tjt1JzqNtUjFWEZdedsD/TWcbNW9nQ==",
+  ])("is not parsed from %j", (text) => {
+    expect(() => B3Digest.parse(text)).toThrow(
+      expect.objectContaining({ code: "invalid_argument" }),
+    );
+  });
 });

@@ -1,5 +1,8 @@
-import { copyBytes, equalBytes } from "../bytes/byte-string.ts";
+import { copyBytes, equalBytes, quoteBytes } from "../bytes/byte-string.ts";
 import { CastoreError } from "./errors.ts";
+
+/** Stands before a digest in text. */
+const PREFIX = "b3:";
 
 /** A BLAKE3 digest, 32 bytes: the name of a blob, a chunk or a directory. */
 export class B3Digest {
@@ -28,6 +31,26 @@ export class B3Digest {
     return new B3Digest(bytes);
   }
 
+  /**
+   * Parses `b3:` and the digest in base64, as {@link toString} formats it, or in hexadecimal digits of either case.
+   *
+   * @throws CastoreError `invalid_argument` for anything else
+   */
+  static parse(text: string): B3Digest {
+    const encoded = text.startsWith(PREFIX) ? text.slice(PREFIX.length) : "";
+    const encoding = /^[0-9a-f]{64}$/i.test(encoded) ? "hex" : "base64";
+    const bytes = Buffer.from(encoded, encoding);
+    const isCanonical = encoding === "hex" || bytes.toString("base64") === encoded;
+    if (bytes.length !== B3Digest.LENGTH || !isCanonical) {
+      throw new CastoreError(
+        "invalid_argument",
+        `Cannot parse digest ${quoteBytes(Buffer.from(text))}: expected "b3:" and ${B3Digest.LENGTH} bytes, ` +
+          "44 characters of base64 or 64 hexadecimal digits",
+      );
+    }
+    return new B3Digest(bytes);
+  }
+
   /** The same digest in memory of its own: one that was taken from a buffer keeps all of that alive. */
   copy(): B3Digest {
     return new B3Digest(copyBytes(this.bytes));
@@ -47,6 +70,6 @@ export class B3Digest {
   /** `b3:` and the digest in base64, as it stands in messages and logs. */
   toString(): string {
     const { buffer, byteOffset, length } = this.bytes;
-    return `b3:${Buffer.from(buffer, byteOffset, length).toString("base64")}`;
+    return PREFIX + Buffer.from(buffer, byteOffset, length).toString("base64");
   }
 }

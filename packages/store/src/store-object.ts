@@ -1,0 +1,104 @@
+import {
+  type AbortOptions,
+  type BlobService,
+  type DirectoryService,
+  descendTo,
+  type Node,
+} from "@tvix/castore";
+import { quoteText, StoreError } from "./errors.ts";
+import { formatObjectName, type ObjectName, type RootName } from "./object-name.ts";
+import type { PathInfo } from "./pathinfo.ts";
+import type { PathInfoService } from "./pathinfoservice/path-info-service.ts";
+
+/** Something in a store. */
+export interface StoreObject {
+  /** Its name, in which the store path has replaced a hash part alone. */
+  readonly name: ObjectName;
+  /** The PathInfo of the store path that it is, or is below; `undefined` if a digest names the root. */
+  readonly pathInfo: PathInfo | undefined;
+  /** What it is. */
+  readonly node: Node;
+}
+
+/** Where objects are looked up. */
+export interface ObjectSources {
+  readonly blobService: Pick<BlobService, "statMany">;
+  readonly directoryService: DirectoryService;
+  readonly pathInfoService: Pick<PathInfoService, "get">;
+}
+
+/**
+ * Finds something in a store by its name. A digest is looked up as that of a directory first, then as that of a blob,
+ * which becomes a file that is not executable. Symlinks are not followed.
+ *
+ * @throws StoreError `not_found` if it is not there, which says how far the path leads; whatever the services throw:
+ *   `data_loss` if a directory on the way is missing
+ */
+export async function findObject(
+  name: ObjectName,
+  sources: ObjectSources,
+  options?: AbortOptions,
+): Promise<StoreObject> {
+  const root = await findRoot(name, sources, options);
+  const node = await descendTo(sources.directoryService, root.node, name.path, options);
+  if (node === undefined) throw await missingBelow(root, sources, options);
+  return { ...root, node };
+}
+
+/** Finds the root of a name. */
+async function findRoot(
+  name: ObjectName,
+  sources: ObjectSources,
+  options?: AbortOptions,
+): Promise<StoreObject> {
+  const { root } = name;
+  if (root.type === "digest") {
+    return { name, pathInfo: undefined, node: await findDigest(name, root, sources, options) };
+  }
+  const hashPart = root.type === "hash part" ? root.hashPart : root.storePath.hashPart;
+  const pathInfo = await sources.pathInfoService.get(hashPart, options);
+  if (pathInfo === undefined) throw refusal(name, "the store has no such store path");
+  const { storePath, node } = pathInfo;
+  if (root.type === "store path" && root.storePath.name !== storePath.name) {
+    throw refusal(name, `the store has "${storePath.toAbsolutePath()}"`);
+  }
+  return { name: { ...name, root: { type: "store path", storePath } }, pathInfo, node };
+}
+
+async function findDigest(
+  name: ObjectName,
+  { digest }: RootName & { type: "digest" },
+  { blobService, directoryService }: ObjectSources,
+  options?: AbortOptions,
+): Promise<Node> {
+  const directory = await directoryService.get(digest, options);
+  if (directory !== undefined) return { type: "directory", digest, size: directory.size };
+  const [stat] = await blobService.statMany([digest], options);
+  if (stat !== undefined)
+    return { type: "file", digest, size: BigInt(stat.size), executable: false };
+  throw refusal(name, "the store has neither a directory nor a blob of this digest");
+}
+
+/** Returns the error for a path that leads to nothing. */
+async function missingBelow(
+  { name: { root, path }, node: rootNode }: StoreObject,
+  { directoryService }: ObjectSources,
+  options?: AbortOptions,
+): Promise<StoreError> {
+  const name = { root, path };
+  for (let depth = 0; ; depth++) {
+    const folder = { root, path: path.slice(0, depth) };
+    const node = await descendTo(directoryService, rootNode, folder.path, options);
+    const above = quoteText(formatObjectName(folder));
+    if (node === undefined) return refusal(name, `${above} does not exist`);
+    if (node.type === "file") return refusal(name, `${above} is a file`);
+    if (node.type === "symlink") {
+      const target = quoteText(Buffer.from(node.target).toString());
+      return refusal(name, `${above} is a symlink to ${target}, which is not followed`);
+    }
+  }
+}
+
+function refusal(name: ObjectName, reason: string): StoreError {
+  return new StoreError("not_found", `Cannot find ${quoteText(formatObjectName(name))}: ${reason}`);
+}
