@@ -37,6 +37,7 @@ export { statOneByOne } from "./blobservice/one-by-one.ts";
 export { PackBlobService, type PackOptions } from "./blobservice/pack/pack-blob-service.ts";
 export { putBlob } from "./blobservice/put-blob.ts";
 export { putListByReading } from "./blobservice/put-list.ts";
+export { readFileNode } from "./blobservice/read-file-node.ts";
 export {
   type OutboardOptions,
   type OutboardSource,

@@ -30,12 +30,22 @@ export function hasEscapedBytes(argument: string): boolean {
 
 /** Returns the absolute path that an argument names: a string if it is UTF-8, bytes otherwise. */
 export function absolutePath(argument: string): string | Buffer {
-  const path = unescapeBytes(argument).toString("latin1"); // one character for each byte
+  const path = argumentBytes(argument).toString("latin1"); // one character for each byte
   const bytes = Buffer.from(
     path.startsWith("/") ? resolve(path) : resolve(workingFolder().toString("latin1"), path),
     "latin1",
   );
   return isUtf8(bytes) ? bytes.toString() : bytes;
+}
+
+/** Returns the bytes of an argument. */
+export function argumentBytes(argument: string): Buffer {
+  const parts = Array.from(argument, (character) =>
+    hasEscapedBytes(character)
+      ? Buffer.of(character.charCodeAt(0) - ESCAPE)
+      : Buffer.from(character),
+  );
+  return Buffer.concat(parts);
 }
 
 /** Returns all arguments of this process as bytes; `undefined` where the system does not show them. */
@@ -72,13 +82,4 @@ function escapeBytes(bytes: Buffer): string {
     at += length ?? 1;
   }
   return text;
-}
-
-function unescapeBytes(text: string): Buffer {
-  const parts = Array.from(text, (character) =>
-    hasEscapedBytes(character)
-      ? Buffer.of(character.charCodeAt(0) - ESCAPE)
-      : Buffer.from(character),
-  );
-  return Buffer.concat(parts);
 }

@@ -17,16 +17,19 @@ export class OutputError extends Error {
 /**
  * Writes on stdout. Resolves once the system has taken all of it.
  *
- * @param options.signal ends the wait for a reader; the text may be written all the same
+ * @param options.signal ends the wait for a reader; the data may be written all the same
  * @throws OutputError if the system does not take it
  */
-export async function writeStdout(text: string, { signal }: AbortOptions = {}): Promise<void> {
+export async function writeStdout(
+  data: string | Uint8Array,
+  { signal }: AbortOptions = {},
+): Promise<void> {
   surviveErrors(process.stdout);
   signal?.throwIfAborted();
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const onAbort = () => reject(signal!.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
-  process.stdout.write(text, (error) => (error ? reject(new OutputError(error)) : resolve()));
+  process.stdout.write(data, (error) => (error ? reject(new OutputError(error)) : resolve()));
   try {
     await promise;
   } finally {

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../package.json" with { type: "json" };
 import { commandArguments } from "./arguments.ts";
+import { catCommand } from "./command/cat.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { importCommand } from "./command/import.ts";
 import { narBridgeCommand } from "./command/nar-bridge.ts";
@@ -20,6 +21,7 @@ export async function runProgram(): Promise<void> {
     .addCommand(daemonCommand())
     .addCommand(narBridgeCommand())
     .addCommand(importCommand())
+    .addCommand(catCommand())
     .addCommand(tokenCommand());
   for (const command of withSubcommands(program)) {
     // Commander itself would exit before the outcome of its writes is known.

@@ -12,10 +12,15 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
     await body(interrupt);
   } catch (error) {
     if (error instanceof OutputError) return reportOutputError(error);
-    process.exitCode = error instanceof Interrupted ? error.exitStatus : 1;
-    writeStderr(`tvix-store: ${describe(error)}\n`);
-    if (error instanceof Interrupted) process.exit(); // unread output does not keep it alive
+    reportFailure(error);
+    if (error instanceof Interrupted) process.exit(error.exitStatus); // unread output does not keep it alive
   }
+}
+
+/** Writes an error on stderr, one line, and has the process exit with 1 at its end. */
+export function reportFailure(error: unknown): void {
+  process.exitCode = 1;
+  writeStderr(`tvix-store: ${describe(error)}\n`);
 }
 
 function describe(error: unknown): string {

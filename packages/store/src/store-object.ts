@@ -4,6 +4,7 @@ import {
   type DirectoryService,
   descendTo,
   type Node,
+  quoteBytes,
 } from "@tvix/castore";
 import { quoteText, StoreError } from "./errors.ts";
 import { formatObjectName, type ObjectName, type RootName } from "./object-name.ts";
@@ -86,11 +87,14 @@ async function missingBelow(
   options?: AbortOptions,
 ): Promise<StoreError> {
   const name = { root, path };
+  let above = "";
   for (let depth = 0; ; depth++) {
     const folder = { root, path: path.slice(0, depth) };
     const node = await descendTo(directoryService, rootNode, folder.path, options);
-    const above = quoteText(formatObjectName(folder));
-    if (node === undefined) return refusal(name, `${above} does not exist`);
+    if (node === undefined) {
+      return refusal(name, `${above} has no entry ${quoteBytes(path[depth - 1]!)}`);
+    }
+    above = quoteText(formatObjectName(folder));
     if (node.type === "file") return refusal(name, `${above} is a file`);
     if (node.type === "symlink") {
       const target = quoteText(Buffer.from(node.target).toString());
