@@ -139,7 +139,9 @@ export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.t
 export { blake3Digest } from "./hash/blake3-digest.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";
+export type { MemberSelection } from "./import/archive-selection.ts";
 export { ContentsStore, type IncomingFile, type StoreOutcome } from "./import/contents-store.ts";
+export type { EntryFilter } from "./import/entry-filter.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";

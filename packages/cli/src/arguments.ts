@@ -71,7 +71,9 @@ function workingFolder(): Buffer {
   return readlinkSync("/proc/self/cwd", "buffer");
 }
 
-function escapeBytes(bytes: Buffer): string {
+/** Returns the text of bytes; those that are not UTF-8 are escaped as {@link commandArguments} does. */
+export function escapeBytes(bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString();
   let text = "";
   for (let at = 0; at < bytes.length; ) {
     const length = [1, 2, 3, 4].find((length) => isUtf8(bytes.subarray(at, at + length)));

@@ -1,12 +1,19 @@
 import { statSync } from "node:fs";
 import { basename } from "node:path";
-import { type ImportProgress, startLanes } from "@tvix/castore";
-import { importArchive, importPath, type PathInfo, ReferenceCandidates } from "@tvix/store";
-import type { Ora } from "ora";
+import {
+  type EntryFilter,
+  type ImportProgress,
+  type MemberSelection,
+  startLanes,
+} from "@tvix/castore";
+import { importArchive, importPath, type PathInfo, type ReferenceCandidates } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
 import { absolutePath } from "./arguments.ts";
+import { type ImportedPath, reportImport } from "./import-report.ts";
 import type { Interrupt } from "./interrupt.ts";
-import { writeStderr, writeStdout } from "./output.ts";
+import { type Job, runJobs } from "./jobs.ts";
+import { openProgress, type Progress } from "./progress.ts";
+import { findCandidates } from "./reference-candidates.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
@@ -15,96 +22,136 @@ import type { TracingOptions } from "./tracing-option.ts";
 export interface ImportCommandOptions {
   /** Path of a tar archive to import instead of paths; `-` is stdin. */
   archive?: string;
-  /** Name of the archive in the store. Default: the name of the file without its ending, such as `.tar.gz`. */
+  /** Name in the store. Default: the last name of the path, for an archive without its ending, such as `.tar.gz`. */
   name?: string;
-  /** Whether to register the known store paths that the contents mention. Default: false. */
-  references?: boolean;
+  /** `auto`, `none`, or a file that lists store paths. `true` is `auto`. Default: `none`. */
+  references?: string | true;
+  /** How many names at the start of the paths in the archive are dropped. Default: 0. */
+  stripComponents?: number;
+  /** Globs of what is left out. */
+  exclude?: readonly string[];
+  /** Whether to print an object of JSON a path. Default: false, its store path. */
+  json?: boolean;
 }
 
-/** What the imports of a command share. */
-interface ImportContext {
-  readonly interrupt: Interrupt;
-  readonly spinner: Ora | undefined;
-  /** Writes a line on stderr. */
-  readonly tell: (message: string) => void;
-}
+/** How many paths are imported at the same time: each keeps all lanes busy while it reads, but not while it ends. */
+const CONCURRENCY = 2;
 
 /** Options that every import of a command gets. */
-interface CommonOptions {
+interface CommonOptions extends MemberSelection {
+  name?: string;
   signal: AbortSignal;
   references?: ReferenceCandidates;
-  onProgress?: (progress: ImportProgress) => void;
+  onProgress: (progress: ImportProgress) => void;
 }
 
-/** Imports paths one after the other, or an archive, and prints the store path of each on stdout. */
+/** Imports paths or an archive, and prints the store path of each on stdout, in order. */
 export async function importPaths(
   paths: readonly string[],
   options: ServiceOptions & TracingOptions & ImportCommandOptions,
-  interrupt: Interrupt,
+  { signal }: Interrupt,
 ): Promise<void> {
   if (paths.some(isFolder)) startLanes(); // while stores are opened
-  const spinner = process.stderr.isTTY ? await createSpinner() : undefined;
-  const tell = (message: string) => {
-    if (spinner?.isSpinning) spinner.clear(); // ora redraws it
-    writeStderr(`tvix-store: ${message}\n`);
-  };
+  using progress = await openProgress();
+  const tell = (message: string) => progress.tell(message);
   await using _tracing = await startTracing(options, tell);
-  await traceCommand("tvix-store import", () =>
-    importAll(paths, options, { interrupt, spinner, tell }),
-  );
+  await traceCommand("tvix-store import", async () => {
+    await using services = await openServices(options, {
+      signal,
+      onEvent: ({ store, message }) => tell(`${store}: ${message}`),
+    });
+    await new ImportCommand(services, options, progress).run(paths, signal);
+  });
 }
 
-async function importAll(
-  paths: readonly string[],
-  { archive, name, references, ...addresses }: ServiceOptions & ImportCommandOptions,
-  { interrupt: { signal }, spinner, tell }: ImportContext,
-): Promise<void> {
-  await using services = await openServices(addresses, {
-    signal,
-    onEvent: ({ store, message }) => tell(`${store}: ${message}`),
-  });
-  const candidates = references ? new ReferenceCandidates() : undefined;
-  const importOne = async (
-    what: string,
-    run: (options: CommonOptions) => Promise<PathInfo>,
-  ): Promise<void> => {
-    spinner?.start(what);
-    const { storePath, node } = await run({
-      signal,
-      ...(candidates && { references: candidates }),
-      ...(spinner && {
-        onProgress({ entries, bytes }) {
-          spinner.text = `${what}: ${entries} entries, ${(bytes / 1e6).toFixed(1)} MB`;
-        },
-      }),
-    });
-    candidates?.add(storePath.hashPart);
-    spinner?.stop();
-    await writeStdout(`${storePath.toAbsolutePath()}\n`, { signal });
-    if (node.type === "symlink") tell(symlinkWarning(what, node.target));
-  };
-  try {
-    if (candidates !== undefined) {
-      for await (const { storePath } of services.pathInfoService.list({ signal })) {
-        candidates.add(storePath.hashPart);
-      }
+class ImportCommand {
+  readonly #services: Services;
+  readonly #options: ImportCommandOptions;
+  readonly #progress: Progress;
+  #exclude: EntryFilter | undefined;
+
+  constructor(services: Services, options: ImportCommandOptions, progress: Progress) {
+    this.#services = services;
+    this.#options = options;
+    this.#progress = progress;
+  }
+
+  async run(paths: readonly string[], signal: AbortSignal): Promise<void> {
+    const { archive, exclude, references: mode = "none" } = this.#options;
+    if (exclude !== undefined) {
+      const { excludeFilter } = await import("./exclude.ts"); // has a library of its own
+      this.#exclude = excludeFilter(exclude);
     }
+    const what = mode === true ? "auto" : mode;
+    const candidates =
+      what === "none"
+        ? undefined
+        : await findCandidates(what, this.#services.pathInfoService, { signal });
+    const importOne = async (source: string, run: Run, signal: AbortSignal): Promise<string> => {
+      const imported = await this.#importOne(source, run, {
+        signal,
+        ...(candidates && { references: candidates.references }),
+      });
+      if (candidates?.grow) candidates.references.add(imported.pathInfo.storePath.hashPart);
+      return this.#show(source, imported);
+    };
+    const jobs: Job[] = paths.map((path) => ({
+      run: ({ signal }) =>
+        importOne(
+          path,
+          (options) => importPath(absolutePath(path), this.#services, options),
+          signal,
+        ),
+    }));
     if (archive !== undefined) {
-      await importOne(archive, (options) => importTar(archive, name, services, options));
+      jobs.push({
+        run: ({ signal }) =>
+          importOne(archive, (options) => importTar(archive, this.#services, options), signal),
+      });
     }
-    for (const path of paths) {
-      await importOne(path, (options) => importPath(absolutePath(path), services, options));
-    }
-  } finally {
-    spinner?.stop();
+    await runJobs(jobs, {
+      signal,
+      concurrency: candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
+      things: "paths",
+      tell: (message) => this.#progress.tell(message),
+    });
+  }
+
+  async #importOne(
+    source: string,
+    run: Run,
+    options: Pick<CommonOptions, "signal" | "references">,
+  ): Promise<ImportedPath> {
+    const { name, stripComponents } = this.#options;
+    using task = this.#progress.begin(source);
+    let progress: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
+    const pathInfo = await run({
+      ...options,
+      ...(name !== undefined && { name }),
+      ...(stripComponents !== undefined && { stripComponents }),
+      ...(this.#exclude && { exclude: this.#exclude }),
+      onProgress(now) {
+        progress = now;
+        task.update(now);
+      },
+    });
+    return { pathInfo, progress };
+  }
+
+  #show(source: string, imported: ImportedPath): string {
+    const { storePath, node } = imported.pathInfo;
+    if (node.type === "symlink") this.#progress.tell(symlinkWarning(source, node.target));
+    if (this.#options.json) return reportImport(source, imported);
+    return `${storePath.toAbsolutePath()}\n`;
   }
 }
 
+type Run = (options: CommonOptions) => Promise<PathInfo>;
+
 async function importTar(
   archive: string,
-  name: string = nameOfArchive(archive),
   services: Services,
-  options: CommonOptions,
+  { name = nameOfArchive(archive), ...options }: CommonOptions,
 ): Promise<PathInfo> {
   if (archive !== "-") {
     return await importArchive(absolutePath(archive), services, { ...options, name });
@@ -121,7 +168,7 @@ function nameOfArchive(path: string): string {
   return basename(path).replace(/(.)\.(tar(\.[a-z0-9]+)?|t(gz|az|xz|zst|bz2?|b2))$/i, "$1");
 }
 
-/** Returns the warning about an import of a bare symlink, such as the `result` of nix-build. */
+/** Returns the warning about an import of a bare symlink. */
 function symlinkWarning(path: string, target: Uint8Array): string {
   const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
   return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
@@ -130,11 +177,4 @@ function symlinkWarning(path: string, target: Uint8Array): string {
 /** Tells whether a path is that of a folder. */
 function isFolder(path: string): boolean {
   return statSync(absolutePath(path), { throwIfNoEntry: false })?.isDirectory() ?? false;
-}
-
-/** Creates the progress line, which needs a terminal. */
-async function createSpinner(): Promise<Ora> {
-  const { default: ora } = await import("ora");
-  // With `discardStdin`, ora would read the terminal, and Ctrl-C would be no signal.
-  return ora({ stream: process.stderr, discardStdin: false });
 }

@@ -20,10 +20,11 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
 /** Writes an error on stderr, one line, and has the process exit with 1 at its end. */
 export function reportFailure(error: unknown): void {
   process.exitCode = 1;
-  writeStderr(`tvix-store: ${describe(error)}\n`);
+  writeStderr(`tvix-store: ${describeError(error)}\n`);
 }
 
-function describe(error: unknown): string {
+/** Returns what is told of an error: its message and advice, and of an unexpected one the stack. */
+export function describeError(error: unknown): string {
   if (error instanceof CastoreError) return error.message + adviceFor(error);
   if (error instanceof Interrupted) return error.message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

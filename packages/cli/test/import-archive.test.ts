@@ -2,8 +2,10 @@ import { execFileSync } from "node:child_process";
 import {
   createReadStream,
   existsSync,
+  linkSync,
   mkdirSync,
   renameSync,
+  rmSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -57,6 +59,29 @@ describeWithTools("tvix-store import --archive", ["tar", "xz"], (tar) => {
     }
   });
 
+  it("drops the first names of its paths as tar does, and leaves out what is excluded", async () => {
+    linkSync(join(source, "sub/file"), join(source, "sub/link"));
+    writeFileSync(join(source, "sub/other"), "contents");
+    writeFileSync(join(source, "above"), "dropped");
+    const at = join(folder.path, "archive.tar");
+    execFileSync(tar, ["-C", folder.path, "-cf", at, "package-1.0"]);
+    const unpacked = join(folder.path, "unpacked");
+    mkdirSync(unpacked);
+    execFileSync(tar, ["-C", unpacked, "--strip-components=2", "-xf", at]);
+    mkdirSync(join(unpacked, "tmp"));
+    const archive = ["--archive", at, "--strip-components=2", "--name=unpacked"];
+    const [expected, found, excluding] = await Promise.all([
+      tvixStore(["import", unpacked, "--exclude=tmp", ...embeddedIn(store)]),
+      tvixStore(["import", ...archive, ...embeddedIn(`${store}-1`)]),
+      tvixStore(["import", ...archive, "--exclude=other", ...embeddedIn(`${store}-2`)]),
+    ]);
+    expect(found).toMatchObject({ status: 0, stderr: "" });
+    expect(found).toEqual(expected);
+    rmSync(join(unpacked, "other"));
+    const without = ["import", unpacked, "--exclude=tmp", ...embeddedIn(store)];
+    expect(excluding).toEqual(await tvixStore(without));
+  });
+
   it("does so through a daemon", async () => {
     const address = `${folder.path}/sock`;
     const at = archive("package-1.0.tar.gz", "-z");
@@ -83,9 +108,9 @@ describeWithTools("tvix-store import --archive", ["tar", "xz"], (tar) => {
     const args = (...more: string[]) => ["import", ...more, ...embeddedIn(store)];
     const dependency = await tvixStore(args(join(source, "large")));
     writeFileSync(join(source, "sub/file"), `see ${dependency.stdout.trim()}`);
-    const expected = await tvixStore(args("--references", source));
+    const expected = await tvixStore(args("--references=auto", source));
     const at = archive("package-1.0.tar");
-    expect(await tvixStore(args("--references", "--archive", at))).toEqual(expected);
+    expect(await tvixStore(args("--references=auto", "--archive", at))).toEqual(expected);
     expect((await tvixStore(args("--archive", at))).stdout).not.toBe(expected.stdout);
   });
 
@@ -107,7 +132,6 @@ describe("tvix-store import --archive", () => {
     ["what is no archive", ["--archive", process.execPath, "--name", "node"], "tar header"],
     ["a name that is no store path name", ["--archive", "with space.tar"], '"with space"'],
     ["an archive from stdin without a name", ["--archive", "-"], "--name"],
-    ["a name without an archive", ["--name", "name", "path"], "--archive"],
     ["an archive together with paths", ["--archive", "x.tar", "path"], "found both"],
     ["neither an archive nor a path", [], "found neither"],
   ])("refuses %s with status 1", async (_, args, reason) => {

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { blake3Digest } from "@tvix/castore";
 import { seededBytes } from "@tvix/conformance";
 import { openPathInfoService, StorePath } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -69,7 +70,7 @@ describe("tvix-store import", () => {
     const user = join(folder.path, "user");
     const dependency = await tvixStore(["import", file, ...embeddedIn(store)]);
     writeFileSync(user, `exec ${dependency.stdout.trim()}`);
-    const both = await tvixStore(["import", "--references", user, user, ...embeddedIn(store)]);
+    const both = await tvixStore(["import", user, user, ...embeddedIn(store), "--references"]);
     expect(both).toMatchObject({ status: 0, stderr: "" });
     const [storePath] = both.stdout.split("\n");
     const plain = await tvixStore(["import", user, ...embeddedIn(store)]);
@@ -83,7 +84,7 @@ describe("tvix-store import", () => {
     const user = join(folder.path, "user");
     writeFileSync(user, `exec ${alone.stdout.trim()}`);
     const other = join(folder.path, "other");
-    const args = ["import", "--references", file, user, ...embeddedIn(other)];
+    const args = ["import", "--references=auto", file, user, ...embeddedIn(other)];
     const [dependency, storePath] = (await tvixStore(args)).stdout.split("\n");
     store = other;
     expect(await referencesOf(storePath!)).toEqual([dependency]);
@@ -128,11 +129,103 @@ describe("tvix-store import", () => {
     expect(await countPathInfos(store)).toBe(0);
   });
 
-  it("prints what was stored before a later path is refused", async () => {
-    const outcome = await tvixStore(["import", file, "no-such-path", ...embeddedIn(store)]);
+  it("goes on with the other paths when one is refused, and prints what is stored in order", async () => {
+    const paths = ["no-such-path", file, "neither", folder.path];
+    const outcome = await tvixStore(["import", ...paths, "--exclude=store", ...embeddedIn(store)]);
     expect(outcome.status).toBe(1);
-    expect(outcome.stdout).toMatch(/-file\n$/);
-    expect(await countPathInfos(store)).toBe(1);
+    expect(outcome.stdout).toMatch(/^\S+-file\n\S+-tvix-store-\w+\n$/);
+    expect(outcome.stderr).toMatch(
+      /^tvix-store: .*no-such-path.*\ntvix-store: .*neither.*\ntvix-store: 2 of 4 paths failed\n$/,
+    );
+    expect(await countPathInfos(store)).toBe(2);
+  });
+
+  it("does not try the other paths when a store is out of reach", async () => {
+    const address = `grpc+unix://${folder.path}/none?retry_ms=0`;
+    const paths = Array.from({ length: 9 }, () => file);
+    const outcome = await tvixStore(["import", ...paths, ...throughDaemon(address)]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toMatch(
+      /^tvix-store: .*\ntvix-store: \d of 9 paths failed; \d were not tried\n$/,
+    );
+  });
+
+  it("leaves out what is excluded, at any depth or by its path", async () => {
+    const tree = join(folder.path, "tree");
+    mkdirSync(join(tree, "src/node_modules/lib"), { recursive: true });
+    mkdirSync(join(tree, "out"));
+    for (const name of ["src/main.c", "src/main.o", "src/.hidden.o", "out/a", "src/out"]) {
+      writeFileSync(join(tree, name), name);
+    }
+    execFileSync("mkfifo", [join(tree, "src/node_modules/pipe")]); // which no import takes
+    const expected = join(folder.path, "expected");
+    mkdirSync(join(expected, "src"), { recursive: true });
+    for (const name of ["src/main.c", "src/out"]) writeFileSync(join(expected, name), name);
+    const excluding = ["--exclude", "*.o", "--exclude", "node_modules/", "--exclude", "/out"];
+    const [found, wanted] = await Promise.all([
+      tvixStore(["import", tree, "--name=x", ...excluding, ...embeddedIn(store)]),
+      tvixStore(["import", expected, "--name=x", ...embeddedIn(join(folder.path, "other"))]),
+    ]);
+    expect(found).toMatchObject({ status: 0, stderr: "" });
+    expect(found).toEqual(wanted);
+  });
+
+  it("takes the possible references from a file", async () => {
+    const user = join(folder.path, "user");
+    const other = join(folder.path, "other");
+    writeFileSync(other, "other contents");
+    const both = await tvixStore(["import", file, other, ...embeddedIn(store)]);
+    writeFileSync(user, both.stdout);
+    const [first] = both.stdout.split("\n");
+    const list = join(folder.path, "list");
+    writeFileSync(list, `${first}\n\n`);
+    const run = () => tvixStore(["import", user, `--references=${list}`, ...embeddedIn(store)]);
+    const found = await run();
+    expect(found.stderr).toBe("");
+    expect(await referencesOf(found.stdout.trim())).toEqual([first]);
+    writeFileSync(list, `${first}\nnonsense\n`);
+    expect((await run()).stderr).toMatch(/^tvix-store: .*list", line 2: .*"nonsense".*\n$/);
+  });
+
+  it("tells in JSON what was stored, and how much of it was new", async () => {
+    const half = seededBytes("half", 300_000);
+    writeFileSync(file, half);
+    const run = async (...services: string[]) => {
+      const { stdout } = await tvixStore(["import", "--json", file, ...services]);
+      return JSON.parse(stdout);
+    };
+    const listen = `${folder.path}/sock`;
+    await using _daemon = await startDaemon([
+      `--listen-address=${listen}`,
+      ...embeddedIn(join(folder.path, "of daemon")),
+    ]);
+    for (const services of [embeddedIn(store), throughDaemon(`grpc+unix://${listen}`)]) {
+      const first = await run(...services);
+      expect(first).toMatchObject({
+        source: file,
+        storePath: expect.stringMatching(/-file$/),
+        root: { type: "file", digest: `${blake3Digest(half)}`, executable: false },
+        references: [],
+        narHash: expect.stringMatching(/^sha256-.{43}=$/),
+        narSize: 300_000 + 112,
+        bytesRead: 300_000,
+        bytesNew: 300_000,
+        bytesDeduplicated: 0,
+      });
+      const again = { ...first, bytesNew: 0, bytesDeduplicated: 300_000 };
+      expect(await run(...services)).toEqual(again);
+    }
+  });
+
+  it.each([
+    [["--name=x", "a", "b"], "expected --name with a single path, found 2"],
+    [["--strip-components=1", "a"], "expected --strip-components with --archive only"],
+    [["--references", "a"], '--references took "a"'],
+    [["--strip-components=many", "--archive=a"], "expected a natural number"],
+  ])("refuses %j", async (args, reason) => {
+    const outcome = await tvixStore(["import", ...args]);
+    expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcome.stderr).toContain(reason);
   });
 
   it.each([

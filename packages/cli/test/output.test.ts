@@ -12,8 +12,9 @@ let folder: ReturnType<typeof temporaryFolder>;
 let args: string[];
 beforeEach(() => {
   folder = temporaryFolder();
-  for (const name of ["a", "b"]) writeFileSync(join(folder.path, name), name);
-  args = ["import", join(folder.path, "a"), join(folder.path, "b"), ...embeddedIn(store())];
+  const files = Array.from({ length: 40 }, (_, i) => join(folder.path, `${i}`));
+  for (const file of files) writeFileSync(file, file);
+  args = ["import", ...files, ...embeddedIn(store())];
 });
 afterEach(() => folder[Symbol.dispose]());
 
@@ -39,7 +40,7 @@ const NO_SPACE = "tvix-store: Cannot write to stdout: no space left on device\n"
 describe("a stdout", () => {
   it("that nobody reads any more ends an import quietly, as SIGPIPE would", async () => {
     expect(await runOn(closedPipe(), args)).toEqual({ status: 141, stderr: "" });
-    expect(await countPathInfos(store())).toBe(1); // nobody hears of more
+    expect(await countPathInfos(store())).toBeLessThan(40); // nobody hears of more
   });
 
   it("that waits for its reader keeps an import until a signal ends it", async () => {
@@ -53,7 +54,7 @@ describe("a stdout", () => {
     child.kill("SIGTERM");
     const [stderr, [status]] = await Promise.all([text(child.stderr!), once(child, "close")]);
     expect({ status, stderr }).toEqual({ status: 143, stderr: "tvix-store: Ended by SIGTERM\n" });
-    expect(await countPathInfos(store())).toBe(1);
+    expect(await countPathInfos(store())).toBeLessThan(40);
     closeSync(readEnd);
   });
 
@@ -85,6 +86,6 @@ describe("a stderr", () => {
       const [stdout, [status]] = await Promise.all([text(child.stdout!), once(child, "close")]);
       return { status, lines: stdout.split("\n").length - 1 };
     };
-    expect(await run([...args, join(folder.path, "none")])).toEqual({ status: 1, lines: 2 });
+    expect(await run([...args, join(folder.path, "none")])).toEqual({ status: 1, lines: 40 });
   });
 });

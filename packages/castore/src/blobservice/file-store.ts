@@ -23,14 +23,23 @@ export interface FileStore {
    */
   putSmall(
     paths: readonly string[],
-    options?: AbortOptions & { isNext?: boolean },
+    options?: PutFileOptions & { isNext?: boolean },
   ): Promise<FileBatch>;
 
   /**
    * Begins to store a file of any size, as its pieces are asked for. Disposes of the file after the last piece, or when it
    * rejects.
    */
-  putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile>;
+  putLarge(file: SourceFile, options?: PutFileOptions): Promise<LargeFile>;
+}
+
+/** Options of storing files. */
+export interface PutFileOptions extends AbortOptions {
+  /**
+   * Receives how many bytes of contents the store lacked, for each batch or piece, before it is durable. A store that
+   * cannot tell does not call it. Default: nobody.
+   */
+  onNewBytes?: (bytes: number) => void;
 }
 
 /** Files that were read together, by their positions. Disposing of it gives up the contents. */

@@ -10,6 +10,7 @@ import {
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import type { Node } from "../model/node.ts";
+import { type MemberSelection, selectMember, stripPath } from "./archive-selection.ts";
 import { ArchiveTree } from "./archive-tree.ts";
 import { ContentsStore } from "./contents-store.ts";
 import type { ImportProgress } from "./fs.ts";
@@ -17,7 +18,7 @@ import { type IngestEntry, ingestEntries } from "./ingest-entries.ts";
 import { readTar, type TarMember } from "./tar/reader.ts";
 
 /** Options of {@link importArchive}. */
-export interface ImportArchiveOptions extends AbortOptions {
+export interface ImportArchiveOptions extends AbortOptions, MemberSelection {
   /** Receives running totals after each member and each piece of a file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
@@ -96,7 +97,7 @@ async function* uncompressed(
 async function* archiveEntries(
   members: AsyncIterable<TarMember>,
   blobService: BlobService,
-  { signal, onProgress }: ImportArchiveOptions,
+  { signal, onProgress, ...selection }: ImportArchiveOptions,
 ): AsyncGenerator<IngestEntry> {
   const tree = new ArchiveTree();
   await using store = new ContentsStore(blobService, { signal });
@@ -105,28 +106,30 @@ async function* archiveEntries(
     for await (const data of contents) {
       yield data;
       bytes += data.length;
-      onProgress?.({ entries, bytes });
+      onProgress?.({ entries, bytes, newBytes: undefined });
     }
   };
   for await (const member of members) {
+    const path = selectMember(member, selection);
+    if (path === undefined) continue;
     switch (member.type) {
       case "directory":
-        tree.addDirectory(member.path);
+        tree.addDirectory(path);
         break;
       case "symlink":
-        tree.addSymlink(member.path, member.target);
+        tree.addSymlink(path, member.target);
         break;
       case "hardlink":
-        tree.addHardLink(member.path, member.target);
+        tree.addHardLink(path, stripPath(member.target, selection.stripComponents));
         break;
       case "file": {
-        const resolve = tree.addFile(member.path, member);
+        const resolve = tree.addFile(path, member);
         const contents = onProgress ? counted(member.contents) : member.contents;
         await store.add({ size: member.size, contents }, { resolve, reject: () => undefined });
       }
     }
     entries += 1;
-    onProgress?.({ entries, bytes });
+    onProgress?.({ entries, bytes, newBytes: undefined });
   }
   await store.finish();
   yield* tree.takeEntries();

@@ -1,7 +1,7 @@
 import { readlinkSync } from "node:fs";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { ContentsFileStore } from "../blobservice/contents-file-store.ts";
-import type { FileBatch, FileStore } from "../blobservice/file-store.ts";
+import type { FileBatch, FileStore, PutFileOptions } from "../blobservice/file-store.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { fileError } from "../disk/file-error.ts";
@@ -9,6 +9,7 @@ import { SourceFile } from "../disk/source-file.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type Node, symlinkTarget } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
+import type { EntryFilter } from "./entry-filter.ts";
 import { TreeBuilder } from "./tree-builder.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
 import { TreeWalk, type WalkStep } from "./walk.ts";
@@ -19,12 +20,19 @@ export interface ImportProgress {
   readonly entries: number;
   /** Bytes of file contents that were read. */
   readonly bytes: number;
+  /**
+   * Those of the bytes that the store lacked, as far as it has told; `undefined` as long as it has told nothing. Equal
+   * contents that are read close to each other may count more than once.
+   */
+  readonly newBytes: number | undefined;
 }
 
 /** Options of {@link importPath}. */
 export interface ImportOptions extends AbortOptions {
   /** Receives everything that is read, in canonical order. Default: none. */
   visitor?: TreeVisitor;
+  /** Tells which entries are left out; the root never is. Default: none. */
+  exclude?: EntryFilter;
   /** Receives running totals after each entry and each piece of a large file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
@@ -82,6 +90,7 @@ class FileSystemImport implements AsyncDisposable {
   readonly #files: FileStore;
   readonly #visitor: TreeVisitor | undefined;
   readonly #onProgress: ImportOptions["onProgress"];
+  readonly #exclude: EntryFilter | undefined;
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #tree: TreeBuilder;
@@ -92,6 +101,7 @@ class FileSystemImport implements AsyncDisposable {
   #filesPerStretch = FIRST_FILES;
   #entriesRead = 0;
   #bytesRead = 0;
+  #newBytes: number | undefined;
 
   constructor(
     services: { blobService: BlobService; directoryService: DirectoryService },
@@ -99,6 +109,7 @@ class FileSystemImport implements AsyncDisposable {
   ) {
     this.#visitor = options.visitor;
     this.#onProgress = options.onProgress;
+    this.#exclude = options.exclude;
     const { signal } = this.#stop;
     this.#signal = options.signal ? AbortSignal.any([options.signal, signal]) : signal;
     this.#files = services.blobService.files ?? new ContentsFileStore(services.blobService);
@@ -106,7 +117,7 @@ class FileSystemImport implements AsyncDisposable {
   }
 
   async run(root: Buffer): Promise<Node> {
-    const walk = new TreeWalk(root);
+    const walk = new TreeWalk(root, this.#exclude);
     let last: Promise<unknown> = Promise.resolve();
     for (;;) {
       while (this.#ahead.length < this.#files.parallelism) {
@@ -145,8 +156,7 @@ class FileSystemImport implements AsyncDisposable {
     const paths = steps
       .filter(({ type }) => type === "file")
       .map(({ at }) => at.toString("latin1"));
-    const batch =
-      paths.length > 0 ? this.#files.putSmall(paths, { signal: this.#signal }) : undefined;
+    const batch = paths.length > 0 ? this.#files.putSmall(paths, this.#putOptions()) : undefined;
     batch?.catch(() => undefined); // awaited in its turn
     return { steps, paths, batch };
   }
@@ -180,8 +190,8 @@ class FileSystemImport implements AsyncDisposable {
             if (batch!.outcome(next - from) === "left") {
               batch![Symbol.dispose]();
               from = next;
-              const signal = this.#signal;
-              batch = await this.#files.putSmall(paths.slice(from), { signal, isNext: true });
+              const options = { ...this.#putOptions(), isNext: true };
+              batch = await this.#files.putSmall(paths.slice(from), options);
               this.#tree.waitFor(batch.stored);
             }
             await this.#file(name, at, batch!, next - from);
@@ -233,7 +243,7 @@ class FileSystemImport implements AsyncDisposable {
     const file = await SourceFile.open(at);
     const { size, executable } = file;
     this.#visitor?.file(BigInt(size), executable);
-    const large = await this.#files.putLarge(file, { signal: this.#signal });
+    const large = await this.#files.putLarge(file, this.#putOptions());
     for await (const data of large.pieces()) {
       this.#visitor?.contents(data);
       this.#progress(0, data.length);
@@ -249,10 +259,23 @@ class FileSystemImport implements AsyncDisposable {
     this.#tree.file(name, digest.bytes, size, executable);
   }
 
+  #putOptions(): PutFileOptions {
+    return { signal: this.#signal, onNewBytes: this.#onNewBytes };
+  }
+
+  readonly #onNewBytes = (bytes: number): void => {
+    this.#newBytes = (this.#newBytes ?? 0) + bytes;
+    this.#progress(0, 0);
+  };
+
   #progress(entries: number, bytes: number): void {
     this.#entriesRead += entries;
     this.#bytesRead += bytes;
-    this.#onProgress?.({ entries: this.#entriesRead, bytes: this.#bytesRead });
+    this.#onProgress?.({
+      entries: this.#entriesRead,
+      bytes: this.#bytesRead,
+      newBytes: this.#newBytes,
+    });
   }
 }
 

@@ -3,6 +3,7 @@ import { lstat, readdir } from "node:fs/promises";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
+import type { EntryFilter } from "./entry-filter.ts";
 
 /** One step of a walk. A folder is two: before and after everything in it. */
 export interface WalkStep {
@@ -35,11 +36,14 @@ interface ListedEntry {
  */
 export class TreeWalk {
   readonly #root: Buffer;
+  readonly #isExcluded: EntryFilter | undefined;
   readonly #stack: Frame[] = [];
   #hasBegun = false;
 
-  constructor(root: Buffer) {
+  /** @param isExcluded leaves entries out, and does not enter folders. Default: none */
+  constructor(root: Buffer, isExcluded?: EntryFilter) {
     this.#root = root;
+    this.#isExcluded = isExcluded;
   }
 
   /**
@@ -67,7 +71,10 @@ export class TreeWalk {
       } else {
         const name = Buffer.from(entry.name, "latin1");
         const at = Buffer.concat([frame.at, SLASH, name]);
-        const type = expectStorable(at, entry.type ?? typeOf(await lstatEntry(at)));
+        const found = entry.type ?? typeOf(await lstatEntry(at));
+        const below = at.subarray(this.#root.length + SLASH.length);
+        if (this.#isExcluded?.(below, found === "directory")) continue;
+        const type = expectStorable(at, found);
         if (type === "file") files += 1;
         const component = pathComponent(new Uint8Array(name));
         steps.push(

@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
 import { type TracingOptions, tracingOption } from "../tracing-option.ts";
@@ -14,13 +14,38 @@ export function importCommand(): Command {
         'instead of paths; "-" is stdin',
     )
     .option(
-      "--name <name>",
-      "name of the archive in the store (default: the name of the file without .tar and the like)",
+      "--strip-components <number>",
+      "drop so many names at the start of the paths in the archive, as GNU tar does",
+      parseCount,
     )
     .option(
-      "--references",
-      "register the store paths that the contents mention, of all that the PathInfo service knows, " +
-        "including the paths before it",
+      "--name <name>",
+      "name in the store, of a single path or of the archive (default: the last name of the path, " +
+        "without .tar and the like)",
+    )
+    .option(
+      "--references [what]",
+      "register the store paths that the contents mention: auto, of all that the PathInfo service " +
+        "knows, including the paths before it; none; or a file with the possible ones, one a line",
+    )
+    .option(
+      "--exclude <pattern>",
+      "leave out what the glob matches, and do not enter such folders; may be repeated. A pattern " +
+        "with a slash is matched against the path below the root, any other against names at any " +
+        "depth; one that ends with a slash matches folders only",
+      (pattern: string, before: string[] = []) => [...before, pattern],
+    )
+    .option("--json", "print an object of JSON for each path instead of its store path")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  tvix-store import ./src --exclude node_modules --exclude '*.o'
+  tvix-store import --archive src.tar.gz --strip-components 1 --name src
+  curl -L https://example.org/src.tar.xz | tvix-store import --archive - --name src
+  tvix-store import --json --references=auto ./lib ./app
+
+A path that fails does not stop the others. Exit status: 0 if all were stored, 1 otherwise, 130 after Ctrl-C.`,
     )
     .action(
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
@@ -38,12 +63,24 @@ export function importCommand(): Command {
 /** Returns what is wrong with a combination of arguments; `undefined` if it is valid. */
 function wrongUse(
   paths: readonly string[],
-  { archive, name }: ImportCommandOptions,
+  { archive, name, references, stripComponents }: ImportCommandOptions,
 ): string | undefined {
   if (archive === undefined) {
-    if (paths.length === 0) return "expected a path or --archive, found neither";
-    return name === undefined ? undefined : "expected --name with --archive only";
+    if (paths.length === 0) {
+      const hint = typeof references === "string" ? `; --references took "${references}"` : "";
+      return `expected a path or --archive, found neither${hint}`;
+    }
+    if (stripComponents !== undefined) return "expected --strip-components with --archive only";
+    if (name !== undefined && paths.length > 1) {
+      return `expected --name with a single path, found ${paths.length}`;
+    }
+    return undefined;
   }
   if (paths.length > 0) return "expected either paths or --archive, found both";
   return archive === "-" && name === undefined ? "expected a --name for --archive -" : undefined;
+}
+
+function parseCount(text: string): number {
+  if (/^[0-9]{1,6}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError(`expected a natural number, found ${JSON.stringify(text)}`);
 }

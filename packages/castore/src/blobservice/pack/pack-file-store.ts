@@ -4,7 +4,7 @@ import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
 import { SlabFileBatch } from "../file-batch.ts";
-import type { FileBatch, FileStore, LargeFile } from "../file-store.ts";
+import type { FileBatch, FileStore, LargeFile, PutFileOptions } from "../file-store.ts";
 import { type Piece, type PieceRead, PiecewiseFile } from "../piecewise-file.ts";
 import { storedList } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
@@ -51,7 +51,7 @@ export class PackFileStore implements FileStore {
 
   async putSmall(
     paths: readonly string[],
-    options: AbortOptions & { isNext?: boolean } = {},
+    options: PutFileOptions & { isNext?: boolean } = {},
   ): Promise<FileBatch> {
     options.signal?.throwIfAborted();
     const slabs = this.#smallSlabs;
@@ -63,6 +63,7 @@ export class PackFileStore implements FileStore {
         here: prepareFiles,
         isNext: options.isNext || paths.length <= FEW_FILES,
       });
+      options.onNewBytes?.(records.newBytes);
       const parts = await this.#ingest.commit(slab, records, checkOf(options));
       const stored = Promise.all(parts).then(() => undefined);
       return new SlabFileBatch(slab, files, { stored, release: () => slabs.give(slab) });
@@ -72,7 +73,7 @@ export class PackFileStore implements FileStore {
     }
   }
 
-  async putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile> {
+  async putLarge(file: SourceFile, options?: PutFileOptions): Promise<LargeFile> {
     return new PiecewiseFile(file, {
       readPiece: (position) => this.#readPiece(file.fd, position, options),
       commitBlob: async (digest, chunks) => {
@@ -85,7 +86,7 @@ export class PackFileStore implements FileStore {
   }
 
   /** Reads a piece in a lane. Resolves as soon as it was read and cut. */
-  async #readPiece(fd: number, position: number, options?: AbortOptions): Promise<Piece> {
+  async #readPiece(fd: number, position: number, options?: PutFileOptions): Promise<Piece> {
     const slabs = this.#pieceSlabs;
     const { store, contentsBytes: recordsAt } = this.#ingest;
     const slab = await slabs.take(options);
@@ -96,6 +97,7 @@ export class PackFileStore implements FileStore {
         onNews: resolve,
         here: preparePiece,
       });
+      options?.onNewBytes?.(records.newBytes);
       return { list, stored: await this.#ingest.commit(slab, records, checkOf(options)) };
     };
     const prepared = prepare();

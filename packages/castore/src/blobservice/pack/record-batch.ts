@@ -35,6 +35,8 @@ export interface PreparedRecords {
   readonly blobBytes: number;
   /** How many records of blobs there are. */
   readonly blobs: number;
+  /** Length of the contents of these chunks. */
+  readonly newBytes: number;
 }
 
 /** The indexes of stores that this thread has open, by number; `undefined` for one that it cannot open. */
@@ -80,6 +82,7 @@ export class RecordBatch implements Disposable {
   readonly #slab: SharedArrayBuffer;
   readonly #records: Buffer;
   #recordsEnd = 0;
+  #newBytes = 0;
   readonly #blobs: Uint8Array[] = [];
   /** Digests of the chunks that are among the records. */
   readonly #added = new Set<string>();
@@ -161,6 +164,7 @@ export class RecordBatch implements Disposable {
     const header = { kind: "chunk", codec, storedSize, size, digest } as const;
     writeHeader(this.#records, this.#recordsEnd, header);
     this.#recordsEnd += HEADER_LENGTH + storedSize;
+    this.#newBytes += size;
   }
 
   /** Adds the record of a blob of a packed list. */
@@ -175,6 +179,11 @@ export class RecordBatch implements Disposable {
       this.#records.set(record, this.#recordsEnd);
       this.#recordsEnd += record.length;
     }
-    return { chunkBytes, blobBytes: this.#recordsEnd - chunkBytes, blobs: this.#blobs.length };
+    return {
+      chunkBytes,
+      blobBytes: this.#recordsEnd - chunkBytes,
+      blobs: this.#blobs.length,
+      newBytes: this.#newBytes,
+    };
   }
 }

@@ -2,7 +2,12 @@ import type { BlobService } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
 import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
-import type { FileBatch, FileStore, LargeFile } from "../../blobservice/file-store.ts";
+import type {
+  FileBatch,
+  FileStore,
+  LargeFile,
+  PutFileOptions,
+} from "../../blobservice/file-store.ts";
 import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
@@ -68,7 +73,7 @@ export class GrpcFileStore implements FileStore {
 
   async putSmall(
     paths: readonly string[],
-    options: AbortOptions & { isNext?: boolean } = {},
+    options: PutFileOptions & { isNext?: boolean } = {},
   ): Promise<FileBatch> {
     if (!(await this.#batch.takesFrames(options))) {
       return await this.#contents.putSmall(paths, options);
@@ -98,7 +103,7 @@ export class GrpcFileStore implements FileStore {
     }
   }
 
-  async putLarge(file: SourceFile, options?: AbortOptions): Promise<LargeFile> {
+  async putLarge(file: SourceFile, options?: PutFileOptions): Promise<LargeFile> {
     try {
       if (!(await this.#batch.takesFrames(options))) return this.#contents.putLarge(file, options);
     } catch (error) {
@@ -111,7 +116,7 @@ export class GrpcFileStore implements FileStore {
     });
   }
 
-  async #readPiece(fd: number, position: number, options?: AbortOptions): Promise<Piece> {
+  async #readPiece(fd: number, position: number, options?: PutFileOptions): Promise<Piece> {
     const slabs = this.#pieceSlabs;
     const slab = await slabs.take(options);
     try {
@@ -138,7 +143,7 @@ export class GrpcFileStore implements FileStore {
   }
 
   /** Sends the chunks that the server lacks. */
-  async #store({ slab, chunks, blobs }: SlabChunks, options?: AbortOptions): Promise<void> {
+  async #store({ slab, chunks, blobs }: SlabChunks, options?: PutFileOptions): Promise<void> {
     const digests = [
       ...Array.from(chunks, ({ digest }) => digest),
       ...blobs.map(({ digest }) => digest),
@@ -159,6 +164,7 @@ export class GrpcFileStore implements FileStore {
     }
     const missingBlobs = blobs.filter((_, i) => !present[chunks.length + i]);
     const list = missing.finish();
+    options?.onNewBytes?.(list.size);
     if (list.length + missingBlobs.length === 0) return;
     const lengths = Uint32Array.from(list, ({ size }) => size);
     const compressing = {
