@@ -146,8 +146,8 @@ export interface BlobService extends AsyncDisposable {
   frameSizes?(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array>;
 
   /**
-   * Streams what {@link frames} does, in batches, and verifies each frame: it is decompressed to the chunk of its digest, or is the
-   * same that was decompressed before. Reads one batch ahead.
+   * Streams what {@link frames} does, in batches, and verifies each frame: by its contents, or by a checksum that was taken when
+   * they were verified. Reads one batch ahead. A batch is lent until the next one is asked for.
    *
    * @throws CastoreError `data_loss`, from iterating, for a chunk that is absent, damaged, or has another length than
    *   listed

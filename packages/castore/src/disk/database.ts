@@ -20,7 +20,7 @@ export interface DatabaseFormat {
   version: number;
   /** SQL that creates the schema in an empty database. */
   schema: string;
-  /** Upgrades, by earlier version, each run in a transaction. Default: none. */
+  /** Upgrades from an earlier version to the one behind it, by the earlier one, run in one transaction. Default: none. */
   upgrades?: Readonly<Record<number, (db: Database) => Promise<void>>>;
   /** Advice for the error about another version, for the user. Default: none. */
   remedy?: string;
@@ -240,9 +240,9 @@ async function upgrade(
   { applicationId, version, upgrades }: DatabaseFormat,
 ): Promise<void> {
   const found = formatOf(db);
-  const run = upgrades?.[found.version];
-  if (found.applicationId !== applicationId || run === undefined) return;
-  await run(db);
+  const isUpgradable = found.version < version && upgrades?.[found.version] !== undefined;
+  if (found.applicationId !== applicationId || !isUpgradable) return;
+  for (let from = found.version; from < version; from++) await upgrades[from]!(db);
   db.pragma(`user_version = ${version}`);
 }
 

@@ -4,7 +4,7 @@ import { commandArguments, hasEscapedBytes } from "../arguments.ts";
  * Options that glibc reads only at start. By default, it keeps an arena for each thread, and the memory of buffers that
  * were freed: with a thousand clients, a daemon would hold 290 MiB in place of 250.
  */
-const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "65536" };
+const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "1048576" };
 
 /**
  * Re-executes the process with options for a small heap of the C library; does nothing the second time, or where one of

@@ -77,6 +77,9 @@ const MAX_STREAM_WINDOW_BYTES = 1024 * 1024;
 const MIN_STREAM_WINDOW_BYTES = 8 * 1024;
 const ALL_WINDOWS_BYTES = 8 * 1024 * 1024;
 
+/** How long a frame of a request may be, in bytes: each one costs time, however long it is. */
+const MAX_FRAME_BYTES = 256 * 1024;
+
 /** Limits for calls of one connection, and of all. A stream beyond them is refused, which clients try again. */
 const MAX_CALLS_PER_CONNECTION = 256;
 const MAX_CALLS = 4096;
@@ -318,6 +321,7 @@ export class OnePort {
       settings: {
         initialWindowSize: MIN_STREAM_WINDOW_BYTES, // it grows where there is room
         maxConcurrentStreams: MAX_CALLS_PER_CONNECTION,
+        maxFrameSize: MAX_FRAME_BYTES,
       },
       maxSessionMemory: MAX_SESSION_MEMORY_MB,
       streamResetBurst: RESET_BURST,

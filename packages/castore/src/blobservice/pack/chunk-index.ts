@@ -27,6 +27,8 @@ export interface ChunkLocation {
   readonly storedSize: number;
   readonly size: number;
   readonly codec: Codec;
+  /** `payloadChecksum` of its payload; `NO_CHECKSUM` where that is not known. */
+  readonly checksum: number;
 }
 
 /** After how many rows of a list other events get their turn. */
@@ -41,6 +43,7 @@ const SCHEMA = `
     size INTEGER NOT NULL
   );
   -- live: whether a blob uses the chunk. Others were stored for a blob that was never finished.
+  -- checksum: the first 52 bits of BLAKE3 of the payload; 0 where it was not verified.
   CREATE TABLE chunks (
     digest BLOB PRIMARY KEY,
     pack INTEGER NOT NULL,
@@ -48,7 +51,8 @@ const SCHEMA = `
     stored_size INTEGER NOT NULL,
     size INTEGER NOT NULL,
     codec INTEGER NOT NULL,
-    live INTEGER NOT NULL
+    live INTEGER NOT NULL,
+    checksum INTEGER NOT NULL DEFAULT 0
   ) WITHOUT ROWID;
 `;
 
@@ -74,8 +78,8 @@ const BLOBS_SCHEMA = `
 /** The format of the index. */
 export const INDEX_FORMAT: DatabaseFormat = {
   applicationId: APPLICATION_ID,
-  version: 2,
-  upgrades: { 1: splitLists },
+  version: 3,
+  upgrades: { 1: splitLists, 2: addChecksums },
   remedy: "Remove it to have it made anew from the packs",
   schema: SCHEMA + BLOBS_SCHEMA,
 };
@@ -100,12 +104,24 @@ async function splitLists(db: Database): Promise<void> {
   db.exec("DROP TABLE whole_lists");
 }
 
+/** Upgrades an index of version 2, which has no checksums of payloads. */
+async function addChecksums(db: Database): Promise<void> {
+  db.exec("ALTER TABLE chunks ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0");
+}
+
 /** The file of the index in the folder of a store. */
 export function indexPath(folder: string): string {
   return join(folder, "index.sqlite");
 }
 
-type LocationRow = [pack: number, offset: number, storedSize: number, size: number, codec: Codec];
+type LocationRow = [
+  pack: number,
+  offset: number,
+  storedSize: number,
+  size: number,
+  codec: Codec,
+  checksum: number,
+];
 
 /** Tells whether a chunk is stored, and whether a blob uses it. */
 export type ChunkState = "live" | "unused" | "absent";
@@ -131,7 +147,7 @@ export class ChunkIndex implements Disposable {
       .pluck();
     this.#chunk = db
       .prepare<[Uint8Array], LocationRow>(
-        `SELECT pack, "offset", stored_size, size, codec FROM chunks WHERE digest = ? AND live`,
+        `SELECT pack, "offset", stored_size, size, codec, checksum FROM chunks WHERE digest = ? AND live`,
       )
       .raw();
     this.#lists = new StoredLists(db);
@@ -177,7 +193,7 @@ export class ChunkIndex implements Disposable {
   findChunk(digest: B3Digest): ChunkLocation | undefined {
     const row = this.#try(() => this.#chunk.get(digest.bytes));
     if (row === undefined) return undefined;
-    const [pack, offset, storedSize, size, codec] = row;
+    const [pack, offset, storedSize, size, codec, checksum] = row;
     const isPossible = row.every((number) => Number.isSafeInteger(number) && number >= 0);
     if (!isPossible || storedSize > MAX_CHUNK_BYTES || size > MAX_CHUNK_BYTES) {
       throw new CastoreError(
@@ -185,7 +201,7 @@ export class ChunkIndex implements Disposable {
         `Cannot use database "${pathOf(this.#db)}": the row of chunk ${digest} is damaged`,
       );
     }
-    return { pack, offset, storedSize, size, codec };
+    return { pack, offset, storedSize, size, codec, checksum };
   }
 
   /** Returns what {@link findChunk} does of up to some hundred chunks, each in a fraction of the time. */

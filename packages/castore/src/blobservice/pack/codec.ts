@@ -58,12 +58,15 @@ function isDense(compressedSize: number, data: Uint8Array): boolean {
 /**
  * Returns the contents of a chunk; `undefined` if the payload is damaged. Never returns, or takes memory for, more than
  * `size` bytes.
+ *
+ * @param memory returns memory for the contents of a compressed chunk. Default: memory of their own
  */
 export function decodeChunk(
   { codec, payload }: { codec: Codec; payload: Uint8Array },
   size: number,
+  memory: (length: number) => Uint8Array = Buffer.allocUnsafe,
 ): Uint8Array | undefined {
   if (codec === CODEC.raw) return payload;
-  const contents = Buffer.allocUnsafe(size);
+  const contents = memory(size);
   return zstdCodec().decompress(payload, contents) ? contents : undefined;
 }

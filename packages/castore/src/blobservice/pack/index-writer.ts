@@ -38,9 +38,9 @@ export class IndexWriter implements Disposable {
       setPack: db.prepare<[number, number]>(
         "INSERT INTO packs VALUES (?, ?) ON CONFLICT DO UPDATE SET size = excluded.size",
       ),
-      addChunk: db.prepare<[Uint8Array, number, number, number, number, number, number]>(
-        `INSERT INTO chunks (digest, pack, "offset", stored_size, size, codec, live)
-         VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      addChunk: db.prepare<[Uint8Array, number, number, number, number, number, number, number]>(
+        `INSERT INTO chunks (digest, pack, "offset", stored_size, size, codec, checksum, live)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
       ),
       useChunk: db.prepare<[Uint8Array]>("UPDATE chunks SET live = 1 WHERE digest = ?"),
       removeChunk: db.prepare<[Uint8Array, number, number]>(
@@ -101,7 +101,7 @@ export class IndexWriter implements Disposable {
 
   /** @param live whether a blob uses it */
   addChunk(digest: B3Digest, location: ChunkLocation, live: boolean): void {
-    const { pack, offset, storedSize, size, codec } = location;
+    const { pack, offset, storedSize, size, codec, checksum } = location;
     this.#statements.addChunk.run(
       digest.bytes,
       pack,
@@ -109,6 +109,7 @@ export class IndexWriter implements Disposable {
       storedSize,
       size,
       codec,
+      checksum,
       live ? 1 : 0,
     );
   }

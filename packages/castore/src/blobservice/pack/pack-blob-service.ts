@@ -83,7 +83,7 @@ export class PackBlobService implements BlobService {
     const maxRecords = recordsBytesFor(averageChunkSize);
     this.#commits = new GroupCommit({ folder: path, maxPackSize, maxRecords });
     this.#reader = new PackReader({ folder: path, index, commits: this.#commits, onCorrupt });
-    this.#frameReader = new PackFrameReader(index, this.#reader);
+    this.#frameReader = new PackFrameReader(path, index, this.#reader);
     this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
     this.#prover = new ListProver(path, index, this.#ingest);
     this.#frames = new PackFrameStore(this, this.#ingest);

@@ -1,15 +1,16 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { rawFrame, rawFrameLength } from "../../compression/zstd-frame.ts";
+import { contentSizeOf, rawFrame, rawFrameLength } from "../../compression/zstd-frame.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { ChunkList } from "../chunk-list.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
-import { FrameProofs } from "./frame-proofs.ts";
 import type { PackReader, WantedChunk } from "./pack-reader.ts";
+import { NO_CHECKSUM, payloadChecksum } from "./payload-checksum.ts";
+import { PayloadReader } from "./payload-reader.ts";
 
 /** How many bytes of frames are read at a time, unless one is longer, and how many frames. */
-const BATCH_BYTES = 256 * 1024;
+const BATCH_BYTES = 128 * 1024;
 const BATCH_FRAMES = 1024;
 
 /** After how many look-ups other events get their turn, and how many are made ahead of a read. */
@@ -17,23 +18,27 @@ const LOOKUPS_PER_TURN = 500;
 const LOOKUPS_PER_BATCH = 64;
 
 /** Reads payloads together; gives an error for one that is damaged. */
-type ReadPayloads = (wanted: readonly WantedChunk[]) => Batch["read"];
+type ReadPayloads = (
+  wanted: readonly WantedChunk[],
+) => Promise<readonly (Uint8Array | CastoreError)[]>;
 
 /** Frames that are being read. */
 interface Batch {
   readonly wanted: readonly WantedChunk[];
-  readonly read: Promise<readonly (Uint8Array | CastoreError)[]>;
+  readonly read: ReturnType<ReadPayloads>;
   /** Why the chunk behind them cannot be read. */
   readonly failure: CastoreError | undefined;
 }
 
 /** Reads chunks as they are stored, verified or not, and tells beforehand how long they are. */
 export class PackFrameReader {
+  readonly #folder: string;
   readonly #index: ChunkIndex;
   readonly #reader: PackReader;
-  readonly #proofs = new FrameProofs();
 
-  constructor(index: ChunkIndex, reader: PackReader) {
+  /** @param folder the folder of the store */
+  constructor(folder: string, index: ChunkIndex, reader: PackReader) {
+    this.#folder = folder;
     this.#index = index;
     this.#reader = reader;
   }
@@ -54,7 +59,15 @@ export class PackFrameReader {
 
   /** Streams frames, as `BlobService.frames` says. */
   async *stored(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
-    const read: ReadPayloads = (wanted) => this.#reader.readStored(wanted);
+    await using payloads = new PayloadReader(this.#folder);
+    const read: ReadPayloads = async (wanted) => {
+      const found = await payloads.read(locationsOf(wanted), Buffer.allocUnsafeSlow);
+      const checked = found.map((payload, i) => {
+        const fault = faultOf(payload, wanted[i]!.location);
+        return fault === undefined ? payload : this.#reader.lose(wanted[i]!, fault);
+      });
+      return await Promise.all(checked);
+    };
     for await (const frames of this.#batches(chunks, read, options)) {
       for (const frame of frames) {
         options?.signal?.throwIfAborted();
@@ -64,9 +77,23 @@ export class PackFrameReader {
   }
 
   /** Streams frames, as `BlobService.verifiedFrames` says. */
-  verified(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<readonly Uint8Array[]> {
-    const read: ReadPayloads = (wanted) => this.#reader.readProven(wanted, this.#proofs);
-    return this.#batches(chunks, read, options);
+  async *verified(
+    chunks: ChunkList,
+    options?: AbortOptions,
+  ): AsyncGenerator<readonly Uint8Array[]> {
+    await using payloads = new PayloadReader(this.#folder);
+    const memory = new AlternatingMemory();
+    const read: ReadPayloads = async (wanted) => {
+      const locations = locationsOf(wanted);
+      if (locations.every(({ checksum }) => checksum !== NO_CHECKSUM)) {
+        const found = await payloads.read(locations, (length) => memory.take(length));
+        const isWhole = (payload: Uint8Array, i: number) =>
+          payloadChecksum(payload) === locations[i]!.checksum;
+        if (found.every(isWhole)) return found;
+      }
+      return await this.#reader.readPayloads(wanted);
+    };
+    yield* this.#batches(chunks, read, options);
   }
 
   async *#batches(
@@ -80,10 +107,11 @@ export class PackFrameReader {
         options?.signal?.throwIfAborted();
         const batch = ahead ?? (await this.#start(chunks, next, read));
         next += batch.wanted.length;
+        const payloads = await batch.read; // before the next read begins
         const isLast = batch.failure !== undefined || next === chunks.length;
         ahead = isLast ? undefined : await this.#start(chunks, next, read);
         const frames: Uint8Array[] = [];
-        for (const [i, payload] of (await batch.read).entries()) {
+        for (const [i, payload] of payloads.entries()) {
           if (payload instanceof CastoreError) throw payload;
           const isRaw = batch.wanted[i]!.location.codec === CODEC.raw;
           frames.push(isRaw ? rawFrame(payload) : payload);
@@ -137,6 +165,33 @@ export class PackFrameReader {
     read.catch(() => undefined); // handled when its turn comes
     return { wanted, read, failure };
   }
+}
+
+/** Two buffers, each for every other batch: one is read into while the other is sent. */
+class AlternatingMemory {
+  #next = new Uint8Array(0);
+  #other = new Uint8Array(0);
+
+  /** Returns memory that nobody uses once two more batches were asked for. */
+  take(length: number): Uint8Array {
+    const memory = this.#next.length < length ? new Uint8Array(length) : this.#next;
+    [this.#next, this.#other] = [this.#other, memory];
+    return memory.subarray(0, length);
+  }
+}
+
+function locationsOf(wanted: readonly WantedChunk[]): ChunkLocation[] {
+  return wanted.map(({ location }) => location);
+}
+
+/** Tells what is wrong with the length of a payload, or with the length that it states; `undefined` if nothing is. */
+function faultOf(
+  payload: Uint8Array,
+  { codec, size, storedSize }: ChunkLocation,
+): "missing" | "damaged" | undefined {
+  if (payload.length < storedSize) return "missing";
+  const found = codec === CODEC.raw ? payload.length : contentSizeOf(payload);
+  return found === size ? undefined : "damaged";
 }
 
 function frameSize({ codec, size, storedSize }: ChunkLocation): number {

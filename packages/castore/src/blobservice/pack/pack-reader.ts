@@ -8,7 +8,6 @@ import type { BlobReader, ReadOptions } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
-import type { FrameProofs } from "./frame-proofs.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
@@ -90,11 +89,11 @@ export class PackReader {
     return await this.#readAs("contents", chunks, place);
   }
 
-  /** Reads payloads together as they are stored. Returns as {@link readChunks} does. */
-  async readStored(
+  /** Reads payloads together as they are stored, and verifies them. Returns as {@link readChunks} does. */
+  async readPayloads(
     chunks: readonly WantedChunk[],
   ): Promise<readonly (Uint8Array | CastoreError)[]> {
-    return await this.#readAs("stored", chunks, "pool");
+    return await this.#readAs("payloads", chunks, "pool");
   }
 
   /** Returns the chunks of a blob; `undefined` if there is none. */
@@ -123,24 +122,6 @@ export class PackReader {
     };
   };
 
-  /**
-   * Reads payloads together and verifies them, those known by a proof without decoding them.
-   *
-   * @returns the payload of each; an error for one that is damaged, and now forgotten
-   */
-  async readProven(
-    chunks: readonly WantedChunk[],
-    proofs: FrameProofs,
-  ): Promise<readonly (Uint8Array | CastoreError)[]> {
-    const known = BigUint64Array.from(chunks, ({ digest }) => proofs.get(digest));
-    const read = { as: "proven", proofs: known, place: "pool" } as const;
-    const { pieces, damaged, proofs: found } = await readLocated(this.#folder, chunks, read);
-    for (const [i, { digest }] of chunks.entries()) {
-      if (found![i] !== known[i]) proofs.set(digest, found![i]!);
-    }
-    return await this.#withErrors(chunks, pieces, damaged);
-  }
-
   /** Finds a listed chunk; returns an error if it is absent or of another length, and forgets it. */
   async find({ digest, size }: ChunkMeta): Promise<ChunkLocation | CastoreError> {
     const location = this.#index.findChunk(digest);
@@ -152,27 +133,21 @@ export class PackReader {
   }
 
   async #readAs(
-    as: "contents" | "stored",
+    as: ReadChunksTask["as"],
     chunks: readonly WantedChunk[],
     place: Place,
   ): Promise<readonly (Uint8Array | CastoreError)[]> {
     const { pieces, damaged } = await readLocated(this.#folder, chunks, { as, place });
-    return await this.#withErrors(chunks, pieces, damaged);
+    const errors = new Map<number, CastoreError>();
+    for (const [i, what] of damaged) errors.set(i, await this.lose(chunks[i]!, what));
+    return pieces.map((piece, i) => piece ?? errors.get(i)!);
   }
 
-  /** Forgets damaged chunks, and puts an error in the place of each. */
-  async #withErrors(
-    chunks: readonly WantedChunk[],
-    pieces: ReadChunks["pieces"],
-    damaged: ReadChunks["damaged"],
-  ): Promise<readonly (Uint8Array | CastoreError)[]> {
-    const errors = new Map<number, CastoreError>();
-    for (const [i, what] of damaged) {
-      const { digest, location } = chunks[i]!;
-      const where = `"${packPath(this.#folder, location.pack)}" at ${location.offset}`;
-      errors.set(i, await this.#loseChunk(digest, `${where} is ${what}`, location));
-    }
-    return pieces.map((piece, i) => piece ?? errors.get(i)!);
+  /** Forgets a chunk that cannot be read. Returns the error to throw. */
+  async lose(chunk: WantedChunk, what: "missing" | "damaged"): Promise<CastoreError> {
+    const { digest, location } = chunk;
+    const where = `"${packPath(this.#folder, location.pack)}" at ${location.offset}`;
+    return await this.#loseChunk(digest, `${where} is ${what}`, location);
   }
 
   #loseChunk(digest: B3Digest, reason: string, location?: ChunkLocation): Promise<CastoreError> {
@@ -214,11 +189,11 @@ class PackBlobReader extends ChunkedBlobReader {
 export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],
-  { place, ...how }: Pick<ReadChunksTask, "as" | "proofs"> & { place: Place },
+  { place, as }: Pick<ReadChunksTask, "as"> & { place: Place },
 ): Promise<ReadChunks> {
   const locations = chunks.map(({ location }) => location);
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
   const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
-  const task = { locations, digests, paths, ...how };
+  const task = { locations, digests, paths, as };
   return place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
 }

@@ -5,8 +5,9 @@ import { type ChunkLocation, indexPath } from "./chunk-index.ts";
 import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
+import { payloadChecksum } from "./payload-checksum.ts";
 
-/** Records, one after the other. */
+/** Records, one after the other. Chunks among them match their digests. */
 export interface Records {
   /** Begins with the records. */
   readonly bytes: Uint8Array;
@@ -115,7 +116,15 @@ export class PackWriter implements Disposable {
       const located = [...fresh].map(([hex, { header, bytes }]) => {
         const { pack, offset } = layout.add(bytes);
         const { digest, storedSize, size, codec } = header;
-        const location = { pack, offset: offset + HEADER_LENGTH, storedSize, size, codec };
+        const checksum = payloadChecksum(bytes.subarray(HEADER_LENGTH));
+        const location = {
+          pack,
+          offset: offset + HEADER_LENGTH,
+          storedSize,
+          size,
+          codec,
+          checksum,
+        };
         return { digest, location, live: used.has(hex) };
       });
       for (const { header, bytes } of complete) {

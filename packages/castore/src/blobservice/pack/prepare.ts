@@ -4,6 +4,7 @@ import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { LaneContext } from "../../worker/lane.ts";
+import { scratch } from "../../worker/scratch.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { readPieceInto } from "../cut-pieces.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
@@ -120,7 +121,7 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
   for (const [i, length] of lengths.entries()) {
     const chunk = list.at(i);
     const frame = batch.contents(at, length);
-    runs.update(i, decodeFrame(frame, chunk, scratchOf(chunk.size)));
+    runs.update(i, decodeFrame(frame, chunk, scratch(chunk.size)));
     const state = batch.addFrame(chunk.digest, chunk.size, frame);
     if (state !== "live") batch.addBlob(chunk.digest, chunkEntry(chunk.digest, chunk.size));
     at += length;
@@ -131,14 +132,6 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
     batch.addBlob(B3Digest.fromBytes(digest), entries);
   }
   return batch.finish();
-}
-
-/** Memory for the contents of one chunk, which this thread keeps. */
-let scratch = new Uint8Array(0);
-
-function scratchOf(length: number): Uint8Array {
-  if (scratch.length < length) scratch = new Uint8Array(length);
-  return scratch;
 }
 
 /** Hashes blobs whose chunks come in a row. */

@@ -1,11 +1,10 @@
 import { closeSync, openSync, readSync } from "node:fs";
-import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
+import { scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
-import { CODEC } from "./format.ts";
 
 /** Chunks to read. */
 export interface ReadChunksTask {
@@ -15,10 +14,8 @@ export interface ReadChunksTask {
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
   readonly paths: ReadonlyMap<number, string>;
-  /** Whether to return verified contents, payloads as they are stored, or verified payloads. */
-  readonly as: "contents" | "stored" | "proven";
-  /** For proven payloads: what `proofOf` returned for each when it was verified; 0 where it never was. */
-  readonly proofs?: BigUint64Array;
+  /** Whether to return contents, or payloads as they are stored. Both are verified by the digests. */
+  readonly as: "contents" | "payloads";
 }
 
 /** Result of reading chunks. */
@@ -27,8 +24,6 @@ export interface ReadChunks {
   readonly pieces: readonly (Uint8Array | undefined)[];
   /** Faults of chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
-  /** For proven payloads: those of the task, with those of payloads that were verified now. */
-  readonly proofs?: BigUint64Array;
 }
 
 /** Chunks that stand so close together are read at once, gaps and all. */
@@ -36,32 +31,26 @@ const MAX_GAP = 16 * 1024;
 const MAX_RUN = 1024 * 1024;
 
 /**
- * Reads chunks and verifies them, or reads them as they are stored.
+ * Reads chunks and verifies them.
  *
  * @throws CastoreError by cause if the system refuses to read
  */
 export function readChunks(task: ReadChunksTask): ReadChunks {
   const { locations, digests, paths, as } = task;
-  const proofs = task.proofs ?? new BigUint64Array(as === "proven" ? locations.length : 0);
   const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
   let i = 0;
   for (const { location, payload } of readPayloads(locations, paths)) {
     const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-    let data: Uint8Array | undefined;
-    if (as === "contents") data = verified(payload, location, digest);
-    else if (as === "stored") data = plausible(payload, location);
-    else {
-      proofs[i] = proven(payload, location, digest, proofs[i]!);
-      if (proofs[i] !== 0n) data = payload;
-    }
-    pieces.push(data);
-    if (data === undefined) {
+    const memory = as === "contents" ? Buffer.allocUnsafe : scratch;
+    const contents = verified(payload, location, digest, memory);
+    pieces.push(contents && (as === "contents" ? contents : payload));
+    if (contents === undefined) {
       damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
     }
     i += 1;
   }
-  return as === "proven" ? { pieces, damaged, proofs } : { pieces, damaged };
+  return { pieces, damaged };
 }
 
 /**
@@ -76,7 +65,7 @@ export function* readPayloads(
 ): Generator<{ readonly location: ChunkLocation; readonly payload: Uint8Array<ArrayBuffer> }> {
   using packs = new Packs(paths);
   for (let from = 0; from < locations.length; ) {
-    const to = endOfRun(locations, from);
+    const to = endOfRun(locations, from, MAX_GAP);
     const { pack, offset } = locations[from]!;
     const last = locations[to - 1]!;
     const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
@@ -88,14 +77,22 @@ export function* readPayloads(
   }
 }
 
-/** Returns the end of the run of chunks that are read at once. */
-function endOfRun(locations: readonly ChunkLocation[], from: number): number {
+/**
+ * Returns the end of the run of chunks that are read at once, gaps and all.
+ *
+ * @param maxGap how many bytes may be between two of them
+ */
+export function endOfRun(
+  locations: readonly ChunkLocation[],
+  from: number,
+  maxGap: number,
+): number {
   const first = locations[from]!;
   let end = first.offset + first.storedSize;
   let to = from + 1;
   for (; to < locations.length; to++) {
     const { pack, offset, storedSize } = locations[to]!;
-    const isNear = pack === first.pack && offset >= end && offset - end <= MAX_GAP;
+    const isNear = pack === first.pack && offset >= end && offset - end <= maxGap;
     if (!isNear || offset + storedSize - first.offset > MAX_RUN) break;
     end = offset + storedSize;
   }
@@ -107,41 +104,11 @@ function verified(
   payload: Uint8Array<ArrayBuffer>,
   { codec, size }: ChunkLocation,
   digest: Uint8Array,
+  memory: (length: number) => Uint8Array,
 ): Uint8Array | undefined {
-  const data = decodeChunk({ codec, payload }, size);
+  const data = decodeChunk({ codec, payload }, size, memory);
   const isWhole = data?.length === size && blake3Digest(data).equals(B3Digest.fromBytes(digest));
   return isWhole ? data : undefined;
-}
-
-/** Returns a payload; `undefined` if its length, or the length that it states, is not that of the chunk. */
-function plausible(payload: Uint8Array, location: ChunkLocation): Uint8Array | undefined {
-  const { codec, size, storedSize } = location;
-  if (payload.length < storedSize) return undefined;
-  const found = codec === CODEC.raw ? payload.length : contentSizeOf(payload);
-  return found === size ? payload : undefined;
-}
-
-/**
- * Verifies a payload: by the proof of an earlier time, or by decoding it.
- *
- * @returns its proof; 0 if it is damaged
- */
-function proven(
-  payload: Uint8Array<ArrayBuffer>,
-  location: ChunkLocation,
-  digest: Uint8Array,
-  proof: bigint,
-): bigint {
-  if (payload.length < location.storedSize) return 0n;
-  const found = proofOf(payload);
-  if (found === proof) return found;
-  return verified(payload, location, digest) === undefined ? 0n : found;
-}
-
-/** Returns the first 64 bits of the digest of a payload, but never 0. */
-function proofOf(payload: Uint8Array): bigint {
-  const { buffer, byteOffset } = blake3Digest(payload).bytes;
-  return new DataView(buffer, byteOffset).getBigUint64(0, true) || 1n;
 }
 
 /** Packs that are open while a task lasts. */

@@ -14,6 +14,7 @@ import { HEADER_LENGTH, isHeader, MAGIC, type RecordHeader, readHeader } from ".
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
 import { readLocated, type WantedChunk } from "./pack-reader.ts";
+import { payloadChecksum } from "./payload-checksum.ts";
 
 /** How much of a pack is read at a time, in bytes. */
 const WINDOW_BYTES = 8 * 1024 * 1024;
@@ -58,8 +59,10 @@ export async function rebuildIndex(
       const offset = at + HEADER_LENGTH;
       size = offset + storedSize;
       if (header.kind === "chunk") {
-        const location = { pack, offset, storedSize, size: header.size, codec };
-        if (!index.isKnown(digest)) index.addChunk(digest, location, true);
+        if (index.isKnown(digest)) continue;
+        const checksum = payloadChecksum(payload);
+        const location = { pack, offset, storedSize, size: header.size, codec, checksum };
+        index.addChunk(digest, location, true);
       } else if (!index.hasBlob(digest)) {
         const list = copyBytes(payload); // the window moves on
         const fault = await faultOf(digest, list, (chunks) =>

@@ -1,0 +1,89 @@
+import { close, open, read } from "node:fs";
+import { promisify } from "node:util";
+import { systemError } from "../../model/system-error.ts";
+import type { ChunkLocation } from "./chunk-index.ts";
+import { packPath } from "./pack-files.ts";
+import { endOfRun } from "./read-chunks.ts";
+
+const [openFile, readFile, closeFile] = [promisify(open), promisify(read), promisify(close)];
+
+/** Payloads with at most this many bytes between them, such as a header, are read at once. */
+const MAX_GAP = 1024;
+
+/**
+ * Reads payloads as they are stored, in the thread pool of Node.js: neither this thread nor a lane waits for the disk. It keeps
+ * the last pack open. One call at a time.
+ */
+export class PayloadReader implements AsyncDisposable {
+  readonly #folder: string;
+  #open: { readonly pack: number; readonly fd: number } | undefined;
+
+  /** @param folder the folder of the store */
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /**
+   * Reads the payloads of chunks, in order. One that is missing in part is shorter than its location says.
+   *
+   * @param memory returns memory of so many bytes for all of them, which is theirs from then on
+   * @throws CastoreError by cause if the system refuses to read
+   */
+  async read(
+    locations: readonly ChunkLocation[],
+    memory: (length: number) => Uint8Array,
+  ): Promise<Uint8Array[]> {
+    const runs: { readonly from: number; readonly to: number; readonly length: number }[] = [];
+    let length = 0;
+    for (let from = 0; from < locations.length; ) {
+      const to = endOfRun(locations, from, MAX_GAP);
+      const last = locations[to - 1]!;
+      const run = { from, to, length: last.offset + last.storedSize - locations[from]!.offset };
+      runs.push(run);
+      length += run.length;
+      from = to;
+    }
+    const bytes = memory(length);
+    const payloads: Uint8Array[] = [];
+    let at = 0;
+    for (const { from, to, length } of runs) {
+      const { pack, offset } = locations[from]!;
+      const run = bytes.subarray(at, at + length);
+      const filled = await this.#readPack(pack, offset, run);
+      for (const location of locations.slice(from, to)) {
+        const start = location.offset - offset;
+        payloads.push(run.subarray(start, Math.min(start + location.storedSize, filled)));
+      }
+      at += length;
+    }
+    return payloads;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#open !== undefined) await closeFile(this.#open.fd);
+    this.#open = undefined;
+  }
+
+  /** Reads a range of a pack. Returns how much of it there is: nothing if the pack does not exist. */
+  async #readPack(pack: number, offset: number, target: Uint8Array): Promise<number> {
+    const path = packPath(this.#folder, pack);
+    try {
+      if (this.#open?.pack !== pack) {
+        await this[Symbol.asyncDispose]();
+        this.#open = { pack, fd: await openFile(path, "r") };
+      }
+      let filled = 0;
+      while (filled < target.length) {
+        const { fd } = this.#open;
+        const left = target.length - filled;
+        const { bytesRead } = await readFile(fd, target, filled, left, offset + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return filled;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
+      throw systemError(error, `Cannot read pack "${path}"`);
+    }
+  }
+}
