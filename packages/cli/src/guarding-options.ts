@@ -79,7 +79,12 @@ function parseSize(text: string): number {
   throw refusal("a number of bytes, or one with KiB, MiB, GiB or TiB", text);
 }
 
-function parseTime(text: string): number {
+/**
+ * Reads a time limit such as `10s`, in milliseconds.
+ *
+ * @throws InvalidArgumentError for anything else
+ */
+export function parseTime(text: string): number {
   const [, count, unit = ""] = /^([1-9][0-9]{0,9}) ?(ms|[smh])$/.exec(text) ?? [];
   const timeMs = Number(count) * (TIME_UNITS[unit] ?? Number.NaN);
   if (timeMs <= MAX_TIME_MS) return timeMs;

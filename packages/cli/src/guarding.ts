@@ -6,7 +6,6 @@ import { Guard } from "./server/access/guard.ts";
 import { StoreNames } from "./server/access/store-names.ts";
 import { TokenAccess } from "./server/access/token-access.ts";
 import { UploadLimits } from "./server/access/upload-limits.ts";
-import { parseListenAddress } from "./server/listen-address.ts";
 import { ReloadedFiles } from "./server/reloaded-files.ts";
 import type { TlsFiles } from "./server/tls-front.ts";
 
@@ -53,11 +52,14 @@ export class Guarding implements Disposable {
     }
   }
 
-  /** Warns of addresses that other machines can reach, where everybody may write or tokens can be read by others. */
+  /**
+   * Warns where everybody may write, or tokens can be read by others.
+   *
+   * @param addresses those that other machines can reach
+   */
   warnOfOpenAddresses(addresses: readonly string[]): void {
     const { authFile, tlsClientCa } = this.#options;
     for (const address of addresses) {
-      if (parseListenAddress(address).local) continue;
       if (authFile === undefined && tlsClientCa === undefined) {
         this.#logger.warn(
           { address },

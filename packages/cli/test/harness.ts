@@ -13,7 +13,7 @@ import { openServices } from "../src/services.ts";
 export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
 
 /** The options of Node in the first line of the command. */
-const NODE_OPTIONS: readonly string[] = readFileSync(
+export const NODE_OPTIONS: readonly string[] = readFileSync(
   new URL("../bin/tvix-store.js", import.meta.url),
   "utf8",
 )

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import { cacheOptions } from "../cache-options.ts";
-import type { ServeOptions } from "../serve.ts";
+import type { ServeOptions } from "../open-server.ts";
 import { serverOptions } from "../server-options.ts";
 import { tracingOption } from "../tracing-option.ts";
 import { upstreamOptions } from "../upstream-options.ts";

@@ -1,4 +1,5 @@
 import { commandArguments, hasEscapedBytes } from "../arguments.ts";
+import { inheritedSockets } from "../server/inherited-sockets.ts";
 
 /**
  * Options that glibc reads only at start. By default, it keeps an arena for each thread, and the memory of buffers that
@@ -8,11 +9,13 @@ const ENVIRONMENT = { MALLOC_ARENA_MAX: "1", MALLOC_MMAP_THRESHOLD_: "1048576" }
 
 /**
  * Re-executes the process with options for a small heap of the C library; does nothing the second time, or where one of
- * them is set. Process id, arguments and open files stay the same.
+ * them is set. Process id, arguments, stdin, stdout and stderr stay the same. Other open files would be closed, so it does
+ * nothing either where systemd passed sockets: its unit sets the variables.
  */
 export function useSmallMalloc(): void {
   const { execArgv, execPath, argv, env } = process;
   if (process.execve === undefined || Object.keys(ENVIRONMENT).some((name) => name in env)) return;
+  if (inheritedSockets().length > 0) return;
   if (commandArguments().some(hasEscapedBytes)) return; // execve takes strings, which cannot hold these arguments
   process.execve(execPath, [execPath, ...execArgv, ...argv.slice(1)], { ...env, ...ENVIRONMENT });
 }

@@ -1,6 +1,6 @@
 import { CastoreError } from "@tvix/castore";
 import { describe, expect, it } from "vitest";
-import { formatTcpAddress, parseListenAddress } from "./listen-address.ts";
+import { formatTcpAddress, isLoopback, parseListenAddress } from "./listen-address.ts";
 
 function refusal(text: string): CastoreError {
   try {
@@ -14,19 +14,33 @@ function refusal(text: string): CastoreError {
 
 describe("parseListenAddress", () => {
   it.each([
-    ["localhost:8000", "localhost", 8000, true],
-    ["LocalHost:8000", "LocalHost", 8000, true],
-    ["127.0.0.1:8000", "127.0.0.1", 8000, true],
-    ["127.8.9.10:1", "127.8.9.10", 1, true],
-    ["[::1]:8000", "::1", 8000, true],
-    ["[::ffff:127.0.0.1]:8000", "::ffff:127.0.0.1", 8000, true],
-    ["0.0.0.0:65535", "0.0.0.0", 65535, false],
-    ["[::]:8000", "::", 8000, false],
-    ["[fe80::1%eth0]:8000", "fe80::1%eth0", 8000, false],
-    ["192.0.2.1:0", "192.0.2.1", 0, false],
-    ["store.example.org:443", "store.example.org", 443, false],
-  ])("reads %s as a TCP address", (text, host, port, local) => {
-    expect(parseListenAddress(text)).toEqual({ kind: "tcp", host, port, local });
+    ["localhost:8000", "localhost", 8000],
+    ["LocalHost:8000", "LocalHost", 8000],
+    ["127.0.0.1:8000", "127.0.0.1", 8000],
+    ["[::1]:8000", "::1", 8000],
+    ["[::ffff:127.0.0.1]:8000", "::ffff:127.0.0.1", 8000],
+    ["0.0.0.0:65535", "0.0.0.0", 65535],
+    ["[::]:8000", "::", 8000],
+    ["[fe80::1%eth0]:8000", "fe80::1%eth0", 8000],
+    ["192.0.2.1:0", "192.0.2.1", 0],
+    ["store.example.org:443", "store.example.org", 443],
+  ])("reads %s as a TCP address", (text, host, port) => {
+    expect(parseListenAddress(text)).toEqual({ kind: "tcp", host, port });
+  });
+
+  it.each([
+    ["@store", { kind: "abstract", name: "store" }],
+    ["@run/store:1", { kind: "abstract", name: "run/store:1" }],
+    ["sd-listen", { kind: "inherited", name: undefined }],
+    ["SD_LISTEN", { kind: "inherited", name: undefined }],
+    ["sd-listen-unix", { kind: "inherited", name: undefined }],
+    ["sd-listen:*", { kind: "inherited", name: undefined }],
+    ["sd-listen:grpc", { kind: "inherited", name: "grpc" }],
+    ["inetd", { kind: "stdio" }],
+    ["STDIO", { kind: "stdio" }],
+    ["-", { kind: "stdio" }],
+  ])("reads %s as what it stands for", (text, address) => {
+    expect(parseListenAddress(text)).toEqual(address);
   });
 
   it.each([
@@ -37,8 +51,8 @@ describe("parseListenAddress", () => {
     ["unix:///run/store.sock", "///run/store.sock"],
     ["unix:store.sock", "store.sock"],
     ["/run/with:8000", "/run/with:8000"],
-  ])("reads %s as the path of a unix socket, which is local", (text, path) => {
-    expect(parseListenAddress(text)).toEqual({ kind: "unix", path, local: true });
+  ])("reads %s as the path of a unix socket", (text, path) => {
+    expect(parseListenAddress(text)).toEqual({ kind: "unix", path });
   });
 
   it.each([
@@ -63,6 +77,11 @@ describe("parseListenAddress", () => {
     ["localhost:8000/path", "a path after the port"],
     ["[::1]:8000/", "a path after the port"],
     ["unix:", "an empty path"],
+    ["@", "an empty name"],
+    ["@a\0", "NUL"],
+    [`@${"x".repeat(108)}`, "a name of 108 bytes"],
+    ["sd-listen:", "an empty name"],
+    ["sd-listen:a:b", "a name with a colon"],
     ["/run/store/", "the path of a folder"],
     ["/run/\0", "NUL"],
     [`/${"x".repeat(107)}`, "a path of 108 bytes"],
@@ -81,4 +100,20 @@ describe("formatTcpAddress", () => {
       expect(address.kind === "tcp" && formatTcpAddress(address.host, address.port)).toBe(text);
     }
   });
+});
+
+describe("isLoopback", () => {
+  it.each(["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "LocalHost"])(
+    "takes %s",
+    (host) => {
+      expect(isLoopback(host)).toBe(true);
+    },
+  );
+
+  it.each(["0.0.0.0", "::", "fe80::1%eth0", "192.0.2.1", "store.example.org"])(
+    "does not take %s",
+    (host) => {
+      expect(isLoopback(host)).toBe(false);
+    },
+  );
 });

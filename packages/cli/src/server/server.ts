@@ -5,8 +5,10 @@ import type { Logger } from "pino";
 import { Guard } from "./access/guard.ts";
 import { registerHealth } from "./health.ts";
 import { type AdmittedHandler, guardRequests } from "./http-guard.ts";
-import { type ListenAddress, parseListenAddress } from "./listen-address.ts";
-import { type Listener, type ListenerEvents, listen } from "./listener.ts";
+import { listen } from "./listen.ts";
+import { parseListenAddress } from "./listen-address.ts";
+import type { UnixSocketOptions } from "./listen-unix.ts";
+import type { Listener } from "./listener.ts";
 import { OnePort, peerOf } from "./one-port.ts";
 import { registerReflection } from "./reflection.ts";
 import { createRpcHandler } from "./rpc-handler.ts";
@@ -16,6 +18,8 @@ import { type TlsFiles, TlsFront } from "./tls-front.ts";
 export interface ServerOptions {
   /** Addresses to listen on, at least one, in the syntax of {@link parseListenAddress}. */
   addresses: readonly string[];
+  /** The files of unix sockets. */
+  unixSockets?: UnixSocketOptions;
   /** The services to serve. Health and reflection are added. */
   services: readonly ServedService[];
   /** Answers and logs requests that are no calls. Default: 404. */
@@ -45,6 +49,12 @@ export interface Server extends AsyncDisposable {
    * appears as the loopback addresses that the machine has.
    */
   readonly addresses: readonly string[];
+
+  /** Those of them that clients of other machines can connect to. */
+  readonly openAddresses: readonly string[];
+
+  /** Resolves once there can be no further connection, as after that of inetd. Usually never. */
+  readonly exhausted: Promise<void>;
 
   /**
    * Shuts down: accepts no more connections and calls, reports NOT_SERVING, and waits for the calls in
@@ -105,15 +115,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       onHandshakeError: (err, socket) =>
         logger.info({ err, peer: peerOf(socket) }, "TLS handshake failed"),
     }));
-  const onError = (err: Error) => logger.warn({ err }, "cannot accept a connection");
-  const eventsOf = ({ kind }: ListenAddress): ListenerEvents => ({
-    onConnection: tls && kind === "tcp" ? (socket) => tls.accept(socket) : onConnection,
-    onError,
-  });
-  const listeners: Listener[] = [];
+  let listeners: readonly Listener[] = [];
   let closed: Promise<unknown> | undefined;
   const close = () => {
-    closed ??= Promise.all(listeners.map((listener) => listener.close()));
+    closed ??= Promise.all(
+      listeners.map(async (listener) => {
+        await listener.stop();
+        await listener.ended;
+      }),
+    );
     return closed;
   };
   const terminate = async () => {
@@ -125,15 +135,27 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   };
 
   try {
-    for (const address of addresses) {
-      listeners.push(...(await listen(address, eventsOf(address))));
-    }
+    listeners = await listen(
+      addresses,
+      {
+        onConnection(socket, transport) {
+          if (tls && transport === "tcp") tls.accept(socket);
+          else onConnection(socket);
+        },
+        onError: (err) => logger.warn({ err }, "cannot accept a connection"),
+      },
+      options.unixSockets,
+    );
   } catch (error) {
     await terminate();
     throw error;
   }
   return {
     addresses: listeners.map(({ address }) => address),
+    openAddresses: listeners.filter(({ isOpen }) => isOpen).map(({ address }) => address),
+    exhausted: Promise.all(
+      listeners.map(({ exhausted }) => exhausted ?? new Promise<void>(() => undefined)),
+    ).then(() => undefined),
     async shutdown() {
       stopping.abort();
       const ended = close();

@@ -4,22 +4,28 @@ import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { listen } from "./listen.ts";
 import { parseListenAddress } from "./listen-address.ts";
-import { type Listener, listen } from "./listener.ts";
+import type { UnixSocketOptions } from "./listen-unix.ts";
+import type { Listener } from "./listener.ts";
 
 const opened: Listener[] = [];
 
 /** Listens and says hello to everybody. */
-async function hello(address: string): Promise<readonly Listener[]> {
-  const listeners = await listen(parseListenAddress(address), {
-    onConnection(socket) {
-      socket.on("error", () => undefined); // some only look whether there is anybody
-      socket.end("hello");
+async function hello(address: string, options?: UnixSocketOptions): Promise<readonly Listener[]> {
+  const listeners = await listen(
+    [parseListenAddress(address)],
+    {
+      onConnection(socket) {
+        socket.on("error", () => undefined); // some only look whether there is anybody
+        socket.end("hello");
+      },
+      onError(error) {
+        throw error;
+      },
     },
-    onError(error) {
-      throw error;
-    },
-  });
+    options,
+  );
   opened.push(...listeners);
   return listeners;
 }
@@ -32,7 +38,7 @@ async function heard(path: string): Promise<string> {
 }
 
 afterEach(async () => {
-  await Promise.all(opened.splice(0).map((listener) => listener.close()));
+  await Promise.all(opened.splice(0).map((listener) => listener.stop()));
 });
 
 describe("listening on TCP", () => {
@@ -47,7 +53,11 @@ describe("listening on TCP", () => {
     const port = taken?.address.split(":").at(-1);
     await expect(hello(`localhost:${port}`)).rejects.toMatchObject({
       code: "unavailable",
-      message: expect.stringContaining(`Cannot listen on "[::1]:${port}": already in use`),
+      message: expect.stringMatching(
+        new RegExp(
+          `^Cannot listen on "\\[::1\\]:${port}": already in use .*; stop process ${process.pid} \\(.*\\), or choose another port`,
+        ),
+      ),
     });
     await expect(hello(`127.0.0.1:${port}`)).resolves.toHaveLength(1);
   });
@@ -85,7 +95,7 @@ describe("listening on a unix socket", () => {
     expect(listener?.address).toBe(path);
     expect(await heard(path)).toBe("hello");
     expect(await readdir(folder)).toEqual(["socket"]);
-    await listener?.close();
+    await listener?.stop();
     expect(await readdir(folder)).toEqual([]);
   });
 
@@ -104,10 +114,25 @@ describe("listening on a unix socket", () => {
     await hello(path);
     await expect(hello(path)).rejects.toMatchObject({
       code: "unavailable",
-      message: `Cannot listen on "${path}": a running process already listens there`,
+      message: expect.stringContaining(
+        `Cannot listen on "${path}": a running process already listens there`,
+      ),
     });
     expect(await heard(path)).toBe("hello");
     expect(await readdir(folder)).toEqual(["socket"]);
+  });
+
+  it("takes the place of a socket that answers if told to", async () => {
+    await hello(path);
+    const [second] = await hello(path, { unlink: true });
+    expect(await heard(path)).toBe("hello");
+    await second?.stop();
+    expect(await readdir(folder)).toEqual([]);
+  });
+
+  it("gives the file the permissions that it is told", async () => {
+    await hello(path, { mode: 0o660 });
+    expect((await lstat(path)).mode & 0o777).toBe(0o660);
   });
 
   it("refuses a path with something else than a socket, and leaves it alone", async () => {
@@ -128,7 +153,34 @@ describe("listening on a unix socket", () => {
     const [first] = await hello(path);
     await rename(path, join(folder, "moved"));
     await hello(path);
-    await first?.close();
+    await first?.stop();
     expect(await heard(path)).toBe("hello");
+  });
+});
+
+describe("listening on an abstract name", () => {
+  const name = `tvix-store-test-${process.pid}`;
+
+  it("leaves no file, and is refused while another listens there", async () => {
+    const [listener] = await hello(`@${name}`);
+    expect(listener?.address).toBe(`@${name}`);
+    expect(await heard(`\0${name}`)).toBe("hello");
+    await expect(hello(`@${name}`)).rejects.toMatchObject({
+      code: "unavailable",
+      message: expect.stringContaining(`Cannot listen on "@${name}": already in use`),
+    });
+    await listener?.stop();
+    await expect(heard(`\0${name}`)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+  });
+});
+
+describe("listening on what was inherited", () => {
+  it("refuses sockets that are another process's, or that do not exist", async () => {
+    await expect(hello("sd-listen:grpc")).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(
+        'Cannot listen on "sd-listen:grpc": expected a socket named "grpc" from systemd, found none',
+      ),
+    });
   });
 });
