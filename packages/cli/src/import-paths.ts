@@ -1,6 +1,7 @@
 import { statSync } from "node:fs";
 import { basename } from "node:path";
 import {
+  CastoreError,
   type EntryFilter,
   type ImportProgress,
   type MemberSelection,
@@ -9,11 +10,12 @@ import {
 import { importArchive, importPath, type PathInfo, type ReferenceCandidates } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
 import { absolutePath } from "./arguments.ts";
-import { type ImportedPath, reportImport } from "./import-report.ts";
+import { type NixImport, NixImports } from "./import-nix-paths.ts";
+import { reportImport } from "./import-report.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { type Job, runJobs } from "./jobs.ts";
 import { openProgress, type Progress } from "./progress.ts";
-import { findCandidates } from "./reference-candidates.ts";
+import { type Candidates, findCandidates } from "./reference-candidates.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
@@ -30,6 +32,8 @@ export interface ImportCommandOptions {
   stripComponents?: number;
   /** Globs of what is left out. */
   exclude?: readonly string[];
+  /** Whether to import what a store path of the local Nix refers to as well. Default: false. */
+  closure?: boolean;
   /** Whether to print an object of JSON a path. Default: false, its store path. */
   json?: boolean;
 }
@@ -68,6 +72,7 @@ class ImportCommand {
   readonly #services: Services;
   readonly #options: ImportCommandOptions;
   readonly #progress: Progress;
+  #candidates: Candidates | undefined;
   #exclude: EntryFilter | undefined;
 
   constructor(services: Services, options: ImportCommandOptions, progress: Progress) {
@@ -77,72 +82,81 @@ class ImportCommand {
   }
 
   async run(paths: readonly string[], signal: AbortSignal): Promise<void> {
-    const { archive, exclude, references: mode = "none" } = this.#options;
+    const { archive, exclude, references = "none" } = this.#options;
     if (exclude !== undefined) {
       const { excludeFilter } = await import("./exclude.ts"); // has a library of its own
       this.#exclude = excludeFilter(exclude);
     }
-    const what = mode === true ? "auto" : mode;
-    const candidates =
-      what === "none"
-        ? undefined
-        : await findCandidates(what, this.#services.pathInfoService, { signal });
-    const importOne = async (source: string, run: Run, signal: AbortSignal): Promise<string> => {
-      const imported = await this.#importOne(source, run, {
-        signal,
-        ...(candidates && { references: candidates.references }),
-      });
-      if (candidates?.grow) candidates.references.add(imported.pathInfo.storePath.hashPart);
-      return this.#show(source, imported);
-    };
-    const jobs: Job[] = paths.map((path) => ({
-      run: ({ signal }) =>
-        importOne(
-          path,
-          (options) => importPath(absolutePath(path), this.#services, options),
-          signal,
-        ),
-    }));
+    if (references !== "none") {
+      const what = references === true ? "auto" : references;
+      this.#candidates = await findCandidates(what, this.#services.pathInfoService, { signal });
+    }
+    const tell = (message: string) => this.#progress.tell(message);
+    await using nix = new NixImports(this.#services, tell);
+    const jobs: Job[] = [];
+    for (const path of paths) jobs.push(...(await this.#jobsFor(path, nix, signal)));
     if (archive !== undefined) {
-      jobs.push({
-        run: ({ signal }) =>
-          importOne(archive, (options) => importTar(archive, this.#services, options), signal),
-      });
+      const runTar = (options: CommonOptions) => importTar(archive, this.#services, options);
+      jobs.push(this.#plainJob(archive, runTar));
     }
     await runJobs(jobs, {
       signal,
-      concurrency: candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
+      concurrency: this.#candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
       things: "paths",
-      tell: (message) => this.#progress.tell(message),
+      tell,
     });
   }
 
-  async #importOne(
-    source: string,
-    run: Run,
-    options: Pick<CommonOptions, "signal" | "references">,
-  ): Promise<ImportedPath> {
+  async #jobsFor(path: string, nix: NixImports, signal: AbortSignal): Promise<readonly Job[]> {
+    const { name, exclude, references = "none", closure = false } = this.#options;
+    const isPlain = name !== undefined || exclude !== undefined || references !== "none";
+    try {
+      const imports = isPlain ? undefined : await nix.list(path, { closure, signal });
+      if (imports !== undefined) return imports.map((one) => this.#nixJob(one));
+    } catch (error) {
+      if (!(error instanceof CastoreError)) throw error;
+      return [{ run: () => Promise.reject(error) }];
+    }
+    const runPath = (options: CommonOptions) =>
+      importPath(absolutePath(path), this.#services, options);
+    return [this.#plainJob(path, runPath)];
+  }
+
+  #nixJob({ source, run }: NixImport): Job {
+    return this.#job(source, ({ signal, onProgress }) => run({ signal, onProgress }));
+  }
+
+  #plainJob(source: string, run: Run): Job {
     const { name, stripComponents } = this.#options;
-    using task = this.#progress.begin(source);
-    let progress: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
-    const pathInfo = await run({
-      ...options,
-      ...(name !== undefined && { name }),
-      ...(stripComponents !== undefined && { stripComponents }),
-      ...(this.#exclude && { exclude: this.#exclude }),
-      onProgress(now) {
-        progress = now;
-        task.update(now);
-      },
+    return this.#job(source, async (options) => {
+      const pathInfo = await run({
+        ...options,
+        ...(name !== undefined && { name }),
+        ...(stripComponents !== undefined && { stripComponents }),
+        ...(this.#exclude && { exclude: this.#exclude }),
+        ...(this.#candidates && { references: this.#candidates.references }),
+      });
+      const { storePath, node } = pathInfo;
+      if (this.#candidates?.grow) this.#candidates.references.add(storePath.hashPart);
+      if (node.type === "symlink") this.#progress.tell(symlinkWarning(source, node.target));
+      return pathInfo;
     });
-    return { pathInfo, progress };
   }
 
-  #show(source: string, imported: ImportedPath): string {
-    const { storePath, node } = imported.pathInfo;
-    if (node.type === "symlink") this.#progress.tell(symlinkWarning(source, node.target));
-    if (this.#options.json) return reportImport(source, imported);
-    return `${storePath.toAbsolutePath()}\n`;
+  #job(source: string, run: Run): Job {
+    return {
+      run: async ({ signal }) => {
+        using task = this.#progress.begin(source);
+        let progress: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
+        const onProgress = (now: ImportProgress) => {
+          progress = now;
+          task.update(now);
+        };
+        const pathInfo = await run({ signal, onProgress });
+        if (this.#options.json) return reportImport(source, { pathInfo, progress });
+        return `${pathInfo.storePath.toAbsolutePath()}\n`;
+      },
+    };
   }
 }
 

@@ -47,6 +47,7 @@ class JobRun {
   /** How many outcomes were told. */
   #told = 0;
   #failed = 0;
+  #lastFailure: string | undefined;
   #telling: Promise<void> = Promise.resolve();
   #onTold = Promise.withResolvers<void>();
   #fatal: { readonly error: unknown } | undefined;
@@ -124,8 +125,9 @@ class JobRun {
       return;
     }
     this.#failed += 1;
-    const isRepeated = error === this.#signal.reason && this.#failed > 1;
-    if (!isRepeated) this.#options.tell(describeError(error));
+    const message = describeError(error);
+    if (message !== this.#lastFailure) this.#options.tell(message); // those under way fail alike when a store is gone
+    this.#lastFailure = message;
   }
 
   /** Prints the output of jobs that are done, behind others that are not, without waiting for the reader. */

@@ -239,7 +239,7 @@ describe("copyClosure", () => {
     );
     expect(steps.at(-1)).toEqual(all);
 
-    const none = { directories: 0, blobs: 0, copiedBlobs: 0, copiedBytes: 0 };
+    const none = { directories: 0, blobs: 0, bytes: 0, copiedBlobs: 0, copiedBytes: 0 };
     expect(await copyClosure(near, target, root)).toEqual(none);
     const { copiedBlobs } = await copyClosure(near, target, root, { repair: true });
     expect(copiedBlobs).toBe(0);

@@ -1,5 +1,14 @@
 export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
+export { type FindPathsOptions, findPaths } from "./copy/find-paths.ts";
+export { PathCopier } from "./copy/path-copier.ts";
+export type {
+  ContentServices,
+  CopyContentsOptions,
+  PathMetadata,
+  StorePathSource,
+} from "./copy/store-path-source.ts";
+export { StoredPaths } from "./copy/stored-paths.ts";
 export { StoreError } from "./errors.ts";
 export { importArchive, importNar, importPath } from "./import.ts";
 export {

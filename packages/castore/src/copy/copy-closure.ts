@@ -22,9 +22,11 @@ export interface CopyProgress {
   directories: number;
   /** Different blobs that were found in the source. */
   blobs: number;
+  /** How many bytes these have. */
+  bytes: number;
   /** Those of the blobs that the target lacked, and has now. */
   copiedBlobs: number;
-  /** How many bytes these have. */
+  /** How many bytes those have. */
   copiedBytes: number;
 }
 
@@ -83,7 +85,7 @@ class ClosureCopy implements AsyncDisposable {
   readonly #signal: AbortSignal;
   readonly #spool = new ClosureSpool();
   readonly #workers: Promise<void>[] = [];
-  #progress: CopyProgress = { directories: 0, blobs: 0, copiedBlobs: 0, copiedBytes: 0 };
+  #progress: CopyProgress = { directories: 0, blobs: 0, bytes: 0, copiedBlobs: 0, copiedBytes: 0 };
 
   constructor(from: ClosureServices, to: ClosureServices, options: CopyClosureOptions) {
     this.#from = from;
@@ -148,7 +150,7 @@ class ClosureCopy implements AsyncDisposable {
         this.#advance({ directories: 1 });
         continue;
       }
-      this.#advance({ blobs: 1 });
+      this.#advance({ blobs: 1, bytes: Number(item.size) });
       found.push({ digest: item.digest, size: Number(item.size) });
       if (found.length < BLOBS_PER_LOOKUP) continue;
       yield* await lookUp(found);

@@ -177,6 +177,30 @@ export function openReader(path: string): Database {
   }
 }
 
+/**
+ * Opens a database that belongs to another program, for reading alone. It may be written meanwhile. Closed with
+ * {@link closeDatabase}.
+ *
+ * @throws CastoreError `not_found` if there is no such file, `permission_denied` if it cannot be read; as
+ *   {@link openDatabase}
+ */
+export async function openForeignDatabase(path: string): Promise<Database> {
+  const action = `Cannot open database "${path}"`;
+  if (statOf(path) === undefined) {
+    throw new CastoreError("not_found", `${action}: there is no such file`);
+  }
+  try {
+    return openReader(path);
+  } catch (error) {
+    if (!(error instanceof CastoreError) || !isRefused(error.cause)) throw error;
+  }
+  try {
+    return await connectReadOnly(path);
+  } catch (error) {
+    throw systemError(sqliteError(error, action), action);
+  }
+}
+
 /** Returns the path of a database, also of one that was read into memory. */
 export function pathOf(db: Database): string {
   return COPIED_FROM.get(db) ?? db.name;

@@ -4,6 +4,8 @@ export {
   type DatabaseFormat,
   type OpenDatabaseOptions,
   openDatabase,
+  openForeignDatabase,
+  sqliteError,
 } from "./database.ts";
 export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
 export { SpillTable } from "./spill-table.ts";

@@ -35,15 +35,24 @@ export function importCommand(): Command {
         "depth; one that ends with a slash matches folders only",
       (pattern: string, before: string[] = []) => [...before, pattern],
     )
+    .option(
+      "--closure",
+      "of a store path of the local Nix, import what it refers to as well, directly or indirectly",
+    )
     .option("--json", "print an object of JSON for each path instead of its store path")
     .addHelpText(
       "after",
       `
 Examples:
+  tvix-store import --closure ./result
   tvix-store import ./src --exclude node_modules --exclude '*.o'
   tvix-store import --archive src.tar.gz --strip-components 1 --name src
   curl -L https://example.org/src.tar.xz | tvix-store import --archive - --name src
   tvix-store import --json --references=auto ./lib ./app
+
+A store path of the local Nix, also one that a symlink such as ./result leads to, keeps its name, references, deriver,
+signatures and content address, as the database of Nix has them (in NIX_STATE_DIR), unless --name, --exclude or
+--references asks for something else. What it refers to has to be stored before, or with --closure.
 
 A path that fails does not stop the others. Exit status: 0 if all were stored, 1 otherwise, 130 after Ctrl-C.`,
     )
@@ -63,8 +72,13 @@ A path that fails does not stop the others. Exit status: 0 if all were stored, 1
 /** Returns what is wrong with a combination of arguments; `undefined` if it is valid. */
 function wrongUse(
   paths: readonly string[],
-  { archive, name, references, stripComponents }: ImportCommandOptions,
+  { archive, name, references, stripComponents, closure, exclude }: ImportCommandOptions,
 ): string | undefined {
+  const other = { "--name": name, "--exclude": exclude, "--archive": archive };
+  const [conflict] = Object.entries(other).find(([, value]) => value !== undefined) ?? [];
+  if (closure && conflict !== undefined) {
+    return `expected --closure without ${conflict}: store paths of Nix are imported as they are`;
+  }
   if (archive === undefined) {
     if (paths.length === 0) {
       const hint = typeof references === "string" ? `; --references took "${references}"` : "";

@@ -1,0 +1,137 @@
+import { realpathSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { SigningKey } from "@tvix/store";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import {
+  type Daemon,
+  embeddedIn,
+  MAIN,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+} from "./harness.ts";
+import { describeWithNix, type Nix } from "./nix-versions.ts";
+
+/** A package that refers to itself, to a library, to a tree that was added, and to a text. */
+const EXPRESSION = `
+  let
+    sh = name: script: derivation {
+      inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin"; args = [ "-c" script ];
+    };
+    text = builtins.toFile "text" "some text";
+    library = sh "library" "mkdir $out; echo \${text} > $out/text; echo shared > $out/shared";
+  in sh "package" ''
+    mkdir -p $out/bin; echo $out \${library} \${./tree} > $out/bin/run; chmod +x $out/bin/run; ln -s \${library} $out/lib
+  ''
+`;
+
+/** Folders that tvix-store needs, where Nix runs in a root folder of its own. */
+const BIND = [
+  fileURLToPath(new URL("../../..", import.meta.url)).replace(/\/$/, ""),
+  dirname(realpathSync(process.execPath)),
+].join(":");
+
+describeWithNix("store paths in the database", (_version, open) => {
+  const folder = temporaryFolder();
+  const key = SigningKey.generate("test-1");
+  let nix: Nix;
+  let daemon: Daemon;
+  let url: string;
+  let services: string;
+  /** The package, and everything that it refers to. */
+  let path: string;
+  let closure: string[];
+
+  /** Runs `tvix-store` where Nix is; its stderr follows its stdout. */
+  const tvixStore = (args: string) =>
+    nix.run(`${realpathSync(process.execPath)} ${MAIN} ${args} 2>&1 || echo "status $?"`, { BIND });
+
+  beforeAll(async () => {
+    nix = open(folder.path);
+    writeFileSync(join(nix.folder, "tree"), "a tree of one file");
+    writeFileSync(join(nix.folder, "expression.nix"), EXPRESSION);
+    writeFileSync(join(nix.folder, "key"), key.toSecretText());
+    daemon = await startDaemon([
+      ...embeddedIn(join(folder.path, "store")),
+      "--listen-address=127.0.0.1:0",
+    ]);
+    url = `http://${daemon.addresses[0]}`;
+    services = throughDaemon(`grpc+${url}`).join(" ");
+    const out = await nix.run(`
+      nix-store --init
+      nix-build expression.nix >&2
+      nix store sign --key-file key --recursive ./result
+      readlink result
+      nix-store -qR ./result
+    `);
+    [path = "", ...closure] = out.trim().split("\n");
+  });
+
+  afterAll(async () => {
+    await daemon[Symbol.asyncDispose]();
+    folder[Symbol.dispose]();
+  });
+
+  it("are imported with --closure, and come out of nix copy as they went in", async () => {
+    const without = await tvixStore(`import ./result ${services}`);
+    expect(without).toMatch(
+      /^.*leads to.*\ntvix-store: Cannot copy.*pass --closure.*\nstatus 1\n$/,
+    );
+
+    const outcome = await tvixStore(`import --closure ./result ${services}`);
+    const [followed, ...imported] = outcome.trim().split("\n");
+    expect(followed).toBe(`tvix-store: "./result" leads to "${path}", which is imported`);
+    expect(imported.at(-1)).toBe(path);
+    expect(imported.toSorted()).toEqual(closure.toSorted());
+    expect(imported).toHaveLength(4);
+
+    const infosOf = (store: string) => `nix path-info --json --recursive ${store} ${path}`;
+    const trusting = `--option trusted-public-keys "${key.verifyingKey}"`;
+    const [before, after] = (
+      await nix.run(`
+        ${infosOf("")}; echo
+        nix copy --from ${url} --to "local?root=$PWD/second" ${trusting} ${path}
+        ${infosOf('--store "local?root=$PWD/second"')}`)
+    )
+      .split("\n")
+      .filter(Boolean)
+      .map(comparable);
+    expect(after).toEqual(before);
+    expect(JSON.stringify(before)).toMatch(/deriver.*test-1:/);
+  });
+
+  it("are not read again, and keep their names where one of them is a symlink to another", async () => {
+    const again = await tvixStore(`import --json --closure ./result ${services}`);
+    const reports = again.trim().split("\n").slice(1);
+    expect(reports.map((line) => JSON.parse(line).bytesRead)).toEqual([0, 0, 0, 0]);
+    const linked = await nix.run(`ln -s ${path} link; nix-store --add link`);
+    expect(await tvixStore(`import ${linked.trim()} ${services}`)).toBe(linked);
+  });
+
+  it("are refused where Nix knows nothing of them, or their contents changed", async () => {
+    const [changed] = closure.filter((one) => one.endsWith("-text"));
+    await nix.run(
+      `chmod +w ${changed}; echo more >> ${changed}; echo > /nix/store/${"0".repeat(32)}-x`,
+    );
+    const store = `${embeddedIn(join(nix.folder, "other")).join(" ")}`;
+    expect(await tvixStore(`import ${changed} ${store}`)).toMatch(
+      /^tvix-store: Cannot import.*-text": expected a NAR of \d+ bytes.*found.*\nstatus 1\n$/,
+    );
+    expect(await tvixStore(`import /nix/store/${"0".repeat(32)}-x ${store}`)).toMatch(
+      /^tvix-store: .*it is not a valid path of the local Nix store.*\nstatus 1\n$/,
+    );
+    expect(await tvixStore(`import --name plain ${changed} ${store}`)).toMatch(/-plain\n$/);
+  });
+});
+
+/** Returns what Nix tells of store paths, whatever its version, without what only the store knows. */
+function comparable(json: string): unknown {
+  const infos: Record<string, unknown> | Record<string, unknown>[] = JSON.parse(json);
+  const all = Array.isArray(infos)
+    ? infos
+    : Object.entries(infos).map(([path, info]) => ({ path, ...(info as object) }));
+  return all
+    .map(({ registrationTime, ultimate, ...info }: Record<string, unknown>) => info)
+    .toSorted((a, b) => (String(a.path) < String(b.path) ? -1 : 1));
+}

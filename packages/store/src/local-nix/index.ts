@@ -1,0 +1,1 @@
+export { type LocalNixOptions, LocalNixStore } from "./local-nix-store.ts";

@@ -1,0 +1,87 @@
+import { join } from "node:path";
+import { type AbortOptions, importPath, type Node } from "@tvix/castore";
+import type {
+  ContentServices,
+  CopyContentsOptions,
+  PathMetadata,
+  StorePathSource,
+} from "../copy/store-path-source.ts";
+import { StoreError } from "../errors.ts";
+import { NarHasher } from "../nar/nar-hasher.ts";
+import { NarWriter } from "../nar/writer.ts";
+import { formatNixHash } from "../nix/nix-hash.ts";
+import { STORE_DIR } from "../nix/store-path.ts";
+import { NixDatabase } from "./nix-database.ts";
+
+/** Where a local store of Nix is, whose store dir is `/nix/store`. */
+export interface LocalNixOptions {
+  /** The folder with the store paths. Default: `/nix/store`. */
+  realStoreDir?: string | undefined;
+  /** The state folder of Nix. Default: `/nix/var/nix`. */
+  stateDir?: string | undefined;
+}
+
+/**
+ * The store paths of a local Nix: contents from the file system, everything else from the database of Nix. Each file is
+ * read once, and the NAR is compared with what Nix has registered.
+ */
+export class LocalNixStore implements StorePathSource {
+  readonly name: string;
+  readonly #database: NixDatabase;
+  readonly #storeDir: string;
+
+  private constructor(storeDir: string, database: NixDatabase) {
+    this.name = `the local Nix store "${storeDir}"`;
+    this.#storeDir = storeDir;
+    this.#database = database;
+  }
+
+  /** @throws CastoreError `not_found` if Nix has no database there; by the cause if it cannot be read */
+  static async open({
+    realStoreDir = STORE_DIR,
+    stateDir = "/nix/var/nix",
+  }: LocalNixOptions = {}): Promise<LocalNixStore> {
+    const database = await NixDatabase.open(join(stateDir, "db/db.sqlite"));
+    return new LocalNixStore(realStoreDir, database);
+  }
+
+  async getMany(
+    hashParts: readonly Uint8Array[],
+    { signal }: AbortOptions = {},
+  ): Promise<readonly (PathMetadata | undefined)[]> {
+    signal?.throwIfAborted();
+    return hashParts.map((hashPart) => this.#database.get(hashPart));
+  }
+
+  async copyContents(
+    { storePath, narSha256, narSize }: PathMetadata,
+    to: ContentServices,
+    options: CopyContentsOptions = {},
+  ): Promise<Node> {
+    const path = join(this.#storeDir, `${storePath}`);
+    const hasher = new NarHasher();
+    const visitor = new NarWriter((bytes) => hasher.update(bytes));
+    const { signal, onProgress } = options;
+    const node = await importPath(path, to, {
+      visitor,
+      ...(signal && { signal }),
+      ...(onProgress && { onProgress }),
+    });
+    visitor.finish();
+    const found = hasher.digest();
+    const expected = describeNar({ narSha256, narSize });
+    if (describeNar(found) === expected) return node;
+    throw new StoreError(
+      "data_loss",
+      `Cannot import "${path}": expected a NAR of ${expected}, as Nix has registered, found ${describeNar(found)}; "nix-store --verify-path" tells what Nix makes of it`,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#database[Symbol.dispose]();
+  }
+}
+
+function describeNar({ narSha256, narSize }: Pick<PathMetadata, "narSha256" | "narSize">): string {
+  return `${narSize} bytes and ${formatNixHash({ algorithm: "sha256", digest: narSha256 })}`;
+}

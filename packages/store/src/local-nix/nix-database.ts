@@ -1,0 +1,117 @@
+import { CastoreError } from "@tvix/castore";
+import {
+  closeDatabase,
+  type Database,
+  openForeignDatabase,
+  sqliteError,
+} from "@tvix/castore/sqlite";
+import type { PathMetadata } from "../copy/store-path-source.ts";
+import { inContext, StoreError } from "../errors.ts";
+import { parseContentAddress } from "../nix/content-address.ts";
+import { parseAnyNixHash } from "../nix/nix-hash.ts";
+import { encodeNixbase32 } from "../nix/nixbase32.ts";
+import { parseSignature } from "../nix/signature.ts";
+import { STORE_DIR, StorePath } from "../nix/store-path.ts";
+
+const DRV = /\.drv$/;
+
+/** A row of `ValidPaths`. */
+interface PathRow {
+  readonly id: bigint;
+  readonly path: string;
+  readonly hash: string;
+  readonly narSize: bigint | null;
+  readonly deriver: string | null;
+  readonly sigs: string | null;
+  readonly ca: string | null;
+}
+
+/**
+ * Reads the database in which Nix registers the paths of a local store, `db/db.sqlite` in its state folder. Nix may change
+ * it meanwhile.
+ * https://github.com/NixOS/nix/blob/2.34.0/src/libstore/schema.sql
+ */
+export class NixDatabase implements Disposable {
+  readonly #path: string;
+  readonly #db: Database;
+
+  private constructor(path: string, db: Database) {
+    this.#path = path;
+    this.#db = db;
+  }
+
+  /** @throws CastoreError `not_found` if there is no such file; as `openForeignDatabase` */
+  static async open(path: string): Promise<NixDatabase> {
+    return new NixDatabase(path, await openForeignDatabase(path));
+  }
+
+  /**
+   * Returns what Nix knows of a valid path, by its hash part of 20 bytes; `undefined` if there is none.
+   *
+   * @throws StoreError `data_loss` for a row that is damaged; CastoreError by the cause if the database cannot be read
+   */
+  get(hashPart: Uint8Array): PathMetadata | undefined {
+    const prefix = `${STORE_DIR}/${encodeNixbase32(hashPart)}-`;
+    const [row] = this.#all<PathRow>(
+      "SELECT id, path, hash, narSize, deriver, sigs, ca FROM ValidPaths WHERE path >= ? AND path < ?",
+      [prefix, `${prefix.slice(0, -1)}.`], // the character after the dash
+    );
+    if (row === undefined) return undefined;
+    const references = this.#all<{ path: string }>(
+      "SELECT path FROM Refs JOIN ValidPaths ON reference = id WHERE referrer = ? ORDER BY path",
+      [row.id],
+    );
+    return this.#parse(
+      row,
+      references.map(({ path }) => path),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    closeDatabase(this.#db);
+  }
+
+  #all<Row>(sql: string, values: readonly unknown[]): Row[] {
+    try {
+      return this.#db
+        .prepare(sql)
+        .safeIntegers()
+        .all(...values) as Row[];
+    } catch (error) {
+      throw sqliteError(error, `Cannot read the Nix database "${this.#path}"`);
+    }
+  }
+
+  #parse(row: PathRow, references: readonly string[]): PathMetadata {
+    try {
+      return inContext(`Cannot read "${row.path}" in the Nix database "${this.#path}"`, () =>
+        metadataOf(row, references),
+      );
+    } catch (error) {
+      if (!(error instanceof CastoreError)) throw error;
+      throw new StoreError("data_loss", error.message, { cause: error });
+    }
+  }
+}
+
+function metadataOf(row: PathRow, references: readonly string[]): PathMetadata {
+  const { algorithm, digest } = parseAnyNixHash(row.hash);
+  if (algorithm !== "sha256") {
+    throw new StoreError("data_loss", `expected a sha256 hash, found "${row.hash}"`);
+  }
+  if (!row.narSize) throw new StoreError("data_loss", "expected the size of its NAR, found none");
+  return {
+    storePath: StorePath.parseAbsolute(row.path),
+    references: references.map((path) => StorePath.parseAbsolute(path)),
+    narSha256: digest,
+    narSize: row.narSize,
+    signatures: (row.sigs ?? "").split(" ").filter(Boolean).map(parseSignature),
+    ...(row.deriver && { deriver: parseDeriver(row.deriver) }),
+    ...(row.ca && { ca: parseContentAddress(row.ca) }),
+  };
+}
+
+function parseDeriver(path: string): StorePath {
+  const { hashPart, name } = StorePath.parseAbsolute(path);
+  return StorePath.from(hashPart, name.replace(DRV, ""));
+}
