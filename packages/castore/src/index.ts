@@ -157,6 +157,7 @@ export { B3Digest } from "./model/digest.ts";
 export { Directory, type DirectoryEntry } from "./model/directory.ts";
 export { CastoreError, type ErrorCode, hasCode } from "./model/errors.ts";
 export { MAX_MESSAGE_BYTES } from "./model/limits.ts";
+export { suggest } from "./model/nearest.ts";
 export {
   type DirectoryNode,
   type FileNode,

@@ -62,7 +62,8 @@ export async function importPaths(
   await traceCommand("tvix-store import", async () => {
     await using services = await openServices(options, {
       signal,
-      onEvent: ({ store, message }) => tell(`${store}: ${message}`),
+      onEvent: ({ type, store, message }) =>
+        progress.tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn"),
     });
     await new ImportCommand(services, options, progress).run(paths, signal);
   });
@@ -103,7 +104,7 @@ class ImportCommand {
       signal,
       concurrency: this.#candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
       things: "paths",
-      tell,
+      tell: (message) => this.#progress.tell(message, "error"),
     });
   }
 

@@ -1,13 +1,13 @@
 import type { ImportProgress } from "@tvix/castore";
-import { writeStderr } from "./output.ts";
+import { type NoticeLevel, notice } from "./notices.ts";
 
 /** Shows on stderr how far a command is. Disposing removes what is shown. */
 export interface Progress extends Disposable {
   /** Begins to show something that is being done. */
   begin(what: string): ProgressTask;
 
-  /** Writes a line. */
-  tell(message: string): void;
+  /** Writes a notice. Default: a warning. */
+  tell(message: string, level?: NoticeLevel): void;
 }
 
 /** Something that is being done. Disposing ends it. */
@@ -30,8 +30,8 @@ class SilentProgress implements Progress {
     return { update() {}, [Symbol.dispose]() {} };
   }
 
-  tell(message: string): void {
-    writeStderr(`tvix-store: ${message}\n`);
+  tell(message: string, level: NoticeLevel = "warn"): void {
+    notice(level, message);
   }
 
   [Symbol.dispose](): void {}

@@ -1,6 +1,7 @@
 import { CastoreError } from "@tvix/castore";
 import { Interrupt, Interrupted } from "./interrupt.ts";
-import { OutputError, reportOutputError, writeStderr } from "./output.ts";
+import { notice } from "./notices.ts";
+import { OutputError, reportOutputError } from "./output.ts";
 
 /**
  * Runs the body of a command. An error becomes one line on stderr and the exit status; only an unexpected error is shown
@@ -20,7 +21,7 @@ export async function run(body: (interrupt: Interrupt) => Promise<void>): Promis
 /** Writes an error on stderr, one line, and has the process exit with 1 at its end. */
 export function reportFailure(error: unknown): void {
   process.exitCode = 1;
-  writeStderr(`tvix-store: ${describeError(error)}\n`);
+  notice("error", describeError(error), error instanceof CastoreError ? { code: error.code } : {});
 }
 
 /** Returns what is told of an error: its message and advice, and of an unexpected one the stack. */

@@ -1,8 +1,7 @@
-import { pino } from "pino";
 import type { Interrupt } from "./interrupt.ts";
-import { LogWriter } from "./log-writer.ts";
 import { openServer, type ServedProtocols, type ServeOptions } from "./open-server.ts";
 import { isStderrTheConnection } from "./server/listen-stdio.ts";
+import { ServerLog } from "./server-log.ts";
 import { ServiceManager } from "./service-manager.ts";
 import { serveUntilStopped, unlessStopped } from "./serving.ts";
 
@@ -21,11 +20,9 @@ async function serve(
   interrupt: Interrupt,
   protocols: ServedProtocols,
 ): Promise<void> {
-  await using log = new LogWriter((lost) =>
-    logger.warn({ lost }, "log lines dropped: stderr took no more"),
-  );
-  const level = isStderrTheConnection() ? "silent" : options.logLevel;
-  const logger = pino({ level }, log);
+  const logLevel = isStderrTheConnection() ? "silent" : options.logLevel;
+  await using log = await ServerLog.open({ ...options, logLevel });
+  const { logger } = log;
   using manager = new ServiceManager((message) => logger.warn(message));
   const opening = openServer(options, protocols, { logger, signal: interrupt.signal });
   await using opened = await unlessStopped(opening, interrupt, options.shutdownTimeout);

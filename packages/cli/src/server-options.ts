@@ -1,8 +1,9 @@
 import { InvalidArgumentError, Option } from "commander";
 import { type GuardingOptions, guardingOptions, parseTime } from "./guarding-options.ts";
+import type { LogOptions } from "./notices.ts";
 
 /** Options of a command that serves. */
-export interface ServerOptions extends GuardingOptions {
+export interface ServerOptions extends GuardingOptions, LogOptions {
   /** Addresses to listen on, in the syntax of `parseListenAddress`. */
   listenAddress: string[];
   /** Whether to replace a unix socket on which another process listens. */
@@ -11,8 +12,6 @@ export interface ServerOptions extends GuardingOptions {
   unixListenChmod?: number;
   /** How long a shutdown waits for calls in flight, in milliseconds. */
   shutdownTimeout: number;
-  /** The lowest level of log lines to write, a level of pino. */
-  logLevel: string;
 }
 
 /** Returns the options of a command that serves, with their environment variables. */
@@ -41,10 +40,6 @@ export function serverOptions(defaultAddress: string): Option[] {
       .env("SHUTDOWN_TIMEOUT")
       .argParser((text) => parseTime(/^[0-9]+$/.test(text) ? `${text}s` : text))
       .default(60_000, "1m"),
-    new Option("--log-level <level>", "lowest level of log lines to write on stderr")
-      .env("LOG_LEVEL")
-      .choices(["trace", "debug", "info", "warn", "error", "silent"])
-      .default("info"),
     ...guardingOptions(),
   ];
 }

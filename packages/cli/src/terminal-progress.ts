@@ -1,6 +1,6 @@
 import type { ImportProgress } from "@tvix/castore";
 import type { Ora } from "ora";
-import { writeStderr } from "./output.ts";
+import { type NoticeLevel, notice } from "./notices.ts";
 import type { Progress, ProgressTask } from "./progress.ts";
 
 /** Shows progress in a line of the terminal that changes. */
@@ -30,9 +30,9 @@ export class TerminalProgress implements Progress {
     return task;
   }
 
-  tell(message: string): void {
+  tell(message: string, level: NoticeLevel = "warn"): void {
     if (this.#spinner.isSpinning) this.#spinner.clear(); // ora redraws it
-    writeStderr(`tvix-store: ${message}\n`);
+    notice(level, message);
   }
 
   [Symbol.dispose](): void {

@@ -1,7 +1,8 @@
 import { hasCode } from "@tvix/castore";
 import type { ServiceOptions } from "./addresses.ts";
 import { Interrupted } from "./interrupt.ts";
-import { OutputError, writeStderr } from "./output.ts";
+import { notice, noticeStoreEvent } from "./notices.ts";
+import { OutputError } from "./output.ts";
 import { reportFailure } from "./run.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
@@ -18,12 +19,12 @@ export async function withServices(
   signal: AbortSignal,
   body: (services: Services) => Promise<void>,
 ): Promise<void> {
-  const tell = (message: string) => writeStderr(`tvix-store: ${message}\n`);
+  const tell = (message: string) => notice("warn", message);
   await using _tracing = await startTracing(otlp === undefined ? {} : { otlp }, tell);
   await traceCommand(`tvix-store ${command}`, async () => {
     await using services = await openServices(addresses, {
       signal,
-      onEvent: ({ store, message }) => tell(`${store}: ${message}`),
+      onEvent: noticeStoreEvent,
     });
     await body(services);
   });

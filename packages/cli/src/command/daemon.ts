@@ -5,6 +5,7 @@ import type { ServeOptions } from "../open-server.ts";
 import { serverOptions } from "../server-options.ts";
 import { tracingOption } from "../tracing-option.ts";
 import { upstreamOptions } from "../upstream-options.ts";
+import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store daemon` */
@@ -28,5 +29,16 @@ export function daemonCommand(): Command {
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);
-  return command;
+  return addHelpEnd(command, {
+    about: "Without addresses of stores, it keeps everything below the state folder of this user.",
+    examples: [
+      ["tvix-store daemon", "serves the stores of this user on localhost:8000"],
+      [
+        "tvix-store daemon -l '[::]:8000' --auth-file /etc/tvix-store/auth.toml",
+        "serves other machines as well, to those who have a token",
+      ],
+      ["tvix-store daemon --upstream https://cache.nixos.org", "caches another binary cache"],
+    ],
+    statuses: SERVER_STATUSES,
+  });
 }

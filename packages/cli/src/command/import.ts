@@ -2,6 +2,13 @@ import { Command, InvalidArgumentError } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
 import { type TracingOptions, tracingOption } from "../tracing-option.ts";
+import { addHelpEnd, STATUSES } from "./help-end.ts";
+
+/** Explains arguments that are store paths of the local Nix. */
+const LOCAL_STORE =
+  "A store path of the local Nix, also one that a symlink such as ./result leads to, keeps its name, references,\n" +
+  "deriver, signatures and content address, as the database of Nix has them (in NIX_STATE_DIR), unless --name,\n" +
+  "--exclude or --references asks for something else. What it refers to has to be stored before, or with --closure.";
 
 /** `tvix-store import PATH...` and `tvix-store import --archive FILE` */
 export function importCommand(): Command {
@@ -40,22 +47,6 @@ export function importCommand(): Command {
       "of a store path of the local Nix, import what it refers to as well, directly or indirectly",
     )
     .option("--json", "print an object of JSON for each path instead of its store path")
-    .addHelpText(
-      "after",
-      `
-Examples:
-  tvix-store import --closure ./result
-  tvix-store import ./src --exclude node_modules --exclude '*.o'
-  tvix-store import --archive src.tar.gz --strip-components 1 --name src
-  curl -L https://example.org/src.tar.xz | tvix-store import --archive - --name src
-  tvix-store import --json --references=auto ./lib ./app
-
-A store path of the local Nix, also one that a symlink such as ./result leads to, keeps its name, references, deriver,
-signatures and content address, as the database of Nix has them (in NIX_STATE_DIR), unless --name, --exclude or
---references asks for something else. What it refers to has to be stored before, or with --closure.
-
-A path that fails does not stop the others. Exit status: 0 if all were stored, 1 otherwise, 130 after Ctrl-C.`,
-    )
     .action(
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
@@ -66,7 +57,26 @@ A path that fails does not stop the others. Exit status: 0 if all were stored, 1
       },
     );
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
-  return command.addOption(tracingOption());
+  return addHelpEnd(command.addOption(tracingOption()), {
+    about: LOCAL_STORE,
+    examples: [
+      ["tvix-store import --closure ./result", "stores what nix-build made, with all it refers to"],
+      ["tvix-store import ./src --exclude node_modules --exclude '*.o'", "leaves files out"],
+      [
+        "tvix-store import --archive src.tar.gz --strip-components 1 --name src",
+        "stores what is in an archive, as a folder",
+      ],
+      [
+        "curl -L https://example.org/src.tar.xz | tvix-store import --archive - --name src",
+        "stores an archive as it comes",
+      ],
+      [
+        "tvix-store import --json --references=auto ./lib ./app",
+        "reports each path as JSON, and registers the store paths that its contents mention",
+      ],
+    ],
+    statuses: { ...STATUSES, 0: "all were stored", 1: "some were not; the others were stored" },
+  });
 }
 
 /** Returns what is wrong with a combination of arguments; `undefined` if it is valid. */

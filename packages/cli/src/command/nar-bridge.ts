@@ -5,6 +5,7 @@ import type { ServeOptions } from "../open-server.ts";
 import { serverOptions } from "../server-options.ts";
 import { tracingOption } from "../tracing-option.ts";
 import { upstreamOptions } from "../upstream-options.ts";
+import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store nar-bridge` */
@@ -26,5 +27,15 @@ export function narBridgeCommand(): Command {
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);
-  return command;
+  return addHelpEnd(command, {
+    about: "Without addresses of stores, it serves those of the daemon on this machine.",
+    examples: [
+      ["tvix-store nar-bridge", "serves the daemon on this machine to Nix, on localhost:9000"],
+      [
+        "tvix-store nar-bridge --signing-key-file secret-key --sign served",
+        "signs whatever it serves",
+      ],
+    ],
+    statuses: SERVER_STATUSES,
+  });
 }

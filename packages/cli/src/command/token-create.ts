@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { SCOPES } from "../server/access/scope.ts";
 import type { CreateTokenOptions } from "../tokens.ts";
 import { authFileOption } from "./auth-file-option.ts";
+import { addHelpEnd } from "./help-end.ts";
 
 /** Lengths of the units of a validity, in milliseconds. */
 const UNITS: Readonly<Record<string, number>> = {
@@ -13,7 +14,7 @@ const UNITS: Readonly<Record<string, number>> = {
 
 /** `tvix-store token create NAME` */
 export function tokenCreateCommand(): Command {
-  return new Command("create")
+  const command = new Command("create")
     .description("Adds a token to the auth file and prints it on stdout: nothing can show it again")
     .argument("<name>", "name of the token in logs and lists")
     .addOption(
@@ -39,6 +40,18 @@ export function tokenCreateCommand(): Command {
       const { run } = await import("../run.ts");
       await run((interrupt) => createToken(name, options, interrupt));
     });
+  return addHelpEnd(command, {
+    examples: [
+      [
+        "tvix-store token create ci --scope write --expires 90d --auth-file auth.toml",
+        "makes a token that may push for 90 days",
+      ],
+      [
+        "tvix-store token create hello --scope write --store-name 'hello-*' --auth-file auth.toml",
+        "makes one that may only register store paths of these names",
+      ],
+    ],
+  });
 }
 
 function parseExpiry(text: string): number {

@@ -1,10 +1,11 @@
 import { Command } from "commander";
 import type { TokenOptions } from "../tokens.ts";
 import { authFileOption } from "./auth-file-option.ts";
+import { addHelpEnd } from "./help-end.ts";
 
 /** `tvix-store token revoke NAME` */
 export function tokenRevokeCommand(): Command {
-  return new Command("revoke")
+  const command = new Command("revoke")
     .description("Removes a token from the auth file")
     .argument("<name>", "name of the token, or its id")
     .addOption(authFileOption())
@@ -13,4 +14,9 @@ export function tokenRevokeCommand(): Command {
       const { run } = await import("../run.ts");
       await run(() => revokeToken(name, options));
     });
+  return addHelpEnd(command, {
+    examples: [
+      ["tvix-store token revoke ci --auth-file auth.toml", "refuses the token from now on"],
+    ],
+  });
 }
