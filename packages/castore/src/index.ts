@@ -57,6 +57,7 @@ export {
   equalBytes,
   quoteBytes,
 } from "./bytes/byte-string.ts";
+export { freeMemory } from "./bytes/free-memory.ts";
 export { mapInParallel } from "./bytes/parallel.ts";
 export { SingleFlight } from "./bytes/single-flight.ts";
 export { instantiateWasm } from "./bytes/wasm.ts";

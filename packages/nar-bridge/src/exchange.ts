@@ -244,10 +244,18 @@ export class Exchange {
     this.#response.writeHead(status, headers as OutgoingHttpHeaders);
   }
 
-  /** Writes bytes. Resolves when they have been handed to the system, or never will be. */
+  /** Writes bytes. Resolves when they have been handed to the system; rejects if the client has left before. */
   #write(data: Uint8Array): Promise<void> {
     this.#bytesOut += data.length;
-    return new Promise((resolve) => this.#response.write(data, () => resolve()));
+    return new Promise((resolve, reject) => {
+      this.#response.write(data, (error) => {
+        // Where a stream of HTTP/2 was reset, Node.js may still be about to send them.
+        const response = this.#response as ServerResponse &
+          Partial<Pick<Http2ServerResponse, "stream">>;
+        if (!error && !response.destroyed && !response.stream?.destroyed) resolve();
+        else reject(new HttpError(499, "The client left before the answer was complete"));
+      });
+    });
   }
 
   #end(complete: boolean): void {

@@ -1,7 +1,10 @@
-let memory = new Uint8Array(0);
+/** Memory that is used again and again, for what nobody looks at after the next {@link take}. */
+export class Scratch {
+  #memory = new Uint8Array(0);
 
-/** Returns memory that this thread keeps, for contents that nobody looks at after the next call. */
-export function scratch(length: number): Uint8Array {
-  if (memory.length < length) memory = new Uint8Array(length);
-  return memory.subarray(0, length);
+  /** Returns memory of a length. What is in it means nothing. */
+  readonly take = (length: number): Uint8Array<ArrayBuffer> => {
+    if (this.#memory.length < length) this.#memory = new Uint8Array(length);
+    return this.#memory.subarray(0, length);
+  };
 }

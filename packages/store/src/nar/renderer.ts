@@ -5,6 +5,7 @@ import {
   type DirectoryEntry,
   type DirectoryService,
   type FileNode,
+  freeMemory,
   type Node,
   type PathComponent,
   quoteBytes,
@@ -108,6 +109,7 @@ export async function* renderPart(
         for await (const data of readFile(step, range, sources, signal)) {
           if (data.length > 0) writer.contents(data);
           yield* ready.splice(0);
+          freeMemory([data]);
         }
       }
     } else if (contents !== undefined && contents.length > 0) {
@@ -201,10 +203,12 @@ async function* stepsAhead(
       }
       const next = window.shift();
       if (next === undefined) return;
-      const contents = (await next.read).values();
+      const files = await next.read;
+      const contents = files.values();
       for (const step of next.steps) {
         yield { step, contents: isSmallFile(step) ? contents.next().value : undefined };
       }
+      freeMemory(files.filter((file) => file !== undefined));
     }
   } finally {
     abandon.abort(new Error("Nobody reads the NAR any more"));

@@ -1,8 +1,12 @@
 /** The task of lanes that decodes chunks of packs into a slab. */
 import { zstdCodec } from "../../compression/zstd-codec.ts";
+import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
 import { readPayloads } from "./read-chunks.ts";
+
+/** Memory of this thread for payloads. */
+const payloadMemory = new Scratch();
 
 /** Chunks to decode. */
 export interface DecodeTask {
@@ -22,7 +26,7 @@ export interface DecodeTask {
  */
 export function decodeChunks({ locations, paths, slab }: DecodeTask): boolean {
   let at = 0;
-  for (const { location, payload } of readPayloads(locations, paths)) {
+  for (const { location, payload } of readPayloads(locations, paths, payloadMemory.take)) {
     const target = new Uint8Array(slab, at, location.size);
     if (!decodeInto(target, payload, location)) return false;
     at += location.size;

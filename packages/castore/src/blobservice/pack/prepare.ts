@@ -4,7 +4,7 @@ import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { LaneContext } from "../../worker/lane.ts";
-import { scratch } from "../../worker/scratch.ts";
+import { Scratch } from "../../worker/scratch.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { readPieceInto } from "../cut-pieces.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
@@ -19,6 +19,9 @@ import {
   type PrepareTask,
   RecordBatch,
 } from "./record-batch.ts";
+
+/** Memory of this thread for the contents of one chunk. */
+const chunkMemory = new Scratch();
 
 /** A batch of contents that are in the slab, one after the other, each no longer than the shortest chunk that is cut. */
 export interface BytesTask extends PrepareTask {
@@ -121,7 +124,7 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
   for (const [i, length] of lengths.entries()) {
     const chunk = list.at(i);
     const frame = batch.contents(at, length);
-    runs.update(i, decodeFrame(frame, chunk, scratch(chunk.size)));
+    runs.update(i, decodeFrame(frame, chunk, chunkMemory.take(chunk.size)));
     const state = batch.addFrame(chunk.digest, chunk.size, frame);
     if (state !== "live") batch.addBlob(chunk.digest, chunkEntry(chunk.digest, chunk.size));
     at += length;

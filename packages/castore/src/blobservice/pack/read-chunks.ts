@@ -2,7 +2,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
-import { scratch } from "../../worker/scratch.ts";
+import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeChunk } from "./codec.ts";
 
@@ -26,6 +26,12 @@ export interface ReadChunks {
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
 }
 
+/** Returns memory of a length. */
+type Memory = (length: number) => Uint8Array<ArrayBuffer>;
+
+/** Memory of this thread for payloads, and for the contents of one chunk. */
+const [runMemory, chunkMemory] = [new Scratch(), new Scratch()];
+
 /** Chunks that stand so close together are read at once, gaps and all. */
 const MAX_GAP = 16 * 1024;
 const MAX_RUN = 1024 * 1024;
@@ -40,11 +46,14 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
   const pieces: (Uint8Array | undefined)[] = [];
   const damaged = new Map<number, "missing" | "damaged">();
   let i = 0;
-  for (const { location, payload } of readPayloads(locations, paths)) {
+  const isContents = as === "contents";
+  const memory = isContents ? runMemory.take : Buffer.allocUnsafeSlow;
+  for (const { location, payload } of readPayloads(locations, paths, memory)) {
     const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-    const memory = as === "contents" ? Buffer.allocUnsafe : scratch;
-    const contents = verified(payload, location, digest, memory);
-    pieces.push(contents && (as === "contents" ? contents : payload));
+    const target = isContents ? Buffer.allocUnsafe : chunkMemory.take;
+    const contents = verified(payload, location, digest, target);
+    if (!isContents) pieces.push(contents && payload);
+    else pieces.push(contents === payload ? Uint8Array.from(payload) : contents);
     if (contents === undefined) {
       damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
     }
@@ -57,13 +66,15 @@ export function readChunks(task: ReadChunksTask): ReadChunks {
  * Reads the payloads of chunks, in order, those that stand close together at once. One that is missing in part is shorter than
  * its location says.
  *
+ * @param memory returns memory for payloads that are read at once
  * @throws CastoreError by cause if the system refuses to read
  */
 export function* readPayloads(
   locations: readonly ChunkLocation[],
   paths: ReadonlyMap<number, string>,
+  memory: Memory,
 ): Generator<{ readonly location: ChunkLocation; readonly payload: Uint8Array<ArrayBuffer> }> {
-  using packs = new Packs(paths);
+  using packs = new Packs(paths, memory);
   for (let from = 0; from < locations.length; ) {
     const to = endOfRun(locations, from, MAX_GAP);
     const { pack, offset } = locations[from]!;
@@ -114,19 +125,21 @@ function verified(
 /** Packs that are open while a task lasts. */
 class Packs implements Disposable {
   readonly #paths: ReadonlyMap<number, string>;
+  readonly #memory: Memory;
   readonly #fds = new Map<number, number>();
 
-  constructor(paths: ReadonlyMap<number, string>) {
+  constructor(paths: ReadonlyMap<number, string>, memory: Memory) {
     this.#paths = paths;
+    this.#memory = memory;
   }
 
   /** Reads a range of a pack, or as much of it as there is: nothing if the pack does not exist. */
-  read(pack: number, offset: number, length: number): Buffer<ArrayBuffer> {
+  read(pack: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
     const path = this.#paths.get(pack)!;
     try {
       const fd = this.#fds.get(pack) ?? openSync(path, "r");
       this.#fds.set(pack, fd);
-      const bytes = Buffer.allocUnsafeSlow(length);
+      const bytes = this.#memory(length);
       let filled = 0;
       while (filled < length) {
         const count = readSync(fd, bytes, filled, length - filled, offset + filled);
@@ -135,7 +148,7 @@ class Packs implements Disposable {
       }
       return bytes.subarray(0, filled);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return Buffer.alloc(0);
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return new Uint8Array(0);
       throw systemError(error, `Cannot read pack "${path}"`);
     }
   }

@@ -12,6 +12,7 @@ import { ChunkList } from "../../blobservice/chunk-list.ts";
 import { OutboardCache } from "../../blobservice/outboard-cache.ts";
 import { outboardOf } from "../../blobservice/verified-range.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { freeMemory } from "../../bytes/free-memory.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
@@ -100,7 +101,10 @@ export function blobServiceHandler(blobService: BlobService): {
     async put(messages, { signal }) {
       try {
         await using writer = blobService.openWriter({ signal });
-        for await (const { data } of messages) await writer.write(data);
+        for await (const { data } of messages) {
+          await writer.write(data);
+          freeMemory([data]);
+        }
         await expectWholeUpload(signal);
         const digest = await writer.close();
         return { digest: digest.bytes };

@@ -53,6 +53,7 @@ export function castoreServices(services: {
         read: () => 1.5 * MIB,
         put: () => MIB,
       },
+      ownedData: ["read"],
     },
     {
       service: BlobBatchServiceDescriptor,

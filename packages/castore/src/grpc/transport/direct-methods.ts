@@ -30,6 +30,11 @@ export interface ServedService<Service extends DescService = DescService> {
    * Default: the response of the implementation is encoded in one step.
    */
   readonly encoders?: Readonly<Record<string, Encoder>>;
+  /**
+   * Local names of methods whose response is a stream of bytes that nobody else has: their memory is freed once they are sent.
+   * Default: none.
+   */
+  readonly ownedData?: readonly string[];
 }
 
 /** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
@@ -39,6 +44,8 @@ export interface ResponseSender {
    * room for more; `undefined` if there is already.
    */
   send(...parts: readonly Uint8Array[]): Promise<void> | undefined;
+  /** Sends like {@link send} parts of which nobody else has the last: its memory is freed once it is sent. */
+  sendOwned(...parts: readonly Uint8Array[]): Promise<void> | undefined;
   /** Waits for room for what the call is going to hold. */
   reserve(bytes: number): Promise<void>;
 }
@@ -80,6 +87,7 @@ export function directMethods({
   implementation,
   bytesHeld = {},
   encoders = {},
+  ownedData = [],
 }: ServedService): ReadonlyMap<string, DirectMethod> {
   const calls = implementation as unknown as Readonly<Record<string, Call>>;
   return new Map(
@@ -88,6 +96,7 @@ export function directMethods({
       directMethod(method, calls[method.localName]!, {
         bytesHeld: bytesHeld[method.localName] as BytesHeld,
         encode: encoders[method.localName],
+        isOwned: ownedData.includes(method.localName),
       }),
     ]),
   );
@@ -96,7 +105,11 @@ export function directMethods({
 function directMethod(
   { methodKind, input, output }: DescMethod,
   call: Call,
-  { bytesHeld, encode }: { bytesHeld: BytesHeld; encode: Encoder | undefined },
+  {
+    bytesHeld,
+    encode,
+    isOwned,
+  }: { bytesHeld: BytesHeld; encode: Encoder | undefined; isOwned: boolean },
 ): DirectMethod {
   const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
   const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
@@ -134,7 +147,8 @@ function directMethod(
           await sender.send(...messageParts(output, create(output, message)));
         } else {
           const data = (message as unknown as Record<string, Uint8Array>)[givenData]!;
-          await sender.send(...dataParts(data));
+          const parts = dataParts(data);
+          await (isOwned ? sender.sendOwned(...parts) : sender.send(...parts));
         }
       }
     },

@@ -33,7 +33,9 @@ function answer(
   const service = path.includes("Batch") ? DirectoryBatchService : DirectoryService;
   const served = { service, implementation } as unknown as ServedService;
   const reserve = async () => undefined;
-  return directMethods(served).get(path)!.answer(request(), signal, { send, reserve });
+  return directMethods(served)
+    .get(path)!
+    .answer(request(), signal, { send, sendOwned: send, reserve });
 }
 
 describe("encoded messages in frames", () => {

@@ -11,7 +11,7 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { answerError, statusError } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
-import { dataIn, frameMessage, parseMessage } from "./frames.ts";
+import { dataIn, frameMessage, messageParts, parseMessage } from "./frames.ts";
 import { MessageReader } from "./message-reader.ts";
 import { Retries, withRetries } from "./retry.ts";
 import { RpcSpan } from "./rpc-span.ts";
@@ -111,7 +111,7 @@ export class StreamCall<Method extends DescMethod> {
       channel,
       method,
       request,
-      (call, frame) => call.finish(frame),
+      async (call) => StreamCall.parse(method, await call.#response()),
       options,
     );
   }
@@ -123,13 +123,7 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<Uint8Array> {
-    return StreamCall.#unary(
-      channel,
-      method,
-      request,
-      (call, frame) => call.#finishEncoded(frame),
-      options,
-    );
+    return StreamCall.#unary(channel, method, request, (call) => call.#response(), options);
   }
 
   /**
@@ -152,15 +146,17 @@ export class StreamCall<Method extends DescMethod> {
     channel: Channel,
     method: Method,
     request: MessageInitShape<Method["input"]>,
-    finish: (call: StreamCall<Method>, frame: Uint8Array) => Promise<Response>,
+    answer: (call: StreamCall<Method>) => Promise<Response>,
     options?: AbortOptions,
   ): Promise<Response> {
-    const frame = frameRequest(method, request);
-    return withRetries(
-      channel,
-      async () => finish(await StreamCall.begin(channel, method, options), frame),
-      options,
-    );
+    const { input } = method;
+    const message = create(input, request) as Message;
+    const attempt = async () => {
+      const call = await StreamCall.begin(channel, method, options);
+      call.#endWith(messageParts(input, message), true); // encoded for each attempt, as memory is freed once it is sent
+      return await answer(call);
+    };
+    return withRetries(channel, attempt, options);
   }
 
   /**
@@ -191,7 +187,7 @@ export class StreamCall<Method extends DescMethod> {
       let call: StreamCall<Method> | undefined;
       try {
         call = await StreamCall.begin(channel, method, options);
-        call.#endWith(frame);
+        call.#endWith([frame]);
         for (;;) {
           const messages = await call.#read((reader) => reader.nextWaiting());
           if (messages === undefined) return;
@@ -218,7 +214,7 @@ export class StreamCall<Method extends DescMethod> {
     options?: AbortOptions,
   ): Promise<StreamCall<Method>> {
     const call = await StreamCall.begin(channel, method, { ...options, asData: true });
-    call.#endWith(frameRequest(method, request));
+    call.#endWith([frameRequest(method, request)]);
     return call;
   }
 
@@ -240,12 +236,8 @@ export class StreamCall<Method extends DescMethod> {
    * @param frame the last message of the request, framed. Default: none
    */
   async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
-    return StreamCall.parse(this.#method, await this.#finishEncoded(frame));
-  }
-
-  async #finishEncoded(frame?: Uint8Array): Promise<Uint8Array> {
-    this.#endWith(frame);
-    return await this.#response();
+    this.#endWith(frame && [frame]);
+    return StreamCall.parse(this.#method, await this.#response());
   }
 
   /** Cancels the call, unless it is over. A server never takes an unfinished request for a complete one. */
@@ -282,11 +274,16 @@ export class StreamCall<Method extends DescMethod> {
     this.#kept = frame.subarray(last);
   }
 
-  #endWith(frame?: Uint8Array): void {
+  /**
+   * Ends the request with a message, framed, in parts.
+   *
+   * @param isOwned whether nobody else has the parts. Default: false
+   */
+  #endWith(parts: readonly Uint8Array[] = [], isOwned = false): void {
     if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
     if (this.#kept !== undefined) this.#unsent.write(this.#kept);
-    if (frame !== undefined) this.#unsent.write(frame);
+    for (const part of parts) this.#unsent.write(part, isOwned);
     this.#stream.end();
     this.#stream.uncork();
   }

@@ -1,4 +1,5 @@
 import type { Http2Session, Http2Stream } from "node:http2";
+import { freeMemory } from "../../bytes/free-memory.ts";
 
 /**
  * Writes to an HTTP/2 stream, and keeps each buffer alive until the socket has sent it.
@@ -13,6 +14,8 @@ export class UnsentBytes {
   /** Buffers in the order of writing; those before `#sent` have been sent. */
   #buffers: Uint8Array[] = [];
   #sent = 0;
+  /** Those among them that nobody else has. */
+  readonly #owned = new WeakSet<Uint8Array>();
   #bytes = 0;
   #isGivenUp = false;
   #wake: (() => void) | undefined;
@@ -28,9 +31,14 @@ export class UnsentBytes {
     return this.#bytes;
   }
 
-  /** Writes bytes, which must not change from then on. */
-  write(bytes: Uint8Array): void {
+  /**
+   * Writes bytes, which must not change from then on.
+   *
+   * @param isOwned whether nobody else has them, so that their memory is freed once they are sent. Default: false
+   */
+  write(bytes: Uint8Array, isOwned = false): void {
     if (bytes.length === 0) return;
+    if (isOwned) this.#owned.add(bytes);
     this.#buffers.push(bytes);
     this.#bytes += bytes.length;
     this.#stream.write(bytes, this.#onSent);
@@ -58,7 +66,9 @@ export class UnsentBytes {
 
   readonly #onSent = (error?: Error | null): void => {
     if (error) return; // the close of the stream handles it
-    this.#bytes -= this.#buffers[this.#sent++]!.length;
+    const bytes = this.#buffers[this.#sent++]!;
+    this.#bytes -= bytes.length;
+    if (this.#owned.has(bytes) && !this.#stream.destroyed) freeMemory([bytes]);
     if (this.#sent * 2 > this.#buffers.length) {
       this.#buffers = this.#buffers.slice(this.#sent);
       this.#sent = 0;
