@@ -137,6 +137,7 @@ export { type SqliteDirectoryOptions, SqliteDirectoryService } from "./directory
 export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
+export { showFilePath } from "./disk/file-error.ts";
 export { blake3Digest } from "./hash/blake3-digest.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";
@@ -168,6 +169,7 @@ export {
   symlinkTarget,
 } from "./model/node.ts";
 export { type PathComponent, pathComponent } from "./model/path.ts";
+export { systemError } from "./model/system-error.ts";
 export { MemoryObjectStore } from "./objectstore/memory.ts";
 export type {
   DeleteObjectOptions,

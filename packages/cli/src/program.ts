@@ -6,7 +6,10 @@ import { addCommonOptions } from "./command/common-options.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { describeStatuses } from "./command/help-end.ts";
 import { importCommand } from "./command/import.ts";
+import { lsCommand } from "./command/ls.ts";
+import { narCommand } from "./command/nar.ts";
 import { narBridgeCommand } from "./command/nar-bridge.ts";
+import { restoreCommand } from "./command/restore.ts";
 import { tokenCommand } from "./command/token.ts";
 import { leafCommands, withSubcommands } from "./command-tree.ts";
 import { useConfigFile } from "./config-option.ts";
@@ -39,7 +42,10 @@ function createProgram(): Command {
     .addCommand(daemonCommand())
     .addCommand(narBridgeCommand())
     .addCommand(importCommand())
+    .addCommand(lsCommand())
     .addCommand(catCommand())
+    .addCommand(narCommand())
+    .addCommand(restoreCommand())
     .addCommand(tokenCommand())
     .hook("preAction", (_, command) => configureNotices(command.opts<LogOptions>()));
   for (const command of leafCommands(program)) addCommonOptions(command);

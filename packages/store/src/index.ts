@@ -30,6 +30,7 @@ export { type NarEvent, readNar } from "./nar/reader.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { type NarRange, SeekableNar } from "./nar/seekable.ts";
+export { type TreePlace, type TreeStep, walkTree } from "./nar/walk-tree.ts";
 export { NarWriter } from "./nar/writer.ts";
 export { narInfoFromPathInfo, pathInfoFromNarInfo } from "./narinfo-convert.ts";
 export {
@@ -91,4 +92,5 @@ export {
   SigningPathInfoService,
 } from "./pathinfoservice/signing.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
+export { type RestoreOptions, type RestoreProgress, restoreTree } from "./restore/restore-tree.ts";
 export { findObject, type ObjectSources, type StoreObject } from "./store-object.ts";

@@ -15,7 +15,7 @@ export async function* readFileNode(
 ): AsyncGenerator<Uint8Array> {
   const stream = await blobService.read(digest, options);
   if (stream === undefined) {
-    throw new CastoreError("not_found", `Cannot read a file: blob ${digest} is missing`);
+    throw new CastoreError("not_found", `Cannot read blob ${digest}: it is missing`);
   }
   let found = 0n;
   for await (const data of stream) {
@@ -27,6 +27,6 @@ export async function* readFileNode(
   const bytes = found > size ? "more" : `only ${found}`;
   throw new CastoreError(
     "data_loss",
-    `Cannot read a file: expected ${size} bytes in blob ${digest}, found ${bytes}`,
+    `Cannot read blob ${digest}: expected ${size} bytes, found ${bytes}`,
   );
 }

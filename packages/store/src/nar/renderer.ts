@@ -122,7 +122,7 @@ export async function* renderPart(
 }
 
 /** The path of a node below the root; `undefined` for the root. */
-interface Place {
+export interface Place {
   readonly name: PathComponent;
   readonly parent: Place | undefined;
 }
@@ -158,7 +158,7 @@ interface FileStep {
  * One step of the walk, in canonical order. A directory takes two: `enter` and `leave`. If the walk begins in the
  * middle of the NAR, `begin` comes first, with the place of the next step.
  */
-type Step =
+export type Step =
   | FileStep
   | ({ readonly type: "begin" } & NarPlace)
   | { readonly type: "enter"; readonly place: Place | undefined }
@@ -183,7 +183,8 @@ interface Stretch {
   readonly read: Promise<readonly (Uint8Array | undefined)[]>;
 }
 
-async function* stepsAhead(
+/** Walks a tree as {@link walkNodes} does, and reads small files ahead. */
+export async function* stepsAhead(
   root: Node,
   sources: PartSources,
   options: Required<Pick<RenderOptions, "readAhead">> &
