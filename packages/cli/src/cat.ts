@@ -13,7 +13,7 @@ export async function cat(
   options: ServiceOptions & TracingOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  await withServices("cat", options, signal, async (services) => {
+  await withServices("cat", options, { signal }, async (services) => {
     await forEachArgument(objects, async (argument) => {
       const object = await findObject(objectArgument(argument), services, { signal });
       for await (const data of readFileNode(services.blobService, fileOf(object), { signal })) {

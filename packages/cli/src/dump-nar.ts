@@ -25,7 +25,7 @@ export async function dumpNar(
   { output, ...options }: ServiceOptions & TracingOptions & { output: string },
   { signal }: Interrupt,
 ): Promise<void> {
-  await withServices("nar", options, signal, async (services) => {
+  await withServices("nar", options, { signal }, async (services) => {
     const object = await findObject(objectArgument(argument), services, { signal });
     if (output === "-") {
       for await (const data of verifiedNar(object, services, signal)) {

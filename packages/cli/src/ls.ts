@@ -41,7 +41,7 @@ export async function ls(
   const end = nul ? "\0" : "\n";
   const output = new TextOutput({ signal });
   let listed = 0;
-  await withServices("ls", storeOptions, signal, async (services) => {
+  await withServices("ls", storeOptions, { signal }, async (services) => {
     await forEachArgument(objects, async (argument) => {
       const { name, node } = await findObject(objectArgument(argument), services, { signal });
       const steps = stepsOf(node, services.directoryService, { recursive, directory, signal });

@@ -12,7 +12,7 @@ export interface Progress extends Disposable {
 
 /** Something that is being done. Disposing ends it. */
 export interface ProgressTask extends Disposable {
-  update(progress: ImportProgress): void;
+  update(progress: Pick<ImportProgress, "entries" | "bytes">): void;
 }
 
 /** Opens the progress of a command: a line that changes if stderr is a terminal, none otherwise. */

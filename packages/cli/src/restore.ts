@@ -1,8 +1,10 @@
-import { findObject, restoreTree } from "@tvix/store";
+import { findObject, type RestoreProgress, restoreTree } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
 import { absolutePath } from "./arguments.ts";
 import type { Interrupt } from "./interrupt.ts";
+import type { NoticeLevel } from "./notices.ts";
 import { objectArgument } from "./object-argument.ts";
+import { openProgress } from "./progress.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 import { withServices } from "./with-services.ts";
 
@@ -13,8 +15,12 @@ export async function restore(
   options: ServiceOptions & TracingOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  await withServices("restore", options, signal, async (services) => {
+  using progress = await openProgress();
+  const tell = (message: string, level: NoticeLevel) => progress.tell(message, level);
+  await withServices("restore", options, { signal, tell }, async (services) => {
     const { node } = await findObject(objectArgument(object), services, { signal });
-    await restoreTree(node, absolutePath(target), services, { signal });
+    using task = progress.begin(object);
+    const onProgress = (step: RestoreProgress) => task.update(step);
+    await restoreTree(node, absolutePath(target), services, { signal, onProgress });
   });
 }

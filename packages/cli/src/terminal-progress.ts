@@ -1,4 +1,3 @@
-import type { ImportProgress } from "@tvix/castore";
 import type { Ora } from "ora";
 import { type NoticeLevel, notice } from "./notices.ts";
 import type { Progress, ProgressTask } from "./progress.ts";
@@ -14,7 +13,7 @@ export class TerminalProgress implements Progress {
 
   begin(what: string): ProgressTask {
     const task: ProgressTask = {
-      update: ({ entries, bytes }: ImportProgress) =>
+      update: ({ entries, bytes }) =>
         show(`${what}: ${entries} entries, ${(bytes / 1e6).toFixed(1)} MB`),
       [Symbol.dispose]: () => {
         this.#running.delete(task);

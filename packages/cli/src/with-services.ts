@@ -1,30 +1,42 @@
 import { hasCode } from "@tvix/castore";
 import type { ServiceOptions } from "./addresses.ts";
 import { Interrupted } from "./interrupt.ts";
-import { notice, noticeStoreEvent } from "./notices.ts";
+import { type NoticeLevel, notice, noticeStoreEvent } from "./notices.ts";
 import { OutputError } from "./output.ts";
 import { reportFailure } from "./run.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./tracing.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 
+/** What a command that reads or changes a store hands to {@link withServices}. */
+interface ServicesContext {
+  readonly signal: AbortSignal;
+  readonly tell?: (message: string, level: NoticeLevel) => void;
+}
+
 /**
  * Opens the three services for the body of a command, which is traced. Events of stores become lines on stderr.
  *
  * @param command its name, such as "cat"
+ * @param context.tell writes a notice, such as that of a progress. Default: written plainly
  */
 export async function withServices(
   command: string,
   { otlp, ...addresses }: ServiceOptions & TracingOptions,
-  signal: AbortSignal,
+  { signal, tell }: ServicesContext,
   body: (services: Services) => Promise<void>,
 ): Promise<void> {
-  const tell = (message: string) => notice("warn", message);
-  await using _tracing = await startTracing(otlp === undefined ? {} : { otlp }, tell);
+  await using _tracing = await startTracing(otlp === undefined ? {} : { otlp }, (message) =>
+    tell === undefined ? notice("warn", message) : tell(message, "warn"),
+  );
   await traceCommand(`tvix-store ${command}`, async () => {
     await using services = await openServices(addresses, {
       signal,
-      onEvent: noticeStoreEvent,
+      onEvent(event) {
+        const { type, store, message } = event;
+        if (tell === undefined) noticeStoreEvent(event);
+        else tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn");
+      },
     });
     await body(services);
   });

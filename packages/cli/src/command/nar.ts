@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../addresses.ts";
 import type { TracingOptions } from "../tracing-option.ts";
+import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
 
 /** `tvix-store nar OBJECT` */
@@ -33,7 +34,9 @@ export function narCommand(): Command {
       ],
       ["tvix-store nar -o hello.nar HASH", "writes the NAR of a store path to a file"],
     ],
-    statuses:
-      "0 on success, 1 if anything was refused or failed, or the NAR is not the registered one",
+    statuses: {
+      ...STATUSES,
+      1: "something was refused or failed, or the NAR is not the registered one",
+    },
   });
 }

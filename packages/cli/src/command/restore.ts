@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../addresses.ts";
 import type { TracingOptions } from "../tracing-option.ts";
+import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
 
 /** `tvix-store restore OBJECT DIR` */
@@ -23,6 +24,6 @@ export function restoreCommand(): Command {
       ["tvix-store restore HASH/share/doc ./doc", "restores a folder of a store path"],
       ["chmod -R u+w ./hello", "makes what was restored writable"],
     ],
-    statuses: "0 on success, 1 if anything was refused or failed, after which there is nothing",
+    statuses: { ...STATUSES, 1: "something was refused or failed; there is nothing then" },
   });
 }
