@@ -96,6 +96,13 @@ await using lanes = await rolldown({
 });
 await write(lanes, "lane", (id) => id.startsWith(fileURLToPath(castore)) && !id.includes("/bzip2"));
 
+// So that the thread starts with what it needs alone.
+await using device = await rolldown({
+  ...common,
+  input: { "device-thread": source("src/device-thread.ts", new URL("../fs/", here)) },
+});
+await device.write({ dir: dist, format: "esm", entryFileNames: "[name].js" });
+
 // A module that core needs and that needs core would run before core has.
 const chunks = new Map(
   output.flatMap((chunk) => ("imports" in chunk ? [[chunk.fileName, chunk]] : [])),

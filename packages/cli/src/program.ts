@@ -7,6 +7,7 @@ import { daemonCommand } from "./command/daemon.ts";
 import { describeStatuses } from "./command/help-end.ts";
 import { importCommand } from "./command/import.ts";
 import { lsCommand } from "./command/ls.ts";
+import { mountCommand } from "./command/mount.ts";
 import { narCommand } from "./command/nar.ts";
 import { narBridgeCommand } from "./command/nar-bridge.ts";
 import { restoreCommand } from "./command/restore.ts";
@@ -46,6 +47,7 @@ function createProgram(): Command {
     .addCommand(catCommand())
     .addCommand(narCommand())
     .addCommand(restoreCommand())
+    .addCommand(mountCommand())
     .addCommand(tokenCommand())
     .hook("preAction", (_, command) => configureNotices(command.opts<LogOptions>()));
   for (const command of leafCommands(program)) addCommonOptions(command);

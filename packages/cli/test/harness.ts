@@ -88,9 +88,10 @@ export async function startNarBridge(
 
 type ServerSpawnOptions = Pick<SpawnOptions, "program" | "env" | "uid">;
 
-async function startServing(
+/** Starts a command and waits until it logs that it listens, or another message. */
+export async function startServing(
   args: readonly string[],
-  options: ServerSpawnOptions = {},
+  { message = "listening", ...options }: ServerSpawnOptions & { message?: string } = {},
 ): Promise<Daemon> {
   const child = spawnCommand(args, options);
   const exit = exited(child);
@@ -104,7 +105,7 @@ async function startServing(
       }
       const entry = JSON.parse(line);
       log.push(entry);
-      if (entry.msg === "listening") resolve(entry.addresses);
+      if (entry.msg === message) resolve(entry.addresses);
     });
     exit.then((status) =>
       reject(new Error(`${args[0]} exited with ${status}: ${plain.join("\n")}`)),

@@ -1,0 +1,60 @@
+import { Command, InvalidArgumentError } from "commander";
+import { daemonAddresses, serviceOptions } from "../addresses.ts";
+import type { MountCommandOptions } from "../mount-store.ts";
+import { tracingOption } from "../tracing-option.ts";
+import { addHelpEnd } from "./help-end.ts";
+import { useSmallMalloc } from "./small-malloc.ts";
+
+/** `tvix-store mount DIR` */
+export function mountCommand(): Command {
+  const command = new Command("mount")
+    .description("Shows store paths as files below a folder, which are fetched as they are read")
+    .argument("<dir>", "the folder to mount on")
+    .option("--allow-other", "let other users look into it")
+    .option("--list-root", "list all store paths in the folder (default: look-ups by name only)")
+    .option("--show-xattr", "show digests as extended attributes")
+    .option(
+      "--timeout <seconds>",
+      "how long a store that does not answer is waited for; 0 is without end. Then, programs get ETIMEDOUT",
+      parseSeconds,
+      60,
+    )
+    .option(
+      "--absent-ttl <seconds>",
+      "how long it is remembered that a store path is absent",
+      parseSeconds,
+      1,
+    )
+    .option("--cache-size <MiB>", "memory for contents that were read ahead", parseMebibytes, 32)
+    .action(async (folder: string, options: MountCommandOptions) => {
+      useSmallMalloc();
+      const { mountStore } = await import("../mount-store.ts"); // no other command needs it
+      const { run } = await import("../run.ts");
+      await run((interrupt) => mountStore(folder, options, interrupt));
+      process.exit(); // unread log lines do not keep it alive
+    });
+  for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
+  command.addOption(tracingOption());
+  return addHelpEnd(command, {
+    about:
+      "Needs Linux, and root. The folder is free again once the process ends, or after umount.",
+    examples: [
+      ["tvix-store mount /mnt/store", "shows what the daemon on this machine has, by name"],
+      ["tvix-store mount --list-root --allow-other /mnt/store", "lists it, also for other users"],
+    ],
+    statuses: {
+      0: "unmounted, by a signal or by umount",
+      1: "could not mount, or failed",
+    },
+  });
+}
+
+function parseSeconds(text: string): number {
+  if (/^[0-9]{1,6}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError(`expected whole seconds, found ${JSON.stringify(text)}`);
+}
+
+function parseMebibytes(text: string): number {
+  if (/^[1-9][0-9]{0,5}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError(`expected 1 or more MiB, found ${JSON.stringify(text)}`);
+}

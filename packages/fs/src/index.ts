@@ -1,0 +1,3 @@
+export type { FileSystemOptions } from "./file-system.ts";
+export { type Mount, type MountOptions, mount } from "./mount.ts";
+export type { MountedServices, StoreSourceOptions } from "./store-source.ts";

@@ -1,0 +1,187 @@
+import { closeSync, constants, type FSWatcher, openSync, stat, watch, writeSync } from "node:fs";
+import { extname, join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { CastoreError } from "@tvix/castore";
+import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
+import { expectMountPoint, mountDevice, unmount } from "./mount-program.ts";
+import type { Answer } from "./need.ts";
+import { wakeNotification } from "./protocol/reply.ts";
+import { type MountedServices, StoreSource, type StoreSourceOptions } from "./store-source.ts";
+import { type DeviceThreadData, type FromDevice, STATE } from "./thread-messages.ts";
+
+/** Options of {@link mount}. */
+export interface MountOptions extends FileSystemOptions, StoreSourceOptions {
+  /** Whether users other than the one that mounts may look into it. */
+  readonly allowOther: boolean;
+  /** Is told of what goes wrong with the device itself. */
+  readonly onTrouble: (message: string) => void;
+}
+
+/** A file system that is mounted. Disposing of it ends it at once, also while programs use it. */
+export interface Mount extends AsyncDisposable {
+  /** Resolves once it is unmounted, by whomever, and no program uses it any more. */
+  readonly ended: Promise<void>;
+  /**
+   * Takes it off the folder. Programs that still use it go on until they close what they have opened.
+   *
+   * @returns whether nobody uses it
+   */
+  unmount(): Promise<boolean>;
+}
+
+/** Heap limits of the thread of the device in MB. Contents are in buffers outside of the heap. */
+const LIMITS = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 };
+
+/**
+ * Mounts the store paths of services on a folder, read-only.
+ *
+ * @param folder absolute path of a folder
+ * @throws CastoreError `not_found` or `invalid_argument` for what is no folder; `permission_denied`, `unimplemented` or
+ *   `internal` where the system does not mount it
+ */
+export async function mount(
+  folder: string,
+  services: MountedServices,
+  options: MountOptions,
+): Promise<Mount> {
+  await expectMountPoint(folder);
+  const fd = openDevice();
+  try {
+    await mountDevice(fd, folder, options);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  const running = new RunningMount(fd, folder, services, options);
+  await running.ready;
+  return running;
+}
+
+class RunningMount implements Mount {
+  /** Resolves once requests are served, or never will be. */
+  readonly ready: Promise<void>;
+  readonly ended: Promise<void>;
+  readonly #fd: number;
+  readonly #folder: string;
+  readonly #source: StoreSource;
+  readonly #worker: Worker;
+  readonly #state = new Int32Array(new SharedArrayBuffer(4 * Object.keys(STATE).length));
+  readonly #wake = wakeNotification();
+  #answers: Answer[] = [];
+  #isUnmounted = false;
+  #watcher: FSWatcher | undefined;
+
+  constructor(fd: number, folder: string, services: MountedServices, options: MountOptions) {
+    this.#fd = fd;
+    this.#folder = folder;
+    this.#source = new StoreSource(services, options);
+    const { listRoot, showXattr, pathTtl, absentTtl, cacheBytes } = options;
+    const workerData: DeviceThreadData = {
+      fd,
+      state: this.#state,
+      options: { listRoot, showXattr, pathTtl, absentTtl, cacheBytes },
+    };
+    const module = new URL(`device-thread${extname(import.meta.url)}`, import.meta.url);
+    this.#worker = new Worker(module, { workerData, resourceLimits: LIMITS });
+    const { promise: ready, resolve } = Promise.withResolvers<void>();
+    this.#worker.on("message", (message: FromDevice) => {
+      if ("needs" in message) this.#source.fetch(message.needs, this.#onAnswers);
+      else if ("cancelled" in message) this.#source.cancel(message.cancelled);
+      else if ("trouble" in message) options.onTrouble(message.trouble);
+      else resolve(this.#pinWakeFile());
+    });
+    this.ended = this.#end(options.onTrouble);
+    this.ready = Promise.race([ready, this.ended]);
+  }
+
+  async unmount(): Promise<boolean> {
+    this.#isUnmounted = true;
+    return await unmount(this.#folder);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isUnmounted) await this.unmount().catch(() => false);
+    Atomics.store(this.#state, STATE.stop, 1);
+    this.#wakeThread();
+    await this.ended;
+  }
+
+  /** Waits for the thread, and releases everything. */
+  async #end(onTrouble: (message: string) => void): Promise<void> {
+    await new Promise<void>((resolve) => {
+      this.#worker.on("error", (error) => {
+        onTrouble(`Cannot go on: ${error.stack ?? error.message}`);
+        void this.unmount().catch(() => undefined);
+      });
+      this.#worker.once("exit", () => resolve());
+    });
+    this.#watcher?.close();
+    closeSync(this.#fd); // ends what programs still wait for
+    await this.#source[Symbol.asyncDispose]();
+  }
+
+  readonly #onAnswers = (answers: readonly Answer[]): void => {
+    if (this.#answers.length === 0) queueMicrotask(this.#postAnswers);
+    this.#answers.push(...answers);
+  };
+
+  readonly #postAnswers = (): void => {
+    const answers = this.#answers;
+    this.#answers = [];
+    this.#worker.postMessage(answers, buffersOf(answers));
+    Atomics.add(this.#state, STATE.posted, 1);
+    this.#wakeThread();
+  };
+
+  #wakeThread(): void {
+    if (Atomics.exchange(this.#state, STATE.asleep, 0) === 0) return;
+    try {
+      writeSync(this.#fd, this.#wake);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") return; // it is unmounted, which has woken it
+      stat(this.#wakeFile, () => undefined); // the kernel has forgotten the file: asking for it wakes, too
+    }
+  }
+
+  get #wakeFile(): string {
+    return join(this.#folder, WAKE_NAME);
+  }
+
+  /** Has the kernel keep the file that wakes for as long as the file system exists. A watch does not keep that from ending. */
+  #pinWakeFile(): void {
+    if (this.#isUnmounted) return;
+    try {
+      this.#watcher = watch(this.#wakeFile, { persistent: false }, () => undefined);
+      this.#watcher.on("error", () => undefined);
+    } catch {} // there are too many watches: the kernel may forget it
+  }
+}
+
+/** Returns the buffers of contents that can be moved to another thread, which saves copying them. */
+function buffersOf(answers: readonly Answer[]): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>();
+  for (const answer of answers) {
+    const supply = "supply" in answer ? answer.supply : undefined;
+    if (!(supply instanceof Uint8Array)) continue;
+    const { buffer } = supply;
+    if (buffer instanceof ArrayBuffer && buffer.byteLength === supply.length) buffers.add(buffer);
+  }
+  return [...buffers];
+}
+
+function openDevice(): number {
+  try {
+    return openSync("/dev/fuse", constants.O_RDWR);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason =
+      code === "ENOENT" || code === "ENODEV" || code === "ENXIO"
+        ? 'expected the device "/dev/fuse", found none; load it with "modprobe fuse"'
+        : message;
+    throw new CastoreError(
+      code === "EACCES" || code === "EPERM" ? "permission_denied" : "unimplemented",
+      `Cannot mount: ${reason}`,
+      { cause: error },
+    );
+  }
+}

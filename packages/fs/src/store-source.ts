@@ -1,0 +1,232 @@
+import {
+  B3Digest,
+  type BlobReader,
+  type BlobService,
+  CastoreError,
+  type DirectoryService,
+  SingleFlight,
+} from "@tvix/castore";
+import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
+import { LRUCache } from "lru-cache";
+import type { Answer, Need, RootPage, Supplies } from "./need.ts";
+import { type PackedBytes, packDirectory, packEntries } from "./packed-directory.ts";
+import { Patience, type PatienceOptions } from "./patience.ts";
+import { ERRNO } from "./protocol/constants.ts";
+
+/** The services that a file system shows. */
+export interface MountedServices {
+  readonly blobService: BlobService;
+  readonly directoryService: DirectoryService;
+  readonly pathInfoService: PathInfoService;
+}
+
+/** Options of {@link StoreSource}. */
+export interface StoreSourceOptions extends PatienceOptions {
+  /** Is told why something cannot be read: a program sees an errno only. */
+  readonly onError: (error: CastoreError, errno: number) => void;
+}
+
+/** How many blobs are open at most. */
+const MAX_READERS = 256;
+/** How many store paths a page of the root has. */
+const PAGE_PATHS = 1024;
+
+/** Fetches what a file system needs from the stores. */
+export class StoreSource implements AsyncDisposable {
+  readonly #services: MountedServices;
+  readonly #patience: Patience;
+  readonly #onError: StoreSourceOptions["onError"];
+  readonly #fetches = new Map<string, AbortController>();
+  readonly #readers = new LRUCache<string, BlobReader>({
+    max: MAX_READERS,
+    dispose: (reader) => void reader[Symbol.asyncDispose](),
+  });
+  readonly #opening = new SingleFlight<BlobReader>();
+
+  constructor(services: MountedServices, options: StoreSourceOptions) {
+    this.#services = services;
+    this.#patience = new Patience(options);
+    this.#onError = options.onError;
+  }
+
+  /** Fetches what is needed. Calls back once for each need, in any order, unless it is cancelled. */
+  fetch(needs: readonly Need[], onAnswer: (answers: readonly Answer[]) => void): void {
+    const files = needs.filter((need) => need.type === "file");
+    if (files.length > 0) void this.#fetchFiles(files, onAnswer);
+    for (const need of needs) {
+      if (need.type === "file") continue;
+      void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+    }
+  }
+
+  /** Ends fetching, by the keys of needs. Nothing is called back for them. */
+  cancel(keys: readonly string[]): void {
+    for (const key of keys) {
+      this.#fetches.get(key)?.abort(new DOMException("interrupted", "AbortError"));
+      this.#fetches.delete(key);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cancel([...this.#fetches.keys()]);
+    this.#readers.clear();
+  }
+
+  async #run(
+    key: string,
+    fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
+    onAnswer: (answers: readonly Answer[]) => void,
+  ): Promise<void> {
+    const abort = new AbortController();
+    this.#fetches.set(key, abort);
+    const outcome = await this.#attempt(key, fetch, abort.signal);
+    if (abort.signal.aborted) return;
+    this.#fetches.delete(key);
+    onAnswer([outcome]);
+  }
+
+  async #attempt(
+    key: string,
+    fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
+    signal: AbortSignal,
+  ): Promise<Answer> {
+    try {
+      return { key, supply: await this.#patience.with(fetch, signal) };
+    } catch (error) {
+      return { key, errno: signal.aborted ? ERRNO.EINTR : this.#tell(error) };
+    }
+  }
+
+  async #fetchOne(need: Need, signal: AbortSignal): Promise<Supplies[Need["type"]]> {
+    switch (need.type) {
+      case "path":
+        return await this.#path(need.baseName, signal);
+      case "page":
+        return await this.#page(need.after, signal);
+      case "directory":
+        return await this.#directory(digestOf(need.digest), signal);
+      case "list":
+        return await this.#list(need, signal);
+      case "chunk": {
+        const reader = await this.#reader(need.digest, signal);
+        return await reader.read(need.offset, need.length, { signal });
+      }
+      case "file":
+        return await this.#smallFile(need, signal);
+    }
+  }
+
+  async #path(baseName: string, signal: AbortSignal): Promise<PackedBytes | undefined> {
+    const { hashPart, name } = StorePath.parse(baseName);
+    const pathInfo = await this.#services.pathInfoService.get(hashPart, { signal });
+    if (pathInfo === undefined || pathInfo.storePath.name !== name) return undefined;
+    return packEntries([entryOf(pathInfo)]);
+  }
+
+  async #page(after: Uint8Array | undefined, signal: AbortSignal): Promise<RootPage> {
+    const found: PathInfo[] = [];
+    let isLast = true;
+    for await (const pathInfo of this.#services.pathInfoService.list({ after, signal })) {
+      isLast = found.length < PAGE_PATHS;
+      if (!isLast) break;
+      found.push(pathInfo);
+    }
+    const next = isLast ? undefined : Uint8Array.from(found.at(-1)!.storePath.hashPart);
+    return { entries: packEntries(found.map(entryOf)), next };
+  }
+
+  async #directory(digest: B3Digest, signal: AbortSignal): Promise<PackedBytes> {
+    const directory = await this.#services.directoryService.get(digest, { signal });
+    if (directory !== undefined) return packDirectory(directory);
+    throw new CastoreError(
+      "data_loss",
+      `Cannot read directory ${digest}: expected it in the directory service, found none that is whole`,
+    );
+  }
+
+  async #list(need: Need & { type: "list" }, signal: AbortSignal): Promise<Uint8Array> {
+    const { chunks, size } = await this.#reader(need.digest, signal);
+    if (size === need.size) return Uint8Array.from(chunks.bytes);
+    throw wrongSize(need, size);
+  }
+
+  async #smallFile(need: Need & { type: "file" }, signal: AbortSignal): Promise<Uint8Array> {
+    const reader = await this.#reader(need.digest, signal);
+    if (reader.size !== need.size) throw wrongSize(need, reader.size);
+    return await reader.read(0, need.size, { signal });
+  }
+
+  /** Fetches many small files together, and those one by one that are not found so, to learn why. */
+  async #fetchFiles(
+    needs: readonly (Need & { type: "file" })[],
+    onAnswer: (answers: readonly Answer[]) => void,
+  ): Promise<void> {
+    const aborts = needs.map(() => new AbortController());
+    for (const [i, { key }] of needs.entries()) this.#fetches.set(key, aborts[i]!);
+    const found = await this.#services.blobService
+      .readMany(needs.map(({ digest, size }) => ({ digest: digestOf(digest), size })))
+      .catch(() => []);
+    const answers: Answer[] = [];
+    for (const [i, need] of needs.entries()) {
+      if (aborts[i]!.signal.aborted) continue;
+      const supply = found[i];
+      if (supply === undefined) {
+        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+        continue;
+      }
+      this.#fetches.delete(need.key);
+      answers.push({ key: need.key, supply });
+    }
+    if (answers.length > 0) onAnswer(answers);
+  }
+
+  /** Returns the reader of a blob, which is kept open for the next reads. */
+  async #reader(digest: string, signal: AbortSignal): Promise<BlobReader> {
+    const kept = this.#readers.get(digest);
+    if (kept !== undefined) return kept;
+    return await this.#opening.run(digest, (signal) => this.#open(digest, signal), { signal });
+  }
+
+  async #open(key: string, signal: AbortSignal): Promise<BlobReader> {
+    const digest = digestOf(key);
+    const reader = await this.#services.blobService.open(digest, { signal });
+    if (reader !== undefined) {
+      this.#readers.set(key, reader);
+      return reader;
+    }
+    throw new CastoreError(
+      "data_loss",
+      `Cannot read blob ${digest}: expected it in the blob service, found none that is whole`,
+    );
+  }
+
+  #tell(error: unknown): number {
+    const failure =
+      error instanceof CastoreError
+        ? error
+        : new CastoreError("internal", String((error as Error)?.stack ?? error), { cause: error });
+    const errno = errnoOf(failure);
+    this.#onError(failure, errno);
+    return errno;
+  }
+}
+
+function errnoOf({ code }: CastoreError): number {
+  if (code === "unavailable") return ERRNO.ETIMEDOUT; // only after the time limit
+  return code === "permission_denied" ? ERRNO.EACCES : ERRNO.EIO;
+}
+
+function entryOf({ storePath, node }: PathInfo): { name: Uint8Array; node: PathInfo["node"] } {
+  return { name: Buffer.from(storePath.toString()), node };
+}
+
+function digestOf(text: string): B3Digest {
+  return B3Digest.fromBytes(Uint8Array.from(Buffer.from(text, "latin1")));
+}
+
+function wrongSize(need: { digest: string; size: number }, found: number): CastoreError {
+  return new CastoreError(
+    "data_loss",
+    `Cannot read blob ${digestOf(need.digest)}: expected ${need.size} bytes, as its directory states, found ${found}`,
+  );
+}
