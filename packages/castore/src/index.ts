@@ -180,6 +180,7 @@ export type {
   ObjectMeta,
   ObjectStore,
   ObjectUpload,
+  PutObjectOptions,
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";

@@ -9,6 +9,7 @@ import {
   type ObjectMeta,
   type ObjectStore,
   type ObjectUpload,
+  type PutObjectOptions,
 } from "@tvix/castore";
 import { FaultPlan, type Faults } from "./fault-plan.ts";
 
@@ -43,13 +44,13 @@ export class FaultyObjectStore implements ObjectStore {
     return await this.#store.head(key, options);
   }
 
-  async put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void> {
+  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<void> {
     await this.#plan.call();
     await this.#store.put(key, data, options);
     await this.#plan.call();
   }
 
-  openUpload(key: string, options?: AbortOptions): ObjectUpload {
+  openUpload(key: string, options?: PutObjectOptions): ObjectUpload {
     const upload = this.#store.openUpload(key, options);
     return {
       write: async (data) => {

@@ -105,6 +105,14 @@ export function objectStoreSuite(
       });
     });
 
+    it("stores and deletes one that need not outlive a power failure", async () => {
+      const options = { isDurable: false };
+      await store.put("a/k", Buffer.from("one"), options);
+      expect(await read(other, "a/k")).toEqual(Buffer.from("one"));
+      await other.delete("a/k", options);
+      expect(await store.head("a/k")).toBeUndefined();
+    });
+
     it("replaces an object", async () => {
       await store.put("k", Buffer.from("one"));
       await other.put("k", Buffer.from("two, longer"));

@@ -41,9 +41,13 @@ export class SideObjects {
     return (named ?? waiting)?.nar;
   }
 
-  /** Stores a NAR that was pushed under a file name, until a narinfo names it or it is swept. */
+  /**
+   * Stores a NAR that was pushed under a file name, until a narinfo names it or it is swept. It outlives this process; after a
+   * power failure it may have to be pushed again.
+   */
   async putUpload(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
-    await this.#objects.put(`${UPLOADS}/${fileName}`, encodePushedNar(nar), options);
+    const key = `${UPLOADS}/${fileName}`;
+    await this.#objects.put(key, encodePushedNar(nar), { ...options, isDurable: false });
   }
 
   /** Stores a NAR that was pushed under a file name, and that a narinfo names. */
@@ -53,7 +57,7 @@ export class SideObjects {
 
   /** Deletes a NAR that waits for a narinfo no more. */
   async deleteUpload(fileName: string, options?: AbortOptions): Promise<void> {
-    await this.#objects.delete(`${UPLOADS}/${fileName}`, options);
+    await this.#objects.delete(`${UPLOADS}/${fileName}`, { ...options, isDurable: false });
   }
 
   /** Deletes the NARs that were pushed before a time, in milliseconds since 1970, and that no narinfo has named. */

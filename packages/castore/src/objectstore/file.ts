@@ -16,6 +16,7 @@ import type {
   ObjectMeta,
   ObjectStore,
   ObjectUpload,
+  PutObjectOptions,
 } from "./object-store.ts";
 
 /** Where files are written before they get their names. No key has such a name in it. */
@@ -59,14 +60,15 @@ export class FileObjectStore implements ObjectStore {
     return found && { key, size: Number(found.size), version: versionOf(found) };
   }
 
-  async put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void> {
+  async put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<void> {
     await using upload = this.openUpload(key, options);
     await upload.write(data);
     await upload.close();
   }
 
-  openUpload(key: string, options: AbortOptions = {}): ObjectUpload {
+  openUpload(key: string, options: PutObjectOptions = {}): ObjectUpload {
     assertObjectKey(key);
+    const { isDurable = true } = options;
     const target = this.#file(key);
     const temporary = this.#temporaryFile();
     const ended = () =>
@@ -84,13 +86,13 @@ export class FileObjectStore implements ObjectStore {
     };
     const finish = async (): Promise<void> => {
       file ??= await create();
-      await file.datasync();
+      if (isDurable) await file.datasync();
       await file.close();
       file = undefined;
       options.signal?.throwIfAborted();
       await this.#folders.make(dirname(target));
       await rename(temporary, target);
-      await this.#folders.sync(dirname(target));
+      if (isDurable) await this.#folders.sync(dirname(target));
     };
     return {
       write: async (data) => {
@@ -125,13 +127,13 @@ export class FileObjectStore implements ObjectStore {
     assertObjectKey(key);
     options.signal?.throwIfAborted();
     const file = this.#file(key);
-    const { version } = options;
+    const { version, isDurable = true } = options;
     const remove = () => (version === undefined ? rm(file) : this.#removeVersion(file, version));
     await this.#try(
       "delete",
       async () => {
         if ((await remove().catch(ifAbsent)) === null) return;
-        await this.#folders.sync(dirname(file));
+        if (isDurable) await this.#folders.sync(dirname(file));
       },
       key,
     );

@@ -10,8 +10,17 @@ export interface ListObjectsOptions extends AbortOptions {
   after?: string;
 }
 
+/** Options of {@link ObjectStore.put}. */
+export interface PutObjectOptions extends AbortOptions {
+  /**
+   * Whether the change outlives a power failure. One that does not outlives the end of this process all the same, and costs
+   * less where the store waits for a disk. Default: true.
+   */
+  isDurable?: boolean;
+}
+
 /** Options of {@link ObjectStore.delete}. */
-export interface DeleteObjectOptions extends AbortOptions {
+export interface DeleteObjectOptions extends PutObjectOptions {
   /** Deletes the object only while it is of this version. Default: whatever has the key is deleted. */
   version?: string;
 }
@@ -43,8 +52,8 @@ export interface ObjectContents extends AsyncIterable<Uint8Array> {
  * letters, digits and `-_./`, relative to the prefix at which the store was opened; `/` separates
  * folders, no part is empty, `.` or `..`, and no object has the key of a folder.
  *
- * An object is seen whole or not at all. Once a call that stored it has resolved, it is durable and every later call
- * sees it. Implementations repeat what may succeed then, with growing, random pauses and a bound. They verify nothing
+ * An object is seen whole or not at all. Once a call that stored it has resolved, every later call sees it, and it is
+ * durable unless the caller does without that. Implementations repeat what may succeed then, with growing, random pauses and a bound. They verify nothing
  * about contents.
  *
  * Every method rejects with `signal.reason` when cancelled, with CastoreError `invalid_argument` for a
@@ -67,10 +76,10 @@ export interface ObjectStore extends AsyncDisposable {
   head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined>;
 
   /** Stores an object that is in memory, whatever had its key before. The caller leaves the bytes alone until it settles. */
-  put(key: string, data: Uint8Array, options?: AbortOptions): Promise<void>;
+  put(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<void>;
 
   /** Starts to store an object of any length. Nothing is sent before something is written, or it is closed. */
-  openUpload(key: string, options?: AbortOptions): ObjectUpload;
+  openUpload(key: string, options?: PutObjectOptions): ObjectUpload;
 
   /**
    * Lists the objects whose keys start with a prefix, sorted bytewise by key. Pages are fetched as they are

@@ -358,9 +358,16 @@ function closeHttp1(socket: Socket, responses: ReadonlySet<ServerResponse>): voi
   }
 }
 
+/** The other ends of connections: to format one takes as long as to find a narinfo. */
+const peers = new WeakMap<Socket, string>();
+
 /** Returns the other end of a connection as `host:port`, or `unix`. */
 export function peerOf(socket: Socket): string {
+  const known = peers.get(socket);
+  if (known !== undefined) return known;
   const { remoteAddress, remotePort } = socket;
   if (remoteAddress === undefined || remotePort === undefined) return "unix";
-  return formatTcpAddress(remoteAddress, remotePort);
+  const peer = formatTcpAddress(remoteAddress, remotePort);
+  peers.set(socket, peer);
+  return peer;
 }
