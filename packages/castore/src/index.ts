@@ -70,6 +70,7 @@ export {
 export {
   Composition,
   type CompositionOptions,
+  type NamedStatistics,
   type StoreEvent,
 } from "./composition/composition.ts";
 export {
@@ -169,6 +170,7 @@ export {
   symlinkTarget,
 } from "./model/node.ts";
 export { type PathComponent, pathComponent } from "./model/path.ts";
+export type { Measured, StoreStatistics } from "./model/statistics.ts";
 export { systemError } from "./model/system-error.ts";
 export { MemoryObjectStore } from "./objectstore/memory.ts";
 export type {
@@ -184,4 +186,4 @@ export type {
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
-export { startLanes } from "./worker/lanes.ts";
+export { laneLoad, startLanes } from "./worker/lanes.ts";

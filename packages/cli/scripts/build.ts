@@ -3,6 +3,7 @@
  * run. Packages with native code, and the clients of clouds, stay outside.
  */
 import { readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { type InputOptions, type RolldownBuild, rolldown } from "rolldown";
 
@@ -43,9 +44,18 @@ function isCore(id: string): boolean {
 
 const source = (path: string, base: URL) => fileURLToPath(new URL(path, base));
 
+/**
+ * The build for `require` of a package: that for `import` of it calls `createRequire`, and what it requires at run time
+ * would stay outside the bundle.
+ */
+const required = createRequire(
+  createRequire(import.meta.url).resolve("@opentelemetry/exporter-trace-otlp-grpc"),
+).resolve("@opentelemetry/otlp-grpc-exporter-base");
+
 /** What both bundles have in common. */
 const common: InputOptions = {
   platform: "node",
+  resolve: { alias: { "@opentelemetry/otlp-grpc-exporter-base": required } },
   preserveEntrySignatures: "allow-extension",
   onLog(level, log, defaultHandler) {
     if (log.code === "UNRESOLVED_IMPORT") throw new Error(log.message); // it would be left to whoever runs the command

@@ -4,7 +4,7 @@ import type { ServiceOptions } from "./addresses.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { objectArgument } from "./object-argument.ts";
 import { writeStdout } from "./output.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 import { forEachArgument, withServices } from "./with-services.ts";
 
 /** Writes the contents of files on stdout, one after the other. */

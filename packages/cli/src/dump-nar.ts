@@ -16,7 +16,7 @@ import { NewFile } from "./new-file.ts";
 import { objectArgument } from "./object-argument.ts";
 import { writeStdout } from "./output.ts";
 import type { Services } from "./services.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 import { withServices } from "./with-services.ts";
 
 /** Writes the NAR of an object to a file, or on stdout if that is `-`. */

@@ -17,8 +17,8 @@ import { type Job, runJobs } from "./jobs.ts";
 import { openProgress, type Progress } from "./progress.ts";
 import { type Candidates, findCandidates } from "./reference-candidates.ts";
 import { openServices, type Services } from "./services.ts";
-import { startTracing, traceCommand } from "./tracing.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import { startTracing, traceCommand } from "./telemetry/tracing.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 
 /** Options of {@link importPaths} about what is imported, and how. */
 export interface ImportCommandOptions {

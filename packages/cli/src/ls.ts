@@ -13,8 +13,8 @@ import { escapeBytes } from "./arguments.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { objectArgument } from "./object-argument.ts";
 import { shownName } from "./shown-name.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 import { TextOutput } from "./text-output.ts";
-import type { TracingOptions } from "./tracing-option.ts";
 import { forEachArgument, withServices } from "./with-services.ts";
 
 /** Options of {@link ls} about what is listed, and how. */

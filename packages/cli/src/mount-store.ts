@@ -7,8 +7,8 @@ import type { LogOptions } from "./notices.ts";
 import { ServerLog } from "./server-log.ts";
 import { ServiceManager } from "./service-manager.ts";
 import { openServices } from "./services.ts";
-import { startTracing } from "./tracing.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import { startTracing } from "./telemetry/tracing.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 
 /** Options of {@link mountStore}. */
 export interface MountCommandOptions extends ServiceOptions, LogOptions, TracingOptions {

@@ -1,26 +1,21 @@
 import { setDefaultHighWaterMark } from "node:stream";
-import { openObjectStore } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
-import { createNarBridge, type HttpRequest } from "@tvix/nar-bridge";
-import {
-  CachingNarCalculationService,
-  RenderingNarCalculationService,
-  readSigningKey,
-} from "@tvix/store";
+import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import type { Logger } from "pino";
-import type { ServiceOptions } from "./addresses.ts";
-import { absolutePath } from "./arguments.ts";
-import type { CacheOptions } from "./cache-options.ts";
 import { Guarding } from "./guarding.ts";
-import { logAnswered } from "./server/http-log.ts";
+import { openBinaryCache } from "./open-binary-cache.ts";
+import { Readiness } from "./readiness.ts";
+import type { ServeOptions } from "./serve-options.ts";
+import type { HttpResponse } from "./server/one-port.ts";
+import { operationsRoutes } from "./server/operations-routes.ts";
 import { type Server, startServer } from "./server/server.ts";
-import type { ServerOptions } from "./server-options.ts";
 import { openServices, type Services } from "./services.ts";
-import { startTracing } from "./tracing.ts";
-import type { TracingOptions } from "./tracing-option.ts";
-import type { UpstreamCacheOptions } from "./upstream-options.ts";
-import { readUpstreams } from "./upstreams.ts";
+import { type Metrics, PROMETHEUS_TYPE, prometheusText } from "./telemetry/metrics.ts";
+import { observeProcess } from "./telemetry/process-metrics.ts";
+import { ServerMetrics } from "./telemetry/server-metrics.ts";
+import { countStoreEvents, observeStores } from "./telemetry/store-metrics.ts";
+import { startTracing } from "./telemetry/tracing.ts";
 
 /**
  * How many bytes a stream of Node.js buffers, in bytes: one for each call that waits for memory. Whatever is fast reads and
@@ -28,84 +23,81 @@ import { readUpstreams } from "./upstreams.ts";
  */
 const STREAM_BYTES = 8 * 1024;
 
-/** Options of a command that serves. */
-export interface ServeOptions
-  extends ServerOptions,
-    ServiceOptions,
-    CacheOptions,
-    UpstreamCacheOptions,
-    TracingOptions {}
-
-/** Which services of gRPC to serve. */
+/** Which protocols to serve: `http` is the binary cache alone. */
 export type ServedProtocols = "all" | "http";
+
+/** What a server is opened with. */
+export interface OpenServerContext {
+  readonly logger: Logger;
+  /** Stops the opening, and says that the server is about to stop. */
+  readonly signal: AbortSignal;
+  readonly metrics: Metrics;
+}
 
 /** A server over open stores. Disposing ends it at once, and closes them. */
 export interface OpenServer extends AsyncDisposable {
   readonly server: Server;
 }
 
-/**
- * Opens the stores and serves them: a binary cache over HTTP, and gRPC where the protocols are `all`.
- *
- * @param signal stops the opening
- */
+/** Opens the stores and serves them: a binary cache over HTTP, and gRPC where the protocols are `all`. */
 export async function openServer(
   options: ServeOptions,
   protocols: ServedProtocols,
-  { logger, signal }: { readonly logger: Logger; readonly signal: AbortSignal },
+  { logger, signal, metrics }: OpenServerContext,
 ): Promise<OpenServer> {
   setDefaultHighWaterMark(false, STREAM_BYTES);
   await using stack = new AsyncDisposableStack();
   stack.use(await startTracing(options, (message) => logger.warn(message)));
+  stack.use(observeProcess(metrics.meter));
+  const countEvent = countStoreEvents(metrics.meter);
   const guarding = stack.use(await Guarding.open(options, logger));
   const stores = stack.use(
     await openServices(options, {
       signal,
-      onEvent({ type, kind, store, message }) {
+      onEvent(event) {
+        const { type, kind, store, message } = event;
+        countEvent(event);
         logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
       },
     }),
   );
+  observeStores(metrics.meter, () => stores.statistics());
   const services = {
     ...stores,
     pathInfoService: guarding.storeNames.guard(stores.pathInfoService),
   };
-  const objects = stack.use(await openObjectStore(options.cacheObjectAddr ?? "memory:///"));
-  const tokenNames = new WeakMap<HttpRequest, string>();
-  const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
-  const bridge = stack.use(
-    await createNarBridge({
-      ...services,
-      objects,
-      priority: options.cachePriority,
-      announce: options.cacheCompression,
-      signing:
-        signingKeyFile === undefined
-          ? undefined
-          : { key: await readSigningKey(absolutePath(signingKeyFile)), when: sign },
-      maxUploadBytes: maxUploadSize,
-      uploads: { all: maxUploads, perClient: maxUploadsPerClient },
-      upstreams: {
-        caches: await readUpstreams(options),
-        absentTtlMs: options.upstreamAbsentTtl * 1000,
-        onTrouble: (message) => logger.warn(message),
-      },
-      onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),
-      onAnswered: (answered, request) =>
-        logAnswered(logger, answered, request, tokenNames.get(request)),
-    }),
-  );
+  const serverMetrics = new ServerMetrics(metrics.meter);
+  const { requests } = serverMetrics;
+  const cache = stack.use(await openBinaryCache(options, services, { logger, metrics: requests }));
+  const readiness = new Readiness(stores, signal);
+  const operations = {
+    metrics: async () => prometheusText([await metrics.collect()]),
+    metricsType: PROMETHEUS_TYPE,
+    ready: () => readiness.check(),
+  };
   signal.throwIfAborted();
+  if (options.metricsAddress.length > 0) {
+    const server = await startServer({
+      addresses: options.metricsAddress,
+      services: [],
+      onOther: operationsRoutes(operations, notFound),
+      logger,
+    });
+    stack.use(server);
+    logger.info({ addresses: server.addresses }, "serving metrics");
+  }
+  const isHere = options.metricsAddress.length === 0;
   const server = stack.use(
     await startServer({
       addresses: options.listenAddress,
       unixSockets: { unlink: options.unixListenUnlink, mode: options.unixListenChmod },
       services: protocols === "all" ? rpcServices(services) : [],
-      onOther(request, response, tokenName) {
-        if (tokenName !== undefined) tokenNames.set(request, tokenName);
-        bridge.handle(request, response, request.headers.expect !== undefined);
-      },
+      onOther: operationsRoutes(
+        { ...operations, metrics: isHere ? operations.metrics : undefined },
+        cache.handle,
+      ),
       logger,
+      metrics: serverMetrics,
       guard: guarding.guard,
       ...(guarding.tls && { tls: guarding.tls }),
       headerTimeoutMs: options.headerTimeout,
@@ -116,6 +108,11 @@ export async function openServer(
   guarding.warnOfOpenAddresses(server.openAddresses);
   const opened = stack.move();
   return { server, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+}
+
+function notFound(_: unknown, response: HttpResponse): void {
+  response.statusCode = 404;
+  response.end();
 }
 
 function rpcServices(services: Services): ServedService[] {

@@ -5,7 +5,7 @@ import type { Interrupt } from "./interrupt.ts";
 import type { NoticeLevel } from "./notices.ts";
 import { objectArgument } from "./object-argument.ts";
 import { openProgress } from "./progress.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 import { withServices } from "./with-services.ts";
 
 /** Restores an object to a path of the local file system. */

@@ -1,9 +1,11 @@
 import type { Interrupt } from "./interrupt.ts";
-import { openServer, type ServedProtocols, type ServeOptions } from "./open-server.ts";
+import { openServer, type ServedProtocols } from "./open-server.ts";
+import type { ServeOptions } from "./serve-options.ts";
 import { isStderrTheConnection } from "./server/listen-stdio.ts";
 import { ServerLog } from "./server-log.ts";
 import { ServiceManager } from "./service-manager.ts";
 import { serveUntilStopped, unlessStopped } from "./serving.ts";
+import { Metrics } from "./telemetry/metrics.ts";
 
 /** Serves gRPC, and a binary cache over HTTP, until it is interrupted; then waits for the calls in flight. */
 export async function serveDaemon(options: ServeOptions, interrupt: Interrupt): Promise<void> {
@@ -24,7 +26,8 @@ async function serve(
   await using log = await ServerLog.open({ ...options, logLevel });
   const { logger } = log;
   using manager = new ServiceManager((message) => logger.warn(message));
-  const opening = openServer(options, protocols, { logger, signal: interrupt.signal });
+  await using metrics = await Metrics.start(options, (message) => logger.warn(message));
+  const opening = openServer(options, protocols, { logger, signal: interrupt.signal, metrics });
   await using opened = await unlessStopped(opening, interrupt, options.shutdownTimeout);
   if (opened === undefined) {
     logger.info("stopped before it listened");

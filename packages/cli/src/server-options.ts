@@ -10,6 +10,8 @@ export interface ServerOptions extends GuardingOptions, LogOptions {
   unixListenUnlink?: boolean;
   /** Permissions of the files of unix sockets. */
   unixListenChmod?: number;
+  /** Addresses that metrics are served on, and nothing else. */
+  metricsAddress: string[];
   /** How long a shutdown waits for calls in flight, in milliseconds. */
   shutdownTimeout: number;
 }
@@ -33,6 +35,12 @@ export function serverOptions(defaultAddress: string): Option[] {
     )
       .env("UNIX_LISTEN_CHMOD")
       .argParser(parseMode),
+    new Option(
+      "--metrics-address <address...>",
+      "address of its own for /metrics, without tokens and TLS, in the forms of --listen-address (default: /metrics is on those)",
+    )
+      .env("METRICS_ADDRESS")
+      .default([], "none"),
     new Option(
       "--shutdown-timeout <time>",
       "how long a shutdown waits for calls in flight before it cuts them, in seconds or such as 2m",

@@ -5,6 +5,7 @@ import {
   Composition,
   type CompositionOptions,
   type DirectoryService,
+  type NamedStatistics,
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
@@ -16,6 +17,8 @@ export interface Services extends AsyncDisposable {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
   readonly pathInfoService: PathInfoService;
+  /** Returns what the open stores tell of themselves, for metrics. */
+  statistics(): Promise<readonly NamedStatistics[]>;
 }
 
 /**
@@ -37,6 +40,7 @@ export async function openServices(
     blobService,
     directoryService,
     pathInfoService,
+    statistics: () => composition.statistics(),
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }

@@ -5,8 +5,8 @@ import { type NoticeLevel, notice, noticeStoreEvent } from "./notices.ts";
 import { OutputError } from "./output.ts";
 import { reportFailure } from "./run.ts";
 import { openServices, type Services } from "./services.ts";
-import { startTracing, traceCommand } from "./tracing.ts";
-import type { TracingOptions } from "./tracing-option.ts";
+import { startTracing, traceCommand } from "./telemetry/tracing.ts";
+import type { TracingOptions } from "./telemetry/tracing-option.ts";
 
 /** What a command that reads or changes a store hands to {@link withServices}. */
 interface ServicesContext {

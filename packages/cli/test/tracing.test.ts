@@ -50,7 +50,7 @@ async function startCollector() {
     let body = "";
     for await (const data of request) body += data;
     bodies.push(body);
-    const { resourceSpans } = JSON.parse(body) as ExportRequest;
+    const { resourceSpans = [] } = JSON.parse(body) as Partial<ExportRequest>; // none are in metrics
     for (const { resource, scopeSpans } of resourceSpans) {
       const service = String(valuesOf(resource.attributes)["service.name"]);
       for (const span of scopeSpans.flatMap(({ spans }) => spans)) {
@@ -65,7 +65,7 @@ async function startCollector() {
   return {
     spans,
     bodies,
-    env: { OTEL_EXPORTER_OTLP_ENDPOINT: url },
+    env: { OTEL_EXPORTER_OTLP_ENDPOINT: url, OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" },
     [Symbol.asyncDispose]: async () => void server.close(),
   };
 }
@@ -316,5 +316,18 @@ describe("spans", () => {
       0,
       expect.stringMatching(/^tvix-store: Cannot send spans: .*\n$/),
     ]);
+  });
+
+  it.each([
+    [{ OTEL_EXPORTER_OTLP_PROTOCOL: "carrier pigeon" }, "grpc, http/protobuf, http/json"],
+    [{ OTEL_TRACES_SAMPLER: "coin" }, "always_on, always_off, traceidratio"],
+    [{ OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: "2" }, "from 0 to 1"],
+  ])("are not sent with %s, and a line says what is known", async (env, known) => {
+    using folder = temporaryFolder();
+    const args = ["import", writeTree(folder.path), ...embeddedIn(folder.path), "--otlp"];
+    const { status, stderr } = await tvixStore(args, { env });
+    expect(status).toBe(0);
+    expect(stderr).toMatch(/^tvix-store: Cannot send spans: expected OTEL_\w+ to be .*\n$/);
+    expect(stderr).toContain(known);
   });
 });

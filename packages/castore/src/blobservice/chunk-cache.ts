@@ -139,6 +139,7 @@ export class ChunkCache {
     const read = (near: BlobService, options: AbortOptions) => near.readMany(wanted, options);
     take(wanted, (await this.#cache.read("read blobs from", read, { signal })) ?? []);
     const missing = wanted.filter((chunk) => !found.has(keyOf(chunk)));
+    this.#cache.count(wanted.length - missing.length, missing.length);
     if (missing.length === 0) return [];
     const fetched = take(missing, await this.#cache.far.readMany(missing, { signal }));
     return fetched.map((chunk) => found.get(keyOf(chunk))!);

@@ -10,6 +10,7 @@ import type { Outboard } from "../hash/outboard.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError, hasCode } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
+import type { Measured, StoreStatistics } from "../model/statistics.ts";
 import type {
   BlobReader,
   BlobService,
@@ -55,7 +56,7 @@ interface Listed {
  * Failures of the local store are warned of and fail no read, see {@link CacheOptions}; where the origin fails, so does
  * reading. Disposing of the cache abandons what is not stored within half a second; neither store is disposed of.
  */
-export class CombinedBlobService implements BlobService, OutboardSource {
+export class CombinedBlobService implements BlobService, OutboardSource, Measured {
   readonly #cache: OriginCache<BlobService>;
   readonly #chunks: ChunkCache;
   /** Blobs whose lists are being stored, by digest. */
@@ -67,6 +68,11 @@ export class CombinedBlobService implements BlobService, OutboardSource {
   constructor(options: CacheOptions<BlobService>) {
     this.#cache = new OriginCache("CombinedBlobService", options);
     this.#chunks = new ChunkCache(this.#cache);
+  }
+
+  /** Returns how many items the local store had, and lacked. */
+  async statistics(): Promise<StoreStatistics> {
+    return this.#cache.statistics();
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {

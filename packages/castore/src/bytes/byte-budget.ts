@@ -54,6 +54,11 @@ export class ByteBudget {
     this.#taken += bytes;
   }
 
+  /** Number of bytes in flight. */
+  get taken(): number {
+    return this.#taken;
+  }
+
   /** Returns taken bytes to the budget. */
   release(bytes: number): void {
     this.#taken -= bytes;

@@ -1,6 +1,7 @@
 import { inSteps, unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError } from "../model/errors.ts";
+import type { StoreStatistics } from "../model/statistics.ts";
 import { BrokenCircuitError, LocalPolicy } from "./local-policy.ts";
 
 /**
@@ -57,6 +58,8 @@ export class OriginCache<T> implements AsyncDisposable {
   readonly #onWarning: (message: string) => void;
   readonly #closing = new AbortController();
   readonly #background = new Set<Promise<unknown>>();
+  #hits = 0;
+  #misses = 0;
 
   /** @param className prefix of process warnings */
   constructor(className: string, options: CacheOptions<T>) {
@@ -67,6 +70,17 @@ export class OriginCache<T> implements AsyncDisposable {
     this.#reading = new LocalPolicy(options.nearReadTimeoutMs ?? 5_000);
     this.#writing = new LocalPolicy(options.nearWriteTimeoutMs ?? 30_000);
     this.#onWarning = onWarning ?? ((message) => process.emitWarning(`${className}: ${message}`));
+  }
+
+  /** Counts items of which the local store had some, and lacked others. */
+  count(hits: number, misses: number): void {
+    this.#hits += hits;
+    this.#misses += misses;
+  }
+
+  /** Returns how many items the local store had, and lacked. */
+  statistics(): StoreStatistics {
+    return { cacheHits: this.#hits, cacheMisses: this.#misses };
   }
 
   /** Cancels background work once the cache is disposed of. */
@@ -148,6 +162,7 @@ export class OriginCache<T> implements AsyncDisposable {
     const askNear: LocalCall<T, readonly R[]> = (near, options) => call(near, items, options);
     const near = (await this.read(action, askNear, options)) ?? [];
     const missing = items.filter((_, i) => !near[i]);
+    this.count(items.length - missing.length, missing.length);
     const far = missing.length > 0 ? await call(this.far, missing, options) : [];
     for (const [i, answer] of far.entries()) if (answer) onFound?.(missing[i]!, answer);
     let next = 0;

@@ -2,6 +2,7 @@ import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, nameStore } from "../model/errors.ts";
+import { type StoreStatistics, statisticsOf } from "../model/statistics.ts";
 import { instrument } from "./instrument.ts";
 import {
   addressOpener,
@@ -25,6 +26,13 @@ export interface StoreEvent {
   readonly store: string;
   /** The event, without the name of the store. */
   readonly message: string;
+}
+
+/** Statistics of one store of a composition. */
+export interface NamedStatistics extends StoreStatistics {
+  readonly kind: ServiceKind;
+  /** The name of the store, or its address without the keys. */
+  readonly store: string;
 }
 
 /** Options of a {@link Composition}. */
@@ -64,6 +72,8 @@ export class Composition implements AsyncDisposable {
   readonly #opened = new Map<string, Promise<unknown>>();
   /** Services being opened, with the ones that they wait for, by key. */
   readonly #needs = new Map<string, Set<Wanted>>();
+  /** The services that are open, without their instrumentation. */
+  readonly #stores: { readonly kind: ServiceKind; readonly store: string; service: object }[] = [];
   readonly #closing = new AsyncDisposableStack();
   /** Aborted when the composition is disposed of: cancels opening, and refuses further calls. */
   readonly #abandon = new AbortController();
@@ -115,6 +125,15 @@ export class Composition implements AsyncDisposable {
     options?: AbortOptions,
   ): Promise<ServiceKinds[Kind]> {
     return this.#service(kind, reference ?? this.#entryPoint(kind), undefined, options);
+  }
+
+  /** Returns what the open services that have statistics tell of themselves. */
+  async statistics(): Promise<readonly NamedStatistics[]> {
+    const all = this.#stores.map(async ({ kind, store, service }) => {
+      const statistics = await statisticsOf(service);
+      return statistics === undefined ? [] : [{ kind, store, ...statistics }];
+    });
+    return (await Promise.all(all)).flat();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -192,6 +211,7 @@ export class Composition implements AsyncDisposable {
       const service = instrument<ServiceKinds[Kind]>(opened, contract, name, calls);
       // The caller may replace the disposal of the returned service.
       this.#closing.defer(service[Symbol.asyncDispose]);
+      this.#stores.push({ kind, store: name, service: opened });
       return service;
     } catch (error) {
       if (!(error instanceof CastoreError) || error === signal.reason) throw error;

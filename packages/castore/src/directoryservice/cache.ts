@@ -6,6 +6,7 @@ import { LocalWriter, WriteThrough } from "../cache/write-through.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
+import type { Measured, StoreStatistics } from "../model/statistics.ts";
 import { ClosureSpool } from "./closure-spool.ts";
 import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
 import { type EncodedDirectory, withDigests } from "./encoded-directory.ts";
@@ -29,7 +30,7 @@ const MAX_TREES = 16;
  * Failures of the local store are warned of and fail no call, see {@link CacheOptions}. Disposing of the cache abandons
  * what is not stored within half a second; neither store is disposed of.
  */
-export class CacheDirectoryService implements DirectoryService {
+export class CacheDirectoryService implements DirectoryService, Measured {
   readonly #cache: OriginCache<DirectoryService>;
   readonly #asking = new SingleFlight<Directory | undefined>();
   /** How many trees are collected or stored. */
@@ -44,9 +45,15 @@ export class CacheDirectoryService implements DirectoryService {
     this.#cache = new OriginCache("CacheDirectoryService", options);
   }
 
+  /** Returns how many items the local store had, and lacked. */
+  async statistics(): Promise<StoreStatistics> {
+    return this.#cache.statistics();
+  }
+
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     options?.signal?.throwIfAborted();
     const near = await this.#getNear(digest, options);
+    this.#cache.count(near === undefined ? 0 : 1, near === undefined ? 1 : 0);
     if (near !== undefined) return near;
     const ask = (signal: AbortSignal) => this.#cache.far.get(digest, { signal });
     const far = await this.#asking.run(digest.hex, ask, options);
@@ -115,7 +122,10 @@ export class CacheDirectoryService implements DirectoryService {
         yielded.add(encoded.digest.hex);
         yield encoded;
       }
-      if (yielded.size > 0) return;
+      if (yielded.size > 0) {
+        this.#cache.count(yielded.size, 0);
+        return;
+      }
     } catch {
       options.signal?.throwIfAborted(); // else it was warned of
     }

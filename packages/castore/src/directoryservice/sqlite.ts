@@ -1,10 +1,12 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { inTurns } from "../bytes/turns.ts";
+import { databaseSize } from "../disk/file-sizes.ts";
 import { KeyValueTable, type Row } from "../disk/key-value-table.ts";
 import { SpillTable } from "../disk/spill-table.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
+import type { Measured, StoreStatistics } from "../model/statistics.ts";
 import type { DirectoryPutter, DirectoryService, RecursiveOptions } from "./directory-service.ts";
 import { decodeDirectoryOf } from "./encoded-directory.ts";
 import { StagedTree, type TreeStage } from "./staged-tree.ts";
@@ -38,12 +40,14 @@ const ROW_OVERHEAD = 560;
  * Keeps directories in a SQLite database: one table `directories` from digest to canonical encoding. A
  * tree becomes visible in one transaction.
  */
-export class SqliteDirectoryService implements DirectoryService {
+export class SqliteDirectoryService implements DirectoryService, Measured {
   readonly #table: KeyValueTable;
+  readonly #path: string;
   readonly #onCorrupt: (message: string) => void;
 
-  private constructor(table: KeyValueTable, onCorrupt: (message: string) => void) {
+  private constructor(table: KeyValueTable, path: string, onCorrupt: (message: string) => void) {
     this.#table = table;
+    this.#path = path;
     this.#onCorrupt = onCorrupt;
   }
 
@@ -63,8 +67,14 @@ export class SqliteDirectoryService implements DirectoryService {
     });
     return new SqliteDirectoryService(
       table,
+      options.path,
       options.onCorrupt ?? ((message) => process.emitWarning(message)),
     );
+  }
+
+  /** Returns how much the database holds. */
+  async statistics(): Promise<StoreStatistics> {
+    return await databaseSize(this.#path);
   }
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {

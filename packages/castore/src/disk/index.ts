@@ -7,5 +7,6 @@ export {
   openForeignDatabase,
   sqliteError,
 } from "./database.ts";
+export { databaseSize } from "./file-sizes.ts";
 export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
 export { SpillTable } from "./spill-table.ts";

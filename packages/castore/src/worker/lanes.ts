@@ -29,6 +29,12 @@ export function laneCount(): number {
   return count;
 }
 
+/** Returns how many tasks the lanes have, those that run in this thread excluded, and how many wait for one. */
+export function laneLoad(): { readonly running: number; readonly waiting: number } {
+  const running = (lanes ?? []).reduce((sum, { load }) => sum + load, 0);
+  return { running, waiting: waiting.length };
+}
+
 /** Options of {@link runTask}. */
 export interface RunTaskOptions<Run> {
   /** Receives what the task tells ahead of its result. */

@@ -1,9 +1,9 @@
 import { Command } from "commander";
 import { embeddedAddresses, serviceOptions } from "../addresses.ts";
 import { cacheOptions } from "../cache-options.ts";
-import type { ServeOptions } from "../open-server.ts";
+import type { ServeOptions } from "../serve-options.ts";
 import { serverOptions } from "../server-options.ts";
-import { tracingOption } from "../tracing-option.ts";
+import { tracingOption } from "../telemetry/tracing-option.ts";
 import { upstreamOptions } from "../upstream-options.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";

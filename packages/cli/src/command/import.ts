@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
-import { type TracingOptions, tracingOption } from "../tracing-option.ts";
+import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
 /** Explains arguments that are store paths of the local Nix. */

@@ -1,7 +1,7 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../addresses.ts";
 import type { ListOptions } from "../ls.ts";
-import type { TracingOptions } from "../tracing-option.ts";
+import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
 /** `tvix-store ls OBJECT...` */

@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { daemonAddresses, serviceOptions } from "../addresses.ts";
 import type { MountCommandOptions } from "../mount-store.ts";
-import { tracingOption } from "../tracing-option.ts";
+import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 

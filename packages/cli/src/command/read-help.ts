@@ -1,6 +1,6 @@
 import type { Command } from "commander";
 import { daemonAddresses, serviceOptions } from "../addresses.ts";
-import { tracingOption } from "../tracing-option.ts";
+import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, type HelpEnd, STATUSES } from "./help-end.ts";
 
 /** Explains the arguments that name something in a store. */

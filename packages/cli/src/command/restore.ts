@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../addresses.ts";
-import type { TracingOptions } from "../tracing-option.ts";
+import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
 

@@ -1,6 +1,7 @@
 import type { ServerResponse } from "node:http";
 import { stopSender } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
+import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 import type { AccessRefusal } from "./access/access-refusal.ts";
 import type { Guard } from "./access/guard.ts";
 import { scopeOfRequest } from "./access/http-scopes.ts";
@@ -13,6 +14,8 @@ export interface HttpGuardOptions {
   guard: Guard;
   /** Receives a line for each request that is refused. */
   logger: Logger;
+  /** Counts them. Default: nothing does. */
+  metrics?: RequestMetrics | undefined;
   /** How long a client may send nothing of a request that is not complete, in milliseconds. */
   bodyTimeoutMs: number;
 }
@@ -31,7 +34,7 @@ export type AdmittedHandler = (
 /** Returns a handler that gets the requests which a guard admits; the others are refused before their bodies are read. */
 export function guardRequests(
   handler: AdmittedHandler,
-  { guard, logger, bodyTimeoutMs }: HttpGuardOptions,
+  { guard, logger, metrics, bodyTimeoutMs }: HttpGuardOptions,
 ): RequestHandler {
   return (request, response) => {
     const startedMs = performance.now();
@@ -58,7 +61,7 @@ export function guardRequests(
       response.end(method === "HEAD" ? "" : text);
       if ("stream" in request) stopSender(request.stream);
       logAnswered(
-        logger,
+        { logger, metrics },
         {
           ...{
             method,

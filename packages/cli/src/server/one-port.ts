@@ -161,6 +161,15 @@ export class OnePort {
     else this.#serveHttp1(socket);
   }
 
+  /** Returns how many connections there are, and how many calls and requests are in progress. */
+  load(): { readonly connections: number; readonly calls: number } {
+    let calls = this.#calls;
+    for (const connection of this.#connections.values()) {
+      if (connection.kind === "http1") calls += connection.responses.size;
+    }
+    return { connections: this.#connections.size, calls };
+  }
+
   /** Ends every connection once its calls have finished. New calls are refused. */
   close(): void {
     this.#closing = true;

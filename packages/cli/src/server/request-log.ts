@@ -8,6 +8,7 @@ import {
 } from "@connectrpc/connect";
 import type { RpcSpan } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
+import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 
 /** Properties of a call that are known when it begins. */
 export interface CallStart {
@@ -23,6 +24,8 @@ export interface CallStart {
   peer: string;
   /** The span of the call, if there is one. It ends with the call. */
   span: RpcSpan | undefined;
+  /** Counts the call when it has ended. Default: nothing does. */
+  metrics?: RequestMetrics | undefined;
 }
 
 /** Codes of failures of the server rather than the client. */
@@ -77,8 +80,16 @@ export class CallLog {
 
   /** Writes the line and ends the span. Call it once. */
   end(outcome: "complete" | "cut"): void {
-    const { method, path, peer, httpVersion, span } = this.#start;
+    const { method, path, peer, httpVersion, span, metrics } = this.#start;
     const code = this.#code(outcome);
+    const codeText = code === undefined ? "ok" : codeName(code);
+    const durationMs = performance.now() - this.#startedMs;
+    const { bytesIn, bytesOut } = this;
+    metrics?.record({
+      kind: method ? `${method.parent.typeName}/${method.name}` : "unknown",
+      code: codeText,
+      ...{ durationMs, bytesIn, bytesOut },
+    });
     const fault = code !== undefined && FAULTS.has(code);
     const quiet = method !== undefined && CHATTER.test(method.parent.typeName);
     const level = fault ? "warn" : quiet ? "debug" : "info";
@@ -87,10 +98,10 @@ export class CallLog {
         ...(method ? { service: method.parent.typeName, method: method.name } : { path }),
         protocol: protocolOf(this.#start.contentType),
         http: httpVersion,
-        code: code === undefined ? "ok" : codeName(code),
-        durationMs: Math.round((performance.now() - this.#startedMs) * 1000) / 1000,
-        bytesIn: this.bytesIn,
-        bytesOut: this.bytesOut,
+        code: codeText,
+        durationMs: Math.round(durationMs * 1000) / 1000,
+        bytesIn,
+        bytesOut,
         peer,
         ...(this.tokenName !== undefined && { token: this.tokenName }),
         ...(span && { traceId: span.traceId }),

@@ -13,6 +13,7 @@ import {
   type ServedService,
 } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
+import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 import { Guard, type GuardedRequest } from "./access/guard.ts";
 import { scopeOfCall } from "./access/rpc-scopes.ts";
 import { type HttpHandlers, peerOf, type RequestHandler } from "./one-port.ts";
@@ -28,6 +29,8 @@ export interface RpcHandlerOptions {
   routes: (router: ConnectRouter) => void;
   /** Receives a line for each call. */
   logger: Logger;
+  /** Counts calls. Default: nothing does. */
+  metrics?: RequestMetrics | undefined;
   /** Bounds the memory of all calls together. Default: one of 16 MiB. */
   budget?: CallBudget;
   /** Admits calls. Default: one that admits all. */
@@ -46,6 +49,7 @@ export function createRpcHandler({
   services,
   routes,
   logger,
+  metrics,
   budget = new CallBudget(),
   guard = new Guard(),
   bodyTimeoutMs = 120_000,
@@ -75,6 +79,7 @@ export function createRpcHandler({
         httpVersion: "2.0",
         peer,
         span,
+        metrics,
       });
       const call = guardedCall(described, headers.authorization, peer, log);
       limitSilence(stream, bodyTimeoutMs, (error) => {
@@ -101,6 +106,7 @@ export function createRpcHandler({
         httpVersion: request.httpVersion,
         peer,
         span,
+        metrics,
       });
       const exchange = new RpcExchange(request, response, log, budget);
       const call = guardedCall(handler?.method, authorization, peer, log);

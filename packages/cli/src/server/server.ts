@@ -1,7 +1,8 @@
 import type { Socket } from "node:net";
-import type { ServedService } from "@tvix/castore/rpc";
+import { CallBudget, type ServedService } from "@tvix/castore/rpc";
 import { Health } from "@tvix/proto/health";
 import type { Logger } from "pino";
+import type { ServerMetrics } from "../telemetry/server-metrics.ts";
 import { Guard } from "./access/guard.ts";
 import { registerHealth } from "./health.ts";
 import { type AdmittedHandler, guardRequests } from "./http-guard.ts";
@@ -28,6 +29,8 @@ export interface ServerOptions {
   guard?: Guard;
   /** Serves TLS on every address that is no unix socket. Default: no TLS. */
   tls?: TlsFiles;
+  /** Takes metrics of calls. Default: nothing does. */
+  metrics?: ServerMetrics;
   /** Receives a line for each call: `info`, `warn` for failures of the server, `debug` for health and reflection. */
   logger: Logger;
   /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
@@ -85,6 +88,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const { guard = new Guard(), headerTimeoutMs = 10_000, bodyTimeoutMs = 120_000 } = options;
   const addresses = options.addresses.map(parseListenAddress);
   const stopping = new AbortController();
+  const budget = new CallBudget();
   const services = [...options.services.map(({ service }) => service), Health];
   const port = new OnePort({
     handlers: createRpcHandler({
@@ -93,8 +97,16 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         registerHealth(router, { services, stopping: stopping.signal });
         registerReflection(router, { services, stopping: stopping.signal });
       },
-      ...{ logger, guard, bodyTimeoutMs },
-      onOther: options.onOther && guardRequests(options.onOther, { guard, logger, bodyTimeoutMs }),
+      ...{ logger, guard, bodyTimeoutMs, budget },
+      metrics: options.metrics?.calls,
+      onOther:
+        options.onOther &&
+        guardRequests(options.onOther, {
+          guard,
+          logger,
+          bodyTimeoutMs,
+          metrics: options.metrics?.requests,
+        }),
     }),
     onProtocolError(err, peer) {
       logger.debug({ err, peer }, "connection failed");
@@ -103,6 +115,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     ...(idleMs !== undefined && { idleMs }),
     ...(keepAliveMs !== undefined && { keepAliveMs }),
     ...(keepAliveTimeoutMs !== undefined && { keepAliveTimeoutMs }),
+  });
+
+  options.metrics?.observe(() => {
+    const { running: uploads, waiting: uploadsWaiting } = guard.uploads.load();
+    const { bytes: callBytes, waiting: callsWaiting } = budget.load();
+    return { ...port.load(), uploads, uploadsWaiting, callBytes, callsWaiting };
   });
 
   const onConnection = (socket: Socket) => port.accept(socket);

@@ -2,8 +2,10 @@ import {
   type AbortOptions,
   type CacheOptions,
   compareBytes,
+  type Measured,
   OriginCache,
   SingleFlight,
+  type StoreStatistics,
   unlessAborted,
 } from "@tvix/castore";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
@@ -26,7 +28,7 @@ const MAX_WAITING = 4096;
  * Failures of the local store are warned of and fail no call, see {@link CacheOptions}. Disposing of the cache abandons
  * what is not stored within half a second; neither store is disposed of.
  */
-export class CachePathInfoService implements PathInfoService {
+export class CachePathInfoService implements PathInfoService, Measured {
   readonly #cache: OriginCache<PathInfoService>;
   readonly #asking = new SingleFlight<PathInfo | undefined>();
   /** PathInfos that wait to be stored, by hash part. */
@@ -40,10 +42,16 @@ export class CachePathInfoService implements PathInfoService {
     this.#cache = new OriginCache("CachePathInfoService", options);
   }
 
+  /** Returns how many items the local store had, and lacked. */
+  async statistics(): Promise<StoreStatistics> {
+    return this.#cache.statistics();
+  }
+
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {
     options?.signal?.throwIfAborted();
     expectHashPart(hashPart);
     const near = await this.#getNear(hashPart, options);
+    this.#cache.count(near === undefined ? 0 : 1, near === undefined ? 1 : 0);
     if (near !== undefined) return near;
     const ask = async (signal: AbortSignal) => {
       const found = await this.#cache.far.get(hashPart, { signal });

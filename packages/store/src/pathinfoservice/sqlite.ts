@@ -1,6 +1,12 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import { type AbortOptions, CastoreError, equalBytes } from "@tvix/castore";
-import { KeyValueTable, type Row } from "@tvix/castore/sqlite";
+import {
+  type AbortOptions,
+  CastoreError,
+  equalBytes,
+  type Measured,
+  type StoreStatistics,
+} from "@tvix/castore";
+import { databaseSize, KeyValueTable, type Row } from "@tvix/castore/sqlite";
 import { decodePathInfo, encodePathInfo } from "../convert.ts";
 import { StoreError } from "../errors.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
@@ -28,12 +34,14 @@ const PAGE_LENGTH = 500;
 /**
  * Stores PathInfos in a SQLite database, in one table `path_infos` from hash part to encoded message.
  */
-export class SqlitePathInfoService implements PathInfoService {
+export class SqlitePathInfoService implements PathInfoService, Measured {
   readonly #table: KeyValueTable;
+  readonly #path: string;
   readonly #onCorrupt: (message: string) => void;
 
-  private constructor(table: KeyValueTable, onCorrupt: (message: string) => void) {
+  private constructor(table: KeyValueTable, path: string, onCorrupt: (message: string) => void) {
     this.#table = table;
+    this.#path = path;
     this.#onCorrupt = onCorrupt;
   }
 
@@ -54,8 +62,14 @@ export class SqlitePathInfoService implements PathInfoService {
     });
     return new SqlitePathInfoService(
       table,
+      options.path,
       options.onCorrupt ?? ((message) => process.emitWarning(message)),
     );
+  }
+
+  /** Returns how much the database holds. */
+  async statistics(): Promise<StoreStatistics> {
+    return await databaseSize(this.#path);
   }
 
   async get(hashPart: Uint8Array, options?: AbortOptions): Promise<PathInfo | undefined> {

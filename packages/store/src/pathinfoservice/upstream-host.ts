@@ -1,3 +1,4 @@
+import { context, propagation } from "@opentelemetry/api";
 import { type AbortOptions, proxyFor, unlessAborted } from "@tvix/castore";
 import {
   BrokenCircuitError,
@@ -133,7 +134,9 @@ export class UpstreamHost implements AsyncDisposable {
   }
 
   async #request(url: URL, options?: UpstreamRequestOptions): Promise<Dispatcher.ResponseData> {
-    const { signal, headers = {}, timeoutMs } = options ?? {};
+    const { signal, timeoutMs } = options ?? {};
+    const headers = { ...options?.headers };
+    propagation.inject(context.active(), headers);
     let response: Dispatcher.ResponseData;
     try {
       const sent = request(url, {

@@ -3,8 +3,10 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { inTurns } from "../../bytes/turns.ts";
 import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { Database } from "../../disk/database.ts";
+import { databaseSize, folderSize } from "../../disk/file-sizes.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
+import type { Measured, StoreStatistics } from "../../model/statistics.ts";
 import type {
   BlobReader,
   BlobService,
@@ -20,11 +22,12 @@ import type { FileStore } from "../file-store.ts";
 import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
-import { ChunkIndex, type ChunkLocation } from "./chunk-index.ts";
+import { ChunkIndex, type ChunkLocation, indexPath } from "./chunk-index.ts";
 import { storedList } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { ListProver } from "./list-prover.ts";
 import { PackFileStore } from "./pack-file-store.ts";
+import { packFolder } from "./pack-files.ts";
 import { PackFrameReader } from "./pack-frame-reader.ts";
 import { PackFrameStore } from "./pack-frame-store.ts";
 import { IngestCall, PackIngest, recordsBytesFor } from "./pack-ingest.ts";
@@ -60,7 +63,7 @@ const LOOKUPS_PER_TURN = 500;
  * Compression, reading and writing are done by threads. Chunks of a blob whose writer did not finish are
  * kept, but not readable: the next writer of the same bytes need not store them again.
  */
-export class PackBlobService implements BlobService {
+export class PackBlobService implements BlobService, Measured {
   readonly keepsFrames = true;
   readonly #options: PackOptions;
   readonly #index: ChunkIndex;
@@ -72,6 +75,8 @@ export class PackBlobService implements BlobService {
   readonly #frameReader: PackFrameReader;
   /** Blobs up to this length are one chunk, whatever is in them. */
   readonly #uncutSize: number;
+  #lookups = 0;
+  #lookupHits = 0;
   /** Stores files of the local file system. */
   readonly files: FileStore;
 
@@ -111,6 +116,16 @@ export class PackBlobService implements BlobService {
     return new PackBlobService(options, await ChunkIndex.open(path, { fill, signal }));
   }
 
+  /** Returns what came in and what of that was new, by chunks, and how much the folder holds. */
+  async statistics(): Promise<StoreStatistics> {
+    const { path } = this.#options;
+    const database = await databaseSize(indexPath(path));
+    const packs = await folderSize(packFolder(path));
+    const sizeBytes = (database.sizeBytes ?? 0) + (packs.sizeBytes ?? 0);
+    const lookups = { lookups: this.#lookups, lookupHits: this.#lookupHits };
+    return { ...packs, sizeBytes, ...lookups, ...this.#ingest.statistics() };
+  }
+
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
     options?.signal?.throwIfAborted();
     return this.#isReadable(digest);
@@ -143,7 +158,10 @@ export class PackBlobService implements BlobService {
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     const isReadable = (digest: B3Digest) => this.#isReadable(digest);
-    return await inTurns(digests, LOOKUPS_PER_TURN, isReadable, options);
+    const found = await inTurns(digests, LOOKUPS_PER_TURN, isReadable, options);
+    this.#lookups += found.length;
+    for (const isFound of found) if (isFound) this.#lookupHits += 1;
+    return found;
   }
 
   async readMany(
@@ -283,7 +301,10 @@ export class PackBlobService implements BlobService {
     return {
       putChunk: async (digest, data) => {
         call.check();
-        if (this.#index.stateOf(digest) !== "absent") return;
+        if (this.#index.stateOf(digest) !== "absent") {
+          this.#ingest.countStored(data.length);
+          return;
+        }
         isNew = true;
         await this.#ingest.addChunk(data, call, options);
       },

@@ -34,7 +34,8 @@ export function listPacks(folder: string): number[] {
   }
 }
 
-function packFolder(folder: string): string {
+/** Returns the folder of the packs of a store. */
+export function packFolder(folder: string): string {
   return join(folder, "packs");
 }
 

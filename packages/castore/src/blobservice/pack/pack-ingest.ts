@@ -2,6 +2,7 @@ import { setImmediate as onNextTurn } from "node:timers";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { concatBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
+import type { StoreStatistics } from "../../model/statistics.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runInAll, runTask } from "../../worker/lanes.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
@@ -106,6 +107,10 @@ export class PackIngest implements AsyncDisposable {
   #opening: Promise<void> | undefined;
   readonly #running = new Set<Promise<void>>();
   #isScheduled = false;
+  #chunksOffered = 0;
+  #bytesOffered = 0;
+  #chunksAdded = 0;
+  #bytesAdded = 0;
 
   constructor(commits: GroupCommit, index: ChunkIndex, options: Omit<LaneStore, "id">) {
     this.#commits = commits;
@@ -113,6 +118,22 @@ export class PackIngest implements AsyncDisposable {
     useIndex(this.store, index);
     this.contentsBytes = contentsBytesFor(options.averageChunkSize);
     this.#slabs = this.newSlabs(laneCount() + 1);
+  }
+
+  /** Returns how many chunks were prepared, and how many of them were new. */
+  statistics(): StoreStatistics {
+    return {
+      chunksOffered: this.#chunksOffered,
+      bytesOffered: this.#bytesOffered,
+      chunksAdded: this.#chunksAdded,
+      bytesAdded: this.#bytesAdded,
+    };
+  }
+
+  /** Counts a chunk that came in and is stored. */
+  countStored(length: number): void {
+    this.#chunksOffered += 1;
+    this.#bytesOffered += length;
   }
 
   /** Returns buffers for contents and their records. */
@@ -152,9 +173,11 @@ export class PackIngest implements AsyncDisposable {
    */
   async commit(
     slab: SharedArrayBuffer,
-    { chunkBytes, blobBytes, blobs: count }: PreparedRecords,
+    prepared: PreparedRecords,
     check: () => void,
   ): Promise<Promise<void>[]> {
+    this.#count(prepared);
+    const { chunkBytes, blobBytes, blobs: count } = prepared;
     const stored: Promise<void>[] = [];
     let at = this.contentsBytes;
     if (chunkBytes > 0) {
@@ -176,6 +199,13 @@ export class PackIngest implements AsyncDisposable {
     while (this.#running.size > 0) await Promise.all(this.#running);
     leaveIndex(this.store);
     await runInAll(CLOSE_STORE, this.store);
+  }
+
+  #count({ allChunks, allBytes, newChunks, newBytes }: PreparedRecords): void {
+    this.#chunksOffered += allChunks;
+    this.#bytesOffered += allBytes;
+    this.#chunksAdded += newChunks;
+    this.#bytesAdded += newBytes;
   }
 
   async #add(data: Uint8Array, item: Omit<Item, "end">, options?: AbortOptions): Promise<void> {
@@ -238,6 +268,7 @@ export class PackIngest implements AsyncDisposable {
       const task = { store: this.store, slab, recordsAt, lengths };
       const isSmall = length <= INLINE_BYTES && this.#running.size === 0;
       prepared = isSmall ? prepareBytes(task) : await runTask(PREPARE_BYTES, task);
+      this.#count(prepared);
       if (prepared.chunkBytes > 0) {
         const records = new Uint8Array(slab, recordsAt, prepared.chunkBytes);
         ({ stored } = await this.#commits.addChunks(records));

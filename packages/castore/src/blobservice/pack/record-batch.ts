@@ -35,8 +35,12 @@ export interface PreparedRecords {
   readonly blobBytes: number;
   /** How many records of blobs there are. */
   readonly blobs: number;
-  /** Length of the contents of these chunks. */
+  /** How many of these chunks there are, and the length of their contents. */
+  readonly newChunks: number;
   readonly newBytes: number;
+  /** The same of all chunks, stored or not. */
+  readonly allChunks: number;
+  readonly allBytes: number;
 }
 
 /** The indexes of stores that this thread has open, by number; `undefined` for one that it cannot open. */
@@ -82,7 +86,10 @@ export class RecordBatch implements Disposable {
   readonly #slab: SharedArrayBuffer;
   readonly #records: Buffer;
   #recordsEnd = 0;
+  #newChunks = 0;
   #newBytes = 0;
+  #allChunks = 0;
+  #allBytes = 0;
   readonly #blobs: Uint8Array[] = [];
   /** Digests of the chunks that are among the records. */
   readonly #added = new Set<string>();
@@ -115,7 +122,10 @@ export class RecordBatch implements Disposable {
     if (ends.length === 1) {
       const state = this.addChunk(digest, data);
       if (state !== "live") this.addBlob(digest, chunkEntry(digest, data.length));
-    } else if (!this.#index?.hasBlob(digest)) {
+    } else if (this.#index?.hasBlob(digest)) {
+      this.#allChunks += ends.length;
+      this.#allBytes += data.length;
+    } else {
       this.addBlob(digest, this.#addChunksOf(data, ends));
     }
     return digest;
@@ -132,7 +142,7 @@ export class RecordBatch implements Disposable {
 
   /** Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was. */
   addFrame(digest: B3Digest, size: number, frame: Uint8Array): ChunkState {
-    const state = this.#begin(digest);
+    const state = this.#begin(digest, size);
     if (state !== undefined) return state;
     this.#records.set(frame, this.#recordsEnd + HEADER_LENGTH);
     this.#end(digest, size, CODEC.zstd, frame.length);
@@ -141,7 +151,7 @@ export class RecordBatch implements Disposable {
 
   /** Adds the record of a chunk, unless it is stored. Returns whether it was. */
   addChunk(digest: B3Digest, data: Uint8Array): ChunkState {
-    const state = this.#begin(digest);
+    const state = this.#begin(digest, data.length);
     if (state !== undefined) return state;
     const payload = this.#records.subarray(this.#recordsEnd + HEADER_LENGTH);
     const { codec, storedSize } = encodeChunk(data, payload, zstdCodec(this.#store.level));
@@ -150,7 +160,9 @@ export class RecordBatch implements Disposable {
   }
 
   /** Notes that a chunk is to be added. Returns its state if it need not be. */
-  #begin(digest: B3Digest): ChunkState | undefined {
+  #begin(digest: B3Digest, size: number): ChunkState | undefined {
+    this.#allChunks += 1;
+    this.#allBytes += size;
     const key = digest.hex;
     if (this.#added.has(key)) return "absent";
     const state = this.#index?.stateOf(digest) ?? "absent";
@@ -164,6 +176,7 @@ export class RecordBatch implements Disposable {
     const header = { kind: "chunk", codec, storedSize, size, digest } as const;
     writeHeader(this.#records, this.#recordsEnd, header);
     this.#recordsEnd += HEADER_LENGTH + storedSize;
+    this.#newChunks += 1;
     this.#newBytes += size;
   }
 
@@ -183,7 +196,10 @@ export class RecordBatch implements Disposable {
       chunkBytes,
       blobBytes: this.#recordsEnd - chunkBytes,
       blobs: this.#blobs.length,
+      newChunks: this.#newChunks,
       newBytes: this.#newBytes,
+      allChunks: this.#allChunks,
+      allBytes: this.#allBytes,
     };
   }
 }

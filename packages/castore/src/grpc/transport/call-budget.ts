@@ -54,6 +54,11 @@ export class CallBudget {
     );
   }
 
+  /** Returns how many bytes calls hold, and how many calls wait for some. */
+  load(): { readonly bytes: number; readonly waiting: number } {
+    return { bytes: this.#bytes.taken, waiting: this.#waiting };
+  }
+
   async #take(call: BudgetedCall, bytes: number, signal: AbortSignal): Promise<void> {
     const timeout = new AbortController();
     const busy = `the server is busy: there was no room for ${bytes} bytes within ${this.#waitMs} ms; try again later`;

@@ -60,6 +60,11 @@ export class UploadLimits {
     }
   }
 
+  /** Returns how many uploads are in progress, and how many wait for their turn. */
+  load(): { readonly running: number; readonly waiting: number } {
+    return { running: this.#uploads, waiting: this.#waiting.size };
+  }
+
   /** Returns the refusal of an upload that has more bytes than it may. */
   tooLarge(): AccessRefusal {
     return new AccessRefusal("too large", `expected an upload of at most ${this.maxBytes} bytes`);

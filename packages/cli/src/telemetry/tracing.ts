@@ -1,5 +1,6 @@
 import { SpanStatusCode, trace } from "@opentelemetry/api";
 import type { TracingOptions } from "./tracing-option.ts";
+import { isWanted } from "./wanted-signals.ts";
 
 /**
  * Starts sending spans if an option or the variables of OpenTelemetry ask for it. Disposing sends the rest, within the
@@ -11,13 +12,10 @@ export async function startTracing(
   { otlp = false }: TracingOptions,
   warn: (message: string) => void,
 ): Promise<AsyncDisposable | undefined> {
-  const { env } = process;
-  const endpoint = env.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT || env.OTEL_EXPORTER_OTLP_ENDPOINT;
-  const isDisabled = env.OTEL_SDK_DISABLED?.trim().toLowerCase() === "true";
-  if (isDisabled || !(otlp || endpoint)) return undefined;
+  if (!isWanted("traces", otlp)) return undefined;
   const { startSdk } = await import("./tracing-sdk.ts"); // slow to load
   try {
-    return startSdk(warn);
+    return await startSdk(warn);
   } catch (error) {
     warn(`Cannot send spans: ${(error as Error).message}`);
     return undefined;
