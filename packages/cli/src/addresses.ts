@@ -49,7 +49,12 @@ export function daemonAddresses(): ServiceAddresses {
 export function embeddedAddresses(): ServiceAddresses | undefined {
   const state = stateFolder();
   if (state === undefined) return undefined;
-  const folder = encodeURI(state);
+  return embeddedIn(state);
+}
+
+/** Returns the addresses of the stores in a folder. */
+export function embeddedIn(path: string): ServiceAddresses {
+  const folder = encodeURI(path);
   return {
     blobServiceAddr: `pack://${folder}/blobs`,
     directoryServiceAddr: `sqlite://${folder}/directories.sqlite`,

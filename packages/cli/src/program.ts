@@ -3,6 +3,7 @@ import manifest from "../package.json" with { type: "json" };
 import { commandArguments } from "./arguments.ts";
 import { catCommand } from "./command/cat.ts";
 import { addCommonOptions } from "./command/common-options.ts";
+import { copyCommand } from "./command/copy.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { describeStatuses } from "./command/help-end.ts";
 import { importCommand } from "./command/import.ts";
@@ -43,6 +44,7 @@ function createProgram(): Command {
     .addCommand(daemonCommand())
     .addCommand(narBridgeCommand())
     .addCommand(importCommand())
+    .addCommand(copyCommand())
     .addCommand(lsCommand())
     .addCommand(catCommand())
     .addCommand(narCommand())

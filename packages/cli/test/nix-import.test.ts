@@ -7,6 +7,7 @@ import {
   type Daemon,
   embeddedIn,
   MAIN,
+  tvixStore as run,
   startDaemon,
   temporaryFolder,
   throughDaemon,
@@ -32,7 +33,7 @@ const BIND = [
   dirname(realpathSync(process.execPath)),
 ].join(":");
 
-describeWithNix("store paths in the database", (_version, open) => {
+describeWithNix("store paths in the database", (version, open) => {
   const folder = temporaryFolder();
   const key = SigningKey.generate("test-1");
   let nix: Nix;
@@ -73,7 +74,7 @@ describeWithNix("store paths in the database", (_version, open) => {
     folder[Symbol.dispose]();
   });
 
-  it("are imported with --closure, and come out of nix copy as they went in", async () => {
+  it("are imported with --closure once, and come out of nix copy as they went in", async () => {
     const without = await tvixStore(`import ./result ${services}`);
     expect(without).toMatch(
       /^.*leads to.*\ntvix-store: Cannot copy.*pass --closure.*\nstatus 1\n$/,
@@ -99,9 +100,7 @@ describeWithNix("store paths in the database", (_version, open) => {
       .map(comparable);
     expect(after).toEqual(before);
     expect(JSON.stringify(before)).toMatch(/deriver.*test-1:/);
-  });
 
-  it("are not read again, and keep their names where one of them is a symlink to another", async () => {
     const again = await tvixStore(`import --json --closure ./result ${services}`);
     const reports = again.trim().split("\n").slice(1);
     expect(reports.map((line) => JSON.parse(line).bytesRead)).toEqual([0, 0, 0, 0]);
@@ -109,20 +108,51 @@ describeWithNix("store paths in the database", (_version, open) => {
     expect(await tvixStore(`import ${linked.trim()} ${services}`)).toBe(linked);
   });
 
-  it("are refused where Nix knows nothing of them, or their contents changed", async () => {
-    const [changed] = closure.filter((one) => one.endsWith("-text"));
-    await nix.run(
-      `chmod +w ${changed}; echo more >> ${changed}; echo > /nix/store/${"0".repeat(32)}-x`,
+  it("are copied from where a local store is, or as a build exports them", async () => {
+    const store = (name: string) => embeddedIn(join(nix.folder, name)).join(" ");
+    const root = `local?real=${nix.folder}/store&state=${nix.folder}/var/nix`;
+    const to = join(nix.folder, "copied");
+    const copied = await run(["copy", "--from", root, "--to", to, "--closure", path]);
+    expect(copied).toMatchObject({ status: 0, stderr: "" });
+    expect(copied.stdout.trim().split("\n").toSorted()).toEqual(closure.toSorted());
+
+    const attributes = await nix.run(`nix-build --no-out-link -E '
+      derivation {
+        name = "graph"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+        args = [ "-c" "/bin/cat .attrs.json > \${builtins.placeholder "out"}" ];
+        __structuredAttrs = true; exportReferencesGraph.closure = [ (import ./expression.nix) ];
+      }'`);
+    const graph = await tvixStore(`copy ${attributes.trim()} ${store("graph")}`);
+    expect(graph.trim().split("\n").toSorted()).toEqual(closure.toSorted());
+    expect(await tvixStore(`copy - ${store("graph")} < ${attributes.trim()}`)).toBe("");
+    expect(await tvixStore(`copy - ${store("graph")} < key`)).toMatch(
+      /^tvix-store: Cannot read the reference graph in stdin: expected JSON, .*\nstatus 1\n$/,
     );
-    const store = `${embeddedIn(join(nix.folder, "other")).join(" ")}`;
-    expect(await tvixStore(`import ${changed} ${store}`)).toMatch(
-      /^tvix-store: Cannot import.*-text": expected a NAR of \d+ bytes.*found.*\nstatus 1\n$/,
-    );
-    expect(await tvixStore(`import /nix/store/${"0".repeat(32)}-x ${store}`)).toMatch(
-      /^tvix-store: .*it is not a valid path of the local Nix store.*\nstatus 1\n$/,
-    );
-    expect(await tvixStore(`import --name plain ${changed} ${store}`)).toMatch(/-plain\n$/);
   });
+
+  if (version === "2.8") {
+    it("are refused where Nix knows nothing of them, or their contents changed", async () => {
+      const [changed] = closure.filter((one) => one.endsWith("-text"));
+      await nix.run(
+        `chmod +w ${changed}; echo more >> ${changed}; echo > /nix/store/${"0".repeat(32)}-x`,
+      );
+      const store = `${embeddedIn(join(nix.folder, "other")).join(" ")}`;
+      expect(await tvixStore(`import ${changed} ${store}`)).toMatch(
+        /^tvix-store: Cannot import.*-text": expected a NAR of \d+ bytes.*found.*\nstatus 1\n$/,
+      );
+      const referring = await tvixStore(`copy --from local --closure ${path} ${store}`);
+      expect(referring).toMatch(
+        /-package": .*-library", to which it refers, could not be copied\n/,
+      );
+      expect(referring).toMatch(
+        /^\/nix\/store\/\w+-tree\n(?:.*\n)*tvix-store: 3 of 4 store paths failed\nstatus 1\n$/m,
+      );
+      expect(await tvixStore(`import /nix/store/${"0".repeat(32)}-x ${store}`)).toMatch(
+        /^tvix-store: .*it is not a valid path of the local Nix store.*\nstatus 1\n$/,
+      );
+      expect(await tvixStore(`import --name plain ${changed} ${store}`)).toMatch(/-plain\n$/);
+    });
+  }
 });
 
 /** Returns what Nix tells of store paths, whatever its version, without what only the store knows. */

@@ -1,7 +1,10 @@
 import {
+  type AbortOptions,
   type B3Digest,
   type BlobService,
   blake3Digest,
+  CastoreError,
+  type ChunkList,
   type ChunkMeta,
   type ClosureServices,
   type CopyProgress,
@@ -100,9 +103,19 @@ function watched(target: BlobService): { service: BlobService; read: string[]; s
       stored.push(...digests.map(({ hex }) => hex));
       return digests;
     },
-    putList: (...args) => target.putList(...args),
-    putFrames: (...args) => target.putFrames(...args),
-    frames: (...args) => target.frames(...args),
+    async putList(digest, ...args) {
+      await target.putList(digest, ...args);
+      stored.push(digest.hex);
+    },
+    keepsFrames: target.keepsFrames ?? false,
+    async putFrames(batch, options) {
+      await target.putFrames(batch, options);
+      stored.push(...Array.from(batch.chunks, ({ digest }) => digest.hex));
+    },
+    frames(chunks, options) {
+      read.push(...Array.from(chunks, ({ digest }) => digest.hex));
+      return target.frames(chunks, options);
+    },
     openWriter(options) {
       const writer = target.openWriter(options);
       return {
@@ -137,6 +150,15 @@ class LossyBlobService extends MemoryBlobService {
   override async readMany(blobs: readonly ChunkMeta[]) {
     const contents = await super.readMany(blobs);
     return contents.map((data, i) => (this.#isLost(blobs[i]!.digest) ? undefined : data));
+  }
+
+  override async *frames(chunks: ChunkList, options?: AbortOptions) {
+    let i = 0;
+    for await (const frame of super.frames(chunks, options)) {
+      const isLost = this.#isLost(chunks.digestAt(i++));
+      if (isLost && this.lost!.state === "missing") throw new CastoreError("data_loss", "lost");
+      yield isLost ? frame.fill(0, -3) : frame;
+    }
   }
 
   #isLost(digest: B3Digest): boolean {
@@ -231,7 +253,8 @@ describe("copyClosure", () => {
     const closure = await closureOf(far, root);
     expect(closure).toEqual(await closureOf(near, root));
     expect(new Set(stored).size).toBe(stored.length);
-    expect(all.copiedBlobs).toBe(stored.length);
+    const isBlob = new Set(closure.blobs); // chunks are stored as well
+    expect(all.copiedBlobs).toBe(stored.filter((hex) => isBlob.has(hex)).length);
     expect(all.blobs).toBe(closure.blobs.length);
     expect(all.directories).toBe(closure.directories.length);
     expect(all.copiedBytes).toBe(
@@ -356,10 +379,16 @@ describe("copyClosure", () => {
     ["missing", "not_found"],
     ["damaged", "data_loss"],
   ] as const)("shows no directory when a blob is %s", async (state, code) => {
-    for (const contents of [LARGE, seededBytes("small 100", 3700)]) {
+    const small = seededBytes("small 100", 3700);
+    const cases = [
+      { contents: LARGE, place: inMemory },
+      { contents: small, place: inMemory },
+      { contents: small, place: onDisk }, // which keeps frames
+    ];
+    for (const { contents, place } of cases) {
       const blobService = new LossyBlobService();
       await using from = { ...(await inMemory()), blobService };
-      await using to = await inMemory();
+      await using to = await place();
       const root = await put(from);
       const digest = blake3Digest(contents);
       blobService.lost = { digest, state };

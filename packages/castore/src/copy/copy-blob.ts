@@ -3,6 +3,7 @@ import type { ChunkList, ChunkMeta } from "../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
+import { sendFrames } from "./send-frames.ts";
 
 /** How many chunks are looked up together. */
 const CHUNKS_PER_LOOKUP = 1024;
@@ -47,33 +48,33 @@ export async function copyAbsentBlob(
   }
   const { chunks } = reader;
   const lacks = await lackedChunks(to, chunks, options);
-  const isSent = lacks !== undefined && (await sendChunks(from, to, chunks, lacks, options));
+  // Who keeps frames takes them also of a blob of which it has nothing, and then proves the list.
+  const isByChunks = lacks.includes(0) || to.keepsFrames === true;
+  const isSent = isByChunks && (await sendChunks(from, to, chunks, lacks, options));
   if (isSent) await to.putList(digest, chunks, options);
   else await sendStream(from, to, reader, options);
 }
 
-/**
- * Finds out which chunks a target lacks.
- *
- * @returns 1 for each that is to be sent, else 0; `undefined` if the target has none of them
- */
+/** Finds out which chunks a target lacks. Returns 1 for each that is to be sent, else 0: equal ones are sent once. */
 async function lackedChunks(
   to: BlobService,
   chunks: ChunkList,
   options?: AbortOptions,
-): Promise<Uint8Array | undefined> {
-  if (chunks.length < 2) return undefined; // that is the blob itself
+): Promise<Uint8Array> {
   const lacks = new Uint8Array(chunks.length);
-  let hasSome = false;
+  if (chunks.length === 1) return lacks.fill(1); // that is the blob itself
+  const sent = new Set<string>();
   for (let at = 0; at < chunks.length; at += CHUNKS_PER_LOOKUP) {
     const length = Math.min(CHUNKS_PER_LOOKUP, chunks.length - at);
     const digests = Array.from({ length }, (_, i) => chunks.digestAt(at + i));
     const isThere = await to.hasMany(digests, options);
-    hasSome ||= isThere.includes(true);
-    const lacking = digests.flatMap(({ hex }, i) => (isThere[i] ? [] : [[hex, at + i] as const]));
-    for (const i of new Map(lacking).values()) lacks[i] = 1; // equal chunks are sent once
+    for (const [i, { hex }] of digests.entries()) {
+      if (isThere[i] || sent.has(hex)) continue;
+      sent.add(hex);
+      lacks[at + i] = 1;
+    }
   }
-  return hasSome ? lacks : undefined;
+  return lacks;
 }
 
 /**
@@ -90,7 +91,10 @@ async function sendChunks(
 ): Promise<boolean> {
   let sending: Promise<unknown> = Promise.resolve();
   try {
+    let isByFrames = true;
     for (const batch of batchesOf(chunks, lacks)) {
+      isByFrames &&= await sendFrames(from, to, batch, options);
+      if (isByFrames) continue;
       const contents = (await from.readMany(batch, options)).filter((data) => data !== undefined);
       if (contents.length < batch.length) return false;
       await sending;

@@ -9,6 +9,7 @@ import type { B3Digest } from "../model/digest.ts";
 import { CastoreError, hasCode } from "../model/errors.ts";
 import type { Node } from "../model/node.ts";
 import { copyAbsentBlob, refusal } from "./copy-blob.ts";
+import { sendFrames } from "./send-frames.ts";
 
 /** Where a tree is, or is copied to. */
 export interface ClosureServices {
@@ -168,7 +169,13 @@ class ClosureCopy implements AsyncDisposable {
 
   async #copySmall(batch: readonly ChunkMeta[]): Promise<void> {
     const options = { signal: this.#signal };
+    const bytes = batch.reduce((sum, { size }) => sum + size, 0);
     const source = this.#from.blobService;
+    const hasEmpty = batch.some(({ size }) => size === 0);
+    if (!hasEmpty && (await sendFrames(source, this.#to.blobService, batch, options))) {
+      this.#advance({ copiedBlobs: batch.length, copiedBytes: bytes });
+      return;
+    }
     const found = await source.readMany(batch, options);
     const contents = found.filter((data) => data !== undefined);
     if (contents.length < batch.length) {
@@ -182,7 +189,6 @@ class ClosureCopy implements AsyncDisposable {
     for (const [i, { digest }] of batch.entries()) {
       if (!stored[i]!.equals(digest)) throw refusal("data_loss", digest, `it is ${stored[i]}`);
     }
-    const bytes = batch.reduce((sum, { size }) => sum + size, 0);
     this.#advance({ copiedBlobs: batch.length, copiedBytes: bytes });
   }
 

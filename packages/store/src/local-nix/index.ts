@@ -1,1 +1,2 @@
 export { type LocalNixOptions, LocalNixStore } from "./local-nix-store.ts";
+export { ReferenceGraph } from "./reference-graph.ts";

@@ -1,16 +1,13 @@
 import { join } from "node:path";
-import { type AbortOptions, importPath, type Node } from "@tvix/castore";
+import type { AbortOptions, Node } from "@tvix/castore";
 import type {
   ContentServices,
   CopyContentsOptions,
   PathMetadata,
   StorePathSource,
 } from "../copy/store-path-source.ts";
-import { StoreError } from "../errors.ts";
-import { NarHasher } from "../nar/nar-hasher.ts";
-import { NarWriter } from "../nar/writer.ts";
-import { formatNixHash } from "../nix/nix-hash.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
+import { importContents } from "./import-contents.ts";
 import { NixDatabase } from "./nix-database.ts";
 
 /** Where a local store of Nix is, whose store dir is `/nix/store`. */
@@ -54,34 +51,14 @@ export class LocalNixStore implements StorePathSource {
   }
 
   async copyContents(
-    { storePath, narSha256, narSize }: PathMetadata,
+    path: PathMetadata,
     to: ContentServices,
-    options: CopyContentsOptions = {},
+    options?: CopyContentsOptions,
   ): Promise<Node> {
-    const path = join(this.#storeDir, `${storePath}`);
-    const hasher = new NarHasher();
-    const visitor = new NarWriter((bytes) => hasher.update(bytes));
-    const { signal, onProgress } = options;
-    const node = await importPath(path, to, {
-      visitor,
-      ...(signal && { signal }),
-      ...(onProgress && { onProgress }),
-    });
-    visitor.finish();
-    const found = hasher.digest();
-    const expected = describeNar({ narSha256, narSize });
-    if (describeNar(found) === expected) return node;
-    throw new StoreError(
-      "data_loss",
-      `Cannot import "${path}": expected a NAR of ${expected}, as Nix has registered, found ${describeNar(found)}; "nix-store --verify-path" tells what Nix makes of it`,
-    );
+    return await importContents(join(this.#storeDir, `${path.storePath}`), path, to, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#database[Symbol.dispose]();
   }
-}
-
-function describeNar({ narSha256, narSize }: Pick<PathMetadata, "narSha256" | "narSize">): string {
-  return `${narSize} bytes and ${formatNixHash({ algorithm: "sha256", digest: narSha256 })}`;
 }

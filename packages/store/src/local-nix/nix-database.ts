@@ -111,7 +111,8 @@ function metadataOf(row: PathRow, references: readonly string[]): PathMetadata {
   };
 }
 
-function parseDeriver(path: string): StorePath {
+/** Parses the path of a derivation. Returns its store path without `.drv`, as a PathInfo has it. */
+export function parseDeriver(path: string): StorePath {
   const { hashPart, name } = StorePath.parseAbsolute(path);
   return StorePath.from(hashPart, name.replace(DRV, ""));
 }

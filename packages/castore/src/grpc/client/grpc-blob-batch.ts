@@ -290,6 +290,11 @@ export class GrpcBlobBatch {
     return this.#lists.isMissing();
   }
 
+  /** Tells whether the server is known to take no frames. */
+  get lacksFrames(): boolean {
+    return this.#frames.isMissing();
+  }
+
   async #takeList(digest: B3Digest, action: string, options?: AbortOptions): Promise<ChunkList> {
     const request = { digest: digest.bytes };
     const { listChunks } = METHODS;

@@ -169,6 +169,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     await putListByReading(this, digest, chunks, options);
   }
 
+  /** Whether the server does, as long as it is not known not to. */
+  get keepsFrames(): boolean {
+    return !this.#batch.lacksFrames;
+  }
+
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
     options?.signal?.throwIfAborted();
     const { chunks, frames, blobs } = batch;

@@ -1,0 +1,45 @@
+import { importPath, type Node } from "@tvix/castore";
+import type {
+  ContentServices,
+  CopyContentsOptions,
+  PathMetadata,
+} from "../copy/store-path-source.ts";
+import { StoreError } from "../errors.ts";
+import { NarHasher } from "../nar/nar-hasher.ts";
+import { NarWriter } from "../nar/writer.ts";
+import { formatNixHash } from "../nix/nix-hash.ts";
+
+/**
+ * Stores the contents of a store path that is in the file system, each file read once, and compares the NAR with what is
+ * known of it.
+ *
+ * @param path where it is
+ * @returns the root node, once everything is durable
+ * @throws StoreError `data_loss` for another NAR; whatever `importPath` of @tvix/castore throws
+ */
+export async function importContents(
+  path: string,
+  { narSha256, narSize }: PathMetadata,
+  to: ContentServices,
+  { signal, onProgress }: CopyContentsOptions = {},
+): Promise<Node> {
+  const hasher = new NarHasher();
+  const visitor = new NarWriter((bytes) => hasher.update(bytes));
+  const node = await importPath(path, to, {
+    visitor,
+    ...(signal && { signal }),
+    ...(onProgress && { onProgress }),
+  });
+  visitor.finish();
+  const found = describeNar(hasher.digest());
+  const expected = describeNar({ narSha256, narSize });
+  if (found === expected) return node;
+  throw new StoreError(
+    "data_loss",
+    `Cannot import "${path}": expected a NAR of ${expected}, as Nix has registered, found ${found}; "nix-store --verify-path" tells what Nix makes of it`,
+  );
+}
+
+function describeNar({ narSha256, narSize }: Pick<PathMetadata, "narSha256" | "narSize">): string {
+  return `${narSize} bytes and ${formatNixHash({ algorithm: "sha256", digest: narSha256 })}`;
+}
