@@ -40,8 +40,20 @@ function takeAnswers(): void {
     const received = receiveMessageOnPort(port);
     if (received === undefined) return; // is on its way
     taken = (taken + 1) | 0;
-    for (const answer of received.message as readonly Answer[]) dispatcher.answer(answer);
+    const answers = received.message as readonly Answer[];
+    for (const answer of answers) dispatcher.answer(answer);
+    for (const answer of answers) release(answer);
   }
+}
+
+/**
+ * Frees the buffer of contents, which belongs to this thread and has been copied. Left to the garbage collector, many times
+ * as much would be in memory.
+ */
+function release(answer: Answer): void {
+  if (!("supply" in answer) || !answer.isContents) return;
+  const { buffer } = answer.supply as Uint8Array;
+  if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0); // several may share it
 }
 
 /** Waits for a request. Returns its length; 0 if there may be answers, -1 once the file system is unmounted. */

@@ -78,8 +78,12 @@ export class Dispatcher {
         continue;
       }
       request.missing.delete(answer.key);
-      request.fetched.set(answer.key, answer.supply);
-      if (request.missing.size > 0) continue;
+      const { supply, isContents } = answer;
+      const isLast = request.missing.size === 0;
+      // Contents are freed before the rest has come.
+      const kept = isContents && !isLast ? Uint8Array.from(supply as Uint8Array) : supply;
+      request.fetched.set(answer.key, kept);
+      if (!isLast) continue;
       this.#waiting.delete(request.request.unique);
       this.#handle(request.request, request.fetched);
     }

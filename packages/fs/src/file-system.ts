@@ -1,5 +1,6 @@
 import { ChunkList } from "@tvix/castore/chunk-list";
 import { LRUCache } from "lru-cache";
+import { ContentRing } from "./content-ring.ts";
 import { type Inode, InodeTable } from "./inode-table.ts";
 import type { Need, RootPage, Supplies } from "./need.ts";
 import { PackedDirectory, type PackedNode } from "./packed-directory.ts";
@@ -75,7 +76,7 @@ export class FileSystem {
     maxSize: LIST_BYTES,
     sizeCalculation: ({ bytes }) => bytes.length + 200,
   });
-  readonly #contents: LRUCache<string, Uint8Array>;
+  readonly #contents: ContentRing;
   readonly #roots = new Map<number, RootListing>();
   readonly #bytesPattern = new ReadPattern(AHEAD);
   readonly #filesPattern = new ReadPattern(FILES_AHEAD);
@@ -86,10 +87,7 @@ export class FileSystem {
   constructor(options: FileSystemOptions, inodes: InodeTable = new InodeTable()) {
     this.#options = options;
     this.#inodes = inodes;
-    this.#contents = new LRUCache({
-      maxSize: options.cacheBytes,
-      sizeCalculation: ({ length }) => length + 200,
-    });
+    this.#contents = new ContentRing(options.cacheBytes);
   }
 
   /** How many inodes there are, with the two that always are. */
@@ -104,14 +102,14 @@ export class FileSystem {
     return ahead;
   }
 
-  /** Keeps what was fetched, within limits, for other requests. */
+  /** Keeps what was fetched, within limits, for other requests. Bytes are copied. */
   keep(need: Need, supply: Supplies[Need["type"]]): void {
     switch (need.type) {
       case "directory":
         this.#directories.set(need.key, new PackedDirectory(supply as Supplies["directory"]));
         break;
       case "list":
-        this.#lists.set(need.key, ChunkList.fromBytes(supply as Supplies["list"]));
+        this.#lists.set(need.key, ChunkList.fromBytes((supply as Supplies["list"]).slice()));
         break;
       case "file":
       case "chunk":
@@ -418,8 +416,9 @@ function chunkOf(
   offset: number,
 ): Need & { type: "chunk" } {
   const at = index * ChunkList.ENTRY_BYTES;
-  const name = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
-  return { type: "chunk", key: `chunk ${name}`, digest, offset, length: list.sizeAt(index) };
+  const chunk = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
+  const length = list.sizeAt(index);
+  return { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
 }
 
 /** Tells whether a name may be that of a store path: 32 characters of nixbase32, a dash, a name of up to 211. */

@@ -157,14 +157,16 @@ class RunningMount implements Mount {
   }
 }
 
-/** Returns the buffers of contents that can be moved to another thread, which saves copying them. */
+/**
+ * Returns the buffers of contents, which are moved to the other thread: they belong to whoever read them. Several contents
+ * that were read together may be parts of one.
+ */
 function buffersOf(answers: readonly Answer[]): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>();
   for (const answer of answers) {
-    const supply = "supply" in answer ? answer.supply : undefined;
-    if (!(supply instanceof Uint8Array)) continue;
-    const { buffer } = supply;
-    if (buffer instanceof ArrayBuffer && buffer.byteLength === supply.length) buffers.add(buffer);
+    if (!("supply" in answer) || !answer.isContents) continue;
+    const { buffer } = answer.supply as Uint8Array;
+    if (buffer instanceof ArrayBuffer) buffers.add(buffer);
   }
   return [...buffers];
 }

@@ -23,6 +23,8 @@ export type Need =
       readonly key: string;
       /** Digest of the blob. */
       readonly digest: string;
+      /** Digest of the chunk. */
+      readonly chunk: string;
       /** Where the chunk begins in the blob. */
       readonly offset: number;
       readonly length: number;
@@ -49,5 +51,10 @@ export interface Supplies {
 
 /** The outcome of a need: what was fetched, or an errno. */
 export type Answer =
-  | { readonly key: string; readonly supply: Supplies[Need["type"]] }
+  | {
+      readonly key: string;
+      readonly supply: Supplies[Need["type"]];
+      /** Whether these are contents: bytes that are copied, and freed then. */
+      readonly isContents: boolean;
+    }
   | { readonly key: string; readonly errno: number };

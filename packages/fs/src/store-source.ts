@@ -31,6 +31,12 @@ const MAX_READERS = 256;
 /** How many store paths a page of the root has. */
 const PAGE_PATHS = 1024;
 
+/** About how many bytes of contents are read by one call: the first of them waits for the last. */
+const BATCH_BYTES = 512 * 1024;
+
+type ContentsNeed = Need & { type: "file" | "chunk" };
+type OnAnswer = (answers: readonly Answer[]) => void;
+
 /** Fetches what a file system needs from the stores. */
 export class StoreSource implements AsyncDisposable {
   readonly #services: MountedServices;
@@ -50,13 +56,23 @@ export class StoreSource implements AsyncDisposable {
   }
 
   /** Fetches what is needed. Calls back once for each need, in any order, unless it is cancelled. */
-  fetch(needs: readonly Need[], onAnswer: (answers: readonly Answer[]) => void): void {
-    const files = needs.filter((need) => need.type === "file");
-    if (files.length > 0) void this.#fetchFiles(files, onAnswer);
+  fetch(needs: readonly Need[], onAnswer: OnAnswer): void {
+    let batch: ContentsNeed[] = [];
+    let bytes = 0;
+    const fetchBatch = () => {
+      if (batch.length > 0) void this.#fetchMany(batch, onAnswer);
+      [batch, bytes] = [[], 0];
+    };
     for (const need of needs) {
-      if (need.type === "file") continue;
-      void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+      if (need.type !== "file" && need.type !== "chunk") {
+        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+        continue;
+      }
+      batch.push(need);
+      bytes += lengthOf(need);
+      if (bytes >= BATCH_BYTES) fetchBatch();
     }
+    fetchBatch();
   }
 
   /** Ends fetching, by the keys of needs. Nothing is called back for them. */
@@ -75,11 +91,12 @@ export class StoreSource implements AsyncDisposable {
   async #run(
     key: string,
     fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
-    onAnswer: (answers: readonly Answer[]) => void,
+    onAnswer: OnAnswer,
+    isContents = false,
   ): Promise<void> {
     const abort = new AbortController();
     this.#fetches.set(key, abort);
-    const outcome = await this.#attempt(key, fetch, abort.signal);
+    const outcome = await this.#attempt(key, fetch, abort.signal, isContents);
     if (abort.signal.aborted) return;
     this.#fetches.delete(key);
     onAnswer([outcome]);
@@ -89,9 +106,10 @@ export class StoreSource implements AsyncDisposable {
     key: string,
     fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
     signal: AbortSignal,
+    isContents: boolean,
   ): Promise<Answer> {
     try {
-      return { key, supply: await this.#patience.with(fetch, signal) };
+      return { key, supply: await this.#patience.with(fetch, signal), isContents };
     } catch (error) {
       return { key, errno: signal.aborted ? ERRNO.EINTR : this.#tell(error) };
     }
@@ -156,26 +174,25 @@ export class StoreSource implements AsyncDisposable {
     return await reader.read(0, need.size, { signal });
   }
 
-  /** Fetches many small files together, and those one by one that are not found so, to learn why. */
-  async #fetchFiles(
-    needs: readonly (Need & { type: "file" })[],
-    onAnswer: (answers: readonly Answer[]) => void,
-  ): Promise<void> {
+  /** Fetches contents together, and those one by one that are not found so, to learn why. */
+  async #fetchMany(needs: readonly ContentsNeed[], onAnswer: OnAnswer): Promise<void> {
     const aborts = needs.map(() => new AbortController());
     for (const [i, { key }] of needs.entries()) this.#fetches.set(key, aborts[i]!);
-    const found = await this.#services.blobService
-      .readMany(needs.map(({ digest, size }) => ({ digest: digestOf(digest), size })))
-      .catch(() => []);
+    const wanted = needs.map((need) => ({
+      digest: digestOf(need.type === "chunk" ? need.chunk : need.digest),
+      size: lengthOf(need),
+    }));
+    const found = await this.#services.blobService.readMany(wanted).catch(() => []);
     const answers: Answer[] = [];
     for (const [i, need] of needs.entries()) {
       if (aborts[i]!.signal.aborted) continue;
       const supply = found[i];
       if (supply === undefined) {
-        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer, true);
         continue;
       }
       this.#fetches.delete(need.key);
-      answers.push({ key: need.key, supply });
+      answers.push({ key: need.key, supply, isContents: true });
     }
     if (answers.length > 0) onAnswer(answers);
   }
@@ -209,6 +226,10 @@ export class StoreSource implements AsyncDisposable {
     this.#onError(failure, errno);
     return errno;
   }
+}
+
+function lengthOf(need: ContentsNeed): number {
+  return need.type === "chunk" ? need.length : need.size;
 }
 
 function errnoOf({ code }: CastoreError): number {

@@ -25,7 +25,7 @@ export function mountCommand(): Command {
       parseSeconds,
       1,
     )
-    .option("--cache-size <MiB>", "memory for contents that were read ahead", parseMebibytes, 32)
+    .option("--cache-size <MiB>", "memory for contents that were read ahead", parseMebibytes, 16)
     .action(async (folder: string, options: MountCommandOptions) => {
       useSmallMalloc();
       const { mountStore } = await import("../mount-store.ts"); // no other command needs it

@@ -54,7 +54,6 @@ export const OPCODE = {
 export const INIT_FLAG = {
   asyncRead: 0x1,
   readdirplus: 0x2000,
-  readdirplusAuto: 0x4000,
   asyncDirectIo: 0x8000,
   parallelDirectoryOperations: 0x40000,
   maxPages: 0x400000,

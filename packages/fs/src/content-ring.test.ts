@@ -1,0 +1,31 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { ContentRing } from "./content-ring.ts";
+
+test("what is held is what was stored, and the newest contents always are", () => {
+  const lengths = fc.array(fc.nat(60), { maxLength: 200 });
+  fc.assert(
+    fc.property(lengths, (sizes) => {
+      const ring = new ContentRing(100);
+      for (const [i, size] of sizes.entries()) {
+        ring.set(String(i), new Uint8Array(size).fill(i));
+        expect(ring.has(String(i))).toBe(size <= 50);
+        let held = 0;
+        for (let j = 0; j <= i; j++) {
+          const found = ring.get(String(j));
+          if (found === undefined) continue;
+          held += found.length;
+          expect(Buffer.from(found)).toEqual(Buffer.alloc(sizes[j]!, j));
+        }
+        expect(held).toBeLessThanOrEqual(100);
+      }
+    }),
+    { numRuns: 300, seed: 19 },
+  );
+});
+
+test("contents are dropped in the order in which they came", () => {
+  const ring = new ContentRing(100);
+  for (const key of ["a", "b", "c", "d", "e"]) ring.set(key, new Uint8Array(30));
+  expect(["a", "b", "c", "d", "e"].filter((key) => ring.has(key))).toEqual(["d", "e"]);
+});
