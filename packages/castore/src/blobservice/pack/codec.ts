@@ -56,17 +56,11 @@ function isDense(compressedSize: number, data: Uint8Array): boolean {
 }
 
 /**
- * Returns the contents of a chunk; `undefined` if the payload is damaged. Never returns, or takes memory for, more than
- * `size` bytes.
- *
- * @param memory returns memory for the contents of a compressed chunk. Default: memory of their own
+ * Decodes a payload into memory as long as the chunk. Returns whether that is its length; the digest is not looked at.
  */
-export function decodeChunk(
-  { codec, payload }: { codec: Codec; payload: Uint8Array },
-  size: number,
-  memory: (length: number) => Uint8Array = Buffer.allocUnsafe,
-): Uint8Array | undefined {
-  if (codec === CODEC.raw) return payload;
-  const contents = memory(size);
-  return zstdCodec().decompress(payload, contents) ? contents : undefined;
+export function decodeInto(target: Uint8Array, codec: Codec, payload: Uint8Array): boolean {
+  if (codec === CODEC.zstd) return zstdCodec().decompress(payload, target);
+  if (payload.length !== target.length) return false;
+  target.set(payload);
+  return true;
 }

@@ -1,8 +1,7 @@
 /** The task of lanes that decodes chunks of packs into a slab. */
-import { zstdCodec } from "../../compression/zstd-codec.ts";
 import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
-import { CODEC } from "./format.ts";
+import { decodeInto } from "./codec.ts";
 import { readPayloads } from "./read-chunks.ts";
 
 /** Memory of this thread for payloads. */
@@ -28,20 +27,9 @@ export function decodeChunks({ locations, paths, slab }: DecodeTask): boolean {
   let at = 0;
   for (const { location, payload } of readPayloads(locations, paths, payloadMemory.take)) {
     const target = new Uint8Array(slab, at, location.size);
-    if (!decodeInto(target, payload, location)) return false;
+    if (payload.length < location.storedSize) return false;
+    if (!decodeInto(target, location.codec, payload)) return false;
     at += location.size;
   }
-  return true;
-}
-
-function decodeInto(
-  target: Uint8Array,
-  payload: Uint8Array,
-  { codec, storedSize }: ChunkLocation,
-): boolean {
-  if (payload.length !== storedSize) return false;
-  if (codec === CODEC.zstd) return zstdCodec().decompress(payload, target);
-  if (payload.length !== target.length) return false;
-  target.set(payload);
   return true;
 }

@@ -11,7 +11,13 @@ import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { packPath } from "./pack-files.ts";
 import type { Lost } from "./pack-writer.ts";
-import { type ReadChunks, type ReadChunksTask, readChunks } from "./read-chunks.ts";
+import {
+  lengthAs,
+  packLocations,
+  type ReadChunks,
+  type ReadChunksTask,
+  readChunks,
+} from "./read-chunks.ts";
 import type * as thread from "./read-thread.ts";
 
 const READ_CHUNKS: Task<typeof thread.readChunks> = taskOf(
@@ -185,15 +191,27 @@ class PackBlobReader extends ChunkedBlobReader {
   }
 }
 
-/** Reads chunks of a store, in the calling thread or the pool. */
+/**
+ * Reads chunks of a store, in the calling thread or the pool.
+ *
+ * @returns contents or payload of each chunk, in memory that they share and nobody else uses; nothing of one that is damaged
+ */
 export async function readLocated(
   folder: string,
   chunks: readonly WantedChunk[],
   { place, as }: Pick<ReadChunksTask, "as"> & { place: Place },
-): Promise<ReadChunks> {
+): Promise<{ pieces: (Uint8Array | undefined)[] } & Pick<ReadChunks, "damaged">> {
   const locations = chunks.map(({ location }) => location);
   const digests = copyBytes(concatBytes(chunks.map(({ digest }) => digest.bytes)));
-  const paths = new Map(locations.map(({ pack }) => [pack, packPath(folder, pack)]));
-  const task = { locations, digests, paths, as };
-  return place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
+  const packs = new Set(locations.map(({ pack }) => pack));
+  const paths = new Map(Array.from(packs, (pack) => [pack, packPath(folder, pack)]));
+  const task = { locations: packLocations(locations), digests, paths, as };
+  const { bytes, damaged } = place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
+  let at = 0;
+  const pieces = locations.map((location, i) => {
+    const piece = new Uint8Array(bytes.buffer, bytes.byteOffset + at, lengthAs(as, location));
+    at += piece.length;
+    return damaged.has(i) ? undefined : piece;
+  });
+  return { pieces, damaged };
 }

@@ -4,12 +4,13 @@ import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
 import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
-import { decodeChunk } from "./codec.ts";
+import { decodeInto } from "./codec.ts";
+import type { Codec } from "./format.ts";
 
 /** Chunks to read. */
 export interface ReadChunksTask {
-  /** Where they are, packs by number. */
-  readonly locations: readonly ChunkLocation[];
+  /** Where they are, as {@link packLocations} packs it. */
+  readonly locations: Float64Array;
   /** The digests, one after the other. */
   readonly digests: Uint8Array;
   /** The path of each pack that occurs. */
@@ -20,8 +21,8 @@ export interface ReadChunksTask {
 
 /** Result of reading chunks. */
 export interface ReadChunks {
-  /** Contents or payload of each chunk, in memory that nobody else uses; `undefined` for a damaged or missing one. */
-  readonly pieces: readonly (Uint8Array | undefined)[];
+  /** Contents or payloads, one after the other. */
+  readonly bytes: Uint8Array;
   /** Faults of chunks, by their position in the task. */
   readonly damaged: ReadonlyMap<number, "missing" | "damaged">;
 }
@@ -39,27 +40,72 @@ const MAX_RUN = 1024 * 1024;
 /**
  * Reads chunks and verifies them.
  *
+ * @param memory returns memory for all of the bytes. Default: memory that Node.js may share with others
  * @throws CastoreError by cause if the system refuses to read
  */
-export function readChunks(task: ReadChunksTask): ReadChunks {
-  const { locations, digests, paths, as } = task;
-  const pieces: (Uint8Array | undefined)[] = [];
-  const damaged = new Map<number, "missing" | "damaged">();
-  let i = 0;
+export function readChunks(
+  { locations: packed, digests, paths, as }: ReadChunksTask,
+  memory: Memory = Buffer.allocUnsafe,
+): ReadChunks {
+  const locations = unpackLocations(packed);
   const isContents = as === "contents";
-  const memory = isContents ? runMemory.take : Buffer.allocUnsafeSlow;
-  for (const { location, payload } of readPayloads(locations, paths, memory)) {
+  const bytes = memory(locations.reduce((sum, location) => sum + lengthAs(as, location), 0));
+  const damaged = new Map<number, "missing" | "damaged">();
+  let [i, at] = [0, 0];
+  for (const { location, payload } of readPayloads(locations, paths, runMemory.take)) {
+    const piece = bytes.subarray(at, at + lengthAs(as, location));
+    at += piece.length;
+    const contents = isContents ? piece : chunkMemory.take(location.size);
     const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-    const target = isContents ? Buffer.allocUnsafe : chunkMemory.take;
-    const contents = verified(payload, location, digest, target);
-    if (!isContents) pieces.push(contents && payload);
-    else pieces.push(contents === payload ? Uint8Array.from(payload) : contents);
-    if (contents === undefined) {
+    if (isWhole(contents, location, payload, digest)) {
+      if (!isContents) piece.set(payload);
+    } else {
       damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
     }
     i += 1;
   }
-  return { pieces, damaged };
+  return { bytes, damaged };
+}
+
+/** Returns how many bytes of a {@link ReadChunks} a chunk has. */
+export function lengthAs(as: ReadChunksTask["as"], { size, storedSize }: ChunkLocation): number {
+  return as === "contents" ? size : storedSize;
+}
+
+/** How many numbers a location is packed into. */
+const LOCATION_NUMBERS = 6;
+
+/** Packs locations: they go to another thread in a fraction of the time. */
+export function packLocations(locations: readonly ChunkLocation[]): Float64Array {
+  const numbers = new Float64Array(locations.length * LOCATION_NUMBERS);
+  for (const [i, location] of locations.entries()) {
+    const { pack, offset, storedSize, size, codec, checksum } = location;
+    numbers.set([pack, offset, storedSize, size, codec, checksum], i * LOCATION_NUMBERS);
+  }
+  return numbers;
+}
+
+function unpackLocations(numbers: Float64Array): ChunkLocation[] {
+  const locations: ChunkLocation[] = [];
+  for (let at = 0; at < numbers.length; at += LOCATION_NUMBERS) {
+    const [pack, offset, storedSize, size, codec, checksum] = numbers.subarray(
+      at,
+      at + LOCATION_NUMBERS,
+    ) as unknown as [number, number, number, number, Codec, number];
+    locations.push({ pack, offset, storedSize, size, codec, checksum });
+  }
+  return locations;
+}
+
+/** Decodes a payload into memory as long as the chunk. Returns whether the contents match the digest. */
+function isWhole(
+  contents: Uint8Array,
+  { codec, storedSize }: ChunkLocation,
+  payload: Uint8Array,
+  digest: Uint8Array,
+): boolean {
+  if (payload.length < storedSize || !decodeInto(contents, codec, payload)) return false;
+  return blake3Digest(contents).equals(B3Digest.fromBytes(digest));
 }
 
 /**
@@ -108,18 +154,6 @@ export function endOfRun(
     end = offset + storedSize;
   }
   return to;
-}
-
-/** Decodes a chunk; `undefined` if the contents do not match its digest. */
-function verified(
-  payload: Uint8Array<ArrayBuffer>,
-  { codec, size }: ChunkLocation,
-  digest: Uint8Array,
-  memory: (length: number) => Uint8Array,
-): Uint8Array | undefined {
-  const data = decodeChunk({ codec, payload }, size, memory);
-  const isWhole = data?.length === size && blake3Digest(data).equals(B3Digest.fromBytes(digest));
-  return isWhole ? data : undefined;
 }
 
 /** Packs that are open while a task lasts. */

@@ -9,7 +9,7 @@ import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { verifyBlob } from "../verify-blob.ts";
 import { ChunkIndex } from "./chunk-index.ts";
-import { decodeChunk } from "./codec.ts";
+import { decodeInto } from "./codec.ts";
 import { HEADER_LENGTH, isHeader, MAGIC, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
@@ -166,8 +166,8 @@ async function recordAt(window: Window, at: number): Promise<FoundRecord | undef
 
 function isChunk({ codec, size, digest }: RecordHeader, payload: Buffer): boolean {
   if (size > MAX_CHUNK_BYTES) return false;
-  const data = decodeChunk({ codec, payload: new Uint8Array(payload) }, size);
-  return data?.length === size && blake3Digest(data).equals(digest);
+  const contents = new Uint8Array(size);
+  return decodeInto(contents, codec, payload) && blake3Digest(contents).equals(digest);
 }
 
 /** The part of a file that was read last. */
