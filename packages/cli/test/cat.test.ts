@@ -101,7 +101,7 @@ describe("tvix-store cat", () => {
   it("says where stores are, and what its exit status means", async () => {
     const { status, stdout } = await tvixStore(["cat", "--help"]);
     expect(status).toBe(0);
-    for (const text of ["Examples:", "Exit status: 0", "--blob-service-addr", "b3:DIGEST"]) {
+    for (const text of ["Examples:", "Exit status:", "--blob-service-addr", "b3:DIGEST"]) {
       expect(stdout).toContain(text);
     }
   });
