@@ -115,6 +115,7 @@ export {
   copyClosure,
 } from "./copy/copy-closure.ts";
 export { CacheDirectoryService } from "./directoryservice/cache.ts";
+export { compareTrees, type TreeDifference } from "./directoryservice/compare-trees.ts";
 export type {
   DirectoryPutter,
   DirectoryService,

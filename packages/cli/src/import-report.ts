@@ -1,5 +1,6 @@
 import type { ImportProgress } from "@tvix/castore";
 import { formatNixHash, type PathInfo } from "@tvix/store";
+import { nodeJson } from "./node-json.ts";
 
 /** A store path that was imported, and what that took. */
 export interface ImportedPath {
@@ -14,13 +15,7 @@ export function reportImport(source: string, { pathInfo, progress }: ImportedPat
   return `${JSON.stringify({
     source,
     storePath: storePath.toAbsolutePath(),
-    root: {
-      type: node.type,
-      ...(node.type === "symlink"
-        ? { target: Buffer.from(node.target).toString() }
-        : { digest: `${node.digest}` }),
-      ...(node.type === "file" && { executable: node.executable }),
-    },
+    root: nodeJson(node),
     references: references.map((reference) => reference.toAbsolutePath()),
     narHash: formatNixHash({ algorithm: "sha256", digest: narSha256 }, "sri"),
     narSize: Number(narSize),

@@ -5,13 +5,17 @@ import { catCommand } from "./command/cat.ts";
 import { addCommonOptions } from "./command/common-options.ts";
 import { copyCommand } from "./command/copy.ts";
 import { daemonCommand } from "./command/daemon.ts";
+import { diffCommand } from "./command/diff.ts";
+import { duCommand } from "./command/du.ts";
 import { describeStatuses } from "./command/help-end.ts";
 import { importCommand } from "./command/import.ts";
 import { lsCommand } from "./command/ls.ts";
 import { mountCommand } from "./command/mount.ts";
 import { narCommand } from "./command/nar.ts";
 import { narBridgeCommand } from "./command/nar-bridge.ts";
+import { pathInfoCommand } from "./command/path-info.ts";
 import { restoreCommand } from "./command/restore.ts";
+import { signCommand } from "./command/sign.ts";
 import { tokenCommand } from "./command/token.ts";
 import { leafCommands, withSubcommands } from "./command-tree.ts";
 import { useConfigFile } from "./config-option.ts";
@@ -49,6 +53,10 @@ function createProgram(): Command {
     .addCommand(catCommand())
     .addCommand(narCommand())
     .addCommand(restoreCommand())
+    .addCommand(pathInfoCommand())
+    .addCommand(duCommand())
+    .addCommand(diffCommand())
+    .addCommand(signCommand())
     .addCommand(mountCommand())
     .addCommand(tokenCommand())
     .hook("preAction", (_, command) => configureNotices(command.opts<LogOptions>()));

@@ -1,6 +1,6 @@
 export { openPathInfoService, PATH_INFO_SERVICES, STORE_REGISTRIES } from "./composition.ts";
 export { decodePathInfo, encodePathInfo, pathInfoFromProto, pathInfoToProto } from "./convert.ts";
-export { type FindPathsOptions, findPaths } from "./copy/find-paths.ts";
+export { type FindPathsOptions, findPaths, type PathLookup } from "./copy/find-paths.ts";
 export { PathCopier } from "./copy/path-copier.ts";
 export type {
   ContentServices,
@@ -9,6 +9,7 @@ export type {
   StorePathSource,
 } from "./copy/store-path-source.ts";
 export { StoredPaths } from "./copy/stored-paths.ts";
+export { type DiskUsage, DiskUsageMeter } from "./disk-usage.ts";
 export { StoreError } from "./errors.ts";
 export { importArchive, importNar, importPath } from "./import.ts";
 export {
@@ -93,4 +94,4 @@ export {
 } from "./pathinfoservice/signing.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
 export { type RestoreOptions, type RestoreProgress, restoreTree } from "./restore/restore-tree.ts";
-export { findObject, type ObjectSources, type StoreObject } from "./store-object.ts";
+export { findObject, findPathInfos, type ObjectSources, type StoreObject } from "./store-object.ts";

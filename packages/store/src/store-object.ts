@@ -56,14 +56,58 @@ async function findRoot(
   if (root.type === "digest") {
     return { name, pathInfo: undefined, node: await findDigest(name, root, sources, options) };
   }
-  const hashPart = root.type === "hash part" ? root.hashPart : root.storePath.hashPart;
-  const pathInfo = await sources.pathInfoService.get(hashPart, options);
-  if (pathInfo === undefined) throw refusal(name, "the store has no such store path");
+  const pathInfo = checkFound(name, await sources.pathInfoService.get(hashPartOf(root), options));
   const { storePath, node } = pathInfo;
+  return { name: { ...name, root: { type: "store path", storePath } }, pathInfo, node };
+}
+
+/**
+ * Finds the PathInfos of store paths by their names.
+ *
+ * @returns for each name the PathInfo, or why there is none: a StoreError `not_found`, or `invalid_argument` for what is no
+ *   store path, such as a path below one
+ */
+export async function findPathInfos(
+  names: readonly ObjectName[],
+  pathInfoService: Pick<PathInfoService, "getMany">,
+  options?: AbortOptions,
+): Promise<(PathInfo | StoreError)[]> {
+  const roots = names.map(({ root }) => root).filter((root) => root.type !== "digest");
+  const found = (await pathInfoService.getMany(roots.map(hashPartOf), options)).values();
+  return names.map((name) => {
+    try {
+      const pathInfo = name.root.type === "digest" ? undefined : found.next().value;
+      expectStorePath(name);
+      return checkFound(name, pathInfo);
+    } catch (error) {
+      if (error instanceof StoreError) return error;
+      throw error;
+    }
+  });
+}
+
+function expectStorePath(name: ObjectName): void {
+  if (name.root.type !== "digest" && name.path.length === 0) return;
+  const found = name.root.type === "digest" ? "a digest" : "a path below one";
+  throw new StoreError(
+    "invalid_argument",
+    `Cannot look up ${quoteText(formatObjectName(name))}: expected a store path or its hash part, found ${found}`,
+  );
+}
+
+function hashPartOf(root: Exclude<RootName, { readonly type: "digest" }>): Uint8Array {
+  return root.type === "hash part" ? root.hashPart : root.storePath.hashPart;
+}
+
+/** @throws StoreError `not_found` if it is not there, or has another name */
+function checkFound(name: ObjectName, pathInfo: PathInfo | undefined): PathInfo {
+  if (pathInfo === undefined) throw refusal(name, "the store has no such store path");
+  const { root } = name;
+  const { storePath } = pathInfo;
   if (root.type === "store path" && root.storePath.name !== storePath.name) {
     throw refusal(name, `the store has "${storePath.toAbsolutePath()}"`);
   }
-  return { name: { ...name, root: { type: "store path", storePath } }, pathInfo, node };
+  return pathInfo;
 }
 
 async function findDigest(

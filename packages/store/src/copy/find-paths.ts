@@ -2,15 +2,29 @@ import type { AbortOptions } from "@tvix/castore";
 import { quoteText, StoreError } from "../errors.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import type { StorePath } from "../nix/store-path.ts";
-import type { PathMetadata, StorePathSource } from "./store-path-source.ts";
+import type { PathMetadata } from "./store-path-source.ts";
 
 /** How many store paths are looked up together. */
 const PATHS_PER_LOOKUP = 256;
+
+/** Where store paths are looked up. */
+export interface PathLookup<Path extends PathMetadata> {
+  /** Its name in messages. */
+  readonly name: string;
+
+  /** Returns what is known of store paths, by their hash parts, in order; `undefined` for one that is not there. */
+  getMany(
+    hashParts: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly (Path | undefined)[]>;
+}
 
 /** Which store paths to find. */
 export interface FindPathsOptions extends AbortOptions {
   /** Whether to find everything that they refer to, directly or indirectly. Default: false. */
   closure?: boolean | undefined;
+  /** What they are found for, in messages. Default: "copy". */
+  action?: string | undefined;
   /** Receives how many were found so far. Default: nobody. */
   onFound?: ((count: number) => void) | undefined;
 }
@@ -22,12 +36,12 @@ export interface FindPathsOptions extends AbortOptions {
  * @throws StoreError `not_found` for a store path that the source does not have, `data_loss` for references that form a
  *   cycle; whatever the source throws
  */
-export async function findPaths(
-  source: StorePathSource,
+export async function findPaths<Path extends PathMetadata>(
+  source: PathLookup<Path>,
   hashParts: readonly Uint8Array[],
-  { closure = false, onFound, signal }: FindPathsOptions = {},
-): Promise<PathMetadata[]> {
-  const found = new Map<string, PathMetadata>();
+  { closure = false, action = "copy", onFound, signal }: FindPathsOptions = {},
+): Promise<Path[]> {
+  const found = new Map<string, Path>();
   const wanted = new Map<string, Wanted>();
   for (const hashPart of hashParts) wanted.set(encodeNixbase32(hashPart), { hashPart });
   const roots = [...wanted.keys()];
@@ -37,7 +51,7 @@ export async function findPaths(
     const paths = await source.getMany(parts, { signal });
     for (const [i, [hash, want]] of batch.entries()) {
       const path = paths[i];
-      if (path === undefined) throw missing(source, hash, want);
+      if (path === undefined) throw missing(source.name, hash, want, action);
       wanted.delete(hash);
       found.set(hash, path);
       if (!closure) continue;
@@ -48,7 +62,7 @@ export async function findPaths(
     }
     onFound?.(found.size);
   }
-  return sorted(roots, found);
+  return sorted(roots, found, action);
 }
 
 /** A store path that is to be found, and what refers to it. */
@@ -59,25 +73,27 @@ interface Wanted {
 }
 
 function missing(
-  source: StorePathSource,
+  store: string,
   hash: string,
   { reference, by }: Pick<Wanted, "reference" | "by">,
+  action: string,
 ): StoreError {
   const referrer = by === undefined ? "" : `, to which "${by.storePath}" refers,`;
   return new StoreError(
     "not_found",
-    `Cannot copy: expected ${quoteText(`${reference ?? hash}`)}${referrer} in ${source.name}, found no such store path`,
+    `Cannot ${action}: expected ${quoteText(`${reference ?? hash}`)}${referrer} in ${store}, found no such store path`,
   );
 }
 
 /** Sorts store paths so that each stands behind its references, as far as these are among them. */
-function sorted(
+function sorted<Path extends PathMetadata>(
   roots: readonly string[],
-  paths: ReadonlyMap<string, PathMetadata>,
-): PathMetadata[] {
+  paths: ReadonlyMap<string, Path>,
+  action: string,
+): Path[] {
   const done = new Set<string>();
   const open = new Set<string>();
-  const result: PathMetadata[] = [];
+  const result: Path[] = [];
   for (const root of roots) {
     const stack = [root];
     while (stack.length > 0) {
@@ -99,7 +115,7 @@ function sorted(
           const cycle = `"${path.storePath}" and "${reference}" refer to each other`;
           throw new StoreError(
             "data_loss",
-            `Cannot copy: expected no cycle of references, ${cycle}`,
+            `Cannot ${action}: expected no cycle of references, ${cycle}`,
           );
         }
         stack.push(key);

@@ -1,0 +1,33 @@
+import { Command } from "commander";
+import type { ServiceOptions } from "../addresses.ts";
+import type { UsageOptions } from "../du.ts";
+import type { TracingOptions } from "../telemetry/tracing-option.ts";
+import { addReadOptions } from "./read-help.ts";
+
+/** `tvix-store du STOREPATH...` */
+export function duCommand(): Command {
+  const command = new Command("du")
+    .description("Prints how much of the store contents take, and how much of that is shared")
+    .argument("<storepath...>", "store paths, or their hash parts")
+    .option("-r, --closure", "count what each store path refers to as well, directly or not")
+    .option("--json", "print JSON, with numbers of bytes")
+    .addHelpText(
+      "after",
+      `
+LOGICAL       length of the NAR
+DEDUPLICATED  length of the chunks, each counted once
+COMPRESSED    what these chunks are stored in; "-" if the store does not tell, such as a daemon
+SHARED        length of those chunks that others of the named store paths have too`,
+    )
+    .action(async (paths: string[], options: ServiceOptions & TracingOptions & UsageOptions) => {
+      const { du } = await import("../du.ts");
+      const { run } = await import("../run.ts");
+      await run((interrupt) => du(paths, options, interrupt));
+    });
+  return addReadOptions(command, {
+    examples: [
+      ["tvix-store du --closure HASH", "prints the sizes of a closure"],
+      ["tvix-store du HASH1 HASH2", "prints what two store paths share"],
+    ],
+  });
+}
