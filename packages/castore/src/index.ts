@@ -1,4 +1,5 @@
 export { proxyFor } from "./address/proxy.ts";
+export { refusalOf } from "./address/schema-refusal.ts";
 export {
   parseServiceAddress,
   type ServiceAddress,

@@ -1,3 +1,4 @@
+import { getSystemErrorMessage } from "node:util";
 import { CastoreError } from "@tvix/castore";
 import { Interrupt, Interrupted } from "./interrupt.ts";
 import { notice } from "./notices.ts";
@@ -26,21 +27,28 @@ export function reportFailure(error: unknown): void {
 
 /** Returns what is told of an error: its message and advice, and of an unexpected one the stack. */
 export function describeError(error: unknown): string {
-  if (error instanceof CastoreError) return error.message + adviceFor(error);
+  if (error instanceof CastoreError) return unreachable(error) ?? error.message;
   if (error instanceof Interrupted) return error.message;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
-/** Returns what to do about a daemon that cannot be reached; an empty string for other errors. */
-function adviceFor(error: CastoreError): string {
-  const isDaemon = /\bgrpc\+(?:https?|unix):/.test(error.message);
-  return isDaemon && cameFromConnecting(error)
-    ? '; start one with "tvix-store daemon", or pass the addresses of other stores, see "tvix-store import --help"'
-    : "";
+/** Returns what is told of a daemon that cannot be reached; `undefined` for other errors. */
+function unreachable(error: CastoreError): string | undefined {
+  const [, address] = /\b(grpc\+(?:https?|unix):\/\/[^\s:]*(?::\d+)?)/.exec(error.message) ?? [];
+  const failure = address === undefined ? undefined : failureToConnect(error);
+  if (failure === undefined) return undefined;
+  const cannot = `Cannot reach the store at ${address}`;
+  if (failure.syscall === "getaddrinfo")
+    return `${cannot} (its host has no address, ${failure.code})`;
+  const reason = failure.errno === undefined ? failure.code : getSystemErrorMessage(failure.errno);
+  return `${cannot} (${reason}); start one with "tvix-store daemon", or name a store with --blob-service-addr`;
 }
 
-function cameFromConnecting(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  if (error instanceof AggregateError) return error.errors.some(cameFromConnecting);
-  return (error as NodeJS.ErrnoException).syscall === "connect" || cameFromConnecting(error.cause);
+/** Returns the error of the system because of which there is no connection; `undefined` if that is not why. */
+function failureToConnect(error: unknown): NodeJS.ErrnoException | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if (error instanceof AggregateError) return error.errors.map(failureToConnect).find(Boolean);
+  const { syscall, cause } = error as NodeJS.ErrnoException;
+  const isOfConnecting = syscall === "connect" || syscall === "getaddrinfo";
+  return isOfConnecting ? error : failureToConnect(cause);
 }

@@ -54,6 +54,7 @@ async function compose(
     const text = (await readInputFile("store composition", storeComposition)).toString();
     return await Composition.parseToml(STORE_REGISTRIES, text, {
       ...options,
+      name: `store composition ${JSON.stringify(storeComposition)}`,
       otherTables: ["upstreams"], // which only what serves them reads
     });
   }

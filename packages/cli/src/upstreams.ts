@@ -1,5 +1,4 @@
 import { parseUpstream, parseUpstreams, type UpstreamOptions } from "@tvix/nar-bridge";
-import { parse } from "smol-toml";
 import type { ServiceOptions } from "./addresses.ts";
 import { readInputFile } from "./read-input-file.ts";
 import type { UpstreamCacheOptions } from "./upstream-options.ts";
@@ -14,7 +13,8 @@ export async function readUpstreams(
 ): Promise<UpstreamOptions[]> {
   const given = options.upstream.map(parseUpstream);
   if (options.storeComposition === undefined) return given;
-  const text = await readInputFile("store composition", options.storeComposition);
-  const { upstreams = [] } = parse(text.toString());
-  return [...given, ...parseUpstreams(upstreams)];
+  const { storeComposition } = options;
+  const text = (await readInputFile("store composition", storeComposition)).toString();
+  const name = `store composition ${JSON.stringify(storeComposition)}`;
+  return [...given, ...(await parseUpstreams({ name, text }))];
 }

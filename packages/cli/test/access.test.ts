@@ -106,7 +106,7 @@ describe("tvix-store token", () => {
     const start = (...options: readonly string[]) =>
       startDaemon([...embeddedIn(folder.path), "--listen-address=127.0.0.1:0", ...options]);
     await expect(start(`--auth-file=${file}`)).rejects.toThrow(
-      "expected TOML, found none at line 1",
+      "line 1, column 1: expected TOML, found none",
     );
     await expect(start(`--tls-cert=${file}`)).rejects.toThrow("found no --tls-key");
     const tls = [`--tls-cert=${file}`, `--tls-key=${file}`];

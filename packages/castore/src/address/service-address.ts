@@ -1,4 +1,5 @@
 import { CastoreError } from "../model/errors.ts";
+import { suggestAddress } from "./meant-address.ts";
 
 /** A parsed service address, such as `pack:///var/lib/store?zstd_level=3`. */
 export interface ServiceAddress {
@@ -21,13 +22,15 @@ const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//;
 /**
  * Takes a service address apart.
  *
+ * @param schemes schemes that are valid, for what an error suggests. Default: none is suggested
  * @throws CastoreError `invalid_argument` if it is no URL with `//`, has credentials or a fragment, or
  *   repeats a key of the query
  */
-export function parseServiceAddress(text: string): ServiceAddress {
+export function parseServiceAddress(text: string, schemes: readonly string[] = []): ServiceAddress {
   if (!SCHEME.test(text) || !URL.canParse(text)) {
     const expected = 'expected a URL such as "memory://" or "grpc+http://localhost:8000"';
-    throw addressError(showUnparsed(text), expected);
+    const shown = showUnparsed(text);
+    throw addressError(shown, expected + suggestAddress(shown, schemes));
   }
   const shown = withoutQuery(text);
   const url = new URL(text);
@@ -118,7 +121,12 @@ export function expectNoPath(address: ServiceAddress): void {
 
 /** The path of an address that has to have one, other than `/`, and no host. */
 export function expectPath(address: ServiceAddress): string {
-  expectNoHost(address);
+  const { text, shown, host } = address;
+  if (host !== "") {
+    const [meant] = text.replace("://", ":///").split("?", 1);
+    const reason = `expected no host, found "${host}"; did you mean "${meant}"?`;
+    throw addressError(shown, reason);
+  }
   if (address.path === "" || address.path === "/") {
     throw addressError(address.shown, `expected a path, found "${address.path}"`);
   }

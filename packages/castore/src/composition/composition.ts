@@ -1,13 +1,15 @@
 import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { CastoreError, nameStore } from "../model/errors.ts";
+import { CastoreError, hasCode, nameStore } from "../model/errors.ts";
+import { nearestOf } from "../model/nearest.ts";
 import { type StoreStatistics, statisticsOf } from "../model/statistics.ts";
 import { instrument } from "./instrument.ts";
 import {
   addressOpener,
   type NamedServices,
   type Opener,
+  type Refuse,
   type ServiceConfig,
   tableOpener,
 } from "./opener.ts";
@@ -43,6 +45,8 @@ export interface CompositionOptions {
 
 /** Options of {@link Composition.parseToml}. */
 export interface ParseTomlOptions extends CompositionOptions {
+  /** What the file is, for messages, such as `store composition "stores.toml"`. Default: `store composition`. */
+  name?: string | undefined;
   /** Names of tables that the caller reads, and that describe no service. Default: none. */
   otherTables?: readonly string[] | undefined;
 }
@@ -103,10 +107,20 @@ export class Composition implements AsyncDisposable {
     options?: ParseTomlOptions,
   ): Promise<Composition> {
     const { parseComposition } = await import("./toml.ts");
-    const named = parseComposition(text, Object.keys(registries), options?.otherTables);
+    const { tomlError } = await import("./toml-file.ts");
+    const file = { name: options?.name ?? "store composition", text };
+    const named = await parseComposition(file, Object.keys(registries), options?.otherTables);
     const composition = new Composition(registries, named, options);
-    for (const kind of Object.keys(named) as ServiceKind[]) {
-      for (const name of Object.keys(named[kind] ?? {})) await composition.#opener(kind, name);
+    const refuseIn =
+      (kind: string, name: string): Refuse =>
+      ({ path, reason }) =>
+        tomlError(file, [kind, name, ...path], `[${kind}.${name}]: ${reason}`);
+    const tables = (Object.keys(named) as ServiceKind[]).flatMap((kind) =>
+      Object.keys(named[kind] ?? {}).map((name) => [kind, name] as const),
+    );
+    for (const [kind, name] of tables) await composition.#opener(kind, name, refuseIn(kind, name));
+    for (const [kind, name] of tables) {
+      await composition.#checkReferences(kind, name, refuseIn(kind, name));
     }
     return composition;
   }
@@ -262,23 +276,43 @@ export class Composition implements AsyncDisposable {
     throw new CastoreError("invalid_argument", `Cannot use "${kind}": expected ${known}`);
   }
 
+  /** Refuses a table that refers to a service that there is not. */
+  async #checkReferences(kind: ServiceKind, name: string, refuse: Refuse): Promise<void> {
+    const { type, ...keys } = this.#config(kind, name) as Exclude<ServiceConfig, string>;
+    const { references = {} } = this.#registry<ServiceKind>(kind).types[type]!;
+    for (const [key, referred] of Object.entries(references)) {
+      const reference = keys[key];
+      if (typeof reference !== "string") continue;
+      try {
+        await this.#opener(referred, reference);
+      } catch (error) {
+        if (!hasCode(error, "invalid_argument")) throw error;
+        throw await refuse({ path: [key], reason: `key "${key}": ${error.message}` });
+      }
+    }
+  }
+
   async #opener<Kind extends ServiceKind>(
     kind: Kind,
     reference: string,
+    refuse?: Refuse,
   ): Promise<Opener<ServiceKinds[Kind]>> {
     const registry = this.#registry(kind);
     if (this.#isAddress(kind, reference)) return await addressOpener(registry, reference);
     const config = this.#config(kind, reference);
     const label = `[${kind}.${reference}]`;
     if (config === undefined) {
-      const names = Object.keys(this.#named[kind] ?? {}).join(", ") || "none";
+      const names = Object.keys(this.#named[kind] ?? {});
+      const nearest = nearestOf(reference, names);
+      const guess = nearest === undefined ? "" : `; did you mean "${nearest}"?`;
+      const expected = `expected the name of a ${registry.kind} (${names.join(", ") || "none"})`;
       throw new CastoreError(
         "invalid_argument",
-        `Cannot open ${label}: expected the name of a ${registry.kind} (${names}), found "${reference}"`,
+        `Cannot open ${label}: ${expected}, found "${reference}"${guess}`,
       );
     }
     if (typeof config === "string") return await addressOpener(registry, config);
-    return await tableOpener(registry, label, reference, config);
+    return await tableOpener(registry, label, reference, config, refuse);
   }
 }
 

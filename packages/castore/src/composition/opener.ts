@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { refusalOf, type SchemaRefusal } from "../address/schema-refusal.ts";
 import { addressError, parseServiceAddress } from "../address/service-address.ts";
 import { CastoreError } from "../model/errors.ts";
 import {
@@ -7,6 +8,7 @@ import {
   type ServiceKind,
   type ServiceRegistry,
   type ServiceType,
+  schemesOf,
   typeOfAddress,
   unknownType,
 } from "./registry.ts";
@@ -20,6 +22,9 @@ export type ServiceConfig =
 export type NamedServices = {
   readonly [Kind in ServiceKind]?: Readonly<Record<string, ServiceConfig>>;
 };
+
+/** Returns the error for what is wrong in a table or an address. */
+export type Refuse = (refusal: SchemaRefusal) => CastoreError | Promise<CastoreError>;
 
 /** Opens one service. */
 export interface Opener<T> {
@@ -40,12 +45,14 @@ export async function addressOpener<T>(
   text: string,
 ): Promise<Opener<T>> {
   refuseElsewhere(registry, text);
-  const address = parseServiceAddress(text);
+  const address = parseServiceAddress(text, schemesOf(registry));
   const { shown } = address;
   const [, type] = typeOfAddress(registry, address);
   const keys = type.config(address);
   const isPlain = type.plain && Object.keys(address.query).length === 0;
-  const config = isPlain ? keys : await validate(type, keys, (why) => addressError(shown, why));
+  const hidden = Object.keys(keys).filter((key) => !Object.hasOwn(address.query, key));
+  const refuse = ({ reason }: SchemaRefusal) => addressError(shown, reason);
+  const config = isPlain ? keys : await validate(type, keys, refuse, hidden);
   return { name: shown, named: false, open: (context) => type.open(config as never, context) };
 }
 
@@ -53,6 +60,7 @@ export async function addressOpener<T>(
  * Returns the opener for a table.
  *
  * @param label the table, for messages
+ * @param refuse returns the error for what is wrong in the table. Default: one that names the table
  * @throws CastoreError `invalid_argument` for an unknown type or key, or a wrong value
  */
 export async function tableOpener<T>(
@@ -60,11 +68,12 @@ export async function tableOpener<T>(
   label: string,
   name: string,
   { type: typeName, ...keys }: Exclude<ServiceConfig, string>,
+  refuse: Refuse = ({ reason }) =>
+    new CastoreError("invalid_argument", `Cannot use ${label}: ${reason}`),
 ): Promise<Opener<T>> {
-  const refuse = (reason: string) =>
-    new CastoreError("invalid_argument", `Cannot use ${label}: ${reason}`);
   if (!Object.hasOwn(registry.types, typeName)) {
-    throw refuse(unknownType(registry, "type", typeName, Object.keys(registry.types)));
+    const reason = unknownType(registry, "type", typeName, Object.keys(registry.types));
+    throw await refuse({ path: ["type"], reason });
   }
   const type = registry.types[typeName]!;
   const config = await validate(type, keys, refuse);
@@ -75,12 +84,11 @@ export async function tableOpener<T>(
 async function validate(
   type: ServiceType<unknown>,
   keys: unknown,
-  refuse: (reason: string) => CastoreError,
+  refuse: Refuse,
+  hidden?: readonly string[],
 ): Promise<unknown> {
   const schema: z.ZodType = await type.schema();
   const result = schema.safeParse(keys);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const key = issue?.path.join(".");
-  throw refuse(`${key ? `key "${key}": ` : ""}${issue?.message}`);
+  throw await refuse(refusalOf(result.error, schema, keys, hidden));
 }

@@ -1,8 +1,10 @@
 import type { z } from "zod";
+import { suggestAddress } from "../address/meant-address.ts";
 import { addressError, type ServiceAddress, showUnparsed } from "../address/service-address.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
+import { MAX_LISTED, nearestOf } from "../model/nearest.ts";
 import type { ContractPlan } from "./instrument.ts";
 
 /**
@@ -51,6 +53,9 @@ export interface ServiceType<T, Schema extends z.ZodType = z.ZodType, Config = n
    */
   config(address: ServiceAddress): Record<string, unknown>;
 
+  /** Keys whose values are references to other services, of which a kind is named. Default: none. */
+  readonly references?: Readonly<Record<string, ServiceKind>>;
+
   /** Loads the schema of the keys, for addresses and TOML. */
   schema(): Promise<Schema>;
 
@@ -96,8 +101,15 @@ export function typeOfAddress<T>(
   const entries = Object.entries(registry.types);
   const found = entries.find(([name, { schemes = [name] }]) => schemes.includes(scheme));
   if (found !== undefined) return found;
-  const schemes = entries.flatMap(([name, type]) => type.schemes ?? name);
-  throw addressError(shown, unknownType(registry, "scheme", scheme, schemes));
+  const schemes = schemesOf(registry);
+  const meant = suggestAddress(shown, schemes);
+  const listed = meant === "" || schemes.length <= MAX_LISTED ? schemes : [];
+  throw addressError(shown, unknownType(registry, "scheme", scheme, listed) + meant);
+}
+
+/** Returns the schemes of the addresses of all types. */
+export function schemesOf({ types }: ServiceRegistry<unknown>): string[] {
+  return Object.entries(types).flatMap(([name, type]) => type.schemes ?? name);
 }
 
 /**
@@ -118,7 +130,11 @@ export function unknownType(
   found: string,
   known: readonly string[],
 ): string {
-  return Object.hasOwn(elsewhere, found)
-    ? `${what} "${found}" is not offered, use ${elsewhere[found]}`
-    : `expected the ${what} of a ${kind} (${known.join(", ")}), found "${found}"`;
+  if (Object.hasOwn(elsewhere, found)) {
+    return `${what} "${found}" is not offered, use ${elsewhere[found]}`;
+  }
+  const nearest = what === "type" ? nearestOf(found, known) : undefined;
+  const guess = nearest === undefined ? "" : `; did you mean "${nearest}"?`;
+  const list = known.length > 0 ? ` (${known.join(", ")})` : "";
+  return `expected the ${what} of a ${kind}${list}, found "${found}"${guess}`;
 }

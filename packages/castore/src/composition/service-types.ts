@@ -44,8 +44,8 @@ export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): Ser
   return serviceType({
     plain: true,
     config(address) {
-      expectNoHost(address);
-      return withKeys(address, address.path === "" ? {} : { path: expectPath(address) });
+      const isInMemory = address.host === "" && address.path === "";
+      return withKeys(address, isInMemory ? {} : { path: expectPath(address) });
     },
     schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
     open: ({ path = ":memory:" }, { signal, corrupt }) =>
@@ -121,6 +121,7 @@ export function cacheType<Kind extends ServiceKind>(
 ): ServiceType<ServiceKinds[Kind]> {
   return serviceType({
     config: keysOnly,
+    references: { near: kind, far: kind, local: kind, remote: kind },
     schema: async () => (await import("./keys.ts")).CACHE_KEYS,
     async open({ near, far, ...keys }, { service, warn }) {
       return create({

@@ -1,4 +1,6 @@
 import type { z } from "zod";
+import { suggestAddress } from "../address/meant-address.ts";
+import { refusalOf } from "../address/schema-refusal.ts";
 import {
   addressError,
   expectNoHost,
@@ -67,13 +69,12 @@ async function openHttp(address: ServiceAddress, options: Options): Promise<Obje
  * @throws CastoreError `invalid_argument` for any other address, or unknown options; the errors of opening the store
  */
 export async function openObjectStore(text: string, options: Options = {}): Promise<ObjectStore> {
-  const address = parseServiceAddress(text);
+  const schemes = Object.keys(OPENERS);
+  const address = parseServiceAddress(text, schemes);
   const open = Object.hasOwn(OPENERS, address.scheme) ? OPENERS[address.scheme] : undefined;
   if (open !== undefined) return await open(address, { ...address.query, ...options });
-  throw addressError(
-    address.shown,
-    `expected an object store (${Object.keys(OPENERS).join(", ")}), found "${address.scheme}"`,
-  );
+  const found = `expected an object store (${schemes.join(", ")}), found "${address.scheme}"`;
+  throw addressError(address.shown, found + suggestAddress(address.shown, schemes));
 }
 
 function expectNoOptions(address: ServiceAddress, options: Options): void {
@@ -88,9 +89,7 @@ function optionsOf<Schema extends z.ZodType>(
 ): z.output<Schema> {
   const result = schema.safeParse(options);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const key = issue?.path.join(".");
-  throw addressError(address.shown, `${key ? `option "${key}": ` : ""}${issue?.message}`);
+  throw addressError(address.shown, refusalOf(result.error, schema, options).reason);
 }
 
 function expectHost(address: ServiceAddress): string {

@@ -29,11 +29,11 @@ describe("parseUpstream", () => {
   });
 
   it.each([
-    ["cache.nixos.org", /expected a URL/],
+    ["cache.nixos.org", /did you mean "https:\/\/cache.nixos.org"\?/],
     ["s3://bucket", /base_url/],
     ["https://user:secret@host", /expected no credentials/],
     ["https://host?priority=-1", /priority/],
-    ["https://host?prio=1", /prio/],
+    ["https://host?priorty=1", /unknown key "priorty": did you mean "priority"\?/],
     ["https://host?trusted-public-keys=nonsense", /Cannot use public key/],
     ["https://host?base_url=https://other", /base_url/],
   ])("refuses %s", (text, message) => {
@@ -46,19 +46,25 @@ describe("parseUpstream", () => {
 });
 
 describe("parseUpstreams", () => {
-  it("takes tables", () => {
-    const tables = [
-      { base_url: "https://cache.nixos.org", public_keys: KEYS.map(String), priority: 1 },
-      { base_url: "http://host" },
-    ];
-    const [first, second] = parseUpstreams(tables);
+  const parse = (text: string) => parseUpstreams({ name: "file", text });
+
+  it("takes tables", async () => {
+    const [first, second] = await parse(`
+      [[upstreams]]
+      base_url = "https://cache.nixos.org"
+      public_keys = ${JSON.stringify(KEYS.map(String))}
+      priority = 1
+      [[upstreams]]
+      base_url = "http://host"
+    `);
     expect(first?.publicKeys?.map(String)).toEqual(KEYS.map(String));
     expect([first?.priority, second?.baseUrl]).toEqual([1, "http://host"]);
   });
 
-  it("refuses anything else, and names the table", () => {
-    expect(() => parseUpstreams({ base_url: "https://host" })).toThrow(/\[\[upstreams\]\]: .*list/);
-    const tables = [{ base_url: "https://host" }, { base_url: "https://host", key: 1 }];
-    expect(() => parseUpstreams(tables)).toThrow(/\[\[upstreams\]\] number 2: .*key/);
+  it("refuses anything else, and says where", async () => {
+    const table = '[upstreams]\nbase_url = "https://host"';
+    await expect(parse(table)).rejects.toThrow("line 1, column 1: [[upstreams]]: expected array");
+    const second = '[[upstreams]]\nbase_url = "https://host"\n[[upstreams]]\nbase_ulr = "http://h"';
+    await expect(parse(second)).rejects.toThrow(/line [34], column 1: \[\[upstreams\]\]: /);
   });
 });

@@ -1,5 +1,6 @@
-import { CastoreError, parseServiceAddress, withKeys } from "@tvix/castore";
+import { CastoreError, parseServiceAddress, refusalOf, withKeys } from "@tvix/castore";
 import { integerKey } from "@tvix/castore/keys";
+import { parseToml, type TomlFile, tomlError } from "@tvix/castore/toml";
 import { splitKeys, VerifyingKey } from "@tvix/store";
 import { BINARY_CACHE_KEYS } from "@tvix/store/keys";
 import { z } from "zod";
@@ -16,6 +17,9 @@ const UPSTREAM = z
     tokenFile: token_file,
   }));
 
+/** The tables of all upstreams. */
+const UPSTREAMS = z.array(UPSTREAM);
+
 /**
  * Parses the address of an upstream, such as `https://cache.nixos.org?priority=10`. Keys of its query are
  * `trusted-public-keys`, separated by spaces, `priority`, `timeout_ms` and `token_file`.
@@ -23,37 +27,30 @@ const UPSTREAM = z
  * @throws CastoreError `invalid_argument` for any other address or key
  */
 export function parseUpstream(text: string): UpstreamOptions {
-  const address = parseServiceAddress(text);
+  const address = parseServiceAddress(text, ["https", "http"]);
   const { "trusted-public-keys": keys, ...query } = address.query;
   const [base_url] = text.split("?", 1);
   const config = withKeys(
     { ...address, query },
     { base_url, public_keys: keys === undefined ? undefined : splitKeys(keys) },
   );
-  return parse(config, `upstream "${address.shown}"`);
+  const hidden = ["base_url", "public_keys"];
+  const { data, error } = UPSTREAM.safeParse(config);
+  if (data !== undefined) return data;
+  const { reason } = refusalOf(error, UPSTREAM, config, hidden);
+  throw new CastoreError("invalid_argument", `Cannot use upstream "${address.shown}": ${reason}`);
 }
 
 /**
- * Parses the tables `[[upstreams]]` of TOML, with the keys `base_url`, `public_keys`, `priority`, `timeout_ms` and
+ * Parses the tables `[[upstreams]]` of a TOML file, with the keys `base_url`, `public_keys`, `priority`, `timeout_ms` and
  * `token_file`.
  *
- * @throws CastoreError `invalid_argument` for anything else
+ * @throws CastoreError `invalid_argument` for anything else, with line and column
  */
-export function parseUpstreams(tables: unknown): UpstreamOptions[] {
-  const list = z.array(z.unknown()).safeParse(tables);
-  if (!list.success)
-    throw refusal("[[upstreams]]", "expected a list of tables, found something else");
-  return list.data.map((table, i) => parse(table, `[[upstreams]] number ${i + 1}`));
-}
-
-function parse(config: unknown, label: string): UpstreamOptions {
-  const result = UPSTREAM.safeParse(config);
+export async function parseUpstreams(file: TomlFile): Promise<UpstreamOptions[]> {
+  const { upstreams = [] } = parseToml(file);
+  const result = UPSTREAMS.safeParse(upstreams);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  const where = issue?.path.length ? `${issue.path.join(".")}: ` : "";
-  throw refusal(label, `${where}${issue?.message}`);
-}
-
-function refusal(label: string, reason: string): CastoreError {
-  return new CastoreError("invalid_argument", `Cannot use ${label}: ${reason}`);
+  const { path, reason } = refusalOf(result.error, UPSTREAMS, upstreams);
+  throw await tomlError(file, ["upstreams", ...path], `[[upstreams]]: ${reason}`);
 }

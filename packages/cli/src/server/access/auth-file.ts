@@ -7,5 +7,6 @@ import { type AuthRules, parseAuthRules } from "./auth-rules.ts";
  * @throws CastoreError `invalid_argument` for a file that cannot be read, or is none
  */
 export async function readAuthFile(path: string): Promise<AuthRules> {
-  return parseAuthRules((await readInputFile("auth file", path)).toString());
+  const text = (await readInputFile("auth file", path)).toString();
+  return await parseAuthRules({ name: `auth file ${JSON.stringify(path)}`, text });
 }

@@ -1,5 +1,6 @@
-import { CastoreError } from "@tvix/castore";
-import { parse, TomlDate, TomlError } from "smol-toml";
+import { refusalOf } from "@tvix/castore";
+import { parseToml, type TomlFile, tomlError } from "@tvix/castore/toml";
+import { TomlDate } from "smol-toml";
 import { z } from "zod";
 import { SCOPES, type Scope } from "./scope.ts";
 import { parseHash, type SecretHash, TOKEN_NAME } from "./token.ts";
@@ -67,20 +68,12 @@ const AUTH_FILE = z.strictObject({
  *
  * @throws CastoreError `invalid_argument` for anything that is not one. The message repeats no hash
  */
-export function parseAuthRules(text: string): AuthRules {
-  let document: unknown;
-  try {
-    document = parse(text);
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    // The rest of the message quotes the file.
-    throw refusal(`expected TOML, found none at line ${error.line}, column ${error.column}`);
-  }
+export async function parseAuthRules(file: TomlFile): Promise<AuthRules> {
+  const document = parseToml(file);
   const result = AUTH_FILE.safeParse(document);
   if (!result.success) {
-    const [issue] = result.error.issues;
-    const where = issue?.path.length ? `${issue.path.join(".")}: ` : "";
-    throw refusal(`${where}${issue?.message}`);
+    const { path, reason } = refusalOf(result.error, AUTH_FILE, document);
+    throw await tomlError(file, path, reason);
   }
   const { anonymous, tokens } = result.data;
   const rules = Object.entries(tokens).map(
@@ -88,8 +81,4 @@ export function parseAuthRules(text: string): AuthRules {
       [id, { id, ...rest, storeNames, expiresMs }] as const,
   );
   return { anonymousReads: anonymous === "read", tokens: new Map(rules) };
-}
-
-function refusal(reason: string): CastoreError {
-  return new CastoreError("invalid_argument", `Cannot use auth file: ${reason}`);
 }

@@ -38,7 +38,7 @@ describe("editing an auth file", () => {
   it("makes one that only its owner can read", async () => {
     await addToken(path, rule(1));
     expect(statSync(path).mode & 0o777).toBe(0o600);
-    expect(parseAuthRules(read())).toEqual({
+    expect(await parseAuthRules({ name: "auth file", text: read() })).toEqual({
       anonymousReads: false,
       tokens: new Map([[rule(1).id, rule(1)]]),
     });
@@ -89,13 +89,15 @@ describe("editing an auth file", () => {
             expected.set(added.id, added);
           }
           while (expected.size > 0) {
-            expect(parseAuthRules(read()).tokens).toEqual(expected);
+            expect((await parseAuthRules({ name: "auth file", text: read() })).tokens).toEqual(
+              expected,
+            );
             const ids = [...expected.keys()];
             const id = ids[choices.next().value! % ids.length]!;
             expect((await removeToken(path, id)).id).toBe(id);
             expected.delete(id);
           }
-          expect(parseAuthRules(read()).tokens.size).toBe(0);
+          expect((await parseAuthRules({ name: "auth file", text: read() })).tokens.size).toBe(0);
         },
       ),
       { seed: 17, numRuns: 30 },
@@ -111,7 +113,9 @@ describe("editing an auth file", () => {
     writeFileSync(path, `${read()}\n${read().slice(read().indexOf("[")).replace("001]", "002]")}`);
     await expect(removeToken(path, "token-1")).rejects.toThrow("several tokens have the name");
     await removeToken(path, rule(2).id);
-    expect([...parseAuthRules(read()).tokens.keys()]).toEqual([rule(1).id]);
+    expect([...(await parseAuthRules({ name: "auth file", text: read() })).tokens.keys()]).toEqual([
+      rule(1).id,
+    ]);
   });
 
   it("leaves alone what it cannot edit", async () => {
@@ -132,7 +136,7 @@ describe("editing an auth file", () => {
     );
     const done = added.filter(({ status }) => status === "fulfilled").length;
     expect(done).toBeGreaterThan(0);
-    expect(parseAuthRules(read()).tokens.size).toBe(done);
+    expect((await parseAuthRules({ name: "auth file", text: read() })).tokens.size).toBe(done);
     for (const outcome of added) {
       if (outcome.status === "rejected") expect(outcome.reason.code).toBe("aborted");
     }

@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { CastoreError } from "@tvix/castore";
+import type { TomlFile } from "@tvix/castore/toml";
 import { stringify, TomlDate } from "smol-toml";
 import { type AuthRules, parseAuthRules, type TokenRule } from "./auth-rules.ts";
 import { replaceFile } from "./replace-file.ts";
@@ -61,18 +62,20 @@ async function edit(
   path: string,
   change: (text: string, rules: AuthRules) => { edited: string; tokens: AuthRules["tokens"] },
 ): Promise<void> {
-  await replaceFile(path, (found) => {
+  const name = `auth file ${JSON.stringify(path)}`;
+  await replaceFile(path, async (found) => {
     const text = found ?? NEW_FILE;
-    const rules = parseAuthRules(text);
+    const rules = await parseAuthRules({ name, text });
     const { edited, tokens } = change(text, rules);
-    if (isDeepStrictEqual(parsed(edited), { ...rules, tokens })) return edited;
+    if (isDeepStrictEqual(await parsed({ name, text: edited }), { ...rules, tokens }))
+      return edited;
     throw refusal(path, "its tokens are not written one table each; edit it by hand");
   });
 }
 
-function parsed(text: string): AuthRules | undefined {
+async function parsed(file: TomlFile): Promise<AuthRules | undefined> {
   try {
-    return parseAuthRules(text);
+    return await parseAuthRules(file);
   } catch {
     return undefined;
   }

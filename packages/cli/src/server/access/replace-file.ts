@@ -11,7 +11,7 @@ import { CastoreError } from "@tvix/castore";
  */
 export async function replaceFile(
   path: string,
-  change: (text: string | undefined) => string,
+  change: (text: string | undefined) => Promise<string>,
 ): Promise<void> {
   try {
     const target = await realpath(path).catch(ifAbsent);
@@ -19,7 +19,7 @@ export async function replaceFile(
     const draft = join(dirname(place), `.${basename(place)}.edit`);
     await using file = await open(draft, "wx", 0o600);
     try {
-      await file.writeFile(change(target && (await readFile(target, "utf8"))));
+      await file.writeFile(await change(target && (await readFile(target, "utf8"))));
       if (target !== undefined) {
         const { mode, uid, gid } = await stat(target);
         await file.chmod(mode & 0o777);
