@@ -44,6 +44,8 @@ const GOALS: readonly Goal[] = [
   },
   memory("memory of an import, MB", ({ program }) => program.peakBytes),
   memory("memory of a daemon, MB", ({ daemon }) => daemon?.peakBytes ?? 0),
+  pushed("10 % changed pushed over a link / nix copy, bytes", 0.15, ({ work }) => work!.bytes!),
+  pushed("10 % changed pushed over a link / nix copy", 1, ({ work }) => work!.seconds),
   rate("gRPC Read of 256 MB, MB/s", `${BLOBS}, Read one of 256 MB`, 800, bytesPerSecond),
   rate("gRPC Put of 256 MB, MB/s", `${BLOBS}, Put one of 256 MB`, 500, bytesPerSecond),
   rate("gRPC Put of 15 KB, blobs/s", `${BLOBS}, Put 15 KB`, 4500, countPerSecond),
@@ -73,6 +75,18 @@ function ratio(name: string, ours: string, theirs: string, limit: number): Goal 
     name,
     target: `at most ${limit}`,
     values: (results) => pairs(results, ours, theirs, (a, b) => a.wallSeconds / b.wallSeconds),
+    met: (median) => median <= limit,
+  };
+}
+
+/** A push by a push, each round by itself. */
+function pushed(name: string, limit: number, of: (sample: Sample) => number): Goal {
+  const row = (program: string) => `small: ${program}, over a link, 10 % changed`;
+  return {
+    name,
+    target: `at most ${limit}`,
+    values: (results) =>
+      pairs(results, row("tvix-store copy"), row("nix copy, zstd"), (a, b) => of(a) / of(b)),
     met: (median) => median <= limit,
   };
 }

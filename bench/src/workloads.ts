@@ -7,6 +7,7 @@ import type { ImportTrees } from "./subjects/import-steps.ts";
 import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
 import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
+import { pushByCopy, pushByNix } from "./subjects/push.ts";
 import { restic } from "./subjects/restic.ts";
 import { tarZstd } from "./subjects/tar-zstd.ts";
 import { daemonImport, directImport, ours, oursInMemory, peer } from "./subjects/tvix-store.ts";
@@ -59,6 +60,7 @@ function treeWorkload(trees: ImportTrees): Workload {
     calculateNar(tree),
     binaryCache(tree),
     nginxCache(tree),
+    ...(changed ? [pushByCopy({ tree, changed }), pushByNix({ tree, changed })] : []),
   ];
   return { name: tree.name, trees: changed ? [tree, changed] : [tree], subjects };
 }

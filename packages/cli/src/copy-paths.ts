@@ -22,6 +22,8 @@ export interface CopyCommandOptions {
   closure?: boolean;
   /** Whether to tell only what would be copied. Default: false. */
   dryRun?: boolean;
+  /** Level of zstd for what is compressed to be sent to a daemon. Default: 3. */
+  zstdLevel?: number;
   /** Whether to print an object of JSON for each store path. Default: false, the store path. */
   json?: boolean;
 }
@@ -79,7 +81,12 @@ export async function copyPaths(
 
 function jobFor(
   path: PathMetadata,
-  { copier, progress, json }: { copier: PathCopier; progress: Progress } & CopyCommandOptions,
+  {
+    copier,
+    progress,
+    json,
+    zstdLevel,
+  }: { copier: PathCopier; progress: Progress } & CopyCommandOptions,
 ): Job {
   return {
     run: async ({ signal }) => {
@@ -90,7 +97,7 @@ function jobFor(
         last = now;
         task.update(now);
       };
-      const pathInfo = await copier.copy(path, { signal, onProgress });
+      const pathInfo = await copier.copy(path, { signal, onProgress, zstdLevel });
       return json ? reportImport(name, { pathInfo, progress: last }) : `${name}\n`;
     },
   };

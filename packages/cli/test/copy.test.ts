@@ -139,6 +139,7 @@ describe("tvix-store copy", () => {
     [["--from=./none", "--to=./x", `${LIBRARY}/file`], "found a path below one"],
     [["--closure", "graph"], "expected --from or --to with store paths"],
     [[], "expected a path, found none"],
+    [["--zstd-level=23", "graph"], 'expected 1 to 22, found "23"'],
     [["none.json"], 'Cannot read reference graph "none.json"'],
   ])("refuses %j", async (args, reason) => {
     const cwd = newStore();

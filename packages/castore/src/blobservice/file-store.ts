@@ -40,6 +40,8 @@ export interface PutFileOptions extends AbortOptions {
    * cannot tell does not call it. Default: nobody.
    */
   onNewBytes?: (bytes: number) => void;
+  /** Level of zstd for chunks that are compressed to be sent, 1 to 22. Default: 1. */
+  zstdLevel?: number | undefined;
 }
 
 /** Files that were read together, by their positions. Disposing of it gives up the contents. */

@@ -33,6 +33,11 @@ export interface ImportOptions extends AbortOptions {
   visitor?: TreeVisitor;
   /** Tells which entries are left out; the root never is. Default: none. */
   exclude?: EntryFilter;
+  /**
+   * Level of zstd, 1 to 22, for chunks that are sent to a server; other stores have their own. Default: 1, for a server
+   * that is near.
+   */
+  zstdLevel?: number | undefined;
   /** Receives running totals after each entry and each piece of a large file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
@@ -91,6 +96,7 @@ class FileSystemImport implements AsyncDisposable {
   readonly #visitor: TreeVisitor | undefined;
   readonly #onProgress: ImportOptions["onProgress"];
   readonly #exclude: EntryFilter | undefined;
+  readonly #zstdLevel: number | undefined;
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
   readonly #tree: TreeBuilder;
@@ -110,6 +116,7 @@ class FileSystemImport implements AsyncDisposable {
     this.#visitor = options.visitor;
     this.#onProgress = options.onProgress;
     this.#exclude = options.exclude;
+    this.#zstdLevel = options.zstdLevel;
     const { signal } = this.#stop;
     this.#signal = options.signal ? AbortSignal.any([options.signal, signal]) : signal;
     this.#files = services.blobService.files ?? new ContentsFileStore(services.blobService);
@@ -260,7 +267,11 @@ class FileSystemImport implements AsyncDisposable {
   }
 
   #putOptions(): PutFileOptions {
-    return { signal: this.#signal, onNewBytes: this.#onNewBytes };
+    return {
+      signal: this.#signal,
+      onNewBytes: this.#onNewBytes,
+      zstdLevel: this.#zstdLevel,
+    };
   }
 
   readonly #onNewBytes = (bytes: number): void => {

@@ -1,4 +1,4 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { CopyCommandOptions } from "../copy-paths.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
@@ -30,6 +30,14 @@ export function copyCommand(): Command {
     .option("--to <store>", "the store to copy to (default: that of the addresses below)")
     .option("--closure", "copy what the store paths refer to as well, directly or indirectly")
     .option("--dry-run", "print only what would be copied, with the size of each NAR in bytes")
+    .addOption(
+      new Option(
+        "--zstd-level <level>",
+        "level of zstd, 1 to 22, for files that are compressed to be sent to a daemon",
+      )
+        .argParser(parseLevel)
+        .default(3),
+    )
     .option("--json", "print an object of JSON for each store path")
     .action(
       async (given: string[], options: ServiceOptions & TracingOptions & CopyCommandOptions) => {
@@ -73,4 +81,10 @@ export function copyCommand(): Command {
       1: "something was refused or failed; the store paths that do not refer to it were copied all the same",
     },
   });
+}
+
+function parseLevel(text: string): number {
+  const level = /^[0-9]{1,2}$/.test(text) ? Number(text) : 0;
+  if (level >= 1 && level <= 22) return level;
+  throw new InvalidArgumentError(`expected 1 to 22, found ${JSON.stringify(text)}`);
 }

@@ -20,6 +20,8 @@ export interface ContentServices {
 export interface CopyContentsOptions extends AbortOptions {
   /** Receives running totals. Default: nobody. */
   onProgress?: ((progress: ImportProgress) => void) | undefined;
+  /** Level of zstd, 1 to 22, for what is compressed to be sent to a server. Default: 3, as the link may be slow. */
+  zstdLevel?: number | undefined;
 }
 
 /** Where store paths are copied from. */

@@ -9,6 +9,9 @@ import { NarHasher } from "../nar/nar-hasher.ts";
 import { NarWriter } from "../nar/writer.ts";
 import { formatNixHash } from "../nix/nix-hash.ts";
 
+/** The level that Nix compresses with. */
+const DEFAULT_LEVEL = 3;
+
 /**
  * Stores the contents of a store path that is in the file system, each file read once, and compares the NAR with what is
  * known of it.
@@ -21,12 +24,13 @@ export async function importContents(
   path: string,
   { narSha256, narSize }: PathMetadata,
   to: ContentServices,
-  { signal, onProgress }: CopyContentsOptions = {},
+  { signal, onProgress, zstdLevel = DEFAULT_LEVEL }: CopyContentsOptions = {},
 ): Promise<Node> {
   const hasher = new NarHasher();
   const visitor = new NarWriter((bytes) => hasher.update(bytes));
   const node = await importPath(path, to, {
     visitor,
+    zstdLevel,
     ...(signal && { signal }),
     ...(onProgress && { onProgress }),
   });

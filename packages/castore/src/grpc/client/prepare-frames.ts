@@ -49,15 +49,23 @@ interface CompressTask {
   readonly lengths: Uint32Array;
   /** Where in the slab the frames go. */
   readonly framesAt: number;
+  /** Level of zstd. */
+  readonly level: number;
 }
 
 /** Compresses chunks into frames, one after the other. Returns their lengths. */
-export function compressChunks({ slab, starts, lengths, framesAt }: CompressTask): Uint32Array {
+export function compressChunks({
+  slab,
+  starts,
+  lengths,
+  framesAt,
+  level,
+}: CompressTask): Uint32Array {
   let at = framesAt;
   return lengths.map((length, i) => {
     const chunk = new Uint8Array(slab, starts[i]!, length);
     const target = new Uint8Array(slab, at);
-    let size = compressChunk(chunk, target, zstdCodec());
+    let size = compressChunk(chunk, target, zstdCodec(level));
     if (size === undefined) {
       const raw = rawFrame(chunk);
       target.set(raw);
