@@ -91,7 +91,12 @@ export function parseTime(text: string): number {
   throw refusal("a number with ms, s, m or h, of 24 days at most", text);
 }
 
-function parseCount(text: string): number {
+/**
+ * Reads a number from 1.
+ *
+ * @throws InvalidArgumentError for anything else
+ */
+export function parseCount(text: string): number {
   if (/^[1-9][0-9]{0,8}$/.test(text)) return Number(text);
   throw refusal("a number from 1", text);
 }

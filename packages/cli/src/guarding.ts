@@ -15,12 +15,10 @@ export class Guarding implements Disposable {
   /** Guards the PathInfo service that is served. */
   readonly storeNames: StoreNames = new StoreNames();
   readonly tls: TlsFiles | undefined;
-  readonly #options: GuardingOptions;
   readonly #logger: Logger;
   readonly #reloaded: ReloadedFiles[] = [];
 
   private constructor(options: GuardingOptions, access: TokenAccess | undefined, logger: Logger) {
-    this.#options = options;
     this.#logger = logger;
     this.tls = tlsFilesOf(options);
     const { maxUploadSize, maxUploads, maxUploadsPerClient } = options;
@@ -52,28 +50,6 @@ export class Guarding implements Disposable {
     }
   }
 
-  /**
-   * Warns where everybody may write, or tokens can be read by others.
-   *
-   * @param addresses those that other machines can reach
-   */
-  warnOfOpenAddresses(addresses: readonly string[]): void {
-    const { authFile, tlsClientCa } = this.#options;
-    for (const address of addresses) {
-      if (authFile === undefined && tlsClientCa === undefined) {
-        this.#logger.warn(
-          { address },
-          "no authentication: everybody who reaches this address can read and write the store",
-        );
-      } else if (this.tls === undefined) {
-        this.#logger.warn(
-          { address },
-          "no TLS: whoever is between a client and this address can read its token",
-        );
-      }
-    }
-  }
-
   [Symbol.dispose](): void {
     process.off("SIGHUP", this.#onHangup);
     for (const files of this.#reloaded) files[Symbol.dispose]();
@@ -87,6 +63,31 @@ export class Guarding implements Disposable {
   readonly #onHangup = (): void => {
     for (const files of this.#reloaded) void files.reload();
   };
+}
+
+/**
+ * Warns where everybody may write, or tokens can be read by others.
+ *
+ * @param addresses those that other machines can reach
+ */
+export function warnOfOpenAddresses(
+  { authFile, tlsCert, tlsClientCa }: GuardingOptions,
+  logger: Logger,
+  addresses: readonly string[],
+): void {
+  for (const address of addresses) {
+    if (authFile === undefined && tlsClientCa === undefined) {
+      logger.warn(
+        { address },
+        "no authentication: everybody who reaches this address can read and write the store",
+      );
+    } else if (tlsCert === undefined) {
+      logger.warn(
+        { address },
+        "no TLS: whoever is between a client and this address can read its token",
+      );
+    }
+  }
 }
 
 function tlsFilesOf({ tlsCert, tlsKey, tlsClientCa }: GuardingOptions): TlsFiles | undefined {

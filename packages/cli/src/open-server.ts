@@ -1,17 +1,27 @@
 import { setDefaultHighWaterMark } from "node:stream";
+import { CastoreError, MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
-import { CachingNarCalculationService, RenderingNarCalculationService } from "@tvix/store";
+import {
+  CachingNarCalculationService,
+  MemoryPathInfoService,
+  RenderingNarCalculationService,
+} from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import type { Logger } from "pino";
-import { Guarding } from "./guarding.ts";
+import { Guarding, warnOfOpenAddresses } from "./guarding.ts";
 import { openBinaryCache } from "./open-binary-cache.ts";
 import { Readiness } from "./readiness.ts";
 import type { ServeOptions } from "./serve-options.ts";
-import type { HttpResponse } from "./server/one-port.ts";
+import type { Listener, ListenerEvents } from "./server/listener.ts";
 import { operationsRoutes } from "./server/operations-routes.ts";
 import { type Server, startServer } from "./server/server.ts";
 import { openServices, type Services } from "./services.ts";
-import { type Metrics, PROMETHEUS_TYPE, prometheusText } from "./telemetry/metrics.ts";
+import {
+  type Metrics,
+  PROMETHEUS_TYPE,
+  type ProcessMetrics,
+  prometheusText,
+} from "./telemetry/metrics.ts";
 import { observeProcess } from "./telemetry/process-metrics.ts";
 import { ServerMetrics } from "./telemetry/server-metrics.ts";
 import { countStoreEvents, observeStores } from "./telemetry/store-metrics.ts";
@@ -32,6 +42,12 @@ export interface OpenServerContext {
   /** Stops the opening, and says that the server is about to stop. */
   readonly signal: AbortSignal;
   readonly metrics: Metrics;
+  /** Where connections come from. */
+  readonly listen: (events: ListenerEvents) => Promise<readonly Listener[]>;
+  /** Returns the metrics of all processes, for Prometheus. `undefined`: they are not served with the rest. */
+  readonly gather: (() => Promise<readonly ProcessMetrics[]>) | undefined;
+  /** How many processes share the stores. */
+  readonly workers: number;
 }
 
 /** A server over open stores. Disposing ends it at once, and closes them. */
@@ -43,7 +59,7 @@ export interface OpenServer extends AsyncDisposable {
 export async function openServer(
   options: ServeOptions,
   protocols: ServedProtocols,
-  { logger, signal, metrics }: OpenServerContext,
+  { logger, signal, metrics, listen, gather, workers }: OpenServerContext,
 ): Promise<OpenServer> {
   setDefaultHighWaterMark(false, STREAM_BYTES);
   await using stack = new AsyncDisposableStack();
@@ -61,6 +77,7 @@ export async function openServer(
       },
     }),
   );
+  if (workers > 1) assertShared(stores, options);
   observeStores(metrics.meter, () => stores.statistics());
   const services = {
     ...stores,
@@ -71,31 +88,16 @@ export async function openServer(
   const cache = stack.use(await openBinaryCache(options, services, { logger, metrics: requests }));
   const readiness = new Readiness(stores, signal);
   const operations = {
-    metrics: async () => prometheusText([await metrics.collect()]),
+    metrics: gather && (async () => prometheusText(await gather())),
     metricsType: PROMETHEUS_TYPE,
     ready: () => readiness.check(),
   };
   signal.throwIfAborted();
-  if (options.metricsAddress.length > 0) {
-    const server = await startServer({
-      addresses: options.metricsAddress,
-      services: [],
-      onOther: operationsRoutes(operations, notFound),
-      logger,
-    });
-    stack.use(server);
-    logger.info({ addresses: server.addresses }, "serving metrics");
-  }
-  const isHere = options.metricsAddress.length === 0;
   const server = stack.use(
     await startServer({
-      addresses: options.listenAddress,
-      unixSockets: { unlink: options.unixListenUnlink, mode: options.unixListenChmod },
+      listen,
       services: protocols === "all" ? rpcServices(services) : [],
-      onOther: operationsRoutes(
-        { ...operations, metrics: isHere ? operations.metrics : undefined },
-        cache.handle,
-      ),
+      onOther: operationsRoutes(operations, cache.handle),
       logger,
       metrics: serverMetrics,
       guard: guarding.guard,
@@ -105,14 +107,25 @@ export async function openServer(
     }),
   );
   guarding.reloadTls(() => server.reloadTls());
-  guarding.warnOfOpenAddresses(server.openAddresses);
+  warnOfOpenAddresses(options, logger, server.openAddresses);
   const opened = stack.move();
   return { server, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
-function notFound(_: unknown, response: HttpResponse): void {
-  response.statusCode = 404;
-  response.end();
+/** @throws CastoreError `invalid_argument` for a store in the memory of one process */
+function assertShared(services: Services, { workers, cacheObjectAddr }: ServeOptions): void {
+  const { blobService, directoryService, pathInfoService } = services;
+  const inMemory = [
+    blobService instanceof MemoryBlobService && "blobs",
+    directoryService instanceof MemoryDirectoryService && "directories",
+    pathInfoService instanceof MemoryPathInfoService && "path infos",
+    /^memory:/.test(cacheObjectAddr ?? "memory:") && "files of the cache (--cache-object-addr)",
+  ].filter((what) => what !== false);
+  if (inMemory.length === 0) return;
+  throw new CastoreError(
+    "invalid_argument",
+    `Cannot run ${workers} workers: expected stores that processes can share, found ${inMemory.join(", ")} in memory; use pack:// and sqlite://, a bucket, or --workers 1`,
+  );
 }
 
 function rpcServices(services: Services): ServedService[] {

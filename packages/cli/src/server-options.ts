@@ -1,5 +1,10 @@
 import { InvalidArgumentError, Option } from "commander";
-import { type GuardingOptions, guardingOptions, parseTime } from "./guarding-options.ts";
+import {
+  type GuardingOptions,
+  guardingOptions,
+  parseCount,
+  parseTime,
+} from "./guarding-options.ts";
 import type { LogOptions } from "./notices.ts";
 
 /** Options of a command that serves. */
@@ -12,6 +17,8 @@ export interface ServerOptions extends GuardingOptions, LogOptions {
   unixListenChmod?: number;
   /** Addresses that metrics are served on, and nothing else. */
   metricsAddress: string[];
+  /** How many processes serve. */
+  workers: number;
   /** How long a shutdown waits for calls in flight, in milliseconds. */
   shutdownTimeout: number;
 }
@@ -41,6 +48,10 @@ export function serverOptions(defaultAddress: string): Option[] {
     )
       .env("METRICS_ADDRESS")
       .default([], "none"),
+    new Option("--workers <number>", "processes that serve, on the same addresses and stores")
+      .env("WORKERS")
+      .argParser(parseCount)
+      .default(1),
     new Option(
       "--shutdown-timeout <time>",
       "how long a shutdown waits for calls in flight before it cuts them, in seconds or such as 2m",

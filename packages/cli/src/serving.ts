@@ -1,7 +1,12 @@
 import { once } from "node:events";
 import type { Logger } from "pino";
-import type { Interrupt } from "./interrupt.ts";
 import type { ServiceManager } from "./service-manager.ts";
+
+/** Signals to stop: in good order, and at once. */
+export interface StopSignals {
+  readonly signal: AbortSignal;
+  readonly urgent: AbortSignal;
+}
 
 /** What serves until it is stopped. */
 export interface Stoppable {
@@ -15,7 +20,7 @@ export interface Stoppable {
 
 /** Options of {@link serveUntilStopped}. */
 export interface ServingOptions {
-  readonly interrupt: Interrupt;
+  readonly interrupt: StopSignals;
   readonly manager: ServiceManager;
   readonly logger: Logger;
   /** How long to wait for calls in flight, in milliseconds. */
@@ -57,7 +62,7 @@ export async function serveUntilStopped(
  */
 export async function unlessStopped<T>(
   opening: Promise<T>,
-  { signal, urgent }: Interrupt,
+  { signal, urgent }: StopSignals,
   timeoutMs: number,
 ): Promise<T | undefined> {
   const { promise: abandoned, reject } = Promise.withResolvers<never>();

@@ -115,6 +115,8 @@ describe("tvix-store daemon", () => {
     const putting = client.put(
       (async function* () {
         yield { data: Buffer.from("never ends") };
+        // As above: a call that the daemon has not seen is not in flight.
+        await new Promise((resolve) => setTimeout(resolve, 300));
         daemon.process.kill("SIGINT");
         while (!daemon.log.some(({ msg }) => `${msg}`.startsWith("shutting down"))) {
           await new Promise((resolve) => setTimeout(resolve, 5));

@@ -12,6 +12,7 @@ import { B3Digest, blake3Digest } from "@tvix/castore";
 import type { ServedService } from "@tvix/castore/rpc";
 import { type BlobChunk, BlobService } from "@tvix/proto/castore";
 import { pino } from "pino";
+import { listen } from "../src/server/listen.ts";
 import { type Server, type ServerOptions, startServer } from "../src/server/server.ts";
 
 /** A line of the log, parsed. */
@@ -34,12 +35,15 @@ export interface Fixture extends AsyncDisposable {
 }
 
 /** Starts a server with a small BlobService. Default address: 127.0.0.1. */
-export async function startFixture(options: Partial<ServerOptions> = {}): Promise<Fixture> {
+export async function startFixture({
+  addresses = ["127.0.0.1:0"],
+  ...options
+}: Partial<ServerOptions> & { addresses?: readonly string[] } = {}): Promise<Fixture> {
   const lines: LogLine[] = [];
   const blobs = new Map<string, Uint8Array>();
   const putErrors: unknown[] = [];
   const server = await startServer({
-    addresses: ["127.0.0.1:0"],
+    listen: (events) => listen(addresses, events),
     logger: pino({ level: "debug", base: null }, { write: (line) => lines.push(JSON.parse(line)) }),
     services: [
       served({

@@ -20,13 +20,14 @@ const REASONS: Readonly<Record<string, readonly [code: ErrorCode, reason: string
 
 /** Creates a server whose connections go to the callbacks of a listener. It does not listen yet. */
 export function acceptingServer(
-  { onConnection, onError }: ListenerEvents,
+  { onConnection, onError, handsOver = false }: ListenerEvents,
   transport: Transport,
 ): Server {
   const server = createServer({
     // An HTTP/1.1 client may close its side once it has sent its request.
     allowHalfOpen: true,
     noDelay: true,
+    pauseOnConnect: handsOver,
     keepAlive: true,
     keepAliveInitialDelay: KEEP_ALIVE_MS,
   });

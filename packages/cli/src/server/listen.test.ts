@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { listen } from "./listen.ts";
-import { parseListenAddress } from "./listen-address.ts";
 import type { UnixSocketOptions } from "./listen-unix.ts";
 import type { Listener } from "./listener.ts";
 
@@ -14,7 +13,7 @@ const opened: Listener[] = [];
 /** Listens and says hello to everybody. */
 async function hello(address: string, options?: UnixSocketOptions): Promise<readonly Listener[]> {
   const listeners = await listen(
-    [parseListenAddress(address)],
+    [address],
     {
       onConnection(socket) {
         socket.on("error", () => undefined); // some only look whether there is anybody

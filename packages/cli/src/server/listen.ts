@@ -1,5 +1,5 @@
 import { type InheritedSocket, inheritedSockets } from "./inherited-sockets.ts";
-import type { ListenAddress } from "./listen-address.ts";
+import { type ListenAddress, parseListenAddress } from "./listen-address.ts";
 import { listenInherited } from "./listen-inherited.ts";
 import { listenStdio } from "./listen-stdio.ts";
 import { listenLoopbacks, listenTcp } from "./listen-tcp.ts";
@@ -7,7 +7,8 @@ import { listenAbstract, listenUnix, type UnixSocketOptions } from "./listen-uni
 import type { Listener, ListenerEvents } from "./listener.ts";
 
 /**
- * Starts accepting connections on addresses. If one is refused, none is listened on.
+ * Starts accepting connections on addresses, in the syntax of {@link parseListenAddress}. If one is refused, none is
+ * listened on.
  *
  * `localhost` gives a listener for each of the two loopback addresses, on the same port, and skips
  * one that the machine does not have. Any other name gives one, for the first address it resolves to.
@@ -16,10 +17,11 @@ import type { Listener, ListenerEvents } from "./listener.ts";
  *   refuses it, `invalid_argument` if it does not exist on this machine or is no socket
  */
 export async function listen(
-  addresses: readonly ListenAddress[],
+  texts: readonly string[],
   events: ListenerEvents,
   unix: UnixSocketOptions = {},
 ): Promise<readonly Listener[]> {
+  const addresses = texts.map(parseListenAddress);
   const inherited = inheritedSockets();
   const listeners: Listener[] = [];
   try {

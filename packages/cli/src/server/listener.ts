@@ -28,6 +28,8 @@ export interface Listener {
 export interface ListenerEvents {
   /** Takes a new connection. Its socket allows half-open connections. */
   onConnection: (socket: Socket, transport: Transport) => void;
+  /** Whether connections go to another process: nothing is read of them here. Default: false. */
+  handsOver?: boolean;
   /** Takes the error of a connection that could not be accepted, such as EMFILE. The listener goes on. */
   onError: (error: Error) => void;
 }

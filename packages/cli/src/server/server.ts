@@ -6,10 +6,7 @@ import type { ServerMetrics } from "../telemetry/server-metrics.ts";
 import { Guard } from "./access/guard.ts";
 import { registerHealth } from "./health.ts";
 import { type AdmittedHandler, guardRequests } from "./http-guard.ts";
-import { listen } from "./listen.ts";
-import { parseListenAddress } from "./listen-address.ts";
-import type { UnixSocketOptions } from "./listen-unix.ts";
-import type { Listener } from "./listener.ts";
+import type { Listener, ListenerEvents } from "./listener.ts";
 import { OnePort, peerOf } from "./one-port.ts";
 import { registerReflection } from "./reflection.ts";
 import { createRpcHandler } from "./rpc-handler.ts";
@@ -17,10 +14,12 @@ import { type TlsFiles, TlsFront } from "./tls-front.ts";
 
 /** Options of {@link startServer}. */
 export interface ServerOptions {
-  /** Addresses to listen on, at least one, in the syntax of {@link parseListenAddress}. */
-  addresses: readonly string[];
-  /** The files of unix sockets. */
-  unixSockets?: UnixSocketOptions;
+  /**
+   * Starts to accept connections, on addresses or otherwise.
+   *
+   * @throws CastoreError for an address that is refused; then none is listened on
+   */
+  listen: (events: ListenerEvents) => Promise<readonly Listener[]>;
   /** The services to serve. Health and reflection are added. */
   services: readonly ServedService[];
   /** Answers and logs requests that are no calls. Default: 404. */
@@ -48,7 +47,7 @@ export interface ServerOptions {
 /** A running server. Disposing terminates it. */
 export interface Server extends AsyncDisposable {
   /**
-   * The addresses it is bound to, with actual ports, in the syntax of {@link parseListenAddress}. `localhost`
+   * The addresses it is bound to, with actual ports, in the syntax of `--listen-address`. `localhost`
    * appears as the loopback addresses that the machine has.
    */
   readonly addresses: readonly string[];
@@ -86,7 +85,6 @@ export interface Server extends AsyncDisposable {
 export async function startServer(options: ServerOptions): Promise<Server> {
   const { logger, keepAliveMs, keepAliveTimeoutMs, idleMs } = options;
   const { guard = new Guard(), headerTimeoutMs = 10_000, bodyTimeoutMs = 120_000 } = options;
-  const addresses = options.addresses.map(parseListenAddress);
   const stopping = new AbortController();
   const budget = new CallBudget();
   const services = [...options.services.map(({ service }) => service), Health];
@@ -153,17 +151,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   };
 
   try {
-    listeners = await listen(
-      addresses,
-      {
-        onConnection(socket, transport) {
-          if (tls && transport === "tcp") tls.accept(socket);
-          else onConnection(socket);
-        },
-        onError: (err) => logger.warn({ err }, "cannot accept a connection"),
+    listeners = await options.listen({
+      onConnection(socket, transport) {
+        if (tls && transport === "tcp") tls.accept(socket);
+        else onConnection(socket);
       },
-      options.unixSockets,
-    );
+      onError: (err) => logger.warn({ err }, "cannot accept a connection"),
+    });
   } catch (error) {
     await terminate();
     throw error;

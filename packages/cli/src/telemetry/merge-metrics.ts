@@ -1,5 +1,13 @@
 import type { DataPoint, Histogram, MetricData, ScopeMetrics } from "@opentelemetry/sdk-metrics";
 
+/** Gauges of what the processes share: the largest value counts, not the sum. */
+const SHARED: ReadonlySet<string> = new Set([
+  "tvix_build_info",
+  "process_start_time_seconds",
+  "tvix_store_size_bytes",
+  "tvix_store_free_bytes",
+]);
+
 /** Adds up the metrics of several processes: values with the same name and attributes become one. */
 export function mergeMetrics(all: readonly (readonly ScopeMetrics[])[]): ScopeMetrics[] {
   if (all.length === 1) return [...all[0]!];
@@ -13,7 +21,7 @@ export function mergeMetrics(all: readonly (readonly ScopeMetrics[])[]): ScopeMe
     for (const point of metric.dataPoints) {
       const key = JSON.stringify(Object.entries(point.attributes).sort());
       const other = found.points.get(key);
-      const value = other === undefined ? point.value : sum(other.value, point.value);
+      const value = other === undefined ? point.value : join(name, other.value, point.value);
       found.points.set(key, { ...point, value });
     }
   }
@@ -23,8 +31,10 @@ export function mergeMetrics(all: readonly (readonly ScopeMetrics[])[]): ScopeMe
   return [{ scope: first.scope, metrics }];
 }
 
-function sum(a: unknown, b: unknown): unknown {
-  if (typeof a === "number" && typeof b === "number") return a + b;
+function join(name: string, a: unknown, b: unknown): unknown {
+  if (typeof a === "number" && typeof b === "number") {
+    return SHARED.has(name) ? Math.max(a, b) : a + b;
+  }
   const [x, y] = [a as Histogram, b as Histogram];
   return {
     buckets: {
