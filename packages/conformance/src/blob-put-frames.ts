@@ -92,6 +92,14 @@ export function blobPutFramesTests(service: () => BlobService): void {
       await expectStored(service(), noise);
     });
 
+    it("keeps nothing of the frames that it was lent", async () => {
+      const { frames, ...batch } = batchOf(PIECES);
+      const lent = frames.map((frame) => new Uint8Array(frame));
+      await service().putFrames({ ...batch, frames: lent });
+      for (const frame of lent) frame.fill(0);
+      for (const piece of PIECES) await expectStored(service(), piece);
+    });
+
     it("stores blobs of chunks in a row", async () => {
       const [first, second] = [PIECES.slice(0, 2), PIECES.slice(2)];
       await service().putFrames(batchOf(PIECES, [blobOf(first), blobOf(second)]));

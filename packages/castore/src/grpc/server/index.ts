@@ -67,6 +67,7 @@ export function castoreServices(services: {
         putFrames: () => MAX_BATCH_BYTES,
         readFrames: () => 4 * MIB,
       },
+      lentRequests: ["put", "putFrames"],
     },
     {
       service: DirectoryServiceDescriptor,

@@ -1,6 +1,7 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { freeMemory } from "../../bytes/free-memory.ts";
 import { framedCallOf } from "./encoded-method.ts";
 import { dataField, dataIn, dataParts, frameHeader, messageParts, parseMessage } from "./frames.ts";
 
@@ -35,6 +36,11 @@ export interface ServedService<Service extends DescService = DescService> {
    * Default: none.
    */
   readonly ownedData?: readonly string[];
+  /**
+   * Local names of methods whose implementation keeps nothing of its one request: the memory of that is freed once they have
+   * answered. Default: none.
+   */
+  readonly lentRequests?: readonly string[];
 }
 
 /** Takes the messages of a response. Throws when the call has ended early. One call at a time. */
@@ -88,6 +94,7 @@ export function directMethods({
   bytesHeld = {},
   encoders = {},
   ownedData = [],
+  lentRequests = [],
 }: ServedService): ReadonlyMap<string, DirectMethod> {
   const calls = implementation as unknown as Readonly<Record<string, Call>>;
   return new Map(
@@ -97,6 +104,7 @@ export function directMethods({
         bytesHeld: bytesHeld[method.localName] as BytesHeld,
         encode: encoders[method.localName],
         isOwned: ownedData.includes(method.localName),
+        isLent: lentRequests.includes(method.localName),
       }),
     ]),
   );
@@ -109,7 +117,13 @@ function directMethod(
     bytesHeld,
     encode,
     isOwned,
-  }: { bytesHeld: BytesHeld; encode: Encoder | undefined; isOwned: boolean },
+    isLent,
+  }: {
+    bytesHeld: BytesHeld;
+    encode: Encoder | undefined;
+    isOwned: boolean;
+    isLent: boolean;
+  },
 ): DirectMethod {
   const takesStream = methodKind === "client_streaming" || methodKind === "bidi_streaming";
   const givesStream = methodKind === "server_streaming" || methodKind === "bidi_streaming";
@@ -124,7 +138,8 @@ function directMethod(
     dataOf: takenData === undefined ? undefined : (message) => dataIn(input, message),
     takesStream,
     async answer(requests, signal, sender) {
-      const message = takesStream ? undefined : parseMessage(input, await onlyMessage(requests));
+      const bytes = takesStream ? undefined : await onlyMessage(requests);
+      const message = bytes && parseMessage(input, bytes);
       if (bytesHeld !== undefined) await sender.reserve(bytesHeld(message));
       const encoded = await encode?.(message as never, { signal });
       if (encoded !== undefined) {
@@ -140,6 +155,7 @@ function directMethod(
       const response = call(request, { signal });
       if (!givesStream) {
         sender.send(...messageParts(output, create(output, (await response) as Message)));
+        if (isLent && bytes !== undefined) freeMemory([bytes]);
         return;
       }
       for await (const message of response as AsyncIterable<Message>) {
