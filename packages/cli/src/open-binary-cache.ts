@@ -53,10 +53,11 @@ export async function openBinaryCache(
   );
   const opened = stack.move();
   return {
-    handle(request, response, tokenName) {
+    handle(request, response, { tokenName, client }) {
       const span = HttpSpan.server(request);
       known.set(request, { tokenName, span });
-      const handle = () => bridge.handle(request, response, request.headers.expect !== undefined);
+      const isWaiting = request.headers.expect !== undefined;
+      const handle = () => bridge.handle(request, response, isWaiting, client);
       if (span === undefined) handle();
       else span.run(handle);
     },

@@ -71,17 +71,20 @@ export class Exchange {
   /** Whether the client waits to be told to send the body. */
   #isWaiting: boolean;
 
+  /** Whose limit of uploads the request counts for. */
+  readonly client: string;
+
   constructor(
     request: HttpRequest,
     response: HttpResponse,
-    onAnswered: (answered: Answered) => void,
-    isWaiting = false,
+    options: { client: string; isWaiting: boolean; onAnswered: (answered: Answered) => void },
   ) {
     this.#request = request;
-    this.#isWaiting = isWaiting;
+    this.#isWaiting = options.isWaiting;
+    this.client = options.client;
     // The two classes have the methods that are used here in common.
     this.#response = response as ServerResponse;
-    this.#onAnswered = onAnswered;
+    this.#onAnswered = options.onAnswered;
   }
 
   /** The method of the request, such as `GET`. */
@@ -92,11 +95,6 @@ export class Exchange {
   /** The request target: path and query. */
   get target(): string {
     return this.#request.url ?? "";
-  }
-
-  /** Address of the client; `unix` where it came through a socket of the file system. */
-  get client(): string {
-    return this.#request.socket.remoteAddress ?? "unix";
   }
 
   /** Is aborted when the client leaves before the answer is complete. */

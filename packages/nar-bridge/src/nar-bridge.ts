@@ -72,8 +72,9 @@ export interface NarBridge extends AsyncDisposable {
    *
    * @param isWaiting whether the client waits for `writeContinue` before it sends a body, as the event `checkContinue` of
    *   servers tells. Default: false
+   * @param client whose limit of uploads the request counts for. Default: its address
    */
-  handle(request: HttpRequest, response: HttpResponse, isWaiting?: boolean): void;
+  handle(request: HttpRequest, response: HttpResponse, isWaiting?: boolean, client?: string): void;
 }
 
 /** How long a pushed NAR waits for its narinfo, and how often that is looked at. */
@@ -139,9 +140,9 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const sweep = () => sideObjects.sweepUploads(Date.now() - uploadTtlMs).catch(onSweepError);
   const sweeping = setInterval(sweep, Math.min(uploadTtlMs, SWEEP_MS)).unref();
   return {
-    handle(request, response, isWaiting) {
+    handle(request, response, isWaiting = false, client = request.socket.remoteAddress ?? "unix") {
       const log = (answered: Answered) => onAnswered?.(answered, request);
-      const exchange = new Exchange(request, response, log, isWaiting);
+      const exchange = new Exchange(request, response, { client, isWaiting, onAnswered: log });
       router.answer(exchange).catch((error) => exchange.fail(error));
     },
     async [Symbol.asyncDispose]() {

@@ -52,7 +52,10 @@ export async function startBridge(options: Partial<NarBridgeOptions> = {}): Prom
     ...services,
     onAnswered: (one) => answered.push(one),
   });
-  const server = createServer(bridge.handle).listen(0, "127.0.0.1");
+  const server = createServer((request, response) => bridge.handle(request, response)).listen(
+    0,
+    "127.0.0.1",
+  );
   server.on("checkContinue", (request, response) => bridge.handle(request, response, true));
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;

@@ -71,6 +71,8 @@ const FORMS: Record<string, OutgoingHttpHeaders> = {
 
 let fixture: Fixture;
 let session: ClientHttp2Session;
+/** Whose limits the last request with a token counted for, by the name of the token. */
+const clients = new Map<string | undefined, string>();
 /** The headers `authorization` that are tried, by name. */
 const credentials: Record<string, string | undefined> = { none: undefined };
 beforeAll(async () => {
@@ -90,8 +92,9 @@ beforeAll(async () => {
   fixture = await startFixture({
     services: served,
     guard: new Guard({ access, storeNames, uploads: new UploadLimits({ maxBytes: 1_000_000 }) }),
-    onOther(request, response, tokenName) {
+    onOther(request, response, { tokenName, client }) {
       if (request.headers.expect !== undefined) response.writeContinue();
+      clients.set(tokenName, client);
       response.end(`hello ${tokenName}`);
     },
   });
@@ -238,6 +241,15 @@ describe("a guarded binary cache", () => {
     const basic = Buffer.from(`anybody:${token}`).toString("base64");
     const response = await fetch(fixture.url, { headers: { authorization: `Basic ${basic}` } });
     expect(await response.text()).toBe("hello read");
+  });
+
+  it("counts a request for its token, not for its address", async () => {
+    for (const name of ["read", "write"] as const) {
+      const response = await fetch(fixture.url, { headers: { authorization: credentials[name]! } });
+      await response.text();
+    }
+    const found = ["read", "write"].map((name) => clients.get(name));
+    expect(new Set([...found, "127.0.0.1", undefined]).size).toBe(4);
   });
 
   it("has a client that is refused not send its body", async () => {

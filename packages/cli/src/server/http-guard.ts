@@ -20,15 +20,19 @@ export interface HttpGuardOptions {
   bodyTimeoutMs: number;
 }
 
-/**
- * Answers a request that is admitted. Must not throw. One with `Expect: 100-continue` waits for `writeContinue`.
- *
- * @param tokenName the token that it came with
- */
+/** Who has sent a request that is admitted. */
+interface RequestSource {
+  /** The token that it came with; `undefined` if there was none. */
+  readonly tokenName: string | undefined;
+  /** Whose limits the request counts for. */
+  readonly client: string;
+}
+
+/** Answers a request that is admitted. Must not throw. One with `Expect: 100-continue` waits for `writeContinue`. */
 export type AdmittedHandler = (
   request: HttpRequest,
   response: HttpResponse,
-  tokenName: string | undefined,
+  source: RequestSource,
 ) => void;
 
 /** Returns a handler that gets the requests which a guard admits; the others are refused before their bodies are read. */
@@ -49,9 +53,9 @@ export function guardRequests(
         tokenName = name;
       },
     };
-    const answer = () => {
+    const answer = (client: string) => {
       limitSilence(request, bodyTimeoutMs, () => undefined);
-      handler(request, response, tokenName);
+      handler(request, response, { tokenName, client });
     };
     guard.pass(call, answer).catch((error: AccessRefusal) => {
       const { httpStatus: status, httpHeaders, rawMessage } = error;

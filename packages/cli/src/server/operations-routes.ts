@@ -32,12 +32,12 @@ export function operationsRoutes(operations: Operations, next: AdmittedHandler):
     },
     "/metrics": operations.metrics && metricsAnswer(operations.metrics, operations.metricsType),
   };
-  return (request, response, tokenName) => {
+  return (request, response, source) => {
     const { method, url = "" } = request;
     const path = url.split("?", 1)[0]!;
     const answer = Object.hasOwn(answers, path) ? answers[path] : undefined;
     const isRead = method === "GET" || method === "HEAD";
-    if (answer === undefined || !isRead) next(request, response, tokenName);
+    if (answer === undefined || !isRead) next(request, response, source);
     else {
       void answer()
         .catch(() => text(500, "Cannot read the metrics"))
