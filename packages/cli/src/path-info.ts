@@ -57,18 +57,28 @@ export async function pathInfo(
       const absent = args.filter((_, i) => !all && found[i] === undefined);
       await writeJson(printed, absent, sizes, output);
     } else {
+      const names = Array.isArray(printed) ? printed.map(nameOf) : []; // a listing is not held for its width
+      const width = size || sizes || sigs ? names.reduce(longer, 0) : 0;
       for await (const path of printed) {
         const columns = [
-          path.storePath.toAbsolutePath(),
+          nameOf(path).padEnd(width),
           ...(size ? [`${path.narSize}`.padStart(11)] : []),
           ...(sizes ? [`${sizes.of(path)}`.padStart(11)] : []),
           ...(sigs ? [describeSignatures(path)] : []),
         ];
-        await output.write(`${columns.join("\t").trimEnd()}\n`);
+        await output.write(`${columns.join("\t")}\n`);
       }
     }
     await output.flush();
   });
+}
+
+function longer(width: number, { length }: string): number {
+  return Math.max(width, length);
+}
+
+function nameOf({ storePath }: PathInfo): string {
+  return storePath.toAbsolutePath();
 }
 
 function keyed(path: PathInfo | undefined): [string, PathInfo][] {
@@ -99,7 +109,7 @@ async function writeJson(
   };
   for await (const path of paths) {
     const closureSize = sizes && Number(sizes.of(path));
-    await write(path.storePath.toAbsolutePath(), { ...describe(path), closureSize });
+    await write(nameOf(path), { ...describe(path), closureSize });
   }
   for (const argument of absent) await write(argument, null);
   await output.write(separator === "{\n" ? "{}\n" : "\n}\n");

@@ -68,7 +68,7 @@ describe("tvix-store path-info", () => {
     ) as [number, number];
     const cell = (size: number) => `\t${`${size}`.padStart(11)}`;
     expect(sizes.stdout).toBe(
-      `${library}${cell(small)}${cell(small)}\n${later}${cell(large)}${cell(large + small)}\n`,
+      `${library}${cell(small)}${cell(small)}\n${later.padEnd(library.length)}${cell(large)}${cell(large + small)}\n`,
     );
   });
 
