@@ -1,5 +1,6 @@
 import { CastoreError } from "@tvix/castore";
 import type { Logger } from "pino";
+import { banner } from "./banner.ts";
 import { warnOfOpenAddresses } from "./guarding.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { startMetricsServer } from "./metrics-server.ts";
@@ -33,7 +34,14 @@ async function serve(
   const logLevel = isStderrTheConnection() ? "silent" : options.logLevel;
   await using log = await ServerLog.open({ ...options, logLevel });
   const { logger } = log;
-  const context = { options, interrupt, protocols, logger };
+  const announce = (addresses: readonly string[], workers?: number) => {
+    if (log.isPretty && logger.isLevelEnabled("info")) {
+      log.say(banner(options, addresses, protocols === "all"));
+    } else {
+      logger.info({ addresses, workers }, "listening");
+    }
+  };
+  const context = { options, interrupt, protocols, logger, announce };
   if (isWorker()) await serveAsWorker(context);
   else if (options.workers > 1) await serveByWorkers(context);
   else await serveAlone(context);
@@ -44,10 +52,18 @@ interface ServeContext {
   readonly interrupt: Interrupt;
   readonly protocols: ServedProtocols;
   readonly logger: Logger;
+  /** Says where it listens. */
+  readonly announce: (addresses: readonly string[], workers?: number) => void;
 }
 
 /** Serves in this process. */
-async function serveAlone({ options, interrupt, protocols, logger }: ServeContext): Promise<void> {
+async function serveAlone({
+  options,
+  interrupt,
+  protocols,
+  logger,
+  announce,
+}: ServeContext): Promise<void> {
   const warn = (message: string) => logger.warn(message);
   using manager = new ServiceManager(warn);
   await using metrics = await Metrics.start(options, warn);
@@ -67,14 +83,19 @@ async function serveAlone({ options, interrupt, protocols, logger }: ServeContex
   await using _metrics = hasOwnAddress
     ? await startMetricsServer(options.metricsAddress, gather, logger)
     : undefined;
-  logger.info({ addresses: server.addresses }, "listening");
+  announce(server.addresses);
   manager.ready(`listening on ${server.addresses.join(", ")}`);
   const shutdownTimeoutMs = options.shutdownTimeout;
   await serveUntilStopped(server, { interrupt, manager, logger, shutdownTimeoutMs });
 }
 
 /** Accepts connections, and has workers serve them. */
-async function serveByWorkers({ options, interrupt, logger }: ServeContext): Promise<void> {
+async function serveByWorkers({
+  options,
+  interrupt,
+  logger,
+  announce,
+}: ServeContext): Promise<void> {
   using manager = new ServiceManager((message) => logger.warn(message));
   const { workers: count } = options;
   const starting = Primary.start({ count, logger }, interrupt.signal);
@@ -100,7 +121,7 @@ async function serveByWorkers({ options, interrupt, logger }: ServeContext): Pro
       ? await startMetricsServer(metricsAddress, () => primary.collect(), logger)
       : undefined;
   const addresses = listeners.map(({ address }) => address);
-  logger.info({ addresses, workers: count }, "listening");
+  announce(addresses, count);
   manager.ready(`${count} workers, listening on ${addresses.join(", ")}`);
   await serveUntilStopped(primary, { interrupt, manager, logger, shutdownTimeoutMs });
 }

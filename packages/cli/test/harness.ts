@@ -93,7 +93,8 @@ export async function startServing(
   args: readonly string[],
   { message = "listening", ...options }: ServerSpawnOptions & { message?: string } = {},
 ): Promise<Daemon> {
-  const child = spawnCommand(args, options);
+  const env = { LOG_LEVEL: "debug", ...options.env }; // a line for each call
+  const child = spawnCommand(args, { ...options, env });
   const exit = exited(child);
   const log: Record<string, unknown>[] = [];
   const plain: string[] = [];

@@ -44,7 +44,7 @@ export async function startFixture({
   const putErrors: unknown[] = [];
   const server = await startServer({
     listen: (events) => listen(addresses, events),
-    logger: pino({ level: "debug", base: null }, { write: (line) => lines.push(JSON.parse(line)) }),
+    logger: pino({ level: "trace", base: null }, { write: (line) => lines.push(JSON.parse(line)) }),
     services: [
       served({
         stat({ digest }) {

@@ -24,7 +24,8 @@ export function logAnswered(
   const code = complete ? String(status) : "canceled";
   metrics?.record({ kind: routeOf(target), code, durationMs, bytesIn, bytesOut });
   const isFault = (status ?? 0) >= 500 || (!complete && !request.aborted);
-  const level = isFault ? "warn" : "info";
+  const isRefusedWrite = ["PUT", "POST", "DELETE"].includes(method) && (status ?? 0) >= 400;
+  const level = isFault || isRefusedWrite ? "warn" : "debug";
   if (!logger.isLevelEnabled(level)) return;
   logger[level](
     {

@@ -9,7 +9,7 @@ import { Health } from "@tvix/proto/health";
 import { describe, expect, it } from "vitest";
 import { type Fixture, grpcClient, putBlob, startFixture } from "../../test/server-fixture.ts";
 
-const INFO = 30;
+const TRACE = 10;
 const WARN = 40;
 const DEBUG = 20;
 const STAT = "/tvix.castore.v1.BlobService/Stat";
@@ -28,7 +28,7 @@ describe("the log", () => {
     const lines = await callLines(fixture);
     expect(lines).toEqual([
       {
-        level: INFO,
+        level: DEBUG,
         time: expect.any(Number),
         service: "tvix.castore.v1.BlobService",
         method: "Put",
@@ -58,7 +58,7 @@ describe("the log", () => {
       );
       await expect(client.stat({ digest: new Uint8Array(3) })).rejects.toThrow();
       expect(await callLines(fixture)).toMatchObject([
-        { level: INFO, protocol, http, code: "invalid_argument", error: "bad digest" },
+        { level: DEBUG, protocol, http, code: "invalid_argument", error: "bad digest" },
       ]);
     },
   );
@@ -122,7 +122,7 @@ describe("the log", () => {
     await expect(read()).rejects.toMatchObject({ code: Code.Canceled });
     await expect
       .poll(() => fixture.lines.filter(({ method }) => method === "Read"))
-      .toMatchObject([{ level: INFO, code: "canceled" }]);
+      .toMatchObject([{ level: DEBUG, code: "canceled" }]);
     held.resolve();
   });
 
@@ -130,15 +130,15 @@ describe("the log", () => {
     await using fixture = await startFixture();
     await fetch(`${fixture.url}/favicon.ico?v=1`);
     expect(await callLines(fixture)).toMatchObject([
-      { level: INFO, path: "/favicon.ico", code: "unimplemented" },
+      { level: DEBUG, path: "/favicon.ico", code: "unimplemented" },
     ]);
   });
 
-  it("keeps health checks at debug", async () => {
+  it("keeps health checks at trace", async () => {
     await using fixture = await startFixture();
     await createClient(Health, createGrpcTransport({ baseUrl: fixture.url })).check({});
     expect(await callLines(fixture)).toMatchObject([
-      { level: DEBUG, service: "grpc.health.v1.Health", method: "Check", code: "ok" },
+      { level: TRACE, service: "grpc.health.v1.Health", method: "Check", code: "ok" },
     ]);
   });
 });

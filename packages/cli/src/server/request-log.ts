@@ -92,7 +92,8 @@ export class CallLog {
     });
     const fault = code !== undefined && FAULTS.has(code);
     const quiet = method !== undefined && CHATTER.test(method.parent.typeName);
-    const level = fault ? "warn" : quiet ? "debug" : "info";
+    const refused = method !== undefined && code !== undefined && isRefusedWrite(method, code);
+    const level = fault || refused ? "warn" : quiet ? "trace" : "debug";
     this.#logger[level](
       {
         ...(method ? { service: method.parent.typeName, method: method.name } : { path }),
@@ -158,6 +159,11 @@ async function* noteStreamErrors<T>(messages: AsyncIterable<T>, log: CallLog): A
     log.error = error;
     throw error;
   }
+}
+
+/** Tells whether a call would have stored something, and was refused rather than given up. */
+function isRefusedWrite({ name }: DescMethod, code: Code): boolean {
+  return /^(?:Put|Delete)/.test(name) && code !== Code.Canceled;
 }
 
 function codeOf(error: unknown): Code {

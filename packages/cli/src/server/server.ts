@@ -30,7 +30,10 @@ export interface ServerOptions {
   tls?: TlsFiles;
   /** Takes metrics of calls. Default: nothing does. */
   metrics?: ServerMetrics;
-  /** Receives a line for each call: `info`, `warn` for failures of the server, `debug` for health and reflection. */
+  /**
+   * Receives a line for each call: `debug`, `warn` for failures of the server and refused writes, `trace` for health and
+   * reflection.
+   */
   logger: Logger;
   /** Time limit for the first bytes and for a request header, in milliseconds. Default: 10,000. */
   headerTimeoutMs?: number;
