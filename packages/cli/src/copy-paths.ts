@@ -6,6 +6,7 @@ import type { Interrupt } from "./interrupt.ts";
 import { type Job, runJobs } from "./jobs.ts";
 import { objectArgument } from "./object-argument.ts";
 import { openProgress, type Progress } from "./progress.ts";
+import type { ProgressOptions } from "./progress-option.ts";
 import { readReferenceGraph } from "./reference-graph.ts";
 import { openServices } from "./services.ts";
 import { openSource, servicesAt } from "./store-address.ts";
@@ -38,10 +39,10 @@ const CONCURRENCY = 4;
  */
 export async function copyPaths(
   names: readonly string[],
-  options: ServiceOptions & TracingOptions & CopyCommandOptions,
+  options: ServiceOptions & TracingOptions & ProgressOptions & CopyCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  using progress = await openProgress();
+  using progress = await openProgress(options);
   const tell = (message: string) => progress.tell(message, "error");
   await using _tracing = await startTracing(options, (message) => progress.tell(message));
   await traceCommand("tvix-store copy", async () => {
@@ -74,7 +75,9 @@ export async function copyPaths(
       progress.tell(summaryOf(lacking, paths.length), "info");
       return;
     }
-    const jobs = lacking.map((path) => jobFor(path, { copier, progress, ...options }));
+    const bytes = Number(lacking.reduce((sum, { narSize }) => sum + narSize, 0n));
+    progress.expect({ things: lacking.length, bytes });
+    const jobs = lacking.map((path) => jobFor(path, { ...options, copier, progress }));
     await runJobs(jobs, { signal, tell, concurrency: CONCURRENCY, things: "store paths" });
   });
 }
@@ -98,6 +101,7 @@ function jobFor(
         task.update(now);
       };
       const pathInfo = await copier.copy(path, { signal, onProgress, zstdLevel });
+      task.finish();
       return json ? reportImport(name, { pathInfo, progress: last }) : `${name}\n`;
     },
   };

@@ -8,6 +8,8 @@ import type { Services } from "./services.ts";
 export interface NixImport {
   /** What it is called on the command line, or the store path where only another refers to it. */
   readonly source: string;
+  /** Length of the NAR in bytes, 0 if it is stored already. */
+  readonly narSize: number;
   /** Imports it; only its signatures, if it is stored already. */
   run(
     options: AbortOptions & { onProgress: (progress: ImportProgress) => void },
@@ -87,6 +89,7 @@ export class NixImports implements AsyncDisposable {
       const isArgument = `${path.storePath}` === `${storePath}`;
       return {
         source: isArgument ? argument : path.storePath.toAbsolutePath(),
+        narSize: present[i] === undefined ? Number(path.narSize) : 0,
         run: (options) => importOne(copier, path, present[i], options),
       };
     });

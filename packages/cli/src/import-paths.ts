@@ -15,6 +15,7 @@ import { reportImport } from "./import-report.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { type Job, runJobs } from "./jobs.ts";
 import { openProgress, type Progress } from "./progress.ts";
+import type { ProgressOptions } from "./progress-option.ts";
 import { type Candidates, findCandidates } from "./reference-candidates.ts";
 import { openServices, type Services } from "./services.ts";
 import { startTracing, traceCommand } from "./telemetry/tracing.ts";
@@ -52,11 +53,11 @@ interface CommonOptions extends MemberSelection {
 /** Imports paths or an archive, and prints the store path of each on stdout, in order. */
 export async function importPaths(
   paths: readonly string[],
-  options: ServiceOptions & TracingOptions & ImportCommandOptions,
+  options: ServiceOptions & TracingOptions & ProgressOptions & ImportCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
   if (paths.some(isFolder)) startLanes(); // while stores are opened
-  using progress = await openProgress();
+  using progress = await openProgress(options);
   const tell = (message: string) => progress.tell(message);
   await using _tracing = await startTracing(options, tell);
   await traceCommand("tvix-store import", async () => {
@@ -73,6 +74,8 @@ class ImportCommand {
   readonly #services: Services;
   readonly #options: ImportCommandOptions;
   readonly #progress: Progress;
+  /** Ends the forecast. */
+  readonly #measuring = new AbortController();
   #candidates: Candidates | undefined;
   #exclude: EntryFilter | undefined;
 
@@ -94,12 +97,14 @@ class ImportCommand {
     }
     const tell = (message: string) => this.#progress.tell(message);
     await using nix = new NixImports(this.#services, tell);
+    using _stop = { [Symbol.dispose]: () => this.#measuring.abort() };
     const jobs: Job[] = [];
     for (const path of paths) jobs.push(...(await this.#jobsFor(path, nix, signal)));
     if (archive !== undefined) {
       const runTar = (options: CommonOptions) => importTar(archive, this.#services, options);
       jobs.push(this.#plainJob(archive, runTar));
     }
+    this.#progress.expect({ things: jobs.length });
     await runJobs(jobs, {
       signal,
       concurrency: this.#candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
@@ -120,10 +125,17 @@ class ImportCommand {
     }
     const runPath = (options: CommonOptions) =>
       importPath(absolutePath(path), this.#services, options);
+    if (this.#progress.isShown) {
+      const onBytes = (bytes: number) => this.#progress.expect({ bytes });
+      const { measurePath } = await import("./measure-path.ts");
+      const { signal } = this.#measuring;
+      void measurePath(absolutePath(path), { exclude: this.#exclude, onBytes, signal });
+    }
     return [this.#plainJob(path, runPath)];
   }
 
-  #nixJob({ source, run }: NixImport): Job {
+  #nixJob({ source, narSize, run }: NixImport): Job {
+    this.#progress.expect({ bytes: narSize });
     return this.#job(source, ({ signal, onProgress }) => run({ signal, onProgress }));
   }
 
@@ -154,6 +166,7 @@ class ImportCommand {
           task.update(now);
         };
         const pathInfo = await run({ signal, onProgress });
+        task.finish();
         if (this.#options.json) return reportImport(source, { pathInfo, progress });
         return `${pathInfo.storePath.toAbsolutePath()}\n`;
       },

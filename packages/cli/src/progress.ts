@@ -1,8 +1,16 @@
 import type { ImportProgress } from "@tvix/castore";
 import { type NoticeLevel, notice } from "./notices.ts";
+import type { ProgressOptions } from "./progress-option.ts";
+import { ProgressTally } from "./progress-tally.ts";
 
 /** Shows on stderr how far a command is. Disposing removes what is shown. */
 export interface Progress extends Disposable {
+  /** Whether anything but notices is shown. */
+  readonly isShown: boolean;
+
+  /** Adds to what is to be done: things, and bytes of their contents. */
+  expect(more: { readonly things?: number; readonly bytes?: number }): void;
+
   /** Begins to show something that is being done. */
   begin(what: string): ProgressTask;
 
@@ -10,13 +18,31 @@ export interface Progress extends Disposable {
   tell(message: string, level?: NoticeLevel): void;
 }
 
-/** Something that is being done. Disposing ends it. */
+/** Something that is being done. Disposing ends it, done or not. */
 export interface ProgressTask extends Disposable {
-  update(progress: Pick<ImportProgress, "entries" | "bytes">): void;
+  /** Tells that it is done, in a line of its own where progress is shown. */
+  finish(): void;
+
+  update(
+    progress: Pick<ImportProgress, "entries" | "bytes"> & Partial<Pick<ImportProgress, "newBytes">>,
+  ): void;
 }
 
-/** Opens the progress of a command: a line that changes if stderr is a terminal, none otherwise. */
-export async function openProgress(): Promise<Progress> {
+/** How often a line is written where they go to a log, in milliseconds. */
+const PLAIN_INTERVAL_MS = 5_000;
+
+/**
+ * Opens the progress of a command.
+ *
+ * @param options.progress `auto`, a line that changes if stderr is a terminal, and nothing otherwise; `plain`, a line every
+ *   five seconds; `none` or `false`. Default: `auto`, or `none` for a command that is to be quiet
+ */
+export async function openProgress({
+  progress = "auto",
+  quiet = false,
+}: ProgressOptions = {}): Promise<Progress> {
+  if (quiet || progress === false || progress === "none") return new SilentProgress();
+  if (progress === "plain") return new PlainProgress();
   if (!process.stderr.isTTY) return new SilentProgress();
   const { default: ora } = await import("ora");
   const { TerminalProgress } = await import("./terminal-progress.ts");
@@ -24,10 +50,14 @@ export async function openProgress(): Promise<Progress> {
   return new TerminalProgress(ora({ stream: process.stderr, discardStdin: false }));
 }
 
-/** Shows messages only. */
+/** Shows notices only. */
 class SilentProgress implements Progress {
+  readonly isShown = false;
+
+  expect(): void {}
+
   begin(): ProgressTask {
-    return { update() {}, [Symbol.dispose]() {} };
+    return { update() {}, finish() {}, [Symbol.dispose]() {} };
   }
 
   tell(message: string, level: NoticeLevel = "warn"): void {
@@ -35,4 +65,35 @@ class SilentProgress implements Progress {
   }
 
   [Symbol.dispose](): void {}
+}
+
+/** Writes a line every few seconds, for logs. */
+class PlainProgress implements Progress {
+  readonly isShown = true;
+  readonly #tally = new ProgressTally();
+  readonly #timer = setInterval(
+    () => notice("info", this.#tally.summary()),
+    PLAIN_INTERVAL_MS,
+  ).unref();
+
+  expect(more: { things?: number; bytes?: number }): void {
+    this.#tally.expect(more);
+  }
+
+  begin(what: string): ProgressTask {
+    const task = this.#tally.begin(what);
+    return {
+      update: (progress) => task.update(progress),
+      finish: () => notice("info", task.describe()),
+      [Symbol.dispose]: () => task.end(),
+    };
+  }
+
+  tell(message: string, level: NoticeLevel = "warn"): void {
+    notice(level, message);
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
 }

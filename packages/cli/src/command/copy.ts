@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { CopyCommandOptions } from "../copy-paths.ts";
+import { progressOptions } from "../progress-option.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -54,6 +55,7 @@ export function copyCommand(): Command {
         await run((interrupt) => copyPaths(paths, options, interrupt));
       },
     );
+  for (const option of progressOptions()) command.addOption(option);
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
   return addHelpEnd(command.addOption(tracingOption()), {
     about: STORES,

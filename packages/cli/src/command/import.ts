@@ -1,6 +1,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
 import type { ImportCommandOptions } from "../import-paths.ts";
+import { progressOptions } from "../progress-option.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -56,6 +57,7 @@ export function importCommand(): Command {
         await run((interrupt) => importPaths(paths, options, interrupt));
       },
     );
+  for (const option of progressOptions()) command.addOption(option);
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
   return addHelpEnd(command.addOption(tracingOption()), {
     about: LOCAL_STORE,

@@ -1,0 +1,54 @@
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { describeWithTools } from "@tvix/conformance";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { countPathInfos, embeddedIn, MAIN, temporaryFolder, tvixStore } from "./harness.ts";
+import { Terminal } from "./terminal.ts";
+
+const folder = temporaryFolder();
+const small = join(folder.path, "small");
+let count = 0;
+const newStore = () => join(folder.path, `store${count++}`);
+
+beforeAll(() => writeFileSync(small, "contents"));
+afterAll(() => folder[Symbol.dispose]());
+
+describe("the progress of an import", () => {
+  it("is lines in a log, if asked for, and nothing otherwise", async () => {
+    const args = ["import", small, ...embeddedIn(newStore())];
+    const plain = await tvixStore([...args, "--progress=plain"]);
+    expect(plain.stderr).toMatch(/^tvix-store: .*\/small: 8 B, 8 B new, \d\.\d s\n$/);
+    expect(plain.stdout).toMatch(/^\/nix\/store\/\w+-small\n$/);
+    const quiet = ["--no-progress", "--progress=none", "--quiet"];
+    for (const option of quiet) expect((await tvixStore([...args, option])).stderr).toBe("");
+  });
+
+  it("ends with Ctrl-C, when what is safe was printed", async () => {
+    const endless = join(folder.path, "endless");
+    writeFileSync(endless, "");
+    truncateSync(endless, 2 ** 40);
+    const store = newStore();
+    const stop = new AbortController();
+    const ended = tvixStore(["import", endless, small, ...embeddedIn(store)], {
+      interrupt: stop.signal,
+    });
+    while ((await countPathInfos(store)) === 0) await sleep(50);
+    stop.abort();
+    expect(await ended).toEqual({
+      status: 130,
+      stdout: expect.stringMatching(/^\/nix\/store\/\w+-small\n$/),
+      stderr: "tvix-store: Ended by SIGINT\n",
+    });
+  });
+});
+
+describeWithTools("the progress of an import on a terminal", ["script"], (script) => {
+  it("is a line that changes, and a line for each path that is done", async () => {
+    const args = ["import", small, ...embeddedIn(newStore())];
+    const command = `${process.execPath} ${MAIN} ${args.join(" ")} > ${folder.path}/out; echo; printf end`;
+    await using terminal = new Terminal(script, `sh -c '${command}'`, process.env);
+    const shown = await terminal.prompt("end");
+    expect(shown).toMatch(/small: 8 B, 8 B new, \d\.\d s\r\n/);
+  });
+});
