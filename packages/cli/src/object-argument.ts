@@ -6,16 +6,21 @@ import { absolutePath, argumentBytes } from "./arguments.ts";
 const MAX_SYMLINKS = 40;
 
 /**
- * Parses an argument that names something in a store. A path of the local file system, which begins with a slash or a
- * dot, may lead into the store dir over symlinks, such as the `result` of nix-build. What is in the store dir need not exist.
+ * Parses an argument that names something in a store. Any other argument is a path of the local file system that leads into
+ * the store dir over symlinks, such as the `result` of nix-build. What is in the store dir need not exist.
  *
  * @throws StoreError `invalid_argument` for anything else
  */
 export function objectArgument(argument: string): ObjectName {
-  const isLocal = /^(?:\.{1,2}$|\.{0,2}\/)/.test(argument) && !isInStore(argument);
-  if (!isLocal) return parseObjectName(argumentBytes(argument));
-  const path = Buffer.from(absolutePath(argument)).toString("latin1"); // one character for each byte
-  return parseObjectName(Buffer.from(followIntoStore(path), "latin1"));
+  try {
+    return parseObjectName(argumentBytes(argument));
+  } catch (error) {
+    if (isInStore(argument)) throw error;
+    const path = Buffer.from(absolutePath(argument)).toString("latin1"); // one character for each byte
+    const followed = followIntoStore(path);
+    if (!isInStore(followed)) throw error;
+    return parseObjectName(Buffer.from(followed, "latin1"));
+  }
 }
 
 /** Follows symlinks until a path is in the store dir; returns the path as it is if none leads there. */

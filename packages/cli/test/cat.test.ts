@@ -45,7 +45,7 @@ describe("tvix-store cat", () => {
       `${tree}/empty`,
       `${blake3Digest(LARGE)}`,
       `b3:${blake3Digest(Buffer.from("text\n")).hex}`,
-      "./result/text",
+      "result/text",
       `${folder.path}/tree/../result/sub/large`,
       Buffer.concat([Buffer.from(`${tree}/`), ODD]),
       Buffer.concat([Buffer.from("./result/"), ODD]),
@@ -79,7 +79,7 @@ describe("tvix-store cat", () => {
       "the store has no such store path",
       "the store has neither a directory nor a blob of this digest",
       'expected "/nix/store/HASH-NAME"',
-      `Cannot find "${folder.path}/tree/text" in a store`,
+      'Cannot find "./tree/text" in a store',
     ];
     const lines = outcome.stderr.trimEnd().split("\n");
     expect(lines).toEqual(reasons.map((reason) => expect.stringContaining(reason)));

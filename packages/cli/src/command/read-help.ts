@@ -8,7 +8,7 @@ const OBJECTS = `An OBJECT is one of these, with the path of something below it 
   /nix/store/HASH-NAME  a store path; HASH-NAME alone will do
   HASH                  the hash part of a store path, 32 characters
   b3:DIGEST             the digest of a directory or a file, in base64 or hexadecimal
-  ./result              a local path that leads into /nix/store by a symlink`;
+  result                a local path that leads into /nix/store by a symlink`;
 
 /** Adds the options of a command that reads a store, and the end of its help. */
 export function addReadOptions(command: Command, end: Omit<HelpEnd, "about">): Command {
