@@ -188,4 +188,4 @@ export type {
 } from "./objectstore/object-store.ts";
 export { openObjectStore } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
-export { laneLoad, startLanes } from "./worker/lanes.ts";
+export { laneLoad, limitLanes, startLanes } from "./worker/lanes.ts";

@@ -1,7 +1,8 @@
-import { CastoreError } from "@tvix/castore";
+import { CastoreError, limitLanes, parseServiceAddress } from "@tvix/castore";
 import { mount } from "@tvix/fs";
 import type { ServiceOptions } from "./addresses.ts";
 import { absolutePath } from "./arguments.ts";
+import { daemonize, isInBackground, tellReady } from "./daemonize.ts";
 import type { Interrupt } from "./interrupt.ts";
 import type { LogOptions } from "./notices.ts";
 import { ServerLog } from "./server-log.ts";
@@ -12,9 +13,12 @@ import type { TracingOptions } from "./telemetry/tracing-option.ts";
 
 /** Options of {@link mountStore}. */
 export interface MountCommandOptions extends ServiceOptions, LogOptions, TracingOptions {
+  daemonize?: boolean;
   allowOther?: boolean;
   listRoot?: boolean;
   showXattr?: boolean;
+  /** How many threads read and verify contents. */
+  threads?: number;
   /** Time limit of a fetch in seconds; 0 for none. */
   timeout: number;
   /** How long it is remembered that a store path is absent, in seconds. */
@@ -26,8 +30,20 @@ export interface MountCommandOptions extends ServiceOptions, LogOptions, Tracing
 /** How long the kernel may remember that a store path is there, in seconds: it may be deleted. */
 const PATH_TTL = 60;
 
-/** Mounts the store on a folder, and serves it until it is unmounted or interrupted. */
+/**
+ * Mounts the store on a folder, and serves it until it is unmounted or interrupted: in this process, or in another one in
+ * the background.
+ */
 export async function mountStore(
+  folder: string,
+  options: MountCommandOptions,
+  interrupt: Interrupt,
+): Promise<void> {
+  if (options.daemonize && !isInBackground()) await daemonize(interrupt);
+  else await serveMount(folder, options, interrupt);
+}
+
+async function serveMount(
   folder: string,
   options: MountCommandOptions,
   interrupt: Interrupt,
@@ -36,6 +52,7 @@ export async function mountStore(
   const { logger } = log;
   using manager = new ServiceManager((message) => logger.warn(message));
   await using _tracing = await startTracing(options, (message) => logger.warn(message));
+  if (options.threads !== undefined) limitLanes(options.threads);
   await using services = await openServices(options, {
     signal: interrupt.signal,
     onEvent({ type, kind, store, message }) {
@@ -57,6 +74,10 @@ export async function mountStore(
     absentTtl: options.absentTtl,
     cacheBytes: options.cacheSize * 1024 * 1024,
     timeoutMs: options.timeout * 1000,
+    storeNames: {
+      blobs: nameOf(options, options.blobServiceAddr),
+      directories: nameOf(options, options.directoryServiceAddr),
+    },
     onError: ({ message, code, store }, errno) => logger.error({ store, code, errno }, message),
     onOutage: (error) =>
       error === undefined
@@ -66,6 +87,7 @@ export async function mountStore(
   });
   logger.info({ folder: path }, "mounted");
   manager.ready(`mounted on ${path}`);
+  if (isInBackground()) tellReady();
   interrupt.signal.addEventListener("abort", async () => {
     try {
       if (await mounted.unmount()) return;
@@ -78,4 +100,10 @@ export async function mountStore(
   await mounted.ended;
   await manager.stopping("unmounted");
   logger.info("unmounted");
+}
+
+/** Returns the name of a store in messages: that in the TOML file, or what can be shown of its address. */
+function nameOf({ storeComposition }: ServiceOptions, address: string | undefined): string {
+  const hasName = storeComposition !== undefined || address === undefined;
+  return hasName ? "default" : parseServiceAddress(address).shown;
 }

@@ -2,7 +2,7 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readTreeSpecs, seededBytes, writeTree } from "@tvix/conformance";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { embeddedIn, temporaryFolder, tvixStore } from "./harness.ts";
+import { embeddedIn, MAIN, temporaryFolder, tvixStore } from "./harness.ts";
 import { describeWithFuse, type Mounted, shell, startMount } from "./mounted.ts";
 
 /** What `tvix-store import` printed, as paths below a mount. */
@@ -122,6 +122,20 @@ for i in range(1500):
     await using two = await startMount(store);
     await shell('umount "$1"', two.folder);
     expect(await two.exit).toBe(0);
+  });
+
+  it("goes on in the background, and returns once it is mounted, or with the reason why not", async () => {
+    await using place = await startMount(store);
+    place.process.kill("SIGTERM");
+    await place.exit;
+    // Its output goes to a file: a pipe would stay open for as long as it runs.
+    const script = 'log=$1; folder=$2; shift 2; "$@" 2>"$log"; umount "$folder"; cat "$log"';
+    const log = join(folder.path, "log");
+    const args = ["mount", "--daemonize", "--threads=2", ...store, place.folder];
+    const command = [process.execPath, MAIN, ...args];
+    expect(await shell(script, log, place.folder, ...command)).toContain('"mounted"');
+    const { status, stderr } = await tvixStore(["mount", "--daemonize", "/nowhere", ...store]);
+    expect([status, stderr]).toEqual([1, expect.stringContaining("expected a folder")]);
   });
 
   it("serves programs that use it when it is unmounted, until they end", async () => {

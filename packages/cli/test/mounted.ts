@@ -29,10 +29,11 @@ export function describeWithFuse(title: string, tests: () => void): void {
 /** Mounts on a new folder and waits until it is there. */
 export async function startMount(
   args: readonly string[],
-  folder: string = newFolder(),
+  { env = {} }: { env?: NodeJS.ProcessEnv } = {},
 ): Promise<Mounted> {
+  const folder = newFolder();
   try {
-    const serving = await startServing(["mount", ...args, folder], { message: "mounted" });
+    const serving = await startServing(["mount", ...args, folder], { message: "mounted", env });
     return {
       folder,
       process: serving.process,

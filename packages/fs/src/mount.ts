@@ -1,6 +1,6 @@
 import { closeSync, constants, type FSWatcher, openSync, stat, watch, writeSync } from "node:fs";
 import { extname, join } from "node:path";
-import { Worker } from "node:worker_threads";
+import { isMarkedAsUntransferable, Worker } from "node:worker_threads";
 import { CastoreError } from "@tvix/castore";
 import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
 import { expectMountPoint, mountDevice, unmount } from "./mount-program.ts";
@@ -128,7 +128,8 @@ class RunningMount implements Mount {
   readonly #postAnswers = (): void => {
     const answers = this.#answers;
     this.#answers = [];
-    this.#worker.postMessage(answers, buffersOf(answers));
+    const { moved, buffers } = movable(answers);
+    this.#worker.postMessage(moved, buffers);
     Atomics.add(this.#state, STATE.posted, 1);
     this.#wakeThread();
   };
@@ -158,17 +159,33 @@ class RunningMount implements Mount {
 }
 
 /**
- * Returns the buffers of contents, which are moved to the other thread: they belong to whoever read them. Several contents
- * that were read together may be parts of one.
+ * Returns answers whose contents can be moved to another thread, and the buffers to move. Contents that are a part of
+ * something else are copied.
  */
-function buffersOf(answers: readonly Answer[]): ArrayBuffer[] {
-  const buffers = new Set<ArrayBuffer>();
+function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffers: ArrayBuffer[] } {
+  const taken = new Map<ArrayBufferLike, number>();
   for (const answer of answers) {
-    if (!("supply" in answer) || !answer.isContents) continue;
-    const { buffer } = answer.supply as Uint8Array;
-    if (buffer instanceof ArrayBuffer) buffers.add(buffer);
+    const contents = contentsOf(answer);
+    if (contents === undefined) continue;
+    const { buffer, length } = contents;
+    taken.set(buffer, (taken.get(buffer) ?? 0) + length);
   }
-  return [...buffers];
+  const buffers = new Set<ArrayBuffer>();
+  const moved = answers.map((answer) => {
+    let contents = contentsOf(answer);
+    if (contents === undefined) return answer;
+    const { buffer } = contents;
+    const isWhole = taken.get(buffer) === buffer.byteLength && buffer instanceof ArrayBuffer;
+    if (!isWhole || isMarkedAsUntransferable(buffer)) contents = Uint8Array.from(contents);
+    buffers.add(contents.buffer as ArrayBuffer);
+    return { ...answer, supply: contents };
+  });
+  return { moved, buffers: [...buffers] };
+}
+
+function contentsOf(answer: Answer): Uint8Array | undefined {
+  const isContents = "supply" in answer && answer.isContents;
+  return isContents ? (answer.supply as Uint8Array) : undefined;
 }
 
 function openDevice(): number {

@@ -22,6 +22,8 @@ export interface MountedServices {
 
 /** Options of {@link StoreSource}. */
 export interface StoreSourceOptions extends PatienceOptions {
+  /** Names of the stores, for errors about what is absent in them. */
+  readonly storeNames: { readonly blobs: string; readonly directories: string };
   /** Is told why something cannot be read: a program sees an errno only. */
   readonly onError: (error: CastoreError, errno: number) => void;
 }
@@ -40,6 +42,7 @@ type OnAnswer = (answers: readonly Answer[]) => void;
 /** Fetches what a file system needs from the stores. */
 export class StoreSource implements AsyncDisposable {
   readonly #services: MountedServices;
+  readonly #names: StoreSourceOptions["storeNames"];
   readonly #patience: Patience;
   readonly #onError: StoreSourceOptions["onError"];
   readonly #fetches = new Map<string, AbortController>();
@@ -51,6 +54,7 @@ export class StoreSource implements AsyncDisposable {
 
   constructor(services: MountedServices, options: StoreSourceOptions) {
     this.#services = services;
+    this.#names = options.storeNames;
     this.#patience = new Patience(options);
     this.#onError = options.onError;
   }
@@ -156,21 +160,21 @@ export class StoreSource implements AsyncDisposable {
   async #directory(digest: B3Digest, signal: AbortSignal): Promise<PackedBytes> {
     const directory = await this.#services.directoryService.get(digest, { signal });
     if (directory !== undefined) return packDirectory(directory);
-    throw new CastoreError(
-      "data_loss",
+    throw damage(
       `Cannot read directory ${digest}: expected it in the directory service, found none that is whole`,
+      this.#names.directories,
     );
   }
 
   async #list(need: Need & { type: "list" }, signal: AbortSignal): Promise<Uint8Array> {
     const { chunks, size } = await this.#reader(need.digest, signal);
     if (size === need.size) return Uint8Array.from(chunks.bytes);
-    throw wrongSize(need, size);
+    throw this.#wrongSize(need, size);
   }
 
   async #smallFile(need: Need & { type: "file" }, signal: AbortSignal): Promise<Uint8Array> {
     const reader = await this.#reader(need.digest, signal);
-    if (reader.size !== need.size) throw wrongSize(need, reader.size);
+    if (reader.size !== need.size) throw this.#wrongSize(need, reader.size);
     return await reader.read(0, need.size, { signal });
   }
 
@@ -211,9 +215,16 @@ export class StoreSource implements AsyncDisposable {
       this.#readers.set(key, reader);
       return reader;
     }
-    throw new CastoreError(
-      "data_loss",
+    throw damage(
       `Cannot read blob ${digest}: expected it in the blob service, found none that is whole`,
+      this.#names.blobs,
+    );
+  }
+
+  #wrongSize(need: { digest: string; size: number }, found: number): CastoreError {
+    return damage(
+      `Cannot read blob ${digestOf(need.digest)}: expected ${need.size} bytes, as its directory states, found ${found}`,
+      this.#names.blobs,
     );
   }
 
@@ -245,9 +256,8 @@ function digestOf(text: string): B3Digest {
   return B3Digest.fromBytes(Uint8Array.from(Buffer.from(text, "latin1")));
 }
 
-function wrongSize(need: { digest: string; size: number }, found: number): CastoreError {
-  return new CastoreError(
-    "data_loss",
-    `Cannot read blob ${digestOf(need.digest)}: expected ${need.size} bytes, as its directory states, found ${found}`,
-  );
+function damage(message: string, store: string): CastoreError {
+  const error = new CastoreError("data_loss", message);
+  error.store = store;
+  return error;
 }

@@ -98,6 +98,7 @@ export class Kernel {
   }: KernelOptions = {}) {
     this.services = services;
     const source = new StoreSource(services, {
+      storeNames: { blobs: "blobs", directories: "directories" },
       timeoutMs,
       onError: ({ message }) => this.errors.push(message),
       onOutage: (error) => this.outages.push(error !== undefined),

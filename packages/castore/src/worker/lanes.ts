@@ -6,7 +6,7 @@ import { Lane, type LaneContext, type Task } from "./lane.ts";
 const TASKS_PER_LANE = 2;
 
 /** One for each core but that of the calling thread. Each takes ten megabytes, and some more at work. */
-const count = Math.max(availableParallelism() - 1, 1);
+let count = Math.max(availableParallelism() - 1, 1);
 let lanes: Lane[] | undefined;
 /** Lanes that have started and belong to nobody: to start another takes 0.1 s of a core. */
 const idle: Lane[] = [];
@@ -22,6 +22,12 @@ const waiting: (() => void)[] = [];
  */
 export function startLanes(): void {
   for (const lane of allLanes()) lane.start();
+}
+
+/** Sets how many lanes there are, before the first of them starts. */
+export function limitLanes(limit: number): void {
+  if (lanes !== undefined) throw new Error("expected no lane to run yet");
+  count = limit;
 }
 
 /** Returns how many lanes there are. */

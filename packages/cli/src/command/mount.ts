@@ -10,9 +10,15 @@ export function mountCommand(): Command {
   const command = new Command("mount")
     .description("Shows store paths as files below a folder, which are fetched as they are read")
     .argument("<dir>", "the folder to mount on")
+    .option("--daemonize", "go on in the background, and return once it is mounted")
     .option("--allow-other", "let other users look into it")
     .option("--list-root", "list all store paths in the folder (default: look-ups by name only)")
     .option("--show-xattr", "show digests as extended attributes")
+    .option(
+      "--threads <number>",
+      "threads that read and verify contents (default: one less than there are cores)",
+      parseThreads,
+    )
     .option(
       "--timeout <seconds>",
       "how long a store that does not answer is waited for; 0 is without end. Then, programs get ETIMEDOUT",
@@ -40,6 +46,7 @@ export function mountCommand(): Command {
       "Needs Linux, and root. The folder is free again once the process ends, or after umount.",
     examples: [
       ["tvix-store mount /mnt/store", "shows what the daemon on this machine has, by name"],
+      ["tvix-store mount --daemonize /mnt/store", "the same in the background"],
       ["tvix-store mount --list-root --allow-other /mnt/store", "lists it, also for other users"],
     ],
     statuses: {
@@ -52,6 +59,11 @@ export function mountCommand(): Command {
 function parseSeconds(text: string): number {
   if (/^[0-9]{1,6}$/.test(text)) return Number(text);
   throw new InvalidArgumentError(`expected whole seconds, found ${JSON.stringify(text)}`);
+}
+
+function parseThreads(text: string): number {
+  if (/^[1-9][0-9]{0,2}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError(`expected 1 to 999, found ${JSON.stringify(text)}`);
 }
 
 function parseMebibytes(text: string): number {
