@@ -6,11 +6,15 @@ import {
   type CompositionOptions,
   type DirectoryService,
   type NamedStatistics,
+  type StoreEvent,
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import type { ServiceOptions } from "./addresses.ts";
 import { hasEscapedBytes } from "./arguments.ts";
 import { readInputFile } from "./read-input-file.ts";
+
+/** For how long other services of one store repeat its events, in milliseconds. */
+const REPEATS_MS = 10_000;
 
 /** The three services that a command works on. Disposing closes them. */
 export interface Services extends AsyncDisposable {
@@ -31,7 +35,10 @@ export async function openServices(
   options?: AbortOptions & CompositionOptions,
 ): Promise<Services> {
   await using stack = new AsyncDisposableStack();
-  const composition = stack.use(await compose(services, options));
+  const { onEvent } = options ?? {};
+  const composition = stack.use(
+    await compose(services, onEvent ? { ...options, onEvent: withoutRepeats(onEvent) } : options),
+  );
   const blobService = await composition.service("blobservices", undefined, options);
   const directoryService = await composition.service("directoryservices", undefined, options);
   const pathInfoService = await composition.service("pathinfoservices", undefined, options);
@@ -42,6 +49,19 @@ export async function openServices(
     pathInfoService,
     statistics: () => composition.statistics(),
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
+}
+
+/** Passes events on, but not what another service of the same store has just told, such as a daemon that is gone. */
+function withoutRepeats(onEvent: (event: StoreEvent) => void): (event: StoreEvent) => void {
+  let last: { readonly key: string; readonly kind: string; readonly atMs: number } | undefined;
+  return (event) => {
+    const { store, message, kind } = event;
+    const key = `${store}: ${message}`;
+    const isRepeat = last?.key === key && last.kind !== kind;
+    if (isRepeat && performance.now() - last!.atMs < REPEATS_MS) return;
+    last = { key, kind, atMs: performance.now() };
+    onEvent(event);
   };
 }
 

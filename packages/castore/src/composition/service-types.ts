@@ -67,7 +67,7 @@ export function grpcType<T>(
     plain: true,
     config: (address) => withKeys(address, { url: address.text.split("?", 1)[0] }),
     schema: async () => (await import("./keys.ts")).GRPC_KEYS,
-    async open({ url, keepalive_ms, timeout_ms, retry_ms, token_file, ...files }) {
+    async open({ url, keepalive_ms, timeout_ms, retry_ms, token_file, ...files }, { warn }) {
       const address = parseServiceAddress(url);
       if (!schemes.includes(address.scheme)) {
         throw addressError(address.shown, `expected one of ${schemes.join(", ")}`);
@@ -77,6 +77,7 @@ export function grpcType<T>(
         keepAliveMs: keepalive_ms,
         timeoutMs: timeout_ms,
         retryMs: retry_ms,
+        onWait: warn,
         tokenFile: token_file,
         tls: { ca: files.tls_ca, cert: files.tls_cert, key: files.tls_key },
       });

@@ -181,16 +181,21 @@ describe.each(CALLS)("%s", (_, call, expected) => {
     expect(calls).toBeGreaterThan(2);
   });
 
-  it("waits for a server that restarts", async () => {
+  it("waits for a server that restarts, and tells once that it does", async () => {
     let begun = 0;
+    const told: string[] = [];
     const server = await listen(() => begun++);
-    const result = call(clientsOf(server.port, {}));
+    const result = call(clientsOf(server.port, { onWait: (message) => told.push(message) }));
     result.catch(() => undefined); // it is looked at below
     await expect.poll(() => begun).toBeGreaterThan(0);
     await server.stop();
+    await expect.poll(() => told, { timeout: 10_000 }).not.toEqual([]);
     await delay(200);
     await listen(answerWell, server.port);
     expect(await result).toEqual(expected);
+    expect(told).toEqual([
+      expect.stringMatching(/^.*; waiting up to 60 s for the server to come back$/),
+    ]);
   });
 
   it("fails when the server does not come back in time", async () => {

@@ -56,6 +56,11 @@ export interface ChannelOptions {
    * to restart. 0 for not at all. Default: 60,000.
    */
   retryMs?: number | undefined;
+  /**
+   * Receives a message, without the address, when calls have waited a second for a server that cannot be reached any more:
+   * once until it is there again. Default: nobody.
+   */
+  onWait?: ((message: string) => void) | undefined;
   /** Path of a file with an access token, which is sent with each call. Read again when it has changed. */
   tokenFile?: string | undefined;
   /** Paths of files in PEM, read for each connection. */
@@ -83,6 +88,8 @@ export interface Channel extends AsyncDisposable {
   readonly connections: number;
   /** How long calls may be tried again, in milliseconds. */
   readonly retryMs: number;
+  /** Tells that calls wait for the server, unless that was told since it was there last. */
+  tellWait(reason: string): void;
   /**
    * Begins a request of gRPC on a stream of the same connection.
    *
@@ -109,6 +116,9 @@ class Http2Channel implements Channel {
   connections = 0;
   #keepAliveMs: number;
   readonly #timeoutMs: number;
+  readonly #onWait: ChannelOptions["onWait"];
+  /** How many connections there had been when it was told that calls wait. */
+  #toldAt: number | undefined;
   readonly #token: TokenFile | undefined;
   readonly #tls: TlsFiles | undefined;
   #current: Promise<Connection> | undefined;
@@ -120,8 +130,16 @@ class Http2Channel implements Channel {
     this.retryMs = options.retryMs ?? 60_000;
     this.#keepAliveMs = options.keepAliveMs ?? 30_000;
     this.#timeoutMs = options.timeoutMs ?? 20_000;
+    this.#onWait = options.onWait;
     this.#token = options.tokenFile === undefined ? undefined : new TokenFile(options.tokenFile);
     this.#tls = options.tls;
+  }
+
+  tellWait(reason: string): void {
+    if (this.#toldAt === this.connections) return;
+    this.#toldAt = this.connections;
+    const seconds = Math.round(this.retryMs / 1000);
+    this.#onWait?.(`${reason}; waiting up to ${seconds} s for the server to come back`);
   }
 
   async request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream> {

@@ -10,6 +10,9 @@ import type { Channel } from "./channel.ts";
 /** Pauses between attempts, in milliseconds: they grow, with jitter so that many clients do not come at once. */
 const PAUSES = new ExponentialBackoff({ initialDelay: 50, maxDelay: 2_000 });
 
+/** A wait that takes longer is told, in milliseconds. */
+const TOLD_AFTER_MS = 1_000;
+
 /**
  * Decides how often a call is made again that fails with `unavailable`. A server that cannot be reached is waited for
  * as long as the channel says, as it may restart; one that was never reached is not, as its address may be wrong. One
@@ -45,6 +48,9 @@ export class Retries {
     if (connections === 0 || left <= 0 || this.#signal?.aborted) throw error;
     if (!isUnavailable(error)) throw error;
     if (isAnswer(error) && ++this.#answers === ATTEMPTS) throw error;
+    if (performance.now() - this.#failedMs > TOLD_AFTER_MS) {
+      this.#channel.tellWait(ConnectError.from(error).rawMessage);
+    }
     const { duration } = this.#pause;
     this.#pause = this.#pause.next(undefined);
     await delay(Math.min(duration, left), undefined, { signal: this.#signal }).catch(() => {
