@@ -4,6 +4,7 @@ import { blobs } from "./subjects/blobs.ts";
 import { copy } from "./subjects/copy.ts";
 import { floor } from "./subjects/floor.ts";
 import type { ImportTrees } from "./subjects/import-steps.ts";
+import { mountDirect, mountOfDaemon, tarOfSource } from "./subjects/mount.ts";
 import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
 import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
@@ -58,6 +59,11 @@ function treeWorkload(trees: ImportTrees): Workload {
     narRender(tree),
     narIngest(tree),
     calculateNar(tree),
+    mountDirect(ours, tree),
+    mountOfDaemon(ours, tree),
+    mountDirect(peer, tree),
+    mountOfDaemon(peer, tree),
+    tarOfSource(tree),
     binaryCache(tree),
     nginxCache(tree),
     ...(changed ? [pushByCopy({ tree, changed }), pushByNix({ tree, changed })] : []),

@@ -91,6 +91,11 @@ export function importCommand(
   return { argv: [...program.argv, "import", ...addressFlags(addresses), tree] };
 }
 
+/** The command line that mounts stores, without the folder at its end. */
+export function mountArguments(program: TvixStore, addresses: readonly string[]): string[] {
+  return [...program.argv, "mount", "--list-root", ...addressFlags(addresses)];
+}
+
 function addressFlags(addresses: readonly string[]): string[] {
   const names = ["blob", "directory", "path-info"];
   return names.flatMap((name, i) => [`--${name}-service-addr`, addresses[i]!]);

@@ -30,7 +30,7 @@ export interface Mount extends AsyncDisposable {
 }
 
 /** Heap limits of the thread of the device in MB. Contents are in buffers outside of the heap. */
-const LIMITS = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 256 };
+const LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256 };
 
 /**
  * Mounts the store paths of services on a folder, read-only.
