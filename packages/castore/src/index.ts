@@ -141,6 +141,7 @@ export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { showFilePath } from "./disk/file-error.ts";
+export { type Blake3, blake3 } from "./hash/blake3.ts";
 export { blake3Digest } from "./hash/blake3-digest.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";
 export { type ImportArchiveOptions, importArchive } from "./import/archive.ts";

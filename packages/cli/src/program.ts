@@ -3,6 +3,8 @@ import manifest from "../package.json" with { type: "json" };
 import { commandArguments } from "./arguments.ts";
 import { catCommand } from "./command/cat.ts";
 import { addCommonOptions } from "./command/common-options.ts";
+import { completeCommand, completionCommand } from "./command/completion.ts";
+import { configCommand } from "./command/config.ts";
 import { copyCommand } from "./command/copy.ts";
 import { daemonCommand } from "./command/daemon.ts";
 import { diffCommand } from "./command/diff.ts";
@@ -17,6 +19,7 @@ import { pathInfoCommand } from "./command/path-info.ts";
 import { restoreCommand } from "./command/restore.ts";
 import { signCommand } from "./command/sign.ts";
 import { tokenCommand } from "./command/token.ts";
+import { versionCommand } from "./command/version.ts";
 import { leafCommands, withSubcommands } from "./command-tree.ts";
 import { useConfigFile } from "./config-option.ts";
 import { configureNotices, type LogOptions } from "./notices.ts";
@@ -59,6 +62,10 @@ function createProgram(): Command {
     .addCommand(signCommand())
     .addCommand(mountCommand())
     .addCommand(tokenCommand())
+    .addCommand(configCommand())
+    .addCommand(completionCommand())
+    .addCommand(completeCommand(), { hidden: true })
+    .addCommand(versionCommand())
     .hook("preAction", (_, command) => configureNotices(command.opts<LogOptions>()));
   for (const command of leafCommands(program)) addCommonOptions(command);
   for (const command of withSubcommands(program)) {
