@@ -1,6 +1,8 @@
+import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Interrupt, Interrupted } from "./interrupt.ts";
-import { unlessStopped } from "./serving.ts";
+import { ServiceManager } from "./service-manager.ts";
+import { serveUntilStopped, unlessStopped } from "./serving.ts";
 
 const NEVER = new Promise<never>(() => undefined);
 
@@ -41,5 +43,25 @@ describe("unlessStopped", () => {
     expect(await limited).toBeUndefined();
     await send("SIGINT");
     expect(await unlimited).toBeUndefined();
+  });
+});
+
+describe("serveUntilStopped", () => {
+  it("cuts calls in flight where both signals come at once", async () => {
+    const stop = new AbortController();
+    const { promise: ended, resolve } = Promise.withResolvers<void>();
+    const server = {
+      exhausted: NEVER,
+      shutdown: () => ended,
+      terminate: async () => resolve(),
+    };
+    const serving = serveUntilStopped(server, {
+      interrupt: { signal: stop.signal, urgent: stop.signal },
+      manager: new ServiceManager(() => undefined, {}),
+      logger: pino({ level: "silent" }),
+      shutdownTimeoutMs: 600_000,
+    });
+    stop.abort();
+    await serving;
   });
 });

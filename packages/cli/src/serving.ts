@@ -41,7 +41,8 @@ export async function serveUntilStopped(
   );
   const notified = manager.stopping("waiting for calls in flight");
   const cut = () => void server.terminate();
-  interrupt.urgent.addEventListener("abort", cut);
+  if (interrupt.urgent.aborted) cut();
+  else interrupt.urgent.addEventListener("abort", cut);
   const timeout = setTimeout(() => {
     logger.warn(
       { timeoutSeconds },
