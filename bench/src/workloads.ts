@@ -8,6 +8,7 @@ import { mountDirect, mountOfDaemon, tarOfSource } from "./subjects/mount.ts";
 import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
 import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
+import { plainHttp2 } from "./subjects/plain-http2.ts";
 import { pushByCopy, pushByNix } from "./subjects/push.ts";
 import { restic } from "./subjects/restic.ts";
 import { tarZstd } from "./subjects/tar-zstd.ts";
@@ -31,6 +32,7 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
         blobs(ours, source),
         blobs(oursInMemory, source),
         blobs(peer, source),
+        plainHttp2(),
         pathInfos(),
       ],
     },
