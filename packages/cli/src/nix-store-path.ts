@@ -1,4 +1,4 @@
-import { readlinkSync, realpathSync } from "node:fs";
+import { lstatSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { CastoreError } from "@tvix/castore";
 import { STORE_DIR, StorePath } from "@tvix/store";
@@ -16,7 +16,8 @@ export interface NixStorePath {
 
 /**
  * Returns the store path of a local Nix that an argument is, or leads to as a symlink, such as the `result` of nix-build;
- * `undefined` for any other path, also for one below a store path.
+ * `undefined` for any other path: also for one below a store path, one with a name that no store path has, and a symlink to
+ * what is not there.
  *
  * @throws CastoreError `invalid_argument` for a store path of another store dir than `/nix/store`
  */
@@ -28,7 +29,10 @@ export function findNixStorePath(argument: string): NixStorePath | undefined {
     try {
       const folder = realpathSync(dirname(path));
       const storePath = storePathIn(folder, basename(path));
-      if (storePath !== undefined) return { storePath, isFollowed: followed > 0 };
+      if (storePath !== undefined) {
+        const isThere = lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+        return isThere || followed === 0 ? { storePath, isFollowed: followed > 0 } : undefined;
+      }
       path = resolve(folder, readlinkSync(path));
     } catch (error) {
       if (error instanceof CastoreError) throw error;
@@ -47,5 +51,9 @@ function storePathIn(folder: string, name: string): StorePath | undefined {
       `Cannot import "${folder}/${name}" as a store path: expected the store dir "${STORE_DIR}", found "${storeDir}" (NIX_STORE_DIR), which contents of it refer to`,
     );
   }
-  return StorePath.parse(name);
+  try {
+    return StorePath.parse(name);
+  } catch {
+    return undefined; // such as .links
+  }
 }

@@ -249,14 +249,23 @@ describe("tvix-store import", () => {
   });
 
   it("warns of a symlink that is all there is to store", async () => {
-    const link = join(folder.path, "result");
-    symlinkSync("/nowhere/00bgd045z0d4icpbc2yyz4gx48ak44la-none", link);
-    const outcome = await tvixStore(["import", link, file, ...embeddedIn(store)]);
+    const targets = [
+      "/nowhere",
+      "/nix/store/nothing",
+      "/nix/store/00bgd045z0d4icpbc2yyz4gx48ak44la-none",
+    ];
+    const links = targets.map((target, i) => {
+      const link = join(folder.path, `result-${i}`);
+      symlinkSync(target, link);
+      return link;
+    });
+    const outcome = await tvixStore(["import", ...links, file, ...embeddedIn(store)]);
     expect(outcome.status).toBe(0);
-    expect(outcome.stdout).toMatch(/^\S+-result\n\S+-file\n$/);
-    expect(outcome.stderr).toMatch(/^tvix-store: warning: .*\n$/);
-    expect(outcome.stderr).toContain(JSON.stringify(link));
-    expect(outcome.stderr).toContain("/nowhere/00bgd045z0d4icpbc2yyz4gx48ak44la-none");
+    expect(outcome.stdout).toMatch(/^(\S+-result-\d\n){3}\S+-file\n$/);
+    expect(outcome.stderr).toMatch(/^(tvix-store: warning: .*\n){3}$/);
+    for (const text of [...links.map((link) => JSON.stringify(link)), ...targets]) {
+      expect(outcome.stderr).toContain(text);
+    }
   });
 
   it("says nothing of symlinks in a folder", async () => {
