@@ -21,9 +21,9 @@ import { signCommand } from "./command/sign.ts";
 import { tokenCommand } from "./command/token.ts";
 import { versionCommand } from "./command/version.ts";
 import { leafCommands, withSubcommands } from "./command-tree.ts";
-import { useConfigFile } from "./config-option.ts";
-import { configureNotices, type LogOptions } from "./notices.ts";
-import { reportOutputError, writeStderr, writeStdout } from "./output.ts";
+import { useConfigFile } from "./config/config-option.ts";
+import { configureNotices, type LogOptions } from "./terminal/notices.ts";
+import { reportOutputError, writeStderr, writeStdout } from "./terminal/output.ts";
 
 /** Shows each option by its usual name: the long ones of others would leave the descriptions no room. */
 const HELP = {

@@ -1,8 +1,8 @@
 import { getSystemErrorMessage } from "node:util";
 import { CastoreError } from "@tvix/castore";
-import { Interrupt, Interrupted } from "./interrupt.ts";
-import { notice } from "./notices.ts";
-import { OutputError, reportOutputError } from "./output.ts";
+import { Interrupt, Interrupted } from "./terminal/interrupt.ts";
+import { notice } from "./terminal/notices.ts";
+import { OutputError, reportOutputError } from "./terminal/output.ts";
 
 /**
  * Runs the body of a command. An error becomes one line on stderr and the exit status; only an unexpected error is shown

@@ -9,8 +9,8 @@ import {
   type StoreEvent,
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
-import type { ServiceOptions } from "./addresses.ts";
 import { hasEscapedBytes } from "./arguments.ts";
+import type { ServiceOptions } from "./options/addresses.ts";
 import { readInputFile } from "./read-input-file.ts";
 
 /** For how long other services of one store repeat its events, in milliseconds. */

@@ -1,6 +1,6 @@
 import { type AbortOptions, blake3 } from "@tvix/castore";
 import manifest from "../package.json" with { type: "json" };
-import { writeStdout } from "./output.ts";
+import { writeStdout } from "./terminal/output.ts";
 
 /** Clients of clouds, by what stores in them: packages that are installed separately. */
 const CLIENTS = {

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { pipeline, type Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { openPathInfoService, RenderingNarCalculationService } from "@tvix/store";
-import type { ServiceAddresses } from "../src/addresses.ts";
+import type { ServiceAddresses } from "../src/options/addresses.ts";
 import { openServices } from "../src/services.ts";
 
 /** The script of `tvix-store`, as it was built before the tests. */

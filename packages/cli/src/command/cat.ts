@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
@@ -9,7 +9,7 @@ export function catCommand(): Command {
     .description("Writes the contents of files in a store on stdout, one after the other")
     .argument("<object...>", "a file in the store")
     .action(async (objects: string[], options: ServiceOptions & TracingOptions) => {
-      const { cat } = await import("../cat.ts");
+      const { cat } = await import("../stored/cat.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => cat(objects, options, interrupt));
     });

@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
-import { CONFIG_VARIABLE } from "../config-option.ts";
-import { LOG_FORMATS, LOG_LEVELS } from "../notices.ts";
+import { CONFIG_VARIABLE } from "../config/config-option.ts";
+import { LOG_FORMATS, LOG_LEVELS } from "../terminal/notices.ts";
 
 /** The heading of the common options in the help. */
 const GROUP = "Common options:";

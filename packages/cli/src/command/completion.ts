@@ -7,8 +7,8 @@ export function completionCommand(): Command {
     .description("Prints a script that completes commands, options and their values in a shell")
     .addArgument(new Argument("<shell>", "the shell").choices(["bash", "zsh", "fish"]))
     .action(async (shell: string) => {
-      const { COMPLETION_SCRIPTS } = await import("../completion-scripts.ts");
-      const { writeStdout } = await import("../output.ts");
+      const { COMPLETION_SCRIPTS } = await import("../completion/completion-scripts.ts");
+      const { writeStdout } = await import("../terminal/output.ts");
       const { run } = await import("../run.ts");
       await run(({ signal }) => writeStdout(COMPLETION_SCRIPTS[shell]!, { signal }));
     });
@@ -27,9 +27,9 @@ export function completeCommand(): Command {
     .description("Prints what the last of some words can become")
     .argument("[word...]", "the words after the program")
     .action(async (words: string[]) => {
-      const { completionsOf } = await import("../completions.ts");
+      const { completionsOf } = await import("../completion/completions.ts");
       const { run } = await import("../run.ts");
-      const { writeStdout } = await import("../output.ts");
+      const { writeStdout } = await import("../terminal/output.ts");
       const lines = completionsOf(command.parent!, words).map((line) => `${line}\n`);
       await run(({ signal }) => writeStdout(lines.join(""), { signal }));
     });

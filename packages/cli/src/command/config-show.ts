@@ -12,7 +12,7 @@ export function configShowCommand(): Command {
     .option("--json", "print an object of JSON")
     .passThroughOptions()
     .action(async (name: string | undefined, args: string[], options: ShowOptions) => {
-      const { showConfig } = await import("../show-config.ts");
+      const { showConfig } = await import("../config/show-config.ts");
       const { run } = await import("../run.ts");
       const program = command.parent!.parent!;
       await run(({ signal }) => showConfig(program, { name, args, ...options, signal }));

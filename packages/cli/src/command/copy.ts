@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
-import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
-import type { CopyCommandOptions } from "../copy-paths.ts";
-import { progressOptions } from "../progress-option.ts";
+import type { CopyCommandOptions } from "../copy/copy-paths.ts";
+import { daemonAddresses, type ServiceOptions, serviceOptions } from "../options/addresses.ts";
+import { progressOptions } from "../options/progress-option.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -50,7 +50,7 @@ export function copyCommand(): Command {
         if (isGraph && (paths.length > 1 || options.closure)) {
           command.error("error: expected --from or --to with store paths, or one reference graph");
         }
-        const { copyPaths } = await import("../copy-paths.ts"); // no other command needs it
+        const { copyPaths } = await import("../copy/copy-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => copyPaths(paths, options, interrupt));
       },

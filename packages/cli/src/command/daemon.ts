@@ -1,10 +1,10 @@
 import { Command } from "commander";
-import { embeddedAddresses, serviceOptions } from "../addresses.ts";
-import { cacheOptions } from "../cache-options.ts";
-import type { ServeOptions } from "../serve-options.ts";
-import { serverOptions } from "../server-options.ts";
+import { embeddedAddresses, serviceOptions } from "../options/addresses.ts";
+import { cacheOptions } from "../options/cache-options.ts";
+import type { ServeOptions } from "../options/serve-options.ts";
+import { serverOptions } from "../options/server-options.ts";
+import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
-import { upstreamOptions } from "../upstream-options.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
@@ -16,7 +16,7 @@ export function daemonCommand(): Command {
     )
     .action(async (options: ServeOptions) => {
       useSmallMalloc();
-      const { serveDaemon } = await import("../serve.ts"); // loaded here, as few commands need a server
+      const { serveDaemon } = await import("../serve/serve.ts"); // loaded here, as few commands need a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serveDaemon(options, interrupt));
       process.exit(); // unread log lines do not keep it alive

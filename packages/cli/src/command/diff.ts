@@ -1,6 +1,6 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
-import type { DiffOptions } from "../diff.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { DiffOptions } from "../stored/diff.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
@@ -19,7 +19,7 @@ export function diffCommand(): Command {
     )
     .action(
       async (a: string, b: string, options: ServiceOptions & TracingOptions & DiffOptions) => {
-        const { diff } = await import("../diff.ts");
+        const { diff } = await import("../stored/diff.ts");
         const { run } = await import("../run.ts");
         let isDifferent = false;
         await run(async (interrupt) => {

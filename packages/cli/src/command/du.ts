@@ -1,6 +1,6 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
-import type { UsageOptions } from "../du.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { UsageOptions } from "../stored/du.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
@@ -20,7 +20,7 @@ COMPRESSED    what these chunks are stored in; "-" if the store does not tell, s
 SHARED        length of those chunks that others of the named store paths have too`,
     )
     .action(async (paths: string[], options: ServiceOptions & TracingOptions & UsageOptions) => {
-      const { du } = await import("../du.ts");
+      const { du } = await import("../stored/du.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => du(paths, options, interrupt));
     });

@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError } from "commander";
-import { daemonAddresses, type ServiceOptions, serviceOptions } from "../addresses.ts";
-import type { ImportCommandOptions } from "../import-paths.ts";
-import { progressOptions } from "../progress-option.ts";
+import type { ImportCommandOptions } from "../import/import-paths.ts";
+import { daemonAddresses, type ServiceOptions, serviceOptions } from "../options/addresses.ts";
+import { progressOptions } from "../options/progress-option.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -52,7 +52,7 @@ export function importCommand(): Command {
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
-        const { importPaths } = await import("../import-paths.ts"); // no other command needs it
+        const { importPaths } = await import("../import/import-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));
       },

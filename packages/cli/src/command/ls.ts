@@ -1,6 +1,6 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
-import type { ListOptions } from "../ls.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { ListOptions } from "../stored/ls.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
@@ -24,7 +24,7 @@ export function lsCommand(): Command {
     .action(async (objects: string[], options: ServiceOptions & TracingOptions & ListOptions) => {
       const wrong = options.json && (options.long || options.null);
       if (wrong) command.error("error: expected --json without --long and --null, found both");
-      const { ls } = await import("../ls.ts");
+      const { ls } = await import("../stored/ls.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => ls(objects, options, interrupt));
     });

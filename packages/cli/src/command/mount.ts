@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError } from "commander";
-import { daemonAddresses, serviceOptions } from "../addresses.ts";
-import type { MountCommandOptions } from "../mount-store.ts";
+import type { MountCommandOptions } from "../mount/mount-store.ts";
+import { daemonAddresses, serviceOptions } from "../options/addresses.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
@@ -34,7 +34,7 @@ export function mountCommand(): Command {
     .option("--cache-size <MiB>", "memory for contents that were read ahead", parseMebibytes, 16)
     .action(async (folder: string, options: MountCommandOptions) => {
       useSmallMalloc();
-      const { mountStore } = await import("../mount-store.ts"); // no other command needs it
+      const { mountStore } = await import("../mount/mount-store.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => mountStore(folder, options, interrupt));
       process.exit(); // unread log lines do not keep it alive

@@ -1,10 +1,10 @@
 import { Command } from "commander";
-import { daemonAddresses, serviceOptions } from "../addresses.ts";
-import { cacheOptions } from "../cache-options.ts";
-import type { ServeOptions } from "../serve-options.ts";
-import { serverOptions } from "../server-options.ts";
+import { daemonAddresses, serviceOptions } from "../options/addresses.ts";
+import { cacheOptions } from "../options/cache-options.ts";
+import type { ServeOptions } from "../options/serve-options.ts";
+import { serverOptions } from "../options/server-options.ts";
+import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
-import { upstreamOptions } from "../upstream-options.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
 
@@ -14,7 +14,7 @@ export function narBridgeCommand(): Command {
     .description("Serves a store to Nix as a binary cache over HTTP, and nothing else")
     .action(async (options: ServeOptions) => {
       useSmallMalloc();
-      const { serveNarBridge } = await import("../serve.ts"); // loaded here, as few commands need a server
+      const { serveNarBridge } = await import("../serve/serve.ts"); // loaded here, as few commands need a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serveNarBridge(options, interrupt));
       process.exit(); // unread log lines do not keep it alive

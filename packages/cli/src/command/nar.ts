@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
@@ -21,7 +21,7 @@ export function narCommand(): Command {
             "error: expected a file or a pipe for the NAR, found a terminal; pass --output FILE",
           );
         }
-        const { dumpNar } = await import("../dump-nar.ts");
+        const { dumpNar } = await import("../stored/dump-nar.ts");
         const { run } = await import("../run.ts");
         await run((interrupt) => dumpNar(object, options, interrupt));
       },

@@ -1,6 +1,6 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
-import type { PathInfoOptions } from "../path-info.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { PathInfoOptions } from "../stored/path-info.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
@@ -23,7 +23,7 @@ export function pathInfoCommand(): Command {
         const found = options.all ? "both" : "neither";
         command.error(`error: expected store paths or --all, found ${found}`);
       }
-      const { pathInfo } = await import("../path-info.ts");
+      const { pathInfo } = await import("../stored/path-info.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => pathInfo(paths, options, interrupt));
     });

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { daemonAddresses, serviceOptions } from "../addresses.ts";
+import { daemonAddresses, serviceOptions } from "../options/addresses.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, type HelpEnd, STATUSES } from "./help-end.ts";
 

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
@@ -14,7 +14,7 @@ export function restoreCommand(): Command {
     .argument("<object>", "a store path, or a folder, file or symlink below one")
     .argument("<dir>", "the path that it gets; must not exist. It appears when it is complete")
     .action(async (object: string, target: string, options: ServiceOptions & TracingOptions) => {
-      const { restore } = await import("../restore.ts");
+      const { restore } = await import("../stored/restore.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => restore(object, target, options, interrupt));
     });

@@ -1,6 +1,6 @@
 import { Command } from "commander";
-import type { ServiceOptions } from "../addresses.ts";
-import type { SignOptions } from "../sign.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { SignOptions } from "../stored/sign.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
 
@@ -22,7 +22,7 @@ export function signCommand(): Command {
         const found = options.all ? "both" : "neither";
         command.error(`error: expected store paths or --all, found ${found}`);
       }
-      const { sign } = await import("../sign.ts");
+      const { sign } = await import("../stored/sign.ts");
       const { run } = await import("../run.ts");
       await run((interrupt) => sign(paths, options, interrupt));
     });

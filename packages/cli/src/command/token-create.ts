@@ -1,6 +1,6 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { CreateTokenOptions } from "../serve/tokens.ts";
 import { SCOPES } from "../server/access/scope.ts";
-import type { CreateTokenOptions } from "../tokens.ts";
 import { authFileOption } from "./auth-file-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 
@@ -36,7 +36,7 @@ export function tokenCreateCommand(): Command {
     )
     .addOption(authFileOption())
     .action(async (name: string, options: CreateTokenOptions) => {
-      const { createToken } = await import("../tokens.ts"); // no other command needs it
+      const { createToken } = await import("../serve/tokens.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => createToken(name, options, interrupt));
     });

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { TokenOptions } from "../tokens.ts";
+import type { TokenOptions } from "../serve/tokens.ts";
 import { authFileOption } from "./auth-file-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 
@@ -9,7 +9,7 @@ export function tokenListCommand(): Command {
     .description("Prints the tokens in the auth file, without their secrets")
     .addOption(authFileOption())
     .action(async (options: TokenOptions) => {
-      const { listTokens } = await import("../tokens.ts"); // no other command needs it
+      const { listTokens } = await import("../serve/tokens.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => listTokens(options, interrupt));
     });

@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import type { TokenOptions } from "../tokens.ts";
+import type { TokenOptions } from "../serve/tokens.ts";
 import { authFileOption } from "./auth-file-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 
@@ -10,7 +10,7 @@ export function tokenRevokeCommand(): Command {
     .argument("<name>", "name of the token, or its id")
     .addOption(authFileOption())
     .action(async (name: string, options: TokenOptions) => {
-      const { revokeToken } = await import("../tokens.ts"); // no other command needs it
+      const { revokeToken } = await import("../serve/tokens.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run(() => revokeToken(name, options));
     });

@@ -2,9 +2,6 @@ import type { ServerResponse } from "node:http";
 import type { AdmittedHandler } from "./http-guard.ts";
 import type { HttpResponse } from "./one-port.ts";
 
-/** Paths that need no token: those that watch over a daemon have none. */
-const PUBLIC_PATHS: ReadonlySet<string> = new Set(["/healthz", "/readyz"]);
-
 /** What the routes tell. */
 export interface Operations {
   /** Returns the metrics in the format of Prometheus. `undefined`: they are not served here. */
@@ -13,11 +10,6 @@ export interface Operations {
   readonly metricsType: string;
   /** Resolves with why the server cannot serve; `undefined` if it can. */
   ready(): Promise<string | undefined>;
-}
-
-/** Tells whether a path may be asked for without a token. */
-export function isPublicPath(path: string): boolean {
-  return PUBLIC_PATHS.has(path);
 }
 
 /**

@@ -1,0 +1,134 @@
+import type { ImportProgress, StoreEvent } from "@tvix/castore";
+import { findPaths, type ObjectName, PathCopier, type PathMetadata, StoreError } from "@tvix/store";
+import { reportImport } from "../import/import-report.ts";
+import { type Job, runJobs } from "../import/jobs.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { ProgressOptions } from "../options/progress-option.ts";
+import { openServices } from "../services.ts";
+import { objectArgument } from "../stored/object-argument.ts";
+import { startTracing, traceCommand } from "../telemetry/tracing.ts";
+import type { TracingOptions } from "../telemetry/tracing-option.ts";
+import type { Interrupt } from "../terminal/interrupt.ts";
+import { openProgress } from "../terminal/progress.ts";
+import type { Progress } from "../terminal/progress-contract.ts";
+import { readReferenceGraph } from "./reference-graph.ts";
+import { openSource, servicesAt } from "./store-address.ts";
+
+/** Options of {@link copyPaths} about what is copied, and how. */
+export interface CopyCommandOptions {
+  /** Address of the store to copy from. Default: the local Nix. */
+  from?: string;
+  /** Address of the store to copy to. Default: the services of the other options. */
+  to?: string;
+  /** Whether to copy what the store paths refer to as well. Default: false. */
+  closure?: boolean;
+  /** Whether to tell only what would be copied. Default: false. */
+  dryRun?: boolean;
+  /** Level of zstd for what is compressed to be sent to a daemon. Default: 3. */
+  zstdLevel?: number;
+  /** Whether to print an object of JSON for each store path. Default: false, the store path. */
+  json?: boolean;
+}
+
+/** How many store paths are copied at the same time. */
+const CONCURRENCY = 4;
+
+/**
+ * Copies store paths from one store to another and prints those that were copied on stdout, each behind what it refers to.
+ *
+ * @param names the store paths; the path of a reference graph if neither store is named
+ */
+export async function copyPaths(
+  names: readonly string[],
+  options: ServiceOptions & TracingOptions & ProgressOptions & CopyCommandOptions,
+  { signal }: Interrupt,
+): Promise<void> {
+  using progress = await openProgress(options);
+  const tell = (message: string) => progress.tell(message, "error");
+  await using _tracing = await startTracing(options, (message) => progress.tell(message));
+  await traceCommand("tvix-store copy", async () => {
+    const { from = "local", to } = options;
+    const isGraph = options.from === undefined && to === undefined;
+    const opening = {
+      signal,
+      onEvent: ({ type, store, message }: StoreEvent) =>
+        progress.tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn"),
+    };
+    const graph = isGraph ? await readReferenceGraph(names[0]!) : undefined;
+    const wanted = graph?.hashParts ?? names.map((name) => hashPartOf(objectArgument(name), name));
+    await using source = graph ?? (await openSource(from, opening));
+    await using target = await openServices(to === undefined ? options : servicesAt(to), opening);
+    const copier = new PathCopier(source, target);
+    const paths = await findPaths(source, wanted, { closure: options.closure, signal });
+    const present = await copier.present(paths, { signal });
+    for (const [i, path] of paths.entries()) {
+      const there = present[i];
+      if (there && !options.dryRun) await copier.addSignatures(path, there, { signal });
+    }
+    const lacking = paths.filter((_, i) => present[i] === undefined);
+    if (options.dryRun) {
+      await runJobs(
+        lacking.map((path) => ({ run: async () => describe(path, options) })),
+        {
+          ...{ signal, tell, concurrency: CONCURRENCY, things: "store paths" },
+        },
+      );
+      progress.tell(summaryOf(lacking, paths.length), "info");
+      return;
+    }
+    const bytes = Number(lacking.reduce((sum, { narSize }) => sum + narSize, 0n));
+    progress.expect({ things: lacking.length, bytes });
+    const jobs = lacking.map((path) => jobFor(path, { ...options, copier, progress }));
+    await runJobs(jobs, { signal, tell, concurrency: CONCURRENCY, things: "store paths" });
+  });
+}
+
+function jobFor(
+  path: PathMetadata,
+  {
+    copier,
+    progress,
+    json,
+    zstdLevel,
+  }: { copier: PathCopier; progress: Progress } & CopyCommandOptions,
+): Job {
+  return {
+    run: async ({ signal }) => {
+      const name = path.storePath.toAbsolutePath();
+      using task = progress.begin(name);
+      let last: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
+      const onProgress = (now: ImportProgress) => {
+        last = now;
+        task.update(now);
+      };
+      const pathInfo = await copier.copy(path, { signal, onProgress, zstdLevel });
+      task.finish();
+      return json ? reportImport(name, { pathInfo, progress: last }) : `${name}\n`;
+    },
+  };
+}
+
+/** Returns the line of `--dry-run` about a store path. */
+function describe({ storePath, narSize }: PathMetadata, { json }: CopyCommandOptions): string {
+  const name = storePath.toAbsolutePath();
+  if (!json) return `${name}\t${narSize}\n`;
+  return `${JSON.stringify({ storePath: name, narSize: Number(narSize) })}\n`;
+}
+
+function summaryOf(lacking: readonly PathMetadata[], count: number): string {
+  const bytes = lacking.reduce((sum, { narSize }) => sum + narSize, 0n);
+  return `would copy ${lacking.length} of ${count} store paths, NARs of ${bytes} bytes; the target has the others`;
+}
+
+/** @throws StoreError `invalid_argument` for a name of anything but a store path */
+function hashPartOf({ root, path }: ObjectName, name: string): Uint8Array {
+  if (path.length === 0) {
+    if (root.type === "store path") return root.storePath.hashPart;
+    if (root.type === "hash part") return root.hashPart;
+  }
+  const found = path.length > 0 ? "a path below one" : "a digest";
+  throw new StoreError(
+    "invalid_argument",
+    `Cannot copy ${JSON.stringify(name)}: expected a store path or its hash part, found ${found}`,
+  );
+}

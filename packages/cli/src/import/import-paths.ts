@@ -1,0 +1,209 @@
+import { statSync } from "node:fs";
+import { basename } from "node:path";
+import {
+  CastoreError,
+  type EntryFilter,
+  type ImportProgress,
+  type MemberSelection,
+  startLanes,
+} from "@tvix/castore";
+import { importArchive, importPath, type PathInfo, type ReferenceCandidates } from "@tvix/store";
+import { absolutePath } from "../arguments.ts";
+import type { ServiceOptions } from "../options/addresses.ts";
+import type { ProgressOptions } from "../options/progress-option.ts";
+import { openServices, type Services } from "../services.ts";
+import { startTracing, traceCommand } from "../telemetry/tracing.ts";
+import type { TracingOptions } from "../telemetry/tracing-option.ts";
+import type { Interrupt } from "../terminal/interrupt.ts";
+import { openProgress } from "../terminal/progress.ts";
+import type { Progress } from "../terminal/progress-contract.ts";
+import { type NixImport, NixImports } from "./import-nix-paths.ts";
+import { reportImport } from "./import-report.ts";
+import { type Job, runJobs } from "./jobs.ts";
+import { type Candidates, findCandidates } from "./reference-candidates.ts";
+
+/** Options of {@link importPaths} about what is imported, and how. */
+export interface ImportCommandOptions {
+  /** Path of a tar archive to import instead of paths; `-` is stdin. */
+  archive?: string;
+  /** Name in the store. Default: the last name of the path, for an archive without its ending, such as `.tar.gz`. */
+  name?: string;
+  /** `auto`, `none`, or a file that lists store paths. `true` is `auto`. Default: `none`. */
+  references?: string | true;
+  /** How many names at the start of the paths in the archive are dropped. Default: 0. */
+  stripComponents?: number;
+  /** Globs of what is left out. */
+  exclude?: readonly string[];
+  /** Whether to import what a store path of the local Nix refers to as well. Default: false. */
+  closure?: boolean;
+  /** Whether to print an object of JSON a path. Default: false, its store path. */
+  json?: boolean;
+}
+
+/** How many paths are imported at the same time: each keeps all lanes busy while it reads, but not while it ends. */
+const CONCURRENCY = 2;
+
+/** Options that every import of a command gets. */
+interface CommonOptions extends MemberSelection {
+  name?: string;
+  signal: AbortSignal;
+  references?: ReferenceCandidates;
+  onProgress: (progress: ImportProgress) => void;
+}
+
+/** Imports paths or an archive, and prints the store path of each on stdout, in order. */
+export async function importPaths(
+  paths: readonly string[],
+  options: ServiceOptions & TracingOptions & ProgressOptions & ImportCommandOptions,
+  { signal }: Interrupt,
+): Promise<void> {
+  if (paths.some(isFolder)) startLanes(); // while stores are opened
+  using progress = await openProgress(options);
+  const tell = (message: string) => progress.tell(message);
+  await using _tracing = await startTracing(options, tell);
+  await traceCommand("tvix-store import", async () => {
+    await using services = await openServices(options, {
+      signal,
+      onEvent: ({ type, store, message }) =>
+        progress.tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn"),
+    });
+    await new ImportCommand(services, options, progress).run(paths, signal);
+  });
+}
+
+class ImportCommand {
+  readonly #services: Services;
+  readonly #options: ImportCommandOptions;
+  readonly #progress: Progress;
+  /** Ends the forecast. */
+  readonly #measuring = new AbortController();
+  #candidates: Candidates | undefined;
+  #exclude: EntryFilter | undefined;
+
+  constructor(services: Services, options: ImportCommandOptions, progress: Progress) {
+    this.#services = services;
+    this.#options = options;
+    this.#progress = progress;
+  }
+
+  async run(paths: readonly string[], signal: AbortSignal): Promise<void> {
+    const { archive, exclude, references = "none" } = this.#options;
+    if (exclude !== undefined) {
+      const { excludeFilter } = await import("./exclude.ts"); // has a library of its own
+      this.#exclude = excludeFilter(exclude);
+    }
+    if (references !== "none") {
+      const what = references === true ? "auto" : references;
+      this.#candidates = await findCandidates(what, this.#services.pathInfoService, { signal });
+    }
+    const tell = (message: string) => this.#progress.tell(message);
+    await using nix = new NixImports(this.#services, tell);
+    using _stop = { [Symbol.dispose]: () => this.#measuring.abort() };
+    const jobs: Job[] = [];
+    for (const path of paths) jobs.push(...(await this.#jobsFor(path, nix, signal)));
+    if (archive !== undefined) {
+      const runTar = (options: CommonOptions) => importTar(archive, this.#services, options);
+      jobs.push(this.#plainJob(archive, runTar));
+    }
+    this.#progress.expect({ things: jobs.length });
+    await runJobs(jobs, {
+      signal,
+      concurrency: this.#candidates?.grow ? 1 : CONCURRENCY, // a path may refer to any before it
+      things: "paths",
+      tell: (message) => this.#progress.tell(message, "error"),
+    });
+  }
+
+  async #jobsFor(path: string, nix: NixImports, signal: AbortSignal): Promise<readonly Job[]> {
+    const { name, exclude, references = "none", closure = false } = this.#options;
+    const isPlain = name !== undefined || exclude !== undefined || references !== "none";
+    try {
+      const imports = isPlain ? undefined : await nix.list(path, { closure, signal });
+      if (imports !== undefined) return imports.map((one) => this.#nixJob(one));
+    } catch (error) {
+      if (!(error instanceof CastoreError)) throw error;
+      return [{ run: () => Promise.reject(error) }];
+    }
+    const runPath = (options: CommonOptions) =>
+      importPath(absolutePath(path), this.#services, options);
+    if (this.#progress.isShown) {
+      const onBytes = (bytes: number) => this.#progress.expect({ bytes });
+      const { measurePath } = await import("./measure-path.ts");
+      const { signal } = this.#measuring;
+      void measurePath(absolutePath(path), { exclude: this.#exclude, onBytes, signal });
+    }
+    return [this.#plainJob(path, runPath)];
+  }
+
+  #nixJob({ source, narSize, run }: NixImport): Job {
+    this.#progress.expect({ bytes: narSize });
+    return this.#job(source, ({ signal, onProgress }) => run({ signal, onProgress }));
+  }
+
+  #plainJob(source: string, run: Run): Job {
+    const { name, stripComponents } = this.#options;
+    return this.#job(source, async (options) => {
+      const pathInfo = await run({
+        ...options,
+        ...(name !== undefined && { name }),
+        ...(stripComponents !== undefined && { stripComponents }),
+        ...(this.#exclude && { exclude: this.#exclude }),
+        ...(this.#candidates && { references: this.#candidates.references }),
+      });
+      const { storePath, node } = pathInfo;
+      if (this.#candidates?.grow) this.#candidates.references.add(storePath.hashPart);
+      if (node.type === "symlink") this.#progress.tell(symlinkWarning(source, node.target));
+      return pathInfo;
+    });
+  }
+
+  #job(source: string, run: Run): Job {
+    return {
+      run: async ({ signal }) => {
+        using task = this.#progress.begin(source);
+        let progress: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
+        const onProgress = (now: ImportProgress) => {
+          progress = now;
+          task.update(now);
+        };
+        const pathInfo = await run({ signal, onProgress });
+        task.finish();
+        if (this.#options.json) return reportImport(source, { pathInfo, progress });
+        return `${pathInfo.storePath.toAbsolutePath()}\n`;
+      },
+    };
+  }
+}
+
+type Run = (options: CommonOptions) => Promise<PathInfo>;
+
+async function importTar(
+  archive: string,
+  services: Services,
+  { name = nameOfArchive(archive), ...options }: CommonOptions,
+): Promise<PathInfo> {
+  if (archive !== "-") {
+    return await importArchive(absolutePath(archive), services, { ...options, name });
+  }
+  try {
+    return await importArchive(process.stdin, services, { ...options, name });
+  } finally {
+    process.stdin.destroy(); // an open stdin keeps the process alive
+  }
+}
+
+/** Returns the name of a file without the ending of an archive, such as `.tar.gz` or `.tgz`. */
+function nameOfArchive(path: string): string {
+  return basename(path).replace(/(.)\.(tar(\.[a-z0-9]+)?|t(gz|az|xz|zst|bz2?|b2))$/i, "$1");
+}
+
+/** Returns the warning about an import of a bare symlink. */
+function symlinkWarning(path: string, target: Uint8Array): string {
+  const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
+  return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
+}
+
+/** Tells whether a path is that of a folder. */
+function isFolder(path: string): boolean {
+  return statSync(absolutePath(path), { throwIfNoEntry: false })?.isDirectory() ?? false;
+}

@@ -1,0 +1,66 @@
+import { openObjectStore } from "@tvix/castore";
+import { createNarBridge, type HttpRequest } from "@tvix/nar-bridge";
+import { readSigningKey } from "@tvix/store";
+import type { Logger } from "pino";
+import { absolutePath } from "../arguments.ts";
+import type { ServeOptions } from "../options/serve-options.ts";
+import type { AdmittedHandler } from "../server/http-guard.ts";
+import { logAnswered, type RequestContext } from "../server/http-log.ts";
+import { HttpSpan } from "../server/http-span.ts";
+import type { Services } from "../services.ts";
+import type { RequestMetrics } from "../telemetry/request-metrics.ts";
+import { readUpstreams } from "./upstreams.ts";
+
+/** A binary cache of Nix. Disposing closes what it has besides the stores. */
+export interface BinaryCache extends AsyncDisposable {
+  readonly handle: AdmittedHandler;
+}
+
+/** Opens a binary cache over stores, which are not disposed of with it. Logs and counts the requests that it answers. */
+export async function openBinaryCache(
+  options: ServeOptions,
+  services: Services,
+  { logger, metrics }: { readonly logger: Logger; readonly metrics: RequestMetrics },
+): Promise<BinaryCache> {
+  await using stack = new AsyncDisposableStack();
+  const objects = stack.use(await openObjectStore(options.cacheObjectAddr ?? "memory:///"));
+  const known = new WeakMap<HttpRequest, RequestContext>();
+  const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
+  const bridge = stack.use(
+    await createNarBridge({
+      ...services,
+      objects,
+      priority: options.cachePriority,
+      announce: options.cacheCompression,
+      signing:
+        signingKeyFile === undefined
+          ? undefined
+          : { key: await readSigningKey(absolutePath(signingKeyFile)), when: sign },
+      maxUploadBytes: maxUploadSize,
+      uploads: { all: maxUploads, perClient: maxUploadsPerClient },
+      upstreams: {
+        caches: await readUpstreams(options),
+        absentTtlMs: options.upstreamAbsentTtl * 1000,
+        onTrouble: (message) => logger.warn(message),
+      },
+      onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),
+      onAnswered(answered, request) {
+        const context = known.get(request);
+        logAnswered({ logger, metrics }, answered, request, context);
+        context?.span?.end(answered.status);
+      },
+    }),
+  );
+  const opened = stack.move();
+  return {
+    handle(request, response, { tokenName, client }) {
+      const span = HttpSpan.server(request);
+      known.set(request, { tokenName, span });
+      const isWaiting = request.headers.expect !== undefined;
+      const handle = () => bridge.handle(request, response, isWaiting, client);
+      if (span === undefined) handle();
+      else span.run(handle);
+    },
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
+}
