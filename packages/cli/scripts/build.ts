@@ -59,6 +59,7 @@ const common: InputOptions = {
   platform: "node",
   resolve: { alias: { "@opentelemetry/otlp-grpc-exporter-base": required } },
   preserveEntrySignatures: "allow-extension",
+  checks: { ineffectiveDynamicImport: false }, // what castore loads on demand is in one file with the rest of it
   onLog(level, log, defaultHandler) {
     if (log.code === "UNRESOLVED_IMPORT") throw new Error(log.message); // it would be left to whoever runs the command
     defaultHandler(level, log);

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { blake3Digest } from "@tvix/castore";
 import { seededBytes } from "@tvix/conformance";
@@ -246,6 +246,22 @@ describe("tvix-store import", () => {
     expect(outcome).toMatchObject({ status: 1, stdout: "" });
     expect(outcome.stderr).toContain(reason);
     expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
+  });
+
+  it.each([
+    [[], 0o700],
+    [["--store-mode", "0750"], 0o750],
+  ])("makes a store for those who may use it, with %j", async (options, mode) => {
+    using place = temporaryFolder();
+    const state = join(place.path, "state");
+    const outcome = await tvixStore(["import", file, ...options, ...embeddedIn(state)]);
+    expect(outcome).toMatchObject({ status: 0, stderr: "" });
+    const permissions = readdirSync(state, { recursive: true, withFileTypes: true }).map(
+      (entry) => statSync(join(entry.parentPath, entry.name)).mode & 0o777,
+    );
+    expect(new Set([statSync(state).mode & 0o777, ...permissions])).toEqual(
+      new Set([mode, mode & 0o666]),
+    );
   });
 
   it("warns of a symlink that is all there is to store", async () => {

@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import type { CopyCommandOptions } from "../copy/copy-paths.ts";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../options/addresses.ts";
 import { progressOptions } from "../options/progress-option.ts";
+import { storeModeOption } from "../options/store-mode.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -57,7 +58,7 @@ export function copyCommand(): Command {
     );
   for (const option of progressOptions()) command.addOption(option);
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
-  return addHelpEnd(command.addOption(tracingOption()), {
+  return addHelpEnd(command.addOption(storeModeOption()).addOption(tracingOption()), {
     about: STORES,
     examples: [
       [

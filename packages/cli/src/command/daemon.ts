@@ -3,6 +3,7 @@ import { embeddedAddresses, serviceOptions } from "../options/addresses.ts";
 import { cacheOptions } from "../options/cache-options.ts";
 import type { ServeOptions } from "../options/serve-options.ts";
 import { serverOptions } from "../options/server-options.ts";
+import { storeModeOption } from "../options/store-mode.ts";
 import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
@@ -26,6 +27,7 @@ export function daemonCommand(): Command {
     ...serviceOptions(embeddedAddresses()),
     ...cacheOptions(),
     ...upstreamOptions(),
+    storeModeOption(),
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);

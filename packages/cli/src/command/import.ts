@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError } from "commander";
 import type { ImportCommandOptions } from "../import/import-paths.ts";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../options/addresses.ts";
 import { progressOptions } from "../options/progress-option.ts";
+import { storeModeOption } from "../options/store-mode.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -59,7 +60,7 @@ export function importCommand(): Command {
     );
   for (const option of progressOptions()) command.addOption(option);
   for (const option of serviceOptions(daemonAddresses())) command.addOption(option);
-  return addHelpEnd(command.addOption(tracingOption()), {
+  return addHelpEnd(command.addOption(storeModeOption()).addOption(tracingOption()), {
     about: LOCAL_STORE,
     examples: [
       ["tvix-store import --closure ./result", "stores what nix-build made, with all it refers to"],

@@ -3,6 +3,7 @@ import { daemonAddresses, serviceOptions } from "../options/addresses.ts";
 import { cacheOptions } from "../options/cache-options.ts";
 import type { ServeOptions } from "../options/serve-options.ts";
 import { serverOptions } from "../options/server-options.ts";
+import { storeModeOption } from "../options/store-mode.ts";
 import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
@@ -24,6 +25,7 @@ export function narBridgeCommand(): Command {
     ...serviceOptions(daemonAddresses()),
     ...cacheOptions(),
     ...upstreamOptions(),
+    storeModeOption(),
     tracingOption(),
   ];
   for (const option of options) command.addOption(option);

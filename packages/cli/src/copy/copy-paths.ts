@@ -4,6 +4,7 @@ import { reportImport } from "../import/import-report.ts";
 import { type Job, runJobs } from "../import/jobs.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import type { ProgressOptions } from "../options/progress-option.ts";
+import { type StoreModeOptions, useStoreMode } from "../options/store-mode.ts";
 import { openServices } from "../services.ts";
 import { objectArgument } from "../stored/object-argument.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
@@ -40,12 +41,17 @@ const CONCURRENCY = 4;
  */
 export async function copyPaths(
   names: readonly string[],
-  options: ServiceOptions & TracingOptions & ProgressOptions & CopyCommandOptions,
+  options: ServiceOptions &
+    StoreModeOptions &
+    TracingOptions &
+    ProgressOptions &
+    CopyCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
   using progress = await openProgress(options);
   const tell = (message: string) => progress.tell(message, "error");
   await using _tracing = await startTracing(options, (message) => progress.tell(message));
+  useStoreMode(options);
   await traceCommand("tvix-store copy", async () => {
     const { from = "local", to } = options;
     const isGraph = options.from === undefined && to === undefined;

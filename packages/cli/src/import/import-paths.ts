@@ -11,6 +11,7 @@ import { importArchive, importPath, type PathInfo, type ReferenceCandidates } fr
 import { absolutePath } from "../arguments.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import type { ProgressOptions } from "../options/progress-option.ts";
+import { type StoreModeOptions, useStoreMode } from "../options/store-mode.ts";
 import { openServices, type Services } from "../services.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
@@ -54,13 +55,18 @@ interface CommonOptions extends MemberSelection {
 /** Imports paths or an archive, and prints the store path of each on stdout, in order. */
 export async function importPaths(
   paths: readonly string[],
-  options: ServiceOptions & TracingOptions & ProgressOptions & ImportCommandOptions,
+  options: ServiceOptions &
+    StoreModeOptions &
+    TracingOptions &
+    ProgressOptions &
+    ImportCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
   if (paths.some(isFolder)) startLanes(); // while stores are opened
   using progress = await openProgress(options);
   const tell = (message: string) => progress.tell(message);
   await using _tracing = await startTracing(options, tell);
+  useStoreMode(options);
   await traceCommand("tvix-store import", async () => {
     await using services = await openServices(options, {
       signal,

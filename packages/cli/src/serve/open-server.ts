@@ -9,6 +9,7 @@ import {
 import { storeServices } from "@tvix/store/rpc";
 import type { Logger } from "pino";
 import type { ServeOptions } from "../options/serve-options.ts";
+import { useStoreMode } from "../options/store-mode.ts";
 import type { Listener, ListenerEvents } from "../server/listener.ts";
 import { operationsRoutes } from "../server/operations-routes.ts";
 import { type Server, startServer } from "../server/server.ts";
@@ -67,6 +68,7 @@ export async function openServer(
   stack.use(observeProcess(metrics.meter));
   const countEvent = countStoreEvents(metrics.meter);
   const guarding = stack.use(await Guarding.open(options, logger));
+  useStoreMode(options);
   const stores = stack.use(
     await openServices(options, {
       signal,
