@@ -48,7 +48,9 @@ export function describeWithNix(
 function isInstalled([debian]: readonly string[]): boolean {
   if (debian === undefined) return findProgram("nix-store") !== undefined;
   const { TVIX_SERVICES } = process.env;
-  return TVIX_SERVICES !== undefined && existsSync(join(TVIX_SERVICES, "debian", debian, "nix"));
+  return (
+    TVIX_SERVICES !== undefined && existsSync(join(TVIX_SERVICES, "debian", debian, "usr/bin/nix"))
+  );
 }
 
 function open(version: string, [program, ...args]: string[], folder: string): Nix {
