@@ -27,7 +27,7 @@ function meantAddresses(shown: string, schemes: readonly string[]): string[] {
   if (slashes === "" && /^\d+$/.test(rest) && !schemes.includes(found)) {
     return schemes.includes("grpc+http") ? [`grpc+http://${shown}`] : []; // a host and a port
   }
-  if (rest === "" || (slashes === "" && rest !== "")) return [];
+  if (rest === "" || slashes === "") return [];
   return meantSchemes(found.toLowerCase(), schemes).map((scheme) =>
     LOCAL.includes(scheme) ? `${scheme}:///${rest}` : `${scheme}://${rest}`,
   );

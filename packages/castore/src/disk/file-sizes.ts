@@ -1,9 +1,10 @@
 import { readdir, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { StoreStatistics } from "../model/statistics.ts";
+import { RESERVE_SUFFIXES } from "./reserve.ts";
 
 /** Files that belong to a database, by what follows its path. */
-const DATABASE_FILES = ["", "-wal", "-shm", "-reserve1", "-reserve2"];
+const DATABASE_FILES = ["", "-wal", "-shm", ...RESERVE_SUFFIXES];
 
 /** Returns how long the files of a database are, and what room is left beside them. Nothing for one in memory. */
 export async function databaseSize(path: string): Promise<StoreStatistics> {

@@ -6,8 +6,11 @@ import Sqlite from "better-sqlite3";
 import { CastoreError } from "../model/errors.ts";
 import { syncFolder } from "./sync-folder.ts";
 
-/** Files that reserve disk space. Two, because SQLite creates two, and inodes may run out. */
-const SUFFIXES = ["-reserve1", "-reserve2"];
+/**
+ * Files that reserve disk space, by what follows the path of the database. Two, because SQLite creates two, and inodes may
+ * run out.
+ */
+export const RESERVE_SUFFIXES: readonly string[] = ["-reserve1", "-reserve2"];
 
 /** Length of each in bytes. SQLite needs 32 KiB, but XFS creates no file while less than 200 KiB are free. */
 const FILE_BYTES = 256 * 1024;
@@ -53,7 +56,7 @@ export async function openInReserve<T>(path: string, open: () => Promise<T>): Pr
  */
 export function keepRoom(path: string): void {
   try {
-    for (const suffix of SUFFIXES) fillUp(path + suffix);
+    for (const suffix of RESERVE_SUFFIXES) fillUp(path + suffix);
   } catch {
     // The reserve is optional, and the next open tries again.
   }
@@ -61,7 +64,9 @@ export function keepRoom(path: string): void {
 
 /** Releases the reserved space; tells whether there was any. */
 function giveRoom(path: string): boolean {
-  const kept = SUFFIXES.map((suffix) => path + suffix).filter((file) => sizeOf(file) !== undefined);
+  const kept = RESERVE_SUFFIXES.map((suffix) => path + suffix).filter(
+    (file) => sizeOf(file) !== undefined,
+  );
   for (const file of kept) rmSync(file, { force: true });
   syncFolder(dirname(path)); // some file systems free the space only then
   return kept.length > 0;

@@ -53,8 +53,8 @@ export interface ObjectContents extends AsyncIterable<Uint8Array> {
  * folders, no part is empty, `.` or `..`, and no object has the key of a folder.
  *
  * An object is seen whole or not at all. Once a call that stored it has resolved, every later call sees it, and it is
- * durable unless the caller does without that. Implementations repeat what may succeed then, with growing, random pauses and a bound. They verify nothing
- * about contents.
+ * durable unless the caller does without that. Implementations repeat what may succeed then, with growing, random pauses
+ * and a bound. They verify nothing about contents.
  *
  * Every method rejects with `signal.reason` when cancelled, with CastoreError `invalid_argument` for a
  * key that is not valid, or a bucket that does not exist, `unavailable` when the store cannot be reached or is busy,

@@ -3,7 +3,7 @@ import { promisify } from "node:util";
 import { systemError } from "../../model/system-error.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { packPath } from "./pack-files.ts";
-import { endOfRun } from "./read-chunks.ts";
+import { runsOf } from "./read-chunks.ts";
 
 const [openFile, readFile, closeFile] = [promisify(open), promisify(read), promisify(close)];
 
@@ -33,24 +33,14 @@ export class PayloadReader implements AsyncDisposable {
     locations: readonly ChunkLocation[],
     memory: (length: number) => Uint8Array,
   ): Promise<Uint8Array[]> {
-    const runs: { readonly from: number; readonly to: number; readonly length: number }[] = [];
-    let length = 0;
-    for (let from = 0; from < locations.length; ) {
-      const to = endOfRun(locations, from, MAX_GAP);
-      const last = locations[to - 1]!;
-      const run = { from, to, length: last.offset + last.storedSize - locations[from]!.offset };
-      runs.push(run);
-      length += run.length;
-      from = to;
-    }
-    const bytes = memory(length);
+    const runs = [...runsOf(locations, MAX_GAP)];
+    const bytes = memory(runs.reduce((sum, { length }) => sum + length, 0));
     const payloads: Uint8Array[] = [];
     let at = 0;
-    for (const { from, to, length } of runs) {
-      const { pack, offset } = locations[from]!;
+    for (const { pack, offset, length, chunks } of runs) {
       const run = bytes.subarray(at, at + length);
       const filled = await this.#readPack(pack, offset, run);
-      for (const location of locations.slice(from, to)) {
+      for (const location of chunks) {
         const start = location.offset - offset;
         payloads.push(run.subarray(start, Math.min(start + location.storedSize, filled)));
       }

@@ -121,29 +121,41 @@ export function* readPayloads(
   memory: Memory,
 ): Generator<{ readonly location: ChunkLocation; readonly payload: Uint8Array<ArrayBuffer> }> {
   using packs = new Packs(paths, memory);
-  for (let from = 0; from < locations.length; ) {
-    const to = endOfRun(locations, from, MAX_GAP);
-    const { pack, offset } = locations[from]!;
-    const last = locations[to - 1]!;
-    const run = packs.read(pack, offset, last.offset + last.storedSize - offset);
-    for (; from < to; from++) {
-      const location = locations[from]!;
+  for (const { pack, offset, length, chunks } of runsOf(locations, MAX_GAP)) {
+    const bytes = packs.read(pack, offset, length);
+    for (const location of chunks) {
       const start = location.offset - offset;
-      yield { location, payload: run.subarray(start, start + location.storedSize) };
+      yield { location, payload: bytes.subarray(start, start + location.storedSize) };
     }
   }
 }
 
+/** Chunks that are read at once: a range of a pack, with the gaps between them. */
+export interface Run {
+  readonly pack: number;
+  readonly offset: number;
+  readonly length: number;
+  readonly chunks: readonly ChunkLocation[];
+}
+
 /**
- * Returns the end of the run of chunks that are read at once, gaps and all.
+ * Returns the runs that chunks are read in, in their order.
  *
- * @param maxGap how many bytes may be between two of them
+ * @param maxGap how many bytes may be between two chunks of a run
  */
-export function endOfRun(
-  locations: readonly ChunkLocation[],
-  from: number,
-  maxGap: number,
-): number {
+export function* runsOf(locations: readonly ChunkLocation[], maxGap: number): Generator<Run> {
+  for (let from = 0; from < locations.length; ) {
+    const to = endOfRun(locations, from, maxGap);
+    const { pack, offset } = locations[from]!;
+    const last = locations[to - 1]!;
+    const length = last.offset + last.storedSize - offset;
+    yield { pack, offset, length, chunks: locations.slice(from, to) };
+    from = to;
+  }
+}
+
+/** Returns the end of the run that begins with a chunk. */
+function endOfRun(locations: readonly ChunkLocation[], from: number, maxGap: number): number {
   const first = locations[from]!;
   let end = first.offset + first.storedSize;
   let to = from + 1;
