@@ -5,11 +5,10 @@ import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { formatSignature } from "../nix/signature.ts";
 import type { StorePath } from "../nix/store-path.ts";
 import type { PathInfo } from "../pathinfo.ts";
-import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
 import type {
-  ContentServices,
   CopyContentsOptions,
   PathMetadata,
+  StorePathServices,
   StorePathSource,
 } from "./store-path-source.ts";
 
@@ -19,14 +18,11 @@ const PATHS_PER_LOOKUP = 1024;
 /** Copies store paths from a source into services. */
 export class PathCopier {
   readonly #source: StorePathSource;
-  readonly #target: ContentServices & { readonly pathInfoService: PathInfoService };
+  readonly #target: StorePathServices;
   /** Copies that were begun, by hash part. */
   readonly #copies = new Map<string, Promise<PathInfo>>();
 
-  constructor(
-    source: StorePathSource,
-    target: ContentServices & { readonly pathInfoService: PathInfoService },
-  ) {
+  constructor(source: StorePathSource, target: StorePathServices) {
     this.#source = source;
     this.#target = target;
   }

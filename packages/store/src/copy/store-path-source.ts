@@ -6,6 +6,7 @@ import type {
   Node,
 } from "@tvix/castore";
 import type { PathInfo } from "../pathinfo.ts";
+import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
 
 /** What is known of a store path before its contents are read. */
 export type PathMetadata = Omit<PathInfo, "node">;
@@ -14,6 +15,11 @@ export type PathMetadata = Omit<PathInfo, "node">;
 export interface ContentServices {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
+}
+
+/** Where store paths are. */
+export interface StorePathServices extends ContentServices {
+  readonly pathInfoService: PathInfoService;
 }
 
 /** Options of {@link StorePathSource.copyContents}. */

@@ -1,23 +1,20 @@
 import { type AbortOptions, copyClosure, type Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import type { PathInfo } from "../pathinfo.ts";
-import type { PathInfoService } from "../pathinfoservice/path-info-service.ts";
 import type {
   ContentServices,
   CopyContentsOptions,
   PathMetadata,
+  StorePathServices,
   StorePathSource,
 } from "./store-path-source.ts";
 
 /** The store paths of three services. Disposing leaves the services open. */
 export class StoredPaths implements StorePathSource {
   readonly name: string;
-  readonly #services: ContentServices & { readonly pathInfoService: PathInfoService };
+  readonly #services: StorePathServices;
 
-  constructor(
-    name: string,
-    services: ContentServices & { readonly pathInfoService: PathInfoService },
-  ) {
+  constructor(name: string, services: StorePathServices) {
     this.name = name;
     this.#services = services;
   }

@@ -7,13 +7,9 @@ import {
 } from "@tvix/castore/sqlite";
 import type { PathMetadata } from "../copy/store-path-source.ts";
 import { inContext, StoreError } from "../errors.ts";
-import { parseContentAddress } from "../nix/content-address.ts";
-import { parseAnyNixHash } from "../nix/nix-hash.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
-import { parseSignature } from "../nix/signature.ts";
-import { STORE_DIR, StorePath } from "../nix/store-path.ts";
-
-const DRV = /\.drv$/;
+import { STORE_DIR } from "../nix/store-path.ts";
+import { parsePathMetadata } from "./path-metadata.ts";
 
 /** A row of `ValidPaths`. */
 interface PathRow {
@@ -95,24 +91,8 @@ export class NixDatabase implements Disposable {
 }
 
 function metadataOf(row: PathRow, references: readonly string[]): PathMetadata {
-  const { algorithm, digest } = parseAnyNixHash(row.hash);
-  if (algorithm !== "sha256") {
-    throw new StoreError("data_loss", `expected a sha256 hash, found "${row.hash}"`);
-  }
-  if (!row.narSize) throw new StoreError("data_loss", "expected the size of its NAR, found none");
-  return {
-    storePath: StorePath.parseAbsolute(row.path),
-    references: references.map((path) => StorePath.parseAbsolute(path)),
-    narSha256: digest,
-    narSize: row.narSize,
-    signatures: (row.sigs ?? "").split(" ").filter(Boolean).map(parseSignature),
-    ...(row.deriver && { deriver: parseDeriver(row.deriver) }),
-    ...(row.ca && { ca: parseContentAddress(row.ca) }),
-  };
-}
-
-/** Parses the path of a derivation. Returns its store path without `.drv`, as a PathInfo has it. */
-export function parseDeriver(path: string): StorePath {
-  const { hashPart, name } = StorePath.parseAbsolute(path);
-  return StorePath.from(hashPart, name.replace(DRV, ""));
+  const { path, hash, narSize, deriver, sigs, ca } = row;
+  if (!narSize) throw new StoreError("data_loss", "expected the size of its NAR, found none");
+  const signatures = (sigs ?? "").split(" ").filter(Boolean);
+  return parsePathMetadata({ path, narHash: hash, narSize, references, signatures, deriver, ca });
 }

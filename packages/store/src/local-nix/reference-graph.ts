@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { type AbortOptions, CastoreError, type Node } from "@tvix/castore";
+import type { AbortOptions, Node } from "@tvix/castore";
 import { z } from "zod";
 import type {
   ContentServices,
@@ -8,13 +8,10 @@ import type {
   StorePathSource,
 } from "../copy/store-path-source.ts";
 import { inContext, StoreError } from "../errors.ts";
-import { parseContentAddress } from "../nix/content-address.ts";
-import { parseAnyNixHash } from "../nix/nix-hash.ts";
 import { encodeNixbase32 } from "../nix/nixbase32.ts";
-import { parseSignature } from "../nix/signature.ts";
-import { STORE_DIR, StorePath } from "../nix/store-path.ts";
+import { STORE_DIR } from "../nix/store-path.ts";
 import { importContents } from "./import-contents.ts";
-import { parseDeriver } from "./nix-database.ts";
+import { parsePathMetadata } from "./path-metadata.ts";
 
 /** A store path of a graph. Nix has more keys, which do not matter. */
 const GRAPH_PATH = z.object({
@@ -93,22 +90,13 @@ function parseGraph(json: string, name: string): PathMetadata[] {
     throw new StoreError("invalid_argument", `${context}: ${where}: ${issue?.message}`);
   }
   return parsed.data.closure.map((path, i) =>
-    inContext(`${context}: closure.${i}`, () => metadataOf(path)),
+    inContext(`${context}: closure.${i}`, () => {
+      const { narSize, signatures } = path;
+      return parsePathMetadata({
+        ...path,
+        narSize: BigInt(narSize),
+        signatures: signatures ?? [],
+      });
+    }),
   );
-}
-
-function metadataOf(path: z.output<typeof GRAPH_PATH>): PathMetadata {
-  const { algorithm, digest } = parseAnyNixHash(path.narHash);
-  if (algorithm !== "sha256") {
-    throw new CastoreError("invalid_argument", `expected a sha256 hash, found "${path.narHash}"`);
-  }
-  return {
-    storePath: StorePath.parseAbsolute(path.path),
-    references: path.references.map((reference) => StorePath.parseAbsolute(reference)),
-    narSha256: digest,
-    narSize: BigInt(path.narSize),
-    signatures: (path.signatures ?? []).map(parseSignature),
-    ...(path.deriver && { deriver: parseDeriver(path.deriver) }),
-    ...(path.ca && { ca: parseContentAddress(path.ca) }),
-  };
 }

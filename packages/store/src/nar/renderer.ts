@@ -127,6 +127,15 @@ export interface Place {
   readonly parent: Place | undefined;
 }
 
+/** Shows a place in a message, as names with slashes between them. */
+export function showPlace(place: Place): string {
+  const names: string[] = [];
+  for (let at: Place | undefined = place; at !== undefined; at = at.parent) {
+    names.unshift(quoteBytes(at.name));
+  }
+  return names.join("/");
+}
+
 /** Writes all of a step but the contents of a file. */
 export function writeStep(
   writer: NarWriter,
@@ -359,8 +368,6 @@ function refusal(
   place: Place | undefined,
   reason: string,
 ): StoreError {
-  const names: string[] = [];
-  for (let at = place; at !== undefined; at = at.parent) names.unshift(quoteBytes(at.name));
-  const where = names.length > 0 ? ` of ${names.join("/")}` : "";
+  const where = place === undefined ? "" : ` of ${showPlace(place)}`;
   return new StoreError(code, `Cannot render NAR: ${what}${where} ${reason}`);
 }

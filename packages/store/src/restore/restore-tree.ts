@@ -3,11 +3,10 @@ import {
   CastoreError,
   type FileNode,
   type Node,
-  quoteBytes,
   readFileNode,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { type NarSources, type Place, stepsAhead } from "../nar/renderer.ts";
+import { type NarSources, type Place, showPlace, stepsAhead } from "../nar/renderer.ts";
 import { TreeReader } from "../nar/tree-reader.ts";
 import { DraftTree } from "./draft-tree.ts";
 
@@ -144,7 +143,7 @@ class Restore implements AsyncDisposable {
       yield* readFileNode(this.#sources.blobService, file, options);
     } catch (error) {
       if (place === undefined || !(error instanceof CastoreError)) throw error;
-      const message = `Cannot restore ${shownPlace(place)}: ${error.message}`;
+      const message = `Cannot restore ${showPlace(place)}: ${error.message}`;
       throw new StoreError(error.code, message, { cause: error });
     }
   }
@@ -176,12 +175,3 @@ interface LargeFile {
 }
 
 const SLASH = Buffer.from("/");
-
-/** Shows the path of a file below the root. */
-function shownPlace(place: Place): string {
-  const names: string[] = [];
-  for (let at: Place | undefined = place; at !== undefined; at = at.parent) {
-    names.unshift(quoteBytes(at.name));
-  }
-  return names.join("/");
-}
