@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { CastoreError } from "@tvix/castore";
+import type { TomlFile } from "@tvix/castore/toml";
 import { absolutePath } from "./arguments.ts";
 
 /**
@@ -13,7 +14,13 @@ export async function readInputFile(what: string, path: string): Promise<Buffer>
     return await readFile(absolutePath(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const message = `Cannot read ${what} "${path}": the system answered ${code}`;
+    const message = `Cannot read ${what} ${JSON.stringify(path)}: the system answered ${code}`;
     throw new CastoreError("invalid_argument", message, { cause: error });
   }
+}
+
+/** Reads a file of TOML, as {@link readInputFile} does. */
+export async function readTomlFile(what: string, path: string): Promise<TomlFile> {
+  const name = `${what} ${JSON.stringify(path)}`;
+  return { name, text: (await readInputFile(what, path)).toString() };
 }

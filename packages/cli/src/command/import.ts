@@ -1,8 +1,9 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import type { ImportCommandOptions } from "../import/import-paths.ts";
 import { daemonAddresses, type ServiceOptions, serviceOptions } from "../options/addresses.ts";
 import { progressOptions } from "../options/progress-option.ts";
 import { storeModeOption } from "../options/store-mode.ts";
+import { wholeNumber } from "../options/whole-number.ts";
 import { type TracingOptions, tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, STATUSES } from "./help-end.ts";
 
@@ -25,7 +26,7 @@ export function importCommand(): Command {
     .option(
       "--strip-components <number>",
       "drop so many names at the start of the paths in the archive, as GNU tar does",
-      parseCount,
+      wholeNumber(/^[0-9]{1,6}$/, "a natural number"),
     )
     .option(
       "--name <name>",
@@ -105,9 +106,4 @@ function wrongUse(
   }
   if (paths.length > 0) return "expected either paths or --archive, found both";
   return archive === "-" && name === undefined ? "expected a --name for --archive -" : undefined;
-}
-
-function parseCount(text: string): number {
-  if (/^[0-9]{1,6}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected a natural number, found ${JSON.stringify(text)}`);
 }

@@ -1,9 +1,12 @@
-import { Command, InvalidArgumentError } from "commander";
+import { Command } from "commander";
 import type { MountCommandOptions } from "../mount/mount-store.ts";
 import { daemonAddresses, serviceOptions } from "../options/addresses.ts";
+import { wholeNumber } from "../options/whole-number.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd } from "./help-end.ts";
 import { useSmallMalloc } from "./small-malloc.ts";
+
+const wholeSeconds = wholeNumber(/^[0-9]{1,6}$/, "whole seconds");
 
 /** `tvix-store mount DIR` */
 export function mountCommand(): Command {
@@ -17,21 +20,26 @@ export function mountCommand(): Command {
     .option(
       "--threads <number>",
       "threads that read and verify contents (default: one less than there are cores)",
-      parseThreads,
+      wholeNumber(/^[1-9][0-9]{0,2}$/, "1 to 999"),
     )
     .option(
       "--timeout <seconds>",
       "how long a store that does not answer is waited for; 0 is without end. Then, programs get ETIMEDOUT",
-      parseSeconds,
+      wholeSeconds,
       60,
     )
     .option(
       "--absent-ttl <seconds>",
       "how long it is remembered that a store path is absent",
-      parseSeconds,
+      wholeSeconds,
       1,
     )
-    .option("--cache-size <MiB>", "memory for contents that were read ahead", parseMebibytes, 16)
+    .option(
+      "--cache-size <MiB>",
+      "memory for contents that were read ahead",
+      wholeNumber(/^[1-9][0-9]{0,5}$/, "1 or more MiB"),
+      16,
+    )
     .action(async (folder: string, options: MountCommandOptions) => {
       useSmallMalloc();
       const { mountStore } = await import("../mount/mount-store.ts"); // no other command needs it
@@ -54,19 +62,4 @@ export function mountCommand(): Command {
       1: "could not mount, or failed",
     },
   });
-}
-
-function parseSeconds(text: string): number {
-  if (/^[0-9]{1,6}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected whole seconds, found ${JSON.stringify(text)}`);
-}
-
-function parseThreads(text: string): number {
-  if (/^[1-9][0-9]{0,2}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected 1 to 999, found ${JSON.stringify(text)}`);
-}
-
-function parseMebibytes(text: string): number {
-  if (/^[1-9][0-9]{0,5}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected 1 or more MiB, found ${JSON.stringify(text)}`);
 }

@@ -1,9 +1,8 @@
-import { readFileSync } from "node:fs";
-import { CastoreError, suggest } from "@tvix/castore";
+import { suggest } from "@tvix/castore";
 import { parseToml, type TomlFile, tomlError } from "@tvix/castore/toml";
 import { type Command, InvalidArgumentError, type Option } from "commander";
-import { absolutePath } from "../arguments.ts";
 import { leafCommands, settingName, settingsOf, wordsOf } from "../command-tree.ts";
+import { readTomlFile } from "../read-input-file.ts";
 
 /** The attribute of the option that the addresses of stores exclude. */
 const COMPOSITION = "storeComposition";
@@ -37,7 +36,7 @@ export class ConfigFile {
    * @throws CastoreError `invalid_argument` for a file that cannot be read, an unknown key, and a wrong value
    */
   static async read(path: string, program: Command): Promise<ConfigFile> {
-    const file = readFile(path);
+    const file = await readTomlFile("config file", path);
     const top: Section = { table: parseToml(file), path: [] };
     await refuseUnknown(file, top, program);
     const values = new Map<Command, ReadonlyMap<Option, unknown>>();
@@ -71,17 +70,6 @@ export class ConfigFile {
       if ([attribute, ...excluding].some(isGiven)) continue;
       command.setOptionValueWithSource(attribute, value, "config");
     }
-  }
-}
-
-function readFile(path: string): TomlFile {
-  const name = `config file ${JSON.stringify(path)}`;
-  try {
-    return { name, text: readFileSync(absolutePath(path), "utf8") };
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const message = `Cannot read ${name}: the system answered ${code}`;
-    throw new CastoreError("invalid_argument", message, { cause: error });
   }
 }
 

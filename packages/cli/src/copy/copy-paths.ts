@@ -1,7 +1,6 @@
-import type { ImportProgress, StoreEvent } from "@tvix/castore";
 import { findPaths, type ObjectName, PathCopier, type PathMetadata, StoreError } from "@tvix/store";
-import { reportImport } from "../import/import-report.ts";
-import { type Job, runJobs } from "../import/jobs.ts";
+import { importJob } from "../import/import-job.ts";
+import { runJobs } from "../import/jobs.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import type { ProgressOptions } from "../options/progress-option.ts";
 import { type StoreModeOptions, useStoreMode } from "../options/store-mode.ts";
@@ -10,8 +9,8 @@ import { objectArgument } from "../stored/object-argument.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import type { Interrupt } from "../terminal/interrupt.ts";
+import { tellStoreEvents } from "../terminal/notices.ts";
 import { openProgress } from "../terminal/progress.ts";
-import type { Progress } from "../terminal/progress-contract.ts";
 import { readReferenceGraph } from "./reference-graph.ts";
 import { openSource, servicesAt } from "./store-address.ts";
 
@@ -57,8 +56,7 @@ export async function copyPaths(
     const isGraph = options.from === undefined && to === undefined;
     const opening = {
       signal,
-      onEvent: ({ type, store, message }: StoreEvent) =>
-        progress.tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn"),
+      onEvent: tellStoreEvents((message, level) => progress.tell(message, level)),
     };
     const graph = isGraph ? await readReferenceGraph(names[0]!) : undefined;
     const wanted = graph?.hashParts ?? names.map((name) => hashPartOf(objectArgument(name), name));
@@ -84,34 +82,16 @@ export async function copyPaths(
     }
     const bytes = Number(lacking.reduce((sum, { narSize }) => sum + narSize, 0n));
     progress.expect({ things: lacking.length, bytes });
-    const jobs = lacking.map((path) => jobFor(path, { ...options, copier, progress }));
+    const { json, zstdLevel } = options;
+    const jobs = lacking.map((path) =>
+      importJob(
+        path.storePath.toAbsolutePath(),
+        (options) => copier.copy(path, { ...options, zstdLevel }),
+        { progress, json },
+      ),
+    );
     await runJobs(jobs, { signal, tell, concurrency: CONCURRENCY, things: "store paths" });
   });
-}
-
-function jobFor(
-  path: PathMetadata,
-  {
-    copier,
-    progress,
-    json,
-    zstdLevel,
-  }: { copier: PathCopier; progress: Progress } & CopyCommandOptions,
-): Job {
-  return {
-    run: async ({ signal }) => {
-      const name = path.storePath.toAbsolutePath();
-      using task = progress.begin(name);
-      let last: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
-      const onProgress = (now: ImportProgress) => {
-        last = now;
-        task.update(now);
-      };
-      const pathInfo = await copier.copy(path, { signal, onProgress, zstdLevel });
-      task.finish();
-      return json ? reportImport(name, { pathInfo, progress: last }) : `${name}\n`;
-    },
-  };
 }
 
 /** Returns the line of `--dry-run` about a store path. */

@@ -16,10 +16,11 @@ import { openServices, type Services } from "../services.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import type { Interrupt } from "../terminal/interrupt.ts";
+import { type NoticeLevel, tellStoreEvents } from "../terminal/notices.ts";
 import { openProgress } from "../terminal/progress.ts";
 import type { Progress } from "../terminal/progress-contract.ts";
+import { type ImportAction, importJob } from "./import-job.ts";
 import { type NixImport, NixImports } from "./import-nix-paths.ts";
-import { reportImport } from "./import-report.ts";
 import { type Job, runJobs } from "./jobs.ts";
 import { type Candidates, findCandidates } from "./reference-candidates.ts";
 
@@ -64,14 +65,13 @@ export async function importPaths(
 ): Promise<void> {
   if (paths.some(isFolder)) startLanes(); // while stores are opened
   using progress = await openProgress(options);
-  const tell = (message: string) => progress.tell(message);
+  const tell = (message: string, level?: NoticeLevel) => progress.tell(message, level);
   await using _tracing = await startTracing(options, tell);
   useStoreMode(options);
   await traceCommand("tvix-store import", async () => {
     await using services = await openServices(options, {
       signal,
-      onEvent: ({ type, store, message }) =>
-        progress.tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn"),
+      onEvent: tellStoreEvents(tell),
     });
     await new ImportCommand(services, options, progress).run(paths, signal);
   });
@@ -163,21 +163,8 @@ class ImportCommand {
     });
   }
 
-  #job(source: string, run: Run): Job {
-    return {
-      run: async ({ signal }) => {
-        using task = this.#progress.begin(source);
-        let progress: ImportProgress = { entries: 0, bytes: 0, newBytes: undefined };
-        const onProgress = (now: ImportProgress) => {
-          progress = now;
-          task.update(now);
-        };
-        const pathInfo = await run({ signal, onProgress });
-        task.finish();
-        if (this.#options.json) return reportImport(source, { pathInfo, progress });
-        return `${pathInfo.storePath.toAbsolutePath()}\n`;
-      },
-    };
+  #job(source: string, action: ImportAction): Job {
+    return importJob(source, action, { progress: this.#progress, json: this.#options.json });
   }
 }
 

@@ -8,7 +8,7 @@ import { openServices } from "../services.ts";
 import { startTracing } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import type { Interrupt } from "../terminal/interrupt.ts";
-import type { LogOptions } from "../terminal/notices.ts";
+import { type LogOptions, levelOfEvent } from "../terminal/notices.ts";
 import { daemonize, isInBackground, tellReady } from "./daemonize.ts";
 
 /** Options of {@link mountStore}. */
@@ -55,8 +55,9 @@ async function serveMount(
   if (options.threads !== undefined) limitLanes(options.threads);
   await using services = await openServices(options, {
     signal: interrupt.signal,
-    onEvent({ type, kind, store, message }) {
-      logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
+    onEvent(event) {
+      const { kind, store, message } = event;
+      logger[levelOfEvent(event)]({ store, kind }, message);
     },
   });
   const path = absolutePath(folder);

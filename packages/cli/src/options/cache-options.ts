@@ -1,5 +1,6 @@
-import { InvalidArgumentError, Option } from "commander";
+import { Option } from "commander";
 import { stateFolder } from "../user-folders.ts";
+import { wholeNumber } from "./whole-number.ts";
 
 /** Options of the binary cache that is served over HTTP. */
 export interface CacheOptions {
@@ -30,7 +31,7 @@ export function cacheOptions(): Option[] {
       "priority of the binary cache among the substituters of a client: the lowest is asked first",
     )
       .env("CACHE_PRIORITY")
-      .argParser(parsePriority)
+      .argParser(wholeNumber(/^[0-9]{1,9}$/, "a natural number"))
       .default(39),
     new Option(
       "--cache-compression <name>",
@@ -51,9 +52,4 @@ export function cacheOptions(): Option[] {
       .choices(["stored", "served"])
       .default("stored"),
   ];
-}
-
-function parsePriority(text: string): number {
-  if (/^[0-9]{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected a natural number, found ${JSON.stringify(text)}`);
 }

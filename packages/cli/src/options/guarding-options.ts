@@ -1,4 +1,5 @@
 import { InvalidArgumentError, Option } from "commander";
+import { wholeNumber } from "./whole-number.ts";
 
 /** Options of a command that serves, about who may use it and how much. */
 export interface GuardingOptions {
@@ -79,6 +80,12 @@ function parseSize(text: string): number {
   throw refusal("a number of bytes, or one with KiB, MiB, GiB or TiB", text);
 }
 
+/** Reads a number from 1. */
+export const parseCount: (text: string) => number = wholeNumber(
+  /^[1-9][0-9]{0,8}$/,
+  "a number from 1",
+);
+
 /**
  * Reads a time limit such as `10s`, in milliseconds.
  *
@@ -89,16 +96,6 @@ export function parseTime(text: string): number {
   const timeMs = Number(count) * (TIME_UNITS[unit] ?? Number.NaN);
   if (timeMs <= MAX_TIME_MS) return timeMs;
   throw refusal("a number with ms, s, m or h, of 24 days at most", text);
-}
-
-/**
- * Reads a number from 1.
- *
- * @throws InvalidArgumentError for anything else
- */
-export function parseCount(text: string): number {
-  if (/^[1-9][0-9]{0,8}$/.test(text)) return Number(text);
-  throw refusal("a number from 1", text);
 }
 
 function refusal(expected: string, found: string): InvalidArgumentError {

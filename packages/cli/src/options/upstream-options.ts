@@ -1,4 +1,5 @@
-import { InvalidArgumentError, Option } from "commander";
+import { Option } from "commander";
+import { wholeNumber } from "./whole-number.ts";
 
 /** Options of the binary caches that are served as well. */
 export interface UpstreamCacheOptions {
@@ -22,12 +23,7 @@ export function upstreamOptions(): Option[] {
       "how long it is remembered that no upstream has a store path",
     )
       .env("UPSTREAM_ABSENT_TTL")
-      .argParser(parseSeconds)
+      .argParser(wholeNumber(/^[0-9]{1,7}$/, "a number of seconds"))
       .default(300),
   ];
-}
-
-function parseSeconds(text: string): number {
-  if (/^[0-9]{1,7}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`expected a number of seconds, found ${JSON.stringify(text)}`);
 }

@@ -24,13 +24,14 @@ import { observeProcess } from "../telemetry/process-metrics.ts";
 import { ServerMetrics } from "../telemetry/server-metrics.ts";
 import { countStoreEvents, observeStores } from "../telemetry/store-metrics.ts";
 import { startTracing } from "../telemetry/tracing.ts";
+import { levelOfEvent } from "../terminal/notices.ts";
 import { Guarding, warnOfOpenAddresses } from "./guarding.ts";
 import { openBinaryCache } from "./open-binary-cache.ts";
 import { Readiness } from "./readiness.ts";
 
 /**
- * How many bytes a stream of Node.js buffers, in bytes: one for each call that waits for memory. Whatever is fast reads and
- * writes past these buffers.
+ * How much a stream of Node.js buffers, in bytes: there is one for each call that waits for memory. Whatever is fast reads
+ * and writes past these buffers.
  */
 const STREAM_BYTES = 8 * 1024;
 
@@ -73,9 +74,9 @@ export async function openServer(
     await openServices(options, {
       signal,
       onEvent(event) {
-        const { type, kind, store, message } = event;
+        const { kind, store, message } = event;
         countEvent(event);
-        logger[type === "corrupt" ? "error" : "warn"]({ store, kind }, message);
+        logger[levelOfEvent(event)]({ store, kind }, message);
       },
     }),
   );

@@ -1,7 +1,7 @@
 import { parseUpstream, parseUpstreams, type UpstreamOptions } from "@tvix/nar-bridge";
 import type { ServiceOptions } from "../options/addresses.ts";
 import type { UpstreamCacheOptions } from "../options/upstream-options.ts";
-import { readInputFile } from "../read-input-file.ts";
+import { readTomlFile } from "../read-input-file.ts";
 
 /**
  * Returns the upstreams of the options and of the file that describes the stores.
@@ -13,8 +13,6 @@ export async function readUpstreams(
 ): Promise<UpstreamOptions[]> {
   const given = options.upstream.map(parseUpstream);
   if (options.storeComposition === undefined) return given;
-  const { storeComposition } = options;
-  const text = (await readInputFile("store composition", storeComposition)).toString();
-  const name = `store composition ${JSON.stringify(storeComposition)}`;
-  return [...given, ...(await parseUpstreams({ name, text }))];
+  const file = await readTomlFile("store composition", options.storeComposition);
+  return [...given, ...(await parseUpstreams(file))];
 }

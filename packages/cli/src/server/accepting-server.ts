@@ -4,7 +4,7 @@ import { CastoreError, type ErrorCode } from "@tvix/castore";
 import type { Listener, ListenerEvents, Transport } from "./listener.ts";
 
 /** Idle time before the system sends TCP keep-alive probes. */
-const KEEP_ALIVE_MS = 60_000;
+export const KEEP_ALIVE_MS = 60_000;
 
 const REASONS: Readonly<Record<string, readonly [code: ErrorCode, reason: string]>> = {
   EADDRINUSE: ["unavailable", "already in use"],

@@ -5,7 +5,12 @@ import { openServices, type Services } from "../services.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { Interrupted } from "../terminal/interrupt.ts";
-import { type NoticeLevel, notice, noticeStoreEvent } from "../terminal/notices.ts";
+import {
+  type NoticeLevel,
+  notice,
+  noticeStoreEvent,
+  tellStoreEvents,
+} from "../terminal/notices.ts";
 import { OutputError } from "../terminal/output.ts";
 
 /** What a command that reads or changes a store hands to {@link withServices}. */
@@ -32,11 +37,7 @@ export async function withServices(
   await traceCommand(`tvix-store ${command}`, async () => {
     await using services = await openServices(addresses, {
       signal,
-      onEvent(event) {
-        const { type, store, message } = event;
-        if (tell === undefined) noticeStoreEvent(event);
-        else tell(`${store}: ${message}`, type === "corrupt" ? "error" : "warn");
-      },
+      onEvent: tell === undefined ? noticeStoreEvent : tellStoreEvents(tell),
     });
     await body(services);
   });

@@ -58,7 +58,20 @@ export function notice(
   writeStderr(`${line}\n`);
 }
 
-/** Writes the notice of an event of a store: an error for damage, a warning otherwise. */
-export function noticeStoreEvent({ type, kind, store, message }: StoreEvent): void {
-  notice(type === "corrupt" ? "error" : "warn", `${store}: ${message}`, { store, kind });
+/** Returns the level of the notice or log line of an event of a store: an error for damage, a warning otherwise. */
+export function levelOfEvent({ type }: StoreEvent): "error" | "warn" {
+  return type === "corrupt" ? "error" : "warn";
+}
+
+/** Writes the notice of an event of a store. */
+export function noticeStoreEvent(event: StoreEvent): void {
+  const { kind, store, message } = event;
+  notice(levelOfEvent(event), `${store}: ${message}`, { store, kind });
+}
+
+/** Returns what tells the events of stores. */
+export function tellStoreEvents(
+  tell: (message: string, level: NoticeLevel) => void,
+): (event: StoreEvent) => void {
+  return (event) => tell(`${event.store}: ${event.message}`, levelOfEvent(event));
 }

@@ -1,13 +1,11 @@
 import type { Socket } from "node:net";
+import { KEEP_ALIVE_MS } from "../server/accepting-server.ts";
 import type { Listener, ListenerEvents, Transport } from "../server/listener.ts";
 import type { ProcessMetrics } from "../telemetry/metrics.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 
 /** The variable that makes a process a worker. */
 export const WORKER_VARIABLE = "TVIX_STORE_WORKER";
-
-/** Idle time before the system sends TCP keep-alive probes. */
-const KEEP_ALIVE_MS = 60_000;
 
 /** Tells whether this process is a worker of another one. */
 export function isWorker(): boolean {

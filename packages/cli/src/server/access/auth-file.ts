@@ -1,4 +1,4 @@
-import { readInputFile } from "../../read-input-file.ts";
+import { readTomlFile } from "../../read-input-file.ts";
 import { type AuthRules, parseAuthRules } from "./auth-rules.ts";
 
 /**
@@ -7,6 +7,5 @@ import { type AuthRules, parseAuthRules } from "./auth-rules.ts";
  * @throws CastoreError `invalid_argument` for a file that cannot be read, or is none
  */
 export async function readAuthFile(path: string): Promise<AuthRules> {
-  const text = (await readInputFile("auth file", path)).toString();
-  return await parseAuthRules({ name: `auth file ${JSON.stringify(path)}`, text });
+  return await parseAuthRules(await readTomlFile("auth file", path));
 }
