@@ -5,13 +5,26 @@ import {
   Composition,
   type CompositionOptions,
   type DirectoryService,
+  hasCode,
   type NamedStatistics,
+  type ServiceKind,
+  type ServiceKinds,
   type StoreEvent,
 } from "@tvix/castore";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import { hasEscapedBytes } from "./arguments.ts";
 import type { ServiceOptions } from "./options/addresses.ts";
 import { readInputFile } from "./read-input-file.ts";
+
+/** What a command does with a store that can only be read: refuses it, tells it as an event, or uses it. */
+type ReadOnlyPolicy = "refuse" | "tell" | "use";
+
+/** The options for the addresses of services, by kind. */
+const ADDRESS_OPTIONS: Readonly<Record<ServiceKind, string>> = {
+  blobservices: "--blob-service-addr",
+  directoryservices: "--directory-service-addr",
+  pathinfoservices: "--path-info-service-addr",
+};
 
 /** For how long other services of one store repeat its events, in milliseconds. */
 const REPEATS_MS = 10_000;
@@ -25,23 +38,53 @@ export interface Services extends AsyncDisposable {
   statistics(): Promise<readonly NamedStatistics[]>;
 }
 
+/** Options of {@link openServices}. */
+export interface OpenServicesOptions extends AbortOptions, CompositionOptions {
+  /** What is done with a store that can only be read. Default: `use`. */
+  readonly readOnly?: ReadOnlyPolicy;
+  /** The option that names all three services, for advice. Default: one for each. */
+  readonly option?: string | undefined;
+}
+
 /**
  * Opens the three services. If one of them cannot be opened, the others are closed.
  *
  * @param options.onEvent receives the events of stores. Default: a process warning for each
+ * @throws CastoreError `permission_denied` for a store that can only be read, if it is to be refused; whatever opening
+ *   the services throws
  */
 export async function openServices(
   services: ServiceOptions,
-  options?: AbortOptions & CompositionOptions,
+  { readOnly = "use", option, onEvent = warnOfEvent, signal }: OpenServicesOptions = {},
 ): Promise<Services> {
   await using stack = new AsyncDisposableStack();
-  const { onEvent } = options ?? {};
+  let refused: StoreEvent | undefined;
+  const tell = withoutRepeats(onEvent);
   const composition = stack.use(
-    await compose(services, onEvent ? { ...options, onEvent: withoutRepeats(onEvent) } : options),
+    await compose(services, {
+      onEvent(event) {
+        if (event.type !== "read-only" || readOnly === "tell") tell(event);
+        else if (readOnly === "refuse") refused ??= event;
+      },
+    }),
   );
-  const blobService = await composition.service("blobservices", undefined, options);
-  const directoryService = await composition.service("directoryservices", undefined, options);
-  const pathInfoService = await composition.service("pathinfoservices", undefined, options);
+  const open = async <Kind extends ServiceKind>(kind: Kind): Promise<ServiceKinds[Kind]> => {
+    try {
+      const service = await composition.service(kind, undefined, { signal });
+      if (refused === undefined) return service;
+      const { store, message } = refused;
+      throw new CastoreError("permission_denied", `${store}: ${message}`);
+    } catch (error) {
+      if (!hasCode(error, "permission_denied")) throw error;
+      const other = option ?? ADDRESS_OPTIONS[kind];
+      const named = services.storeComposition === undefined ? ` with ${other}` : "";
+      const advice = `make it writable for this user, or name another store${named}`;
+      throw new CastoreError(error.code, `${error.message}; ${advice}`, { cause: error });
+    }
+  };
+  const blobService = await open("blobservices");
+  const directoryService = await open("directoryservices");
+  const pathInfoService = await open("pathinfoservices");
   const opened = stack.move();
   return {
     blobService,
@@ -63,6 +106,10 @@ function withoutRepeats(onEvent: (event: StoreEvent) => void): (event: StoreEven
     last = { key, kind, atMs: performance.now() };
     onEvent(event);
   };
+}
+
+function warnOfEvent({ store, message }: StoreEvent): void {
+  process.emitWarning(`${store}: ${message}`);
 }
 
 async function compose(

@@ -1,6 +1,7 @@
 import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { whyReadOnly } from "../disk/read-only.ts";
 import { CastoreError, hasCode, nameStore } from "../model/errors.ts";
 import { nearestOf } from "../model/nearest.ts";
 import { type StoreStatistics, statisticsOf } from "../model/statistics.ts";
@@ -13,15 +14,22 @@ import {
   type ServiceConfig,
   tableOpener,
 } from "./opener.ts";
-import type { Registries, ServiceKind, ServiceKinds, ServiceRegistry } from "./registry.ts";
+import type {
+  Registries,
+  ServiceKind,
+  ServiceKinds,
+  ServiceRegistry,
+  ServiceRole,
+} from "./registry.ts";
 
 /** An event of a store that fails no call. */
 export interface StoreEvent {
   /**
    * - `corrupt`: stored bytes are damaged. They count as absent, and storing them again heals
    * - `warning`: an optional step failed, such as a write to the local store of a cache
+   * - `read-only`: it was opened, and cannot be written
    */
-  readonly type: "corrupt" | "warning";
+  readonly type: "corrupt" | "warning" | "read-only";
   /** The kind of the store. */
   readonly kind: ServiceKind;
   /** The name of the store, or its address without the keys. */
@@ -39,7 +47,7 @@ export interface NamedStatistics extends StoreStatistics {
 
 /** Options of a {@link Composition}. */
 export interface CompositionOptions {
-  /** Called for each event of a store. Default: a process warning. */
+  /** Called for each event of a store. Default: a process warning, but of those that can only be read. */
   onEvent?: ((event: StoreEvent) => void) | undefined;
 }
 
@@ -175,20 +183,20 @@ export class Composition implements AsyncDisposable {
     kind: Kind,
     reference: string,
     parent: Wanted | undefined,
-    options?: AbortOptions,
+    { role = "store", ...options }: AbortOptions & { role?: ServiceRole | undefined } = {},
   ): Promise<ServiceKinds[Kind]> {
-    options?.signal?.throwIfAborted();
+    options.signal?.throwIfAborted();
     this.#abandon.signal.throwIfAborted();
     const wanted = this.#wanted(kind, reference);
     if (parent !== undefined) this.#addNeed(parent, wanted);
     let opened = this.#opened.get(wanted.key) as Promise<ServiceKinds[Kind]> | undefined;
     if (opened === undefined) {
-      opened = this.#open(kind, reference, wanted);
+      opened = this.#open(kind, reference, wanted, role);
       this.#opened.set(wanted.key, opened);
       // The next call tries again.
       opened.catch(() => this.#opened.delete(wanted.key));
     }
-    return await unlessAborted(opened, options?.signal);
+    return await unlessAborted(opened, options.signal);
   }
 
   #wanted(kind: ServiceKind, reference: string): Wanted {
@@ -209,6 +217,7 @@ export class Composition implements AsyncDisposable {
     kind: Kind,
     reference: string,
     wanted: Wanted,
+    role: ServiceRole,
   ): Promise<ServiceKinds[Kind]> {
     const opener = await this.#opener(kind, reference);
     const { name } = opener;
@@ -219,8 +228,14 @@ export class Composition implements AsyncDisposable {
         signal,
         corrupt: (message) => this.#onEvent({ type: "corrupt", kind, store: name, message }),
         warn: (message) => this.#onEvent({ type: "warning", kind, store: name, message }),
-        service: (kind, reference) => this.#service(kind, reference, wanted, { signal }),
+        service: (kind, reference, role) =>
+          this.#service(kind, reference, wanted, { signal, role }),
       });
+      const reason = await whyReadOnly(opener.files());
+      if (reason !== undefined) {
+        const type = role === "cache" ? "warning" : "read-only";
+        this.#onEvent({ type, kind, store: name, message: `Cannot write to it: ${reason}` });
+      }
       const { contract, calls } = this.#registry(kind);
       const service = instrument<ServiceKinds[Kind]>(opened, contract, name, calls);
       // The caller may replace the disposal of the returned service.
@@ -316,6 +331,7 @@ export class Composition implements AsyncDisposable {
   }
 }
 
-function emitWarning({ store, message }: StoreEvent): void {
+function emitWarning({ type, store, message }: StoreEvent): void {
+  if (type === "read-only") return;
   process.emitWarning(`${store}: ${message}`);
 }

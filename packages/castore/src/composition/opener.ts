@@ -32,6 +32,8 @@ export interface Opener<T> {
   readonly name: string;
   /** Whether the name comes from a TOML file, so that errors show it. */
   readonly named: boolean;
+  /** Returns the files and folders that it writes to. */
+  files(): readonly string[];
   open(context: ServiceContext): Promise<T>;
 }
 
@@ -53,7 +55,7 @@ export async function addressOpener<T>(
   const hidden = Object.keys(keys).filter((key) => !Object.hasOwn(address.query, key));
   const refuse = ({ reason }: SchemaRefusal) => addressError(shown, reason);
   const config = isPlain ? keys : await validate(type, keys, refuse, hidden);
-  return { name: shown, named: false, open: (context) => type.open(config as never, context) };
+  return { name: shown, named: false, ...prepare(type, config) };
 }
 
 /**
@@ -77,7 +79,14 @@ export async function tableOpener<T>(
   }
   const type = registry.types[typeName]!;
   const config = await validate(type, keys, refuse);
-  return { name, named: true, open: (context) => type.open(config as never, context) };
+  return { name, named: true, ...prepare(type, config) };
+}
+
+function prepare<T>(type: ServiceType<T>, config: unknown): Pick<Opener<T>, "files" | "open"> {
+  return {
+    files: () => type.files?.(config as never) ?? [],
+    open: (context) => type.open(config as never, context),
+  };
 }
 
 /** Parses keys by a strict schema: unknown keys are refused. */

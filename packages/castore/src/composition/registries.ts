@@ -4,7 +4,9 @@ import { expectPath, withKeys } from "../address/service-address.ts";
 import type { BlobService } from "../blobservice/blob-service.ts";
 import { CombinedBlobService } from "../blobservice/combined.ts";
 import { MemoryBlobService } from "../blobservice/memory.ts";
+import { indexPath } from "../blobservice/pack/chunk-index.ts";
 import { PackBlobService } from "../blobservice/pack/pack-blob-service.ts";
+import { packFolder } from "../blobservice/pack/pack-files.ts";
 import { CacheDirectoryService } from "../directoryservice/cache.ts";
 import type { DirectoryService } from "../directoryservice/directory-service.ts";
 import { MemoryDirectoryService } from "../directoryservice/memory.ts";
@@ -17,6 +19,7 @@ import {
   memoryType,
   OBJECT_STORE_SCHEMES,
   objectStoreConfig,
+  objectStoreFiles,
   sqliteType,
 } from "./service-types.ts";
 
@@ -31,6 +34,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       plain: true,
       config: (address) => withKeys(address, { path: expectPath(address) }),
       schema: async () => (await import("./keys.ts")).PACK_KEYS,
+      files: ({ path }) => [path, indexPath(path), packFolder(path)],
       async open({ path, zstd_level, avg_chunk_size, max_pack_size }, context) {
         return await PackBlobService.open({
           path,
@@ -50,6 +54,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       schemes: OBJECT_STORE_SCHEMES,
       config: (address) => objectStoreConfig(address, ["avg_chunk_size", "zstd_level"]),
       schema: async () => (await import("./keys.ts")).OBJECT_STORE_BLOB_KEYS,
+      files: objectStoreFiles,
       async open(
         { object_store_url, object_store_options, avg_chunk_size, zstd_level },
         { corrupt },
@@ -97,6 +102,7 @@ export const DIRECTORY_SERVICES: ServiceRegistry<DirectoryService> = {
       schemes: OBJECT_STORE_SCHEMES,
       config: (address) => objectStoreConfig(address, []),
       schema: async () => (await import("./keys.ts")).OBJECT_STORE_DIRECTORY_KEYS,
+      files: objectStoreFiles,
       async open({ object_store_url, object_store_options }, { corrupt }) {
         const { openObjectStore } = await import("../objectstore/open.ts");
         const { ObjectStoreDirectoryService } = await import("../directoryservice/object-store.ts");

@@ -19,6 +19,9 @@ export interface ServiceKinds {
 /** A kind of services. */
 export type ServiceKind = keyof ServiceKinds;
 
+/** What a service is for. */
+export type ServiceRole = "store" | "cache";
+
 /** Context of opening a service. */
 export interface ServiceContext extends AbortOptions {
   /** Name of the service in messages: its name, or its address without the keys. */
@@ -34,8 +37,13 @@ export interface ServiceContext extends AbortOptions {
    * Opens a dependency of this service, which stays open at least as long.
    *
    * @param reference a name, or the address of a service that is not shared
+   * @param role what it is for: `cache` if calls succeed although it cannot be written. Default: `store`
    */
-  service<Kind extends ServiceKind>(kind: Kind, reference: string): Promise<ServiceKinds[Kind]>;
+  service<Kind extends ServiceKind>(
+    kind: Kind,
+    reference: string,
+    role?: ServiceRole,
+  ): Promise<ServiceKinds[Kind]>;
 }
 
 /** A type of service: its addresses, its keys, and how to open it. Created by {@link serviceType}. */
@@ -55,6 +63,9 @@ export interface ServiceType<T, Schema extends z.ZodType = z.ZodType, Config = n
 
   /** Keys whose values are references to other services, of which a kind is named. Default: none. */
   readonly references?: Readonly<Record<string, ServiceKind>>;
+
+  /** Returns the files and folders that it writes to, which need not exist. Default: none. */
+  files?(config: Config): readonly string[];
 
   /** Loads the schema of the keys, for addresses and TOML. */
   schema(): Promise<Schema>;

@@ -1,5 +1,6 @@
 /** Service types that several kinds have. */
 
+import { dirname } from "node:path";
 import {
   addressError,
   expectNoHost,
@@ -48,6 +49,7 @@ export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): Ser
       return withKeys(address, isInMemory ? {} : { path: expectPath(address) });
     },
     schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
+    files: ({ path }) => (path === undefined ? [] : [dirname(path), path]),
     open: ({ path = ":memory:" }, { signal, corrupt }) =>
       open({ path, onCorrupt: corrupt, signal }),
   });
@@ -111,6 +113,12 @@ export function objectStoreConfig(
   };
 }
 
+/** Returns the folder of an object store; none unless it is one of files. */
+export function objectStoreFiles({ object_store_url }: { object_store_url: string }): string[] {
+  const { scheme, path } = parseServiceAddress(object_store_url);
+  return scheme === "file" ? [path] : [];
+}
+
 /**
  * `...://?near=REFERENCE&far=REFERENCE`, with further keys as {@link CacheOptions} has them.
  *
@@ -126,7 +134,7 @@ export function cacheType<Kind extends ServiceKind>(
     schema: async () => (await import("./keys.ts")).CACHE_KEYS,
     async open({ near, far, ...keys }, { service, warn }) {
       return create({
-        near: await service(kind, near),
+        near: await service(kind, near, "cache"),
         far: await service(kind, far),
         mode: keys.mode,
         nearReadTimeoutMs: keys.near_read_timeout_ms,

@@ -61,7 +61,11 @@ export async function copyPaths(
     const graph = isGraph ? await readReferenceGraph(names[0]!) : undefined;
     const wanted = graph?.hashParts ?? names.map((name) => hashPartOf(objectArgument(name), name));
     await using source = graph ?? (await openSource(from, opening));
-    await using target = await openServices(to === undefined ? options : servicesAt(to), opening);
+    await using target = await openServices(to === undefined ? options : servicesAt(to), {
+      ...opening,
+      readOnly: options.dryRun ? "use" : "refuse",
+      option: to === undefined ? undefined : "--to",
+    });
     const copier = new PathCopier(source, target);
     const paths = await findPaths(source, wanted, { closure: options.closure, signal });
     const present = await copier.present(paths, { signal });

@@ -71,6 +71,7 @@ export async function importPaths(
   await traceCommand("tvix-store import", async () => {
     await using services = await openServices(options, {
       signal,
+      readOnly: "refuse",
       onEvent: tellStoreEvents(tell),
     });
     await new ImportCommand(services, options, progress).run(paths, signal);

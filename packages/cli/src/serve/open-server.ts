@@ -73,6 +73,7 @@ export async function openServer(
   const stores = stack.use(
     await openServices(options, {
       signal,
+      readOnly: "tell",
       onEvent(event) {
         const { kind, store, message } = event;
         countEvent(event);
