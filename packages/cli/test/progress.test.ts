@@ -24,6 +24,22 @@ describe("the progress of an import", () => {
     for (const option of quiet) expect((await tvixStore([...args, option])).stderr).toBe("");
   });
 
+  it("is shown in the same ways by commands that read", async () => {
+    const store = embeddedIn(newStore());
+    const { stdout } = await tvixStore(["import", small, ...store]);
+    const path = stdout.trim();
+    const [restored, silent, used, quiet] = await Promise.all([
+      tvixStore(["restore", path, join(folder.path, "a"), "--progress=plain", ...store]),
+      tvixStore(["restore", path, join(folder.path, "b"), "--no-progress", ...store]),
+      tvixStore(["du", path, "--progress=plain", ...store]),
+      tvixStore(["du", path, "--progress=plain", "--quiet", ...store]),
+    ]);
+    for (const { stderr } of [restored, used]) {
+      expect(stderr).toMatch(/^tvix-store: \/nix\/store\/\w+-small: 8 B, \d\.\d s\n$/);
+    }
+    for (const { stderr } of [silent, quiet]) expect(stderr).toBe("");
+  });
+
   it("ends with Ctrl-C, when what is safe was printed", async () => {
     const endless = join(folder.path, "endless");
     writeFileSync(endless, "");

@@ -91,11 +91,17 @@ describe("a command that reads", () => {
     expect(readdirSync(folder.path)).toEqual(["store"]);
   });
 
-  it("says that the NAR is not what is registered", async () => {
+  it("says that the NAR is not what is registered, and leaves nothing", async () => {
     const storePath = pathOf("other").toAbsolutePath();
-    const outcome = await run("nar", `${storePath}`, "-o", "dump");
-    expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toContain(`NAR of "${storePath}": expected sha256-`);
+    const outcomes = await Promise.all([
+      run("nar", storePath, "-o", "dump"),
+      run("restore", storePath, "out"),
+    ]);
+    for (const outcome of outcomes) expect(outcome).toMatchObject({ status: 1, stdout: "" });
+    expect(outcomes[0]!.stderr).toContain(`NAR of "${storePath}": expected sha256-`);
+    expect(outcomes[1]!.stderr).toMatch(
+      /^tvix-store: Cannot restore: expected a NAR of 1 bytes and sha256:0{52}, .*, found one of \d+ bytes and sha256:.*\n$/,
+    );
     expect(readdirSync(folder.path)).toEqual(["store"]);
   });
 

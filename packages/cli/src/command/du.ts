@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../options/addresses.ts";
+import { type ProgressOptions, progressOptions } from "../options/progress-option.ts";
 import type { UsageOptions } from "../stored/du.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { addReadOptions } from "./read-help.ts";
@@ -19,11 +20,17 @@ DEDUPLICATED  length of the chunks, each counted once
 COMPRESSED    what these chunks are stored in; "-" if the store does not tell, such as a daemon
 SHARED        length of those chunks that others of the named store paths have too`,
     )
-    .action(async (paths: string[], options: ServiceOptions & TracingOptions & UsageOptions) => {
-      const { du } = await import("../stored/du.ts");
-      const { run } = await import("../run.ts");
-      await run((interrupt) => du(paths, options, interrupt));
-    });
+    .action(
+      async (
+        paths: string[],
+        options: ServiceOptions & TracingOptions & ProgressOptions & UsageOptions,
+      ) => {
+        const { du } = await import("../stored/du.ts");
+        const { run } = await import("../run.ts");
+        await run((interrupt) => du(paths, options, interrupt));
+      },
+    );
+  for (const option of progressOptions()) command.addOption(option);
   return addReadOptions(command, {
     examples: [
       ["tvix-store du --closure HASH", "prints the sizes of a closure"],

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { ServiceOptions } from "../options/addresses.ts";
+import { type ProgressOptions, progressOptions } from "../options/progress-option.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import { STATUSES } from "./help-end.ts";
 import { addReadOptions } from "./read-help.ts";
@@ -13,11 +14,18 @@ export function restoreCommand(): Command {
     )
     .argument("<object>", "a store path, or a folder, file or symlink below one")
     .argument("<dir>", "the path that it gets; must not exist. It appears when it is complete")
-    .action(async (object: string, target: string, options: ServiceOptions & TracingOptions) => {
-      const { restore } = await import("../stored/restore.ts");
-      const { run } = await import("../run.ts");
-      await run((interrupt) => restore(object, target, options, interrupt));
-    });
+    .action(
+      async (
+        object: string,
+        target: string,
+        options: ServiceOptions & TracingOptions & ProgressOptions,
+      ) => {
+        const { restore } = await import("../stored/restore.ts");
+        const { run } = await import("../run.ts");
+        await run((interrupt) => restore(object, target, options, interrupt));
+      },
+    );
+  for (const option of progressOptions()) command.addOption(option);
   return addReadOptions(command, {
     examples: [
       ["tvix-store restore /nix/store/HASH-hello-2.12 ./hello", "restores a store path"],

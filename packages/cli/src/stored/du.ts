@@ -1,5 +1,6 @@
 import { type DiskUsage, DiskUsageMeter } from "@tvix/store";
 import type { ServiceOptions } from "../options/addresses.ts";
+import type { ProgressOptions } from "../options/progress-option.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
 import type { Interrupt } from "../terminal/interrupt.ts";
 import type { NoticeLevel } from "../terminal/notices.ts";
@@ -26,10 +27,10 @@ interface Row extends DiskUsage {
 /** Prints how much of the store contents of store paths take on stdout. */
 export async function du(
   args: readonly string[],
-  { closure, json, ...options }: ServiceOptions & TracingOptions & UsageOptions,
+  { closure, json, ...options }: ServiceOptions & TracingOptions & ProgressOptions & UsageOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  using progress = await openProgress();
+  using progress = await openProgress(options);
   const tell = (message: string, level: NoticeLevel) => progress.tell(message, level);
   await withServices("du", options, { signal, tell }, async (services) => {
     const { pathInfoService } = services;
@@ -37,14 +38,15 @@ export async function du(
     const named = new Map(found.flatMap((path) => (path ? [[`${path.storePath}`, path]] : [])));
     const meter = new DiskUsageMeter(services);
     const logical: number[] = [];
-    for (const [name, path] of named) {
-      using task = progress.begin(name);
+    for (const path of named.values()) {
+      using task = progress.begin(path.storePath.toAbsolutePath());
       const paths = closure ? await findClosure([path], pathInfoService, { signal }) : [path];
       logical.push(paths.reduce((sum, { narSize }) => sum + Number(narSize), 0));
       await meter.add(
         paths.map(({ node }) => node),
         { signal, onBlobs: (entries, bytes) => task.update({ entries, bytes }) },
       );
+      task.finish();
     }
     const usages = meter.groups;
     const rows = [...named.values()].map(({ storePath }, i) => ({

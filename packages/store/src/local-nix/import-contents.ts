@@ -5,9 +5,9 @@ import type {
   PathMetadata,
 } from "../copy/store-path-source.ts";
 import { StoreError } from "../errors.ts";
+import { describeNar } from "../nar/describe-nar.ts";
 import { NarHasher } from "../nar/nar-hasher.ts";
 import { NarWriter } from "../nar/writer.ts";
-import { formatNixHash } from "../nix/nix-hash.ts";
 
 /** The level that Nix compresses with. */
 const DEFAULT_LEVEL = 3;
@@ -42,8 +42,4 @@ export async function importContents(
     "data_loss",
     `Cannot import "${path}": expected a NAR of ${expected}, as Nix has registered, found ${found}; "nix-store --verify-path" tells what Nix makes of it`,
   );
-}
-
-function describeNar({ narSha256, narSize }: Pick<PathMetadata, "narSha256" | "narSize">): string {
-  return `${narSize} bytes and ${formatNixHash({ algorithm: "sha256", digest: narSha256 })}`;
 }

@@ -84,15 +84,24 @@ export class DraftTree implements AsyncDisposable {
     });
   }
 
-  /** Writes a file piece by piece. */
+  /**
+   * Writes a file piece by piece.
+   *
+   * @param onData is called with each piece while it is being written
+   */
   async stream(
     path: Buffer,
     { executable }: FileNode,
     contents: AsyncIterable<Uint8Array>,
+    onData: (data: Uint8Array) => void,
   ): Promise<void> {
     try {
       await using file = await open(path, "wx", 0o600);
-      for await (const data of contents) await file.writeFile(data);
+      for await (const data of contents) {
+        const written = file.writeFile(data);
+        onData(data);
+        await written;
+      }
       await file.chmod(executable ? EXECUTABLE : READ_ONLY);
       await file.utimes(MTIME, MTIME);
     } catch (error) {

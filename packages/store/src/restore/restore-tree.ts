@@ -1,13 +1,18 @@
 import {
   type AbortOptions,
   CastoreError,
+  equalBytes,
   type FileNode,
   type Node,
   readFileNode,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { type NarSources, type Place, showPlace, stepsAhead } from "../nar/renderer.ts";
+import { describeNar } from "../nar/describe-nar.ts";
+import type { CalculatedNar } from "../nar/nar-calculation-service.ts";
+import { NarHasher } from "../nar/nar-hasher.ts";
+import { type NarSources, type Place, showPlace, stepsAhead, writeStep } from "../nar/renderer.ts";
 import { TreeReader } from "../nar/tree-reader.ts";
+import { NarWriter } from "../nar/writer.ts";
 import { DraftTree } from "./draft-tree.ts";
 
 /** How far {@link restoreTree} is. */
@@ -22,17 +27,12 @@ export interface RestoreProgress {
 export interface RestoreOptions extends AbortOptions {
   /** Is told running totals. Default: nobody. */
   onProgress?: ((progress: RestoreProgress) => void) | undefined;
+  /** The NAR that the tree is registered with, which what is written is compared with. Default: it is not compared. */
+  expected?: CalculatedNar | undefined;
 }
 
-/** How many large files are written at the same time, and how many bytes of each are read ahead. */
-const LARGE_FILES = 4;
-const LARGE_READ_AHEAD = 2 * 1024 * 1024;
-
-/** How many bytes of small files are read ahead. */
+/** How many bytes are read ahead, of small files and of a large one. */
 const READ_AHEAD = 4 * 1024 * 1024;
-
-/** How many folders may wait for large files in them before they are finished. */
-const MAX_UNFINISHED = 1024;
 
 /**
  * Restores a tree to the local file system, with the permissions and times of a Nix store: files are 0444, or 0555 if they
@@ -44,57 +44,59 @@ const MAX_UNFINISHED = 1024;
  *
  * @param target an absolute path, as bytes where it is not UTF-8. Its folder exists
  * @throws StoreError `invalid_argument` if there is something at the target; `not_found` if a directory or blob is missing,
- *   `data_loss` if one is damaged, both naming the path in the tree; CastoreError by cause if the system refuses something
+ *   `data_loss` if one is damaged, both naming the path in the tree, or if the NAR is not the expected one; CastoreError by
+ *   cause if the system refuses something
  */
 export async function restoreTree(
   root: Node,
   target: string | Buffer,
   { blobService, directoryService }: NarSources,
-  { signal, onProgress }: RestoreOptions = {},
+  { signal, onProgress, expected }: RestoreOptions = {},
 ): Promise<void> {
   signal?.throwIfAborted();
   await using draft = new DraftTree(Buffer.from(target));
   await using tree = new TreeReader(root, directoryService, { signal });
-  await using restore = new Restore(draft, { blobService, tree }, { signal, onProgress });
+  const restore = new Restore(draft, { blobService, tree }, { signal, onProgress, expected });
   await restore.run(root);
   await tree.readAll(); // the directory service checks the tree as a whole at its end
   signal?.throwIfAborted();
+  restore.expectNar();
   draft.place();
 }
 
-/** Fills a draft with a tree. Disposing of it waits for what is under way. */
-class Restore implements AsyncDisposable {
+/** Fills a draft with a tree. */
+class Restore {
   readonly #draft: DraftTree;
   readonly #sources: Parameters<typeof stepsAhead>[1];
-  readonly #onProgress: RestoreOptions["onProgress"];
-  readonly #stop = new AbortController();
-  readonly #signal: AbortSignal;
-  /** Large files that are being written. */
-  readonly #large = new Set<Promise<void>>();
-  /** Folders with everything in them but large files. */
-  readonly #unfinished: Buffer[] = [];
+  readonly #options: RestoreOptions;
+  readonly #hasher = new NarHasher();
+  /** Writes the NAR of what is restored; `undefined` if it is not compared. */
+  readonly #nar: NarWriter | undefined;
   #progress: RestoreProgress = { entries: 0, bytes: 0 };
 
   constructor(
     draft: DraftTree,
     sources: Parameters<typeof stepsAhead>[1],
-    { signal, onProgress }: RestoreOptions,
+    options: RestoreOptions,
   ) {
     this.#draft = draft;
     this.#sources = sources;
-    this.#onProgress = onProgress;
-    this.#signal = signal ? AbortSignal.any([signal, this.#stop.signal]) : this.#stop.signal;
+    this.#options = options;
+    if (options.expected === undefined) return;
+    this.#nar = new NarWriter((bytes) => this.#hasher.update(bytes));
   }
 
   async run(root: Node): Promise<void> {
-    const options = { signal: this.#signal, readAhead: () => READ_AHEAD };
+    const { signal } = this.#options;
     /** The paths of the folders that the walk is in. */
     const folders: Buffer[] = [];
-    for await (const { step, contents } of stepsAhead(root, this.#sources, options)) {
-      this.#signal.throwIfAborted();
+    const steps = stepsAhead(root, this.#sources, { signal, readAhead: () => READ_AHEAD });
+    for await (const { step, contents } of steps) {
+      signal?.throwIfAborted();
       if (step.type === "begin") continue; // only where a part is walked
+      if (this.#nar !== undefined) writeStep(this.#nar, step);
       if (step.type === "leave") {
-        await this.#leave(folders.pop()!);
+        await this.#draft.finishFolder(folders.pop()!);
         continue;
       }
       const { place } = step;
@@ -106,39 +108,38 @@ class Restore implements AsyncDisposable {
       } else if (step.type === "symlink") {
         await this.#draft.symlink(path, step.target);
       } else if (contents !== undefined) {
+        this.#addToNar(contents);
         await this.#draft.file(path, step.file, contents);
       } else {
-        await this.#startLarge(path, step);
+        await this.#draft.stream(path, step.file, this.#contents(step), (data) => {
+          this.#addToNar(data);
+        });
       }
       this.#advance(step.type === "file" ? Number(step.file.size) : 0);
     }
-    await this.#finishFolders();
+    this.#nar?.finish();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new CastoreError("aborted", "The restore has ended"));
-    await Promise.allSettled(this.#large);
-  }
-
-  /** Starts to write a large file, or one that could not be read ahead, once there is room for it. */
-  async #startLarge(path: Buffer, file: LargeFile): Promise<void> {
-    while (this.#large.size >= LARGE_FILES) await Promise.race(this.#large);
-    this.#signal.throwIfAborted();
-    const contents = this.#contents(file);
-    const writing = this.#draft.stream(path, file.file, contents).then(
-      () => {
-        this.#large.delete(writing);
-      },
-      (error: unknown) => {
-        this.#large.delete(writing);
-        this.#stop.abort(error); // the walk meets it
-      },
+  /** @throws StoreError `data_loss` if the NAR of what was restored is not the expected one */
+  expectNar(): void {
+    const { expected } = this.#options;
+    if (expected === undefined) return;
+    const found = this.#hasher.digest();
+    if (equalBytes(found.narSha256, expected.narSha256) && found.narSize === expected.narSize) {
+      return;
+    }
+    throw new StoreError(
+      "data_loss",
+      `Cannot restore: expected a NAR of ${describeNar(expected)}, as it is registered, found one of ${describeNar(found)}`,
     );
-    this.#large.add(writing);
+  }
+
+  #addToNar(contents: Uint8Array): void {
+    if (contents.length > 0) this.#nar?.contents(contents);
   }
 
   async *#contents({ file, place }: LargeFile): AsyncGenerator<Uint8Array> {
-    const options = { signal: this.#signal, readAhead: LARGE_READ_AHEAD };
+    const options = { signal: this.#options.signal, readAhead: READ_AHEAD };
     try {
       yield* readFileNode(this.#sources.blobService, file, options);
     } catch (error) {
@@ -148,24 +149,10 @@ class Restore implements AsyncDisposable {
     }
   }
 
-  /** Finishes a folder, now or when the large files that are being written are complete. */
-  async #leave(folder: Buffer): Promise<void> {
-    this.#unfinished.push(folder);
-    if (this.#large.size === 0 || this.#unfinished.length > MAX_UNFINISHED) {
-      await this.#finishFolders();
-    }
-  }
-
-  async #finishFolders(): Promise<void> {
-    await Promise.all(this.#large);
-    this.#signal.throwIfAborted();
-    for (const folder of this.#unfinished.splice(0)) await this.#draft.finishFolder(folder);
-  }
-
   #advance(bytes: number): void {
     const { entries, bytes: before } = this.#progress;
     this.#progress = { entries: entries + 1, bytes: before + bytes };
-    this.#onProgress?.(this.#progress);
+    this.#options.onProgress?.(this.#progress);
   }
 }
 
