@@ -1,9 +1,23 @@
-import { spawn } from "node:child_process";
+import { closeSync, constants, openSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { CastoreError, type ErrorCode } from "@tvix/castore";
+import { mountAsUser } from "./fusermount.ts";
+import { startProgram } from "./run-program.ts";
 
-/** Number that the device has in the program that mounts. */
-const CHILD_FD = 3;
+/** A FUSE device whose file system is mounted on a folder. */
+export interface MountedDevice {
+  /** Its descriptor. */
+  readonly fd: number;
+  /**
+   * Takes the file system off the folder: also one that is in use, which stays until nobody uses it.
+   *
+   * @returns whether nobody uses it
+   * @throws CastoreError `internal` with what the system says
+   */
+  unmount(): Promise<boolean>;
+  /** Closes the device, which fails what programs still wait for. */
+  close(): void;
+}
 
 /** errno texts of file systems whose process has gone. */
 const STALE = new Set(["ENOTCONN", "ECONNABORTED", "EIO"]);
@@ -26,7 +40,8 @@ export async function expectMountPoint(folder: string): Promise<void> {
       throw refuse("not_found", 'expected a folder, found nothing; make it with "mkdir"', error);
     }
     if (!STALE.has(code)) throw refuse("internal", message, error);
-    const advice = `take it away with "umount -l ${folder}"`;
+    const program = isRoot() ? "umount -l" : "fusermount3 -u -z";
+    const advice = `take it away with "${program} ${folder}"`;
     throw refuse(
       "unavailable",
       `found a file system there whose process has gone; ${advice}`,
@@ -36,45 +51,58 @@ export async function expectMountPoint(folder: string): Promise<void> {
 }
 
 /**
- * Mounts the file system of an open FUSE device.
+ * Mounts a new FUSE device on a folder: by `mount` for root, by `fusermount3` for others.
  *
- * @throws CastoreError `permission_denied` or `internal` with what the system says
+ * @throws CastoreError `permission_denied`, `unimplemented` or `internal` with what the system says
  */
 export async function mountDevice(
-  fd: number,
+  folder: string,
+  options: { allowOther: boolean },
+): Promise<MountedDevice> {
+  return await (isRoot() ? mountAsRoot(folder, options) : mountAsUser(folder, options));
+}
+
+function isRoot(): boolean {
+  return process.geteuid!() === 0;
+}
+
+async function mountAsRoot(
   folder: string,
   { allowOther }: { allowOther: boolean },
-): Promise<void> {
+): Promise<MountedDevice> {
+  const fd = openDevice();
   const options = [
     "ro",
     "nosuid",
     "nodev",
     "default_permissions",
-    `fd=${CHILD_FD}`,
+    "fd=3",
     "rootmode=40000",
     `user_id=${process.getuid!()}`,
     `group_id=${process.getgid!()}`,
     ...(allowOther ? ["allow_other"] : []),
   ];
   const args = ["-i", "-t", "fuse.tvix-store", "-o", options.join(), "tvix-store", folder];
-  const { status, stderr } = await run("mount", args, fd);
-  if (status === 0) return;
-  throw new CastoreError(
-    status === 1 ? "permission_denied" : "internal",
-    `Cannot mount on ${JSON.stringify(folder)}: ${stderr.trim() || `mount exited with ${status}`}`,
-  );
+  try {
+    const { status, stderr } = await startProgram("mount", args, { fd }).ended;
+    if (status !== 0) {
+      const reason = stderr.trim() || `mount exited with ${status}`;
+      throw new CastoreError(
+        status === 1 ? "permission_denied" : "internal",
+        `Cannot mount on ${JSON.stringify(folder)}: ${reason}`,
+      );
+    }
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  return { fd, unmount: () => unmountAsRoot(folder), close: () => closeSync(fd) };
 }
 
-/**
- * Takes a file system off a folder: also one that is in use, which stays until nobody uses it.
- *
- * @returns whether nobody uses it
- * @throws CastoreError `internal` with what the system says
- */
-export async function unmount(folder: string): Promise<boolean> {
-  const plain = await run("umount", ["-i", folder]);
+async function unmountAsRoot(folder: string): Promise<boolean> {
+  const plain = await startProgram("umount", ["-i", folder]).ended;
   if (plain.status === 0 || /not mounted|no mount point/.test(plain.stderr)) return true;
-  const lazy = await run("umount", ["-i", "-l", folder]);
+  const lazy = await startProgram("umount", ["-i", "-l", folder]).ended;
   if (lazy.status === 0) return false;
   throw new CastoreError(
     "internal",
@@ -82,18 +110,19 @@ export async function unmount(folder: string): Promise<boolean> {
   );
 }
 
-async function run(
-  program: string,
-  args: readonly string[],
-  fd?: number,
-): Promise<{ status: number | null; stderr: string }> {
-  const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe", ...(fd ? [fd] : [])] });
-  let stderr = "";
-  child.stderr!.setEncoding("utf8").on("data", (text) => {
-    stderr += text;
-  });
-  const status = await new Promise<number | null>((resolve, reject) => {
-    child.once("error", reject).once("close", resolve);
-  });
-  return { status, stderr };
+function openDevice(): number {
+  try {
+    return openSync("/dev/fuse", constants.O_RDWR);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const reason =
+      code === "ENOENT" || code === "ENODEV" || code === "ENXIO"
+        ? 'expected the device "/dev/fuse", found none; load it with "modprobe fuse"'
+        : message;
+    throw new CastoreError(
+      code === "EACCES" || code === "EPERM" ? "permission_denied" : "unimplemented",
+      `Cannot mount: ${reason}`,
+      { cause: error },
+    );
+  }
 }

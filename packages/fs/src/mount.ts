@@ -1,9 +1,8 @@
-import { closeSync, constants, type FSWatcher, openSync, stat, watch, writeSync } from "node:fs";
+import { type FSWatcher, stat, watch, writeSync } from "node:fs";
 import { extname, join } from "node:path";
 import { isMarkedAsUntransferable, Worker } from "node:worker_threads";
-import { CastoreError } from "@tvix/castore";
 import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
-import { expectMountPoint, mountDevice, unmount } from "./mount-program.ts";
+import { expectMountPoint, type MountedDevice, mountDevice } from "./mount-program.ts";
 import type { Answer } from "./need.ts";
 import { wakeNotification } from "./protocol/reply.ts";
 import { type MountedServices, StoreSource, type StoreSourceOptions } from "./store-source.ts";
@@ -45,14 +44,8 @@ export async function mount(
   options: MountOptions,
 ): Promise<Mount> {
   await expectMountPoint(folder);
-  const fd = openDevice();
-  try {
-    await mountDevice(fd, folder, options);
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-  const running = new RunningMount(fd, folder, services, options);
+  const device = await mountDevice(folder, options);
+  const running = new RunningMount(device, folder, services, options);
   await running.ready;
   return running;
 }
@@ -61,7 +54,7 @@ class RunningMount implements Mount {
   /** Resolves once requests are served, or never will be. */
   readonly ready: Promise<void>;
   readonly ended: Promise<void>;
-  readonly #fd: number;
+  readonly #device: MountedDevice;
   readonly #folder: string;
   readonly #source: StoreSource;
   readonly #worker: Worker;
@@ -71,13 +64,18 @@ class RunningMount implements Mount {
   #isUnmounted = false;
   #watcher: FSWatcher | undefined;
 
-  constructor(fd: number, folder: string, services: MountedServices, options: MountOptions) {
-    this.#fd = fd;
+  constructor(
+    device: MountedDevice,
+    folder: string,
+    services: MountedServices,
+    options: MountOptions,
+  ) {
+    this.#device = device;
     this.#folder = folder;
     this.#source = new StoreSource(services, options);
     const { listRoot, showXattr, pathTtl, absentTtl, cacheBytes } = options;
     const workerData: DeviceThreadData = {
-      fd,
+      fd: device.fd,
       state: this.#state,
       options: { listRoot, showXattr, pathTtl, absentTtl, cacheBytes },
     };
@@ -96,7 +94,7 @@ class RunningMount implements Mount {
 
   async unmount(): Promise<boolean> {
     this.#isUnmounted = true;
-    return await unmount(this.#folder);
+    return await this.#device.unmount();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -116,7 +114,7 @@ class RunningMount implements Mount {
       this.#worker.once("exit", () => resolve());
     });
     this.#watcher?.close();
-    closeSync(this.#fd); // ends what programs still wait for
+    this.#device.close();
     await this.#source[Symbol.asyncDispose]();
   }
 
@@ -137,7 +135,7 @@ class RunningMount implements Mount {
   #wakeThread(): void {
     if (Atomics.exchange(this.#state, STATE.asleep, 0) === 0) return;
     try {
-      writeSync(this.#fd, this.#wake);
+      writeSync(this.#device.fd, this.#wake);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") return; // it is unmounted, which has woken it
       stat(this.#wakeFile, () => undefined); // the kernel has forgotten the file: asking for it wakes, too
@@ -186,21 +184,4 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
 function contentsOf(answer: Answer): Uint8Array | undefined {
   const isContents = "supply" in answer && answer.isContents;
   return isContents ? (answer.supply as Uint8Array) : undefined;
-}
-
-function openDevice(): number {
-  try {
-    return openSync("/dev/fuse", constants.O_RDWR);
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    const reason =
-      code === "ENOENT" || code === "ENODEV" || code === "ENXIO"
-        ? 'expected the device "/dev/fuse", found none; load it with "modprobe fuse"'
-        : message;
-    throw new CastoreError(
-      code === "EACCES" || code === "EPERM" ? "permission_denied" : "unimplemented",
-      `Cannot mount: ${reason}`,
-      { cause: error },
-    );
-  }
 }

@@ -51,7 +51,7 @@ export function mountCommand(): Command {
   command.addOption(tracingOption());
   return addHelpEnd(command, {
     about:
-      "Needs Linux, and root. The folder is free again once the process ends, or after umount.",
+      "Needs Linux, and root or fusermount3. The folder is free again once the process ends, or after umount.",
     examples: [
       ["tvix-store mount /mnt/store", "shows what the daemon on this machine has, by name"],
       ["tvix-store mount --daemonize /mnt/store", "the same in the background"],
