@@ -57,6 +57,11 @@ describeWithTools("tvix-store import --archive", ["tar", "xz"], (tar) => {
       const args = ["import", "--archive", at, ...embeddedIn(`${store}-of-archives`)];
       expect(await tvixStore(args)).toEqual(expected);
     }
+    const args = ["import", "--json", "--archive", archives[0]!, ...embeddedIn(`${store}-again`)];
+    for (const bytesNew of [2_000_008, 0]) {
+      const report = JSON.parse((await tvixStore(args)).stdout);
+      expect(report).toMatchObject({ bytesNew, bytesDeduplicated: report.bytesRead - bytesNew });
+    }
   });
 
   it("drops the first names of its paths as tar does, and leaves out what is excluded", async () => {

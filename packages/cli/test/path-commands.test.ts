@@ -172,6 +172,23 @@ describe("tvix-store du", () => {
   });
 });
 
+describe("tvix-store du of a store that does not tell everything", () => {
+  it("says so", async () => {
+    const bucket = `--blob-service-addr=objectstore+file://${folder.path}/bucket`;
+    const args = [bucket, ...options.slice(1)];
+    const file = join(folder.path, "library");
+    const [path = ""] = (await tvixStore(["import", file, ...args])).stdout.split("\n");
+    const [table, json] = await Promise.all([
+      tvixStore(["du", path, ...args]),
+      tvixStore(["du", path, "--json", ...args]),
+    ]);
+    expect(table.stderr).toMatch(/^tvix-store: the store does not tell .* compressed.*\n$/);
+    expect(table.stdout).toMatch(/ KiB +1000 B +- +0 B +\/nix/);
+    expect(json).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(json.stdout).total.compressed).toBeNull();
+  });
+});
+
 describe("tvix-store diff", () => {
   it("prints what is different, and exits with 1", async () => {
     const [text, json] = await Promise.all([

@@ -17,7 +17,7 @@ export function duCommand(): Command {
       `
 LOGICAL       length of the NAR
 DEDUPLICATED  length of the chunks, each counted once
-COMPRESSED    what these chunks are stored in; "-" if the store does not tell, such as a daemon
+COMPRESSED    what these chunks are stored in; "-" if the store does not tell: only pack stores do
 SHARED        length of those chunks that others of the named store paths have too`,
     )
     .action(

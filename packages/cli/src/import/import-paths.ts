@@ -109,7 +109,20 @@ class ImportCommand {
     const jobs: Job[] = [];
     for (const path of paths) jobs.push(...(await this.#jobsFor(path, nix, signal)));
     if (archive !== undefined) {
-      const runTar = (options: CommonOptions) => importTar(archive, this.#services, options);
+      const runTar = async ({ onProgress, ...options }: CommonOptions) => {
+        let last: ImportProgress | undefined;
+        const follow = (step: ImportProgress) => {
+          last = step;
+          onProgress(step);
+        };
+        const pathInfo = await importTar(archive, this.#services, {
+          ...options,
+          onProgress: follow,
+        });
+        const newBytes = await bytesAdded(this.#services);
+        if (last !== undefined) onProgress({ ...last, newBytes });
+        return pathInfo;
+      };
       jobs.push(this.#plainJob(archive, runTar));
     }
     this.#progress.expect({ things: jobs.length });
@@ -184,6 +197,12 @@ async function importTar(
   } finally {
     process.stdin.destroy(); // an open stdin keeps the process alive
   }
+}
+
+/** Returns the length of the contents that were new in the stores of this process; `undefined` if they do not tell. */
+async function bytesAdded(services: Services): Promise<number | undefined> {
+  const told = (await services.statistics()).flatMap(({ bytesAdded = [] }) => bytesAdded);
+  return told.length === 1 ? told[0] : undefined; // of a cache and its origin, they are not the same
 }
 
 /** Returns the name of a file without the ending of an archive, such as `.tar.gz` or `.tgz`. */
