@@ -1,3 +1,5 @@
+import { asBuffer } from "./byte-string.ts";
+
 /** Reads bytes from a stream whose pieces may be valid only until the next one. Disposing ends the stream. */
 export class ByteReader implements AsyncDisposable {
   /** Number of bytes read. */
@@ -92,8 +94,4 @@ export class ByteReader implements AsyncDisposable {
     if (done) throw this.refusal(`expected ${missing} more bytes, found the end`);
     [this.#data, this.#at] = [asBuffer(value), 0];
   }
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -6,6 +6,9 @@ import {
 } from "@bufbuild/protobuf";
 import {
   BlobBatchService as BlobBatchServiceDescriptor,
+  PutBlobsRequestSchema,
+  PutFramesRequest_BlobSchema,
+  PutFramesRequestSchema,
   PutListRequestSchema,
 } from "@tvix/proto/castore";
 import pLimit from "p-limit";
@@ -26,7 +29,7 @@ import {
 } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
-import { frameMessage } from "../transport/frames.ts";
+import { type BytesField, encodeFields, frameFields, frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { Retries, withRetries } from "../transport/retry.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
@@ -34,6 +37,18 @@ import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
 
 const METHODS = BlobBatchServiceDescriptor.method;
+
+/** Numbers of the fields of requests that carry contents. */
+const PUT_FIELDS = { contents: PutBlobsRequestSchema.field.contents.number };
+const PUT_FRAMES_FIELDS = {
+  chunks: PutFramesRequestSchema.field.chunks.number,
+  frames: PutFramesRequestSchema.field.frames.number,
+  blobs: PutFramesRequestSchema.field.blobs.number,
+};
+const FRAMED_BLOB_FIELDS = {
+  digest: PutFramesRequest_BlobSchema.field.digest.number,
+  chunks: PutFramesRequest_BlobSchema.field.chunks.number,
+};
 
 /** How many calls are under way at the same time. */
 const CONCURRENCY = 4;
@@ -130,8 +145,9 @@ export class GrpcBlobBatch {
       blobs,
       ({ data }) => data.length,
       async (batch) => {
-        const request = { contents: batch.map(({ data }) => data) };
-        const { digests } = await this.#call("put blobs", METHODS.put, request, options);
+        const { contents } = PUT_FIELDS;
+        const fields = batch.map(({ data }): BytesField => [contents, data]);
+        const { digests } = await this.#send("put blobs", METHODS.put, fields, options);
         this.#expectAnswers(batch, digests);
         for (const [i, { digest }] of batch.entries()) {
           const action = this.#cannot(`put blob ${digest}`);
@@ -232,15 +248,16 @@ export class GrpcBlobBatch {
    * not take frames.
    */
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
-    const request = {
-      chunks: batch.chunks.bytes,
-      frames: [...batch.frames],
-      blobs: batch.blobs.map(({ digest, chunks }) => ({
-        digest: digest.bytes,
-        chunks: chunks.bytes,
-      })),
-    };
-    await this.#call("put chunks", METHODS.putFrames, request, options);
+    const fields: BytesField[] = [[PUT_FRAMES_FIELDS.chunks, batch.chunks.bytes]];
+    for (const frame of batch.frames) fields.push([PUT_FRAMES_FIELDS.frames, frame]);
+    for (const { digest, chunks } of batch.blobs) {
+      const blob = encodeFields([
+        [FRAMED_BLOB_FIELDS.digest, digest.bytes],
+        [FRAMED_BLOB_FIELDS.chunks, chunks.bytes],
+      ]);
+      fields.push([PUT_FRAMES_FIELDS.blobs, blob]);
+    }
+    await this.#send("put chunks", METHODS.putFrames, fields, options);
   }
 
   /** Streams chunks as the server stores them; throws CastoreError `unimplemented` if it does not do that. */
@@ -356,10 +373,33 @@ export class GrpcBlobBatch {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
+    return await this.#convert(
+      action,
+      () => StreamCall.unary(this.#channel, method, request, options),
+      options,
+    );
+  }
+
+  /** Makes a call whose request is fields of bytes, which are copied once. */
+  async #send<Method extends DescMethod>(
+    action: string,
+    method: Method,
+    fields: readonly BytesField[],
+    options?: AbortOptions,
+  ): Promise<MessageShape<Method["output"]>> {
+    const encode = () => [frameFields(fields)];
+    return await this.#convert(
+      action,
+      () => StreamCall.unaryFramed(this.#channel, method, encode, options),
+      options,
+    );
+  }
+
+  async #convert<T>(action: string, call: () => Promise<T>, options?: AbortOptions): Promise<T> {
     const signal = options?.signal;
     signal?.throwIfAborted();
     try {
-      return await StreamCall.unary(this.#channel, method, request, options);
+      return await call();
     } catch (error) {
       throw fromConnectError(error, this.#cannot(action), signal);
     }

@@ -107,13 +107,24 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
-    return StreamCall.#unary(
-      channel,
-      method,
-      request,
-      async (call) => StreamCall.parse(method, await call.#response()),
-      options,
-    );
+    return StreamCall.unaryFramed(channel, method, framedRequest(method, request), options);
+  }
+
+  /**
+   * Makes a unary call as {@link unary} does, of a request that the caller encodes.
+   *
+   * @param encode returns the request with its prefix, in parts that nobody else has; called for each attempt, as their memory
+   *   is freed once they are sent
+   */
+  static unaryFramed<Method extends DescMethod>(
+    channel: Channel,
+    method: Method,
+    encode: () => readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<MessageShape<Method["output"]>> {
+    const answer = async (call: StreamCall<Method>) =>
+      StreamCall.parse(method, await call.#response());
+    return StreamCall.#unary(channel, method, encode, answer, options);
   }
 
   /** Makes a unary call as {@link unary} does, and returns the response encoded. */
@@ -123,7 +134,8 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<Uint8Array> {
-    return StreamCall.#unary(channel, method, request, (call) => call.#response(), options);
+    const encode = framedRequest(method, request);
+    return StreamCall.#unary(channel, method, encode, (call) => call.#response(), options);
   }
 
   /**
@@ -145,15 +157,13 @@ export class StreamCall<Method extends DescMethod> {
   static #unary<Method extends DescMethod, Response>(
     channel: Channel,
     method: Method,
-    request: MessageInitShape<Method["input"]>,
+    encode: () => readonly Uint8Array[],
     answer: (call: StreamCall<Method>) => Promise<Response>,
     options?: AbortOptions,
   ): Promise<Response> {
-    const { input } = method;
-    const message = create(input, request) as Message;
     const attempt = async () => {
       const call = await StreamCall.begin(channel, method, options);
-      call.#endWith(messageParts(input, message), true); // encoded for each attempt, as memory is freed once it is sent
+      call.#endWith(encode(), true);
       return await answer(call);
     };
     return withRetries(channel, attempt, options);
@@ -353,6 +363,15 @@ export class StreamCall<Method extends DescMethod> {
 export interface StreamCallOptions extends AbortOptions {
   /** Whether the response is read as a stream of bytes. Default: `false`, as messages. */
   asData?: boolean;
+}
+
+/** Returns what encodes a request with its prefix, in parts. */
+function framedRequest<Method extends DescMethod>(
+  { input }: Method,
+  request: MessageInitShape<Method["input"]>,
+): () => readonly Uint8Array[] {
+  const message = create(input, request) as Message;
+  return () => messageParts(input, message);
 }
 
 /** Encodes a request with its prefix. */
