@@ -18,13 +18,9 @@ import {
   type ReadChunksTask,
   readChunks,
 } from "./read-chunks.ts";
-import type * as thread from "./read-thread.ts";
+import { readChunks as readInLane } from "./read-thread.ts";
 
-const READ_CHUNKS: Task<typeof thread.readChunks> = taskOf(
-  import.meta.url,
-  "read-thread",
-  "readChunks" satisfies keyof typeof thread,
-);
+const READ_CHUNKS: Task<typeof readInLane> = taskOf(import.meta.url, "read-thread", "readChunks");
 
 /**
  * Longest read, and longest chunk, that the calling thread reads itself, in bytes: a trip to another thread takes about
@@ -39,7 +35,7 @@ export interface WantedChunk {
   readonly location: ChunkLocation;
 }
 
-/** Where chunks are read: in a thread of the pool, or in the one that asks. */
+/** Where chunks are read: in a lane, or this thread where the lanes have enough to do; or in this thread at once. */
 type Place = "pool" | "here";
 
 /** Reads chunks and lists of them, and forgets what is damaged, so that putting it again heals. */
@@ -206,7 +202,8 @@ export async function readLocated(
   const packs = new Set(locations.map(({ pack }) => pack));
   const paths = new Map(Array.from(packs, (pack) => [pack, packPath(folder, pack)]));
   const task = { locations: packLocations(locations), digests, paths, as };
-  const { bytes, damaged } = place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task);
+  const { bytes, damaged } =
+    place === "here" ? readChunks(task) : await runTask(READ_CHUNKS, task, { here: readInLane });
   let at = 0;
   const pieces = locations.map((location, i) => {
     const piece = new Uint8Array(bytes.buffer, bytes.byteOffset + at, lengthAs(as, location));
