@@ -7,14 +7,6 @@ export function echo(input: unknown): unknown {
   return input;
 }
 
-export async function count(end: number, { tell }: LaneContext): Promise<string> {
-  for (let i = 0; i < end; i++) {
-    tell(i);
-    await sleep(1);
-  }
-  return "done";
-}
-
 let given: Uint8Array | undefined;
 
 export function give(

@@ -103,6 +103,7 @@ await using lanes = await rolldown({
     "decode-chunks": source("blobservice/pack/decode-chunks.ts", castore),
     "read-thread": source("blobservice/pack/read-thread.ts", castore),
     "read-files": source("blobservice/read-files.ts", castore),
+    "cut-pieces": source("blobservice/cut-pieces.ts", castore),
     "prepare-frames": source("grpc/client/prepare-frames.ts", castore),
     "bzip2-decoder": source("compression/bzip2-decoder.ts", castore),
   },

@@ -18,10 +18,14 @@ export interface PieceToRead {
   readonly averageChunkSize: number;
 }
 
-/** Reads and cuts a piece of a file, and blocks the thread. Also returns where its chunks end. */
-export function readPieceInto(
-  piece: PieceToRead,
-): PieceRead & { readonly ends: readonly number[] } {
+/** A piece of a file that was read and cut. */
+export interface CutPiece extends PieceRead {
+  /** Where its chunks end, as offsets in the slab. */
+  readonly ends: readonly number[];
+}
+
+/** Reads and cuts a piece of a file, and blocks the thread. */
+export function readPieceInto(piece: PieceToRead): CutPiece {
   const { fd, position, slab, contentsBytes, averageChunkSize } = piece;
   const length = fillSync(fd, new Uint8Array(slab, 0, contentsBytes), position);
   const isLast = length < contentsBytes;

@@ -191,6 +191,20 @@ describe("other averages", () => {
 describe("Chunker", () => {
   const average = 16 * KIB;
 
+  it("finds the first cut of what it is shown, and adds nothing of that", () => {
+    const data = noise("first cut", 2048 * KIB);
+    const chunker = new Chunker();
+    let at = 0;
+    for (const chunk of push(new Chunker(), data)) {
+      expect(chunker.firstCut(data.subarray(at))).toBe(chunk.length);
+      at += chunk.length;
+    }
+    expect(chunker.firstCut(data.subarray(at))).toBeUndefined();
+    const shared = new Uint8Array(new SharedArrayBuffer(data.length));
+    shared.set(data);
+    expect(chunker.firstCut(shared)).toBe(push(chunker, data)[0]!.length);
+  });
+
   it("cuts nothing from nothing", () => {
     const chunker = new Chunker();
     expect(push(chunker, new Uint8Array(0))).toEqual([]);

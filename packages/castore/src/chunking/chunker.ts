@@ -1,3 +1,4 @@
+import { asBuffer } from "../bytes/byte-string.ts";
 import { CastoreError } from "../model/errors.ts";
 import { gearKernel, WINDOW_SIZE } from "./gear-kernel.ts";
 
@@ -91,8 +92,7 @@ export class Chunker {
         this.#keep(rest);
         return;
       }
-      this.#scanned = this.#minSize;
-      this.#hash = 0n;
+      this.#begin();
       if (this.#pendingSize === 0) {
         yield rest.subarray(0, size);
         rest = rest.subarray(size);
@@ -118,6 +118,22 @@ export class Chunker {
     this.#pending = new Uint8Array(0);
     this.#pendingSize = 0;
     return chunk;
+  }
+
+  /**
+   * Returns the length of the chunk that `data` begins with; `undefined` if it does not end there. Nothing is added.
+   * To be called ahead of any {@link push}.
+   */
+  firstCut(data: Uint8Array): number | undefined {
+    const size = this.#findCut(data);
+    this.#begin();
+    return size;
+  }
+
+  /** Begins to examine a chunk. */
+  #begin(): void {
+    this.#scanned = this.#minSize;
+    this.#hash = 0n;
   }
 
   /** The length of the current chunk, if it ends within `data`, which follows what is pending. */
@@ -147,7 +163,8 @@ export class Chunker {
     const from = this.#scanned - this.#pendingSize;
     if (from < 0) window[0] = this.#pending[this.#scanned]!;
     const start = Math.max(from, 0);
-    window.set(data.subarray(start, from + length), start - from);
+    // From shared memory, `set` copies at a fifth of the speed.
+    asBuffer(data).copy(window, start - from, start, from + length);
   }
 
   #keep(data: Uint8Array): void {

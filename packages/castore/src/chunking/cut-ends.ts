@@ -11,7 +11,9 @@ export function cutEnds(contents: Uint8Array, isLast: boolean, averageSize: numb
   const chunker = new Chunker(averageSize);
   const ends: number[] = [];
   let at = 0;
-  for (const { length } of chunker.push(contents)) {
+  for (;;) {
+    const length = chunker.firstCut(contents.subarray(at));
+    if (length === undefined) break;
     at += length;
     ends.push(at);
   }

@@ -9,12 +9,12 @@ const modules = new Map<string, Record<string, Run>>();
 const port = parentPort!;
 
 port.on("message", (request: LaneRequest) => void answer(request));
+port.postMessage({ isReady: true } satisfies LaneReply);
 
 async function answer({ id, filename, name, input }: LaneRequest): Promise<void> {
   const transfers: ArrayBuffer[] = [];
   const reply = (message: LaneReply) => port.postMessage(message, transfers.splice(0));
   const context: LaneContext = {
-    tell: (news) => reply({ id, news }),
     transfer: (buffer) => void transfers.push(buffer),
   };
   try {

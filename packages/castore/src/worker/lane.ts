@@ -4,9 +4,7 @@ import { CastoreError, type ErrorCode } from "../model/errors.ts";
 
 /** What a function that runs in a lane may do besides returning a result. */
 export interface LaneContext {
-  /** Sends a message to the thread that asked, ahead of the result. */
-  tell(news: unknown): void;
-  /** Has a buffer of the next message moved to the thread that asked, not copied. */
+  /** Has a buffer of the result moved to the thread that asked, not copied. */
   transfer(buffer: ArrayBuffer): void;
 }
 
@@ -28,17 +26,16 @@ export interface LaneRequest {
   readonly input: unknown;
 }
 
-/** An answer of a lane: one result or failure for each request, news before it. */
+/** What a lane says: once that it is ready, then one result or failure for each request. */
 export type LaneReply =
+  | { readonly isReady: true }
   | { readonly id: number; readonly result: unknown }
-  | { readonly id: number; readonly news: unknown }
   | { readonly id: number; readonly failure: { code?: string; message: string } };
 
 /** A task that a lane was given. */
 interface Running {
   readonly resolve: (result: unknown) => void;
   readonly reject: (error: unknown) => void;
-  readonly onNews: ((news: unknown) => void) | undefined;
 }
 
 /**
@@ -67,9 +64,16 @@ export function taskOf<Run extends (input: never, context: LaneContext) => unkno
  * to do. Input and result are copied, but for shared buffers and what a task transfers.
  */
 export class Lane implements AsyncDisposable {
+  readonly #onReady: (() => void) | undefined;
   #worker: Worker | undefined;
+  #isReady = false;
   readonly #running = new Map<number, Running>();
   #lastId = 0;
+
+  /** @param onReady is called when the thread has started. Default: nothing is */
+  constructor(onReady?: () => void) {
+    this.#onReady = onReady;
+  }
 
   /** How many tasks it has that have not ended. */
   get load(): number {
@@ -80,6 +84,11 @@ export class Lane implements AsyncDisposable {
     return this.#worker !== undefined;
   }
 
+  /** Whether the thread has started so far that it runs tasks at once. */
+  get isReady(): boolean {
+    return this.#isReady;
+  }
+
   /** Starts the thread ahead of the first task. */
   start(): void {
     this.#worker ??= this.#open();
@@ -88,23 +97,17 @@ export class Lane implements AsyncDisposable {
   /**
    * Runs a task.
    *
-   * @param onNews receives what the task tells ahead of its result
    * @throws CastoreError as the task; Error for any other failure, of the thread included
    */
   run<Run extends (input: never, context: LaneContext) => unknown>(
     { filename, name }: Task<Run>,
     input: Parameters<Run>[0],
-    onNews?: (news: never) => void,
   ): Promise<Awaited<ReturnType<Run>>> {
     return new Promise((resolve, reject) => {
       this.#worker ??= this.#open();
       const id = ++this.#lastId;
       if (this.#running.size === 0) this.#worker.ref();
-      this.#running.set(id, {
-        resolve: resolve as Running["resolve"],
-        reject,
-        onNews: onNews as Running["onNews"],
-      });
+      this.#running.set(id, { resolve: resolve as Running["resolve"], reject });
       this.#worker.postMessage({ id, filename, name, input } satisfies LaneRequest);
     });
   }
@@ -125,6 +128,7 @@ export class Lane implements AsyncDisposable {
     });
     worker.on("exit", () => {
       this.#worker = undefined; // the next task starts another
+      this.#isReady = false;
       const error = failure ?? new Error("a thread ended in the middle of its work");
       for (const { reject } of this.#running.values()) reject(error);
       this.#running.clear();
@@ -134,12 +138,13 @@ export class Lane implements AsyncDisposable {
   }
 
   #receive(worker: Worker, reply: LaneReply): void {
-    const task = this.#running.get(reply.id);
-    if (task === undefined) return;
-    if ("news" in reply) {
-      task.onNews?.(reply.news);
+    if ("isReady" in reply) {
+      this.#isReady = true;
+      this.#onReady?.();
       return;
     }
+    const task = this.#running.get(reply.id);
+    if (task === undefined) return;
     this.#running.delete(reply.id);
     if (this.#running.size === 0) worker.unref();
     if ("result" in reply) task.resolve(reply.result);

@@ -43,43 +43,45 @@ export function laneLoad(): { readonly running: number; readonly waiting: number
 
 /** Options of {@link runTask}. */
 export interface RunTaskOptions<Run> {
-  /** Receives what the task tells ahead of its result. */
-  readonly onNews?: (news: never) => void;
   /**
-   * The function of the task itself: where the lanes have enough to do, it runs in this thread, whose event loop it then
-   * holds up. Default: the task waits for a lane.
+   * The function of the task itself: where the lanes have enough to do, or none of them is ready, it runs in this thread,
+   * whose event loop it then holds up. Default: the task waits for a lane.
    */
   readonly here?: Run;
   /** The task is small, or everything else waits for it: with `here`, it runs in this thread at once. Default: false. */
   readonly isNext?: boolean | undefined;
+  /** The task takes a millisecond: with `here`, it runs in this thread unless a lane has nothing to do. Default: false. */
+  readonly isShort?: boolean | undefined;
 }
 
 /** Runs a task in the lane that has least to do, as {@link Lane.run} says. */
 export async function runTask<Run extends (input: never, context: LaneContext) => unknown>(
   task: Task<Run>,
   input: Parameters<Run>[0],
-  { onNews, here, isNext }: RunTaskOptions<Run> = {},
+  { here, isNext, isShort }: RunTaskOptions<Run> = {},
 ): Promise<Awaited<ReturnType<Run>>> {
-  if (here !== undefined && isNext) return await runHere(here, input, onNews);
-  let lane = freeLane();
+  if (here !== undefined && (isNext || (isShort && !hasIdleLane())))
+    return await runHere(here, input);
+  const findLane = here === undefined ? freeLane : readyLane;
+  let lane = findLane();
   while (lane === undefined) {
     if (here !== undefined && !isRunningHere) {
       isRunningHere = true;
       await yieldToEvents();
-      lane = freeLane();
+      lane = findLane();
       try {
-        if (lane === undefined) return await runHere(here, input, onNews);
+        if (lane === undefined) return await runHere(here, input);
       } finally {
         isRunningHere = false;
         if (lane === undefined) waiting.shift()?.();
       }
     } else {
       await new Promise<void>((resolve) => waiting.push(resolve));
-      lane = freeLane();
+      lane = findLane();
     }
   }
   try {
-    return await lane.run(task, input, onNews);
+    return await lane.run(task, input);
   } finally {
     waiting.shift()?.();
   }
@@ -88,12 +90,8 @@ export async function runTask<Run extends (input: never, context: LaneContext) =
 async function runHere<Run extends (input: never, context: LaneContext) => unknown>(
   run: Run,
   input: Parameters<Run>[0],
-  onNews: ((news: never) => void) | undefined,
 ): Promise<Awaited<ReturnType<Run>>> {
-  const context: LaneContext = {
-    tell: (news) => onNews?.(news as never),
-    transfer: () => undefined, // the result stays in this thread
-  };
+  const context: LaneContext = { transfer: () => undefined }; // the result stays in this thread
   return (await run(input, context)) as Awaited<ReturnType<Run>>;
 }
 
@@ -117,12 +115,32 @@ export async function giveLane(lane: Lane): Promise<void> {
 }
 
 function allLanes(): readonly Lane[] {
-  lanes ??= Array.from({ length: count }, () => new Lane());
+  lanes ??= Array.from({ length: count }, () => new Lane(offerLane));
   return lanes;
+}
+
+/** Wakes as many tasks as a lane takes that has become ready. */
+function offerLane(): void {
+  for (const wake of waiting.splice(0, TASKS_PER_LANE)) wake();
 }
 
 /** Returns the lane with the fewest tasks; `undefined` where all have enough. */
 function freeLane(): Lane | undefined {
-  const lane = allLanes().reduce((a, b) => (b.load < a.load ? b : a));
-  return lane.load < TASKS_PER_LANE ? lane : undefined;
+  return leastLoaded(allLanes());
+}
+
+/** Returns the lane with the fewest tasks of those that are ready, and starts the others. */
+function readyLane(): Lane | undefined {
+  for (const lane of allLanes()) lane.start();
+  return leastLoaded(allLanes().filter(({ isReady }) => isReady));
+}
+
+function hasIdleLane(): boolean {
+  return allLanes().some(({ isReady, load }) => isReady && load === 0);
+}
+
+function leastLoaded(lanes: readonly Lane[]): Lane | undefined {
+  let least: Lane | undefined;
+  for (const lane of lanes) if (lane.load < (least?.load ?? TASKS_PER_LANE)) least = lane;
+  return least;
 }

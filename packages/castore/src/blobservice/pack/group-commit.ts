@@ -50,13 +50,13 @@ interface Group {
 }
 
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
-const ENOUGH_BYTES = 3 * 1024 * 1024;
+const ENOUGH_BYTES = 2 * 1024 * 1024;
 
-/** and for so long at most. */
+/** and for so long at most, where whoever adds them does not say. */
 const PATIENCE_MS = 20;
 
 /** Length of a buffer for records of chunks in bytes, and their number: one fills while another is committed. */
-const SLAB_BYTES = 4 * 1024 * 1024;
+const SLAB_BYTES = 3 * 1024 * 1024;
 const SLABS = 2;
 
 /** The first groups, while they are no longer than this in bytes, are committed in this thread: to start another takes longer. */
@@ -84,6 +84,8 @@ export class GroupCommit implements AsyncDisposable {
   readonly #full: Group[] = [];
   #lastAdd: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
+  /** When the timer ends, by the clock of `performance`. */
+  #flushAt = Number.POSITIVE_INFINITY;
   #due = false;
   #commits = 0;
   #running: Promise<void> | undefined;
@@ -97,10 +99,15 @@ export class GroupCommit implements AsyncDisposable {
   /**
    * Adds records of chunks, and copies them: resolves when that is done, which may have to wait for a commit.
    *
+   * @param patienceMs how long they may wait for more to be committed with them. Default: 20
    * @returns a promise of their being durable, which rejects if they cannot be stored
    */
-  addChunks(records: Uint8Array): Promise<{ readonly stored: Promise<void> }> {
+  addChunks(
+    records: Uint8Array,
+    patienceMs: number = PATIENCE_MS,
+  ): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
+      if (records.length > FIRST_BYTES) this.#openLane().start(); // while more chunks come
       if (this.#group.length + records.length > this.#slabBytes) {
         this.#full.push(this.#group);
         this.#group = newGroup();
@@ -116,7 +123,7 @@ export class GroupCommit implements AsyncDisposable {
       group.length += records.length;
       const stored = settled((settle) => group.chunks.push(settle));
       if (group.length >= ENOUGH_BYTES) this.flush();
-      else this.#timer ??= setTimeout(() => this.flush(), PATIENCE_MS);
+      else this.#flushWithin(patienceMs);
       return { stored };
     });
   }
@@ -134,6 +141,7 @@ export class GroupCommit implements AsyncDisposable {
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#flushAt = Number.POSITIVE_INFINITY;
     const { chunks, blobs, lost } = this.#group;
     if (chunks.length + blobs.length + lost.length === 0) return;
     this.#due = true;
@@ -171,6 +179,14 @@ export class GroupCommit implements AsyncDisposable {
     return added;
   }
 
+  #flushWithin(ms: number): void {
+    const at = performance.now() + ms;
+    if (this.#flushAt <= at) return;
+    clearTimeout(this.#timer);
+    this.#flushAt = at;
+    this.#timer = setTimeout(() => this.flush(), ms);
+  }
+
   #start(): void {
     this.#running ??= this.#run();
   }
@@ -206,13 +222,17 @@ export class GroupCommit implements AsyncDisposable {
     }
   }
 
+  #openLane(): Lane {
+    this.#lane ??= takeLane();
+    return this.#lane;
+  }
+
   async #write(group: CommitGroup): Promise<readonly IncompleteBlob[]> {
     const { folder, maxPackSize } = this.#options;
     const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
     this.#commits += 1;
     if (this.#lane !== undefined || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
-      this.#lane ??= takeLane();
-      return await this.#lane.run(COMMIT, { folder, maxPackSize, group });
+      return await this.#openLane().run(COMMIT, { folder, maxPackSize, group });
     }
     using writer = await PackWriter.open(folder, maxPackSize);
     return await writer.commit(group);

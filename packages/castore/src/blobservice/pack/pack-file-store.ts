@@ -5,7 +5,8 @@ import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
 import { SlabFileBatch } from "../file-batch.ts";
 import type { FileBatch, FileStore, LargeFile, PutFileOptions } from "../file-store.ts";
-import { type Piece, type PieceRead, PiecewiseFile } from "../piecewise-file.ts";
+import { type Piece, PiecewiseFile } from "../piecewise-file.ts";
+import { readPiece } from "../read-piece.ts";
 import { storedList } from "./format.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { PackIngest } from "./pack-ingest.ts";
@@ -26,8 +27,17 @@ const PREPARE_PIECE: Task<typeof lane.preparePiece> = taskOf(
 /** How many batches of small files, and pieces of large ones, are under way for each lane, and for this thread. */
 const BATCHES_PER_THREAD = 2;
 
+/**
+ * How long chunks may wait for more while files are read, in milliseconds. Nobody waits for them before the last file was
+ * read; each commit costs a wait for the disk, and writes pages of the index that the next one writes again.
+ */
+const PATIENCE_MS = 1000;
+
 /** Most files that are read in this thread: handing so few to a lane takes longer. */
 const FEW_FILES = 8;
+
+/** What is prepared of a piece without contents, behind others. */
+const NOTHING: Piece["prepared"] = Promise.resolve({ list: new Uint8Array(0), stored: [] });
 
 /** Has lanes read files of the local file system and prepare them, and hands their records on to be committed. */
 export class PackFileStore implements FileStore {
@@ -39,6 +49,8 @@ export class PackFileStore implements FileStore {
   /** The slabs of small files, which are given back in the order of a tree; those of large ones must not wait for that. */
   readonly #smallSlabs: SlabPool;
   readonly #pieceSlabs: SlabPool;
+  /** How many batches and pieces are under way. */
+  #underWay = 0;
 
   constructor(ingest: PackIngest, commits: GroupCommit) {
     this.#ingest = ingest;
@@ -57,6 +69,7 @@ export class PackFileStore implements FileStore {
     const slabs = this.#smallSlabs;
     const { store, contentsBytes: recordsAt } = this.#ingest;
     const slab = await slabs.take(options);
+    using _end = this.#begin();
     try {
       const task = { store, slab, recordsAt, paths };
       const { files, ...records } = await runTask(PREPARE_FILES, task, {
@@ -64,7 +77,7 @@ export class PackFileStore implements FileStore {
         isNext: options.isNext || paths.length <= FEW_FILES,
       });
       options.onNewBytes?.(records.newBytes);
-      const parts = await this.#ingest.commit(slab, records, checkOf(options));
+      const parts = await this.#ingest.commit(slab, records, checkOf(options), PATIENCE_MS);
       const stored = Promise.all(parts).then(() => undefined);
       return new SlabFileBatch(slab, files, { stored, release: () => slabs.give(slab) });
     } catch (error) {
@@ -85,32 +98,54 @@ export class PackFileStore implements FileStore {
     });
   }
 
-  /** Reads a piece in a lane. Resolves as soon as it was read and cut. */
+  /** Reads and cuts a piece, and has a lane prepare it. */
   async #readPiece(fd: number, position: number, options?: PutFileOptions): Promise<Piece> {
     const slabs = this.#pieceSlabs;
-    const { store, contentsBytes: recordsAt } = this.#ingest;
     const slab = await slabs.take(options);
-    const { promise, resolve, reject } = Promise.withResolvers<PieceRead>();
-    const task = { store, slab, recordsAt, fd, position };
-    const prepare = async () => {
-      const { list, ...records } = await runTask(PREPARE_PIECE, task, {
-        onNews: resolve,
-        here: preparePiece,
-      });
-      options?.onNewBytes?.(records.newBytes);
-      return { list, stored: await this.#ingest.commit(slab, records, checkOf(options)) };
-    };
-    const prepared = prepare();
-    prepared.catch(reject);
-    const release = slabs.giveAfter(slab, prepared);
     try {
-      const read = await promise;
+      const { store, contentsBytes } = this.#ingest;
+      const { averageChunkSize } = store;
+      const { ends, ...read } = await readPiece({
+        fd,
+        position,
+        slab,
+        contentsBytes,
+        averageChunkSize,
+      });
+      const isEmptyRest = position > 0 && read.length === 0;
+      const prepared = isEmptyRest ? NOTHING : this.#preparePiece(slab, ends, options);
+      prepared.catch(() => undefined); // handled where it is awaited
       const contents = new Uint8Array(slab, 0, read.length);
-      return { ...read, contents, prepared, release };
+      return { ...read, contents, prepared, release: slabs.giveAfter(slab, prepared) };
     } catch (error) {
-      release();
+      slabs.give(slab);
       throw error;
     }
+  }
+
+  async #preparePiece(
+    slab: SharedArrayBuffer,
+    ends: readonly number[],
+    options?: PutFileOptions,
+  ): Piece["prepared"] {
+    using _end = this.#begin();
+    const { store, contentsBytes: recordsAt } = this.#ingest;
+    const task = { store, slab, recordsAt, ends };
+    const { list, ...records } = await runTask(PREPARE_PIECE, task, { here: preparePiece });
+    options?.onNewBytes?.(records.newBytes);
+    const stored = await this.#ingest.commit(slab, records, checkOf(options), PATIENCE_MS);
+    return { list, stored };
+  }
+
+  /** Notes that something is under way until the result is disposed of. The last of them has everything committed. */
+  #begin(): Disposable {
+    this.#underWay += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#underWay -= 1;
+        if (this.#underWay === 0) this.#commits.flush();
+      },
+    };
   }
 }
 

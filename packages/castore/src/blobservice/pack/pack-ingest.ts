@@ -170,18 +170,21 @@ export class PackIngest implements AsyncDisposable {
    * Hands the records in a slab on. Resolves, once they were copied, with promises of their being durable.
    *
    * @param check throws if the blobs are not wanted any more
+   * @param patienceMs how long they may wait for others. Default: as `GroupCommit`
    */
   async commit(
     slab: SharedArrayBuffer,
     prepared: PreparedRecords,
     check: () => void,
+    patienceMs?: number,
   ): Promise<Promise<void>[]> {
     this.#count(prepared);
     const { chunkBytes, blobBytes, blobs: count } = prepared;
     const stored: Promise<void>[] = [];
     let at = this.contentsBytes;
     if (chunkBytes > 0) {
-      const added = await this.#commits.addChunks(new Uint8Array(slab, at, chunkBytes));
+      const chunks = new Uint8Array(slab, at, chunkBytes);
+      const added = await this.#commits.addChunks(chunks, patienceMs);
       stored.push(added.stored);
     }
     at += chunkBytes;

@@ -3,13 +3,10 @@
 import { type Blake3Hasher, blake3 } from "../../hash/blake3.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
-import type { LaneContext } from "../../worker/lane.ts";
 import { Scratch } from "../../worker/scratch.ts";
 import { ChunkList } from "../chunk-list.ts";
-import { readPieceInto } from "../cut-pieces.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
 import { decodeFrame } from "../frames.ts";
-import type { PieceRead } from "../piecewise-file.ts";
 import { wrongList } from "../put-list.ts";
 import { chunkEntry } from "./format.ts";
 import {
@@ -40,11 +37,10 @@ export interface PreparedFiles extends PreparedRecords {
   readonly files: FilesRead;
 }
 
-/** A piece of a file that is longer than the slab. */
+/** A piece of a file that was read into the slab. */
 export interface PieceTask extends PrepareTask {
-  readonly fd: number;
-  /** Where a chunk of the file starts. */
-  readonly position: number;
+  /** Where its chunks end, as offsets in the slab; none for a file that is empty. */
+  readonly ends: readonly number[];
 }
 
 export interface PreparedPiece extends PreparedRecords {
@@ -79,17 +75,10 @@ export function prepareFiles({
   return { ...batch.finish(), files };
 }
 
-/** Reads, cuts and prepares a piece of a file. Tells first where it ends, as a {@link PieceRead}. */
-export function preparePiece(
-  { fd, position, ...task }: PieceTask,
-  { tell }: LaneContext,
-): PreparedPiece {
+/** Prepares a piece of a file. */
+export function preparePiece({ ends, ...task }: PieceTask): PreparedPiece {
   using batch = new RecordBatch(task);
-  const { slab, recordsAt: contentsBytes, store } = task;
-  const { averageChunkSize } = store;
-  const { ends, ...read } = readPieceInto({ fd, position, slab, contentsBytes, averageChunkSize });
-  tell(read satisfies PieceRead);
-  if (position + read.length === 0) batch.addWholeBlob(new Uint8Array(0));
+  if (ends.length === 0) batch.addWholeBlob(new Uint8Array(0));
   return { list: batch.addChunks(ends), ...batch.finish() };
 }
 

@@ -130,7 +130,10 @@ export class GrpcFileStore implements FileStore {
         contentsBytes: CONTENTS_BYTES,
         averageChunkSize: DEFAULT_AVERAGE_CHUNK_SIZE,
       };
-      const { chunks: list, ...read } = await runTask(CUT_PIECE, task, { here: cutPiece });
+      const { chunks: list, ...read } = await runTask(CUT_PIECE, task, {
+        here: cutPiece,
+        isShort: true, // where the next piece begins is known when this one is cut
+      });
       const stored = this.#store({ slab, chunks: ChunkList.fromBytes(list), blobs: [] }, options);
       stored.catch(() => undefined); // handled where it is awaited
       return {
