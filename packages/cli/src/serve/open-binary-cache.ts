@@ -40,7 +40,7 @@ export async function openBinaryCache(
       uploads: { all: maxUploads, perClient: maxUploadsPerClient },
       upstreams: {
         caches: await readUpstreams(options),
-        absentTtlMs: options.upstreamAbsentTtl * 1000,
+        absentTtlMs: Math.max(options.upstreamAbsentTtl * 1000, 1), // 0 would be without end
         onTrouble: (message) => logger.warn(message),
       },
       onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),

@@ -1,0 +1,120 @@
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import { writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { encodeNixbase32, fingerprint, NarInfo, SigningKey, StorePath } from "@tvix/store";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import {
+  type Daemon,
+  embeddedIn,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
+
+describe("a daemon", () => {
+  const folder = temporaryFolder();
+  const socket = join(folder.path, "socket");
+  const store = embeddedIn(join(folder.path, "store"));
+  const key = SigningKey.generate("test-1");
+  /** What the upstream was asked for. */
+  const asked: string[] = [];
+  const upstream = createServer(({ url = "" }, response) => {
+    asked.push(url);
+    response.writeHead(url === "/nix-cache-info" ? 200 : 404).end("StoreDir: /nix/store\n");
+  });
+  let storePath: StorePath;
+  let before: Daemon;
+  let daemon: Daemon;
+  let url: string;
+
+  beforeAll(async () => {
+    writeFileSync(join(folder.path, "file"), "contents");
+    writeFileSync(join(folder.path, "key"), key.toSecretText());
+    await once(upstream.listen(0, "127.0.0.1"), "listening");
+    const memory = throughDaemon("memory://");
+    const [{ stdout }, started] = await Promise.all([
+      tvixStore(["import", join(folder.path, "file"), ...store]),
+      startDaemon(["-l", socket, ...memory]),
+    ]);
+    storePath = StorePath.parseAbsolute(stdout.trim());
+    before = started;
+    daemon = await startDaemon([
+      ...["-l", socket, "-l", "127.0.0.1:0", "--unix-listen-unlink", ...store],
+      ...["--cache-compression=none", `--signing-key-file=${folder.path}/key`, "--sign=served"],
+      `--upstream=http://127.0.0.1:${(upstream.address() as AddressInfo).port}`,
+      "--upstream-absent-ttl=0",
+      ...["--max-upload-size=1KiB", "--max-uploads=1", "--max-uploads-per-client=1"],
+      "--header-timeout=300ms",
+    ]);
+    url = `http://${daemon.addresses.find((address) => address.startsWith("127."))}`;
+  });
+  afterAll(async () => {
+    await daemon?.[Symbol.asyncDispose]();
+    await before?.[Symbol.asyncDispose]();
+    upstream.close();
+    folder[Symbol.dispose]();
+  });
+
+  const narInfo = async () => {
+    const response = await fetch(`${url}/${encodeNixbase32(storePath.hashPart)}.narinfo`);
+    return NarInfo.parse(await response.text());
+  };
+  const put = (nar: Uint8Array<ArrayBuffer>) => {
+    const hash = encodeNixbase32(createHash("sha256").update(nar).digest());
+    return fetch(`${url}/nar/${hash}.nar`, { method: "PUT", body: nar });
+  };
+  const dial = () => connect(Number(new URL(url).port), "127.0.0.1").on("error", () => undefined);
+
+  it("takes a socket of another with --unix-listen-unlink, and only then", async () => {
+    const path = storePath.toAbsolutePath();
+    const [refused, found] = await Promise.all([
+      tvixStore(["daemon", "-l", socket, ...throughDaemon("memory://")]),
+      tvixStore(["path-info", path, ...throughDaemon(`grpc+unix://${socket}`)]),
+    ]);
+    expect(refused).toMatchObject({ status: 1, stderr: expect.stringContaining(socket) });
+    expect(found).toEqual({ status: 0, stdout: `${path}\n`, stderr: "" });
+  });
+
+  it("announces NARs without compression, and signs what it serves but not what is stored", async () => {
+    const served = await narInfo();
+    expect(served.compression).toBe("none");
+    const [signature] = served.signatures;
+    expect(key.verifyingKey.verify(fingerprint(served), signature!)).toBe(true);
+    const stored = await tvixStore(["path-info", "--sigs", `${storePath}`, ...store]);
+    expect(stored.stdout).not.toContain("test-1:");
+  });
+
+  it("asks an upstream anew where --upstream-absent-ttl is 0", async () => {
+    const name = `/${"0".repeat(32)}.narinfo`;
+    for (let i = 0; i < 2; i++) expect((await fetch(url + name)).status).toBe(404);
+    expect(asked.filter((url) => url === name)).toHaveLength(2);
+  });
+
+  it("refuses what is too large, and has uploads wait for those before them", async () => {
+    expect((await put(new Uint8Array(1025))).status).toBe(413);
+    const nar = await (await fetch(`${url}/${(await narInfo()).url}`)).arrayBuffer();
+    const first = dial();
+    first.write(`PUT /nar/${"0".repeat(52)}.nar HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx`);
+    const ping = () => fetch(`${url}/nix-cache-info`).then((response) => response.text());
+    await ping(); // the daemon has met the first upload by then
+    let isAnswered = false;
+    const second = put(new Uint8Array(nar)).finally(() => {
+      isAnswered = true;
+    });
+    for (let i = 0; i < 10; i++) await ping();
+    expect(isAnswered).toBe(false);
+    first.destroy();
+    expect((await second).status).toBe(201);
+  });
+
+  it("ends connections that send no complete header within --header-timeout", async () => {
+    const silent = dial();
+    silent.write("GET / HTTP/1.1\r\n");
+    expect(await text(silent)).toMatch(/^(HTTP\/1\.1 408 .*)?/);
+  });
+});
