@@ -1,11 +1,17 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { seededBytes } from "@tvix/conformance";
-import { SigningKey } from "@tvix/store";
+import { createInterface } from "node:readline";
+import { describeWithTools, seededBytes, startServer } from "@tvix/conformance";
+import { fingerprint, SigningKey, StorePath } from "@tvix/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openServices } from "../src/services.ts";
 import {
+  addressesOf,
   type Daemon,
   embeddedIn,
+  MAIN,
   readEverything,
   startDaemon,
   temporaryFolder,
@@ -112,6 +118,80 @@ describe("tvix-store copy", () => {
     );
   });
 
+  it("refuses from a binary cache what no trusted key has signed", async () => {
+    // The same contents under a name that does not follow from them, as something that Nix has built.
+    const storePath = StorePath.parse(`${"1".repeat(32)}-built`);
+    await using services = await openServices(addressesOf(throughDaemon(grpc)));
+    const { hashPart } = StorePath.parseAbsolute(library);
+    const { ca: _, ...original } = (await services.pathInfoService.get(hashPart))!;
+    const signature = key.sign(fingerprint({ ...original, storePath }));
+    await services.pathInfoService.put({ ...original, storePath, signatures: [signature] });
+    const cache = `nix+http://${daemon.addresses[0]}`;
+    const trusting = ({ verifyingKey }: SigningKey) =>
+      `${cache}?trusted-public-keys=${encodeURIComponent(`${verifyingKey}`)}`;
+    const store = newStore();
+    const [other, same] = await Promise.all([
+      copy("--from", trusting(SigningKey.generate("other-1")), "--to", store, `${storePath}`),
+      copy("--from", trusting(key), "--to", newStore(), `${storePath}`),
+    ]);
+    expect(other).toMatchObject({ status: 1, stdout: "" });
+    expect(other.stderr).toMatch(/^tvix-store: .*1{32}.*other-1.*\n$/);
+    expect(await readEverything(embeddedIn(store))).toEqual([]);
+    expect(same).toMatchObject({ status: 0, stdout: `${storePath.toAbsolutePath()}\n` });
+  });
+
+  it("goes on where it was killed", async () => {
+    const files = Array.from({ length: 12 }, (_, i) => join(folder.path, `part-${i}`));
+    for (const file of files) writeFileSync(file, seededBytes(file, 400_000));
+    const { stdout } = await tvixStore(["import", ...files, ...throughDaemon(grpc)]);
+    const paths = stdout.trim().split("\n");
+    const store = newStore();
+    const args = ["copy", "--from", grpc, "--to", store, ...paths];
+    const child = spawn(process.execPath, [MAIN, ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    const lines = createInterface(child.stdout);
+    const [first] = await once(lines, "line");
+    child.kill("SIGKILL");
+    expect(await once(child, "exit")).toEqual([null, "SIGKILL"]);
+    const rest = await tvixStore(args);
+    expect(rest).toMatchObject({ status: 0, stderr: "" });
+    expect(rest.stdout).not.toBe("");
+    expect(rest.stdout).not.toContain(first);
+    expect((await readEverything(embeddedIn(store))).toSorted()).toEqual(paths.toSorted());
+  });
+
+  describeWithTools("to a bucket", ["run-s3"], (launcher) => {
+    it("stores contents there, and sends nothing twice", async () => {
+      await using server = await startServer(launcher);
+      mkdirSync(join(server.data, "bucket"));
+      const file = join(folder.path, "bucket.toml");
+      const bucket = `type = "objectstore"
+        object_store_url = "s3://bucket/store"
+        object_store_options = { endpoint = "http://127.0.0.1:${server.port}", region = "us-east-1", force_path_style = "true" }`;
+      writeFileSync(
+        file,
+        `[blobservices.default]
+        ${bucket}
+        [directoryservices.default]
+        ${bucket}
+        [pathinfoservices.default]
+        type = "sqlite"
+        path = "${newStore()}/path-infos.sqlite"`,
+      );
+      const env = { AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "testtest" };
+      const args = ["copy", "--from", grpc, "--to", file, "--closure", program];
+      const first = await tvixStore(args, { env });
+      expect(first).toEqual({ status: 0, stdout: `${library}\n${program}\n`, stderr: "" });
+      const [again, read] = await Promise.all([
+        tvixStore(args, { env }),
+        tvixStore(["cat", program, "--store-composition", file], { env }),
+      ]);
+      expect(again).toEqual({ status: 0, stdout: "", stderr: "" });
+      expect(read).toEqual({ status: 0, stdout: `load ${library}`, stderr: "" });
+    });
+  });
+
   it("takes stores from a TOML file", async () => {
     const to = newStore();
     const file = join(folder.path, "stores.toml");
@@ -127,7 +207,7 @@ describe("tvix-store copy", () => {
   });
 
   const LIBRARY = `${"0".repeat(32)}-library`;
-  it.each([
+  it.concurrent.each([
     [["--to=./x", "--from=pack:///x", LIBRARY], "it has blobs, but no directories and path infos"],
     [["--to=objectstore+s3://bucket", LIBRARY], "but no path infos; describe all three"],
     [["--to=nix+https://host", LIBRARY], "can be copied from only"],
