@@ -36,6 +36,25 @@ export interface ByteRange {
   readonly length: number;
 }
 
+/** A text with the headers of the answer that it is, ready to be sent many times. Made by {@link textAnswer}. */
+export interface TextAnswer {
+  readonly text: string;
+  /** Length in bytes. */
+  readonly size: number;
+  readonly headers: Headers;
+}
+
+/** Makes an answer of a text. */
+export function textAnswer(text: string, headers: Headers): TextAnswer {
+  const bytes = Buffer.from(text);
+  // Decoded again, since V8 keeps a text that was put together as its pieces, and joins them whenever it is sent.
+  return {
+    text: bytes.toString(),
+    size: bytes.length,
+    headers: { ...headers, "content-length": bytes.length },
+  };
+}
+
 /** A body whose length is known, of which any part can be read. */
 export interface Content {
   /** Length in bytes. */
@@ -147,16 +166,13 @@ export class Exchange {
 
   /** Answers with a body that is in memory. */
   send(status: number, body: string | Uint8Array, headers: Headers): void {
-    const response = this.#response;
-    if (this.#isOver || response.destroyed) return;
-    const length = typeof body === "string" ? Buffer.byteLength(body) : body.length;
-    this.#writeHead(status, { ...headers, "content-length": length });
-    if (this.method === "HEAD") response.end();
-    else {
-      this.#bytesOut = length;
-      response.end(body);
-    }
-    this.#end(true);
+    const size = typeof body === "string" ? Buffer.byteLength(body) : body.length;
+    this.#sendWhole(status, body, size, { ...headers, "content-length": size });
+  }
+
+  /** Answers with a text that is ready to be sent. */
+  sendText({ text, size, headers }: TextAnswer): void {
+    this.#sendWhole(200, text, size, headers);
   }
 
   /**
@@ -224,6 +240,18 @@ export class Exchange {
     const [range] = ranges;
     if (range === undefined) return "unsatisfiable";
     return { offset: range.start, length: range.end - range.start + 1 };
+  }
+
+  #sendWhole(status: number, body: string | Uint8Array, size: number, headers: Headers): void {
+    const response = this.#response;
+    if (this.#isOver || response.destroyed) return;
+    this.#writeHead(status, headers);
+    if (this.method === "HEAD") response.end();
+    else {
+      this.#bytesOut = size;
+      response.end(body);
+    }
+    this.#end(true);
   }
 
   #sendHead(status: number, headers: Headers): void {

@@ -7,7 +7,13 @@ import {
 } from "@tvix/store";
 import { LRUCache } from "lru-cache";
 import type { BridgeContext } from "./context.ts";
-import { type Answered, Exchange, type HttpRequest, type HttpResponse } from "./exchange.ts";
+import {
+  type Answered,
+  Exchange,
+  type HttpRequest,
+  type HttpResponse,
+  type TextAnswer,
+} from "./exchange.ts";
 import { Router } from "./router.ts";
 import { buildTraceRoutes } from "./routes/build-trace.ts";
 import { cacheInfoRoutes } from "./routes/cache-info.ts";
@@ -84,6 +90,8 @@ const SWEEP_MS = 60 * 60 * 1000;
 /** How many characters of narinfos are kept as they were served, and how long, in milliseconds. */
 const NARINFO_CHARACTERS = 16 * 1024 * 1024;
 const NARINFO_MS = 1000;
+/** How exactly that is kept, in milliseconds: the clock is read, and a timer started, no more often. */
+const NARINFO_RESOLUTION_MS = 50;
 
 const ROUTES = [
   cacheInfoRoutes,
@@ -119,10 +127,11 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const context: BridgeContext = {
     ...services,
     ...{ sideObjects, storeDir, nars, pullThrough },
-    narInfos: new LRUCache<string, string>({
+    narInfos: new LRUCache<string, TextAnswer>({
       maxSize: NARINFO_CHARACTERS,
-      sizeCalculation: (text) => text.length,
+      sizeCalculation: ({ text }) => text.length,
       ttl: NARINFO_MS,
+      ttlResolution: NARINFO_RESOLUTION_MS,
     }),
     announce: nars.hasFrames ? (options.announce ?? "zstd") : "none",
     signer: new Signer(options.signing, { storeDir, narCalculationService }),

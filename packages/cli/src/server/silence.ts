@@ -32,8 +32,14 @@ export function limitSilence(
 /** Tells whether everything of a request has come. */
 function isComplete(request: HttpRequest | ServerHttp2Stream): boolean {
   const stream = streamOf(request);
-  if (stream === undefined) return (request as IncomingMessage).complete;
+  if (stream === undefined)
+    return (request as IncomingMessage).complete || isBodiless(request as IncomingMessage);
   return stream.closed || stream.destroyed || stream.state.remoteClose === 1;
+}
+
+/** Tells whether a request over HTTP/1.1 ends with its header, before Node.js does: RFC 9112, section 6.3. */
+function isBodiless({ headers }: IncomingMessage): boolean {
+  return headers["content-length"] === undefined && headers["transfer-encoding"] === undefined;
 }
 
 function streamOf(request: HttpRequest | ServerHttp2Stream): Http2Stream | undefined {

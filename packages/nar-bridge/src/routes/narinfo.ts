@@ -1,6 +1,6 @@
 import { decodeNixbase32, encodeNixbase32, narInfoFromPathInfo, type PathInfo } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
-import type { Exchange } from "../exchange.ts";
+import { type Exchange, textAnswer } from "../exchange.ts";
 import { HttpError } from "../http-error.ts";
 import type { Router } from "../router.ts";
 import { isLost } from "../stored-nars.ts";
@@ -52,13 +52,14 @@ export function narInfoRoutes(
     const pathInfo = await signer.whenServed(stored, () => exchange.signal);
     const nar = await narOf(pathInfo, hash, () => exchange.signal);
     const text = narInfoFromPathInfo(pathInfo, nar).toString({ storeDir });
-    narInfos.set(hash, text);
-    exchange.send(200, text, HEADERS);
+    const answer = textAnswer(text, HEADERS);
+    narInfos.set(hash, answer);
+    exchange.sendText(answer);
   };
 
   router.get("/:hash.narinfo", (exchange, { hash = "" }) => {
     const known = narInfos.get(hash);
     if (known === undefined) return send(exchange, hash);
-    exchange.send(200, known, HEADERS);
+    exchange.sendText(known);
   });
 }
