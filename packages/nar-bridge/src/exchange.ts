@@ -116,6 +116,11 @@ export class Exchange {
     return this.#request.url ?? "";
   }
 
+  /** Whether an answer has begun. */
+  get hasAnswer(): boolean {
+    return this.#isOver || this.#response.headersSent;
+  }
+
   /** Is aborted when the client leaves before the answer is complete. */
   get signal(): AbortSignal {
     if (this.#left === undefined) {

@@ -1,6 +1,7 @@
 import type { BlobService, DirectoryService, ObjectStore } from "@tvix/castore";
 import {
   CachingNarCalculationService,
+  decodeNixbase32,
   type PathInfoService,
   RenderingNarCalculationService,
   STORE_DIR,
@@ -146,7 +147,12 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
     if (pullThrough) addRoutes(router.under("/local"), { ...context, pullThrough: undefined });
   }
   const { uploadTtlMs = UPLOAD_TTL_MS, onSweepError = () => undefined } = options;
-  const sweep = () => sideObjects.sweepUploads(Date.now() - uploadTtlMs).catch(onSweepError);
+  const isStored = async (hashParts: readonly string[]) => {
+    const digests = hashParts.map((hashPart) => decodeNixbase32(hashPart));
+    return (await pathInfoService.getMany(digests)).some((found) => found !== undefined);
+  };
+  const sweep = () =>
+    sideObjects.sweepUploads(Date.now() - uploadTtlMs, isStored).catch(onSweepError);
   const sweeping = setInterval(sweep, Math.min(uploadTtlMs, SWEEP_MS)).unref();
   return {
     handle(request, response, isWaiting = false, client = request.socket.remoteAddress ?? "unix") {

@@ -12,7 +12,15 @@ export interface PushedNar extends IngestedNar {
   readonly fileSize: bigint;
   /** The file itself, where it was kept as a blob. */
   readonly file?: B3Digest | undefined;
+  /**
+   * Hash parts of the store paths whose narinfos name it, in nixbase32: at most {@link MAX_NAMES}. `undefined` where there
+   * are more, or none yet.
+   */
+  readonly namedBy?: readonly string[] | undefined;
 }
+
+/** How many hash parts the record of a NAR has at most. */
+const MAX_NAMES = 8;
 
 const SIZE = z.string().regex(/^[1-9][0-9]{0,18}$/);
 const DIGEST = z.string().regex(/^[0-9a-f]{64}$/);
@@ -25,8 +33,24 @@ const RECORD = z.strictObject({
   fileSize: SIZE,
   fileSha256: DIGEST,
   file: DIGEST.optional(),
+  namedBy: z.array(z.string()).max(MAX_NAMES).optional(),
   pushedMs: z.number(),
 });
+
+/**
+ * Returns a NAR with one more store path whose narinfo names it.
+ *
+ * @param named the NAR as others name it; `undefined` if none does
+ */
+export function withName(
+  nar: PushedNar,
+  hashPart: string,
+  named: PushedNar | undefined,
+): PushedNar {
+  const others = named === undefined ? [] : named.namedBy;
+  const namedBy = others && [...new Set([...others, hashPart])];
+  return { ...nar, namedBy: namedBy && namedBy.length <= MAX_NAMES ? namedBy : undefined };
+}
 
 /** Encodes a NAR that is pushed now as JSON. */
 export function encodePushedNar(nar: PushedNar): Uint8Array {
@@ -39,6 +63,7 @@ export function encodePushedNar(nar: PushedNar): Uint8Array {
     fileSize: fileSize.toString(),
     fileSha256: hexOf(fileSha256),
     file: file?.hex,
+    namedBy: nar.namedBy && [...nar.namedBy],
     pushedMs: Date.now(),
   };
   return Buffer.from(JSON.stringify(record));
@@ -62,6 +87,7 @@ export function decodePushedNar(bytes: Uint8Array): { nar: PushedNar; pushedMs: 
     ...(record.file !== undefined && {
       file: B3Digest.fromBytes(Buffer.from(record.file, "hex")),
     }),
+    ...(record.namedBy !== undefined && { namedBy: record.namedBy }),
   };
   return { nar, pushedMs: record.pushedMs };
 }

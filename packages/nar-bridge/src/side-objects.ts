@@ -7,7 +7,7 @@ import {
   type ObjectStore,
   type ObjectUpload,
 } from "@tvix/castore";
-import { decodePushedNar, encodePushedNar, type PushedNar } from "./pushed-nar.ts";
+import { decodePushedNar, encodePushedNar, type PushedNar, withName } from "./pushed-nar.ts";
 
 /** Folders of NARs that a narinfo names, and of those that none names yet. */
 const NARS = "nar";
@@ -50,9 +50,20 @@ export class SideObjects {
     await this.#objects.put(key, encodePushedNar(nar), { ...options, isDurable: false });
   }
 
-  /** Stores a NAR that was pushed under a file name, and that a narinfo names. */
-  async putNar(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
-    await this.#objects.put(`${NARS}/${fileName}`, encodePushedNar(nar), options);
+  /**
+   * Stores a NAR that was pushed under a file name, and that the narinfo of a store path names.
+   *
+   * @param hashPart that of the store path, in nixbase32
+   */
+  async putNar(
+    fileName: string,
+    nar: PushedNar,
+    hashPart: string,
+    options?: AbortOptions,
+  ): Promise<void> {
+    const key = `${NARS}/${fileName}`;
+    const named = await this.#readNar(key, options);
+    await this.#objects.put(key, encodePushedNar(withName(nar, hashPart, named?.nar)), options);
   }
 
   /** Deletes a NAR that waits for a narinfo no more. */
@@ -60,12 +71,26 @@ export class SideObjects {
     await this.#objects.delete(`${UPLOADS}/${fileName}`, { ...options, isDurable: false });
   }
 
-  /** Deletes the NARs that were pushed before a time, in milliseconds since 1970, and that no narinfo has named. */
-  async sweepUploads(beforeMs: number, options?: AbortOptions): Promise<void> {
-    for await (const { key } of this.#objects.list(`${UPLOADS}/`, options)) {
+  /**
+   * Deletes the NARs that were pushed before a time, and that no narinfo has named. What is left of a narinfo that was never
+   * stored, since the process was killed meanwhile, goes with them.
+   *
+   * @param beforeMs in milliseconds since 1970
+   * @param isStored tells whether there is a store path with any of these hash parts
+   */
+  async sweepUploads(
+    beforeMs: number,
+    isStored: (hashParts: readonly string[]) => Promise<boolean>,
+    options?: AbortOptions,
+  ): Promise<void> {
+    const prefix = `${UPLOADS}/`;
+    for await (const { key } of this.#objects.list(prefix, options)) {
       const found = await this.#readNar(key, options);
-      if (found !== undefined && found.pushedMs < beforeMs)
-        await this.#objects.delete(key, options);
+      if (found === undefined || found.pushedMs >= beforeMs) continue;
+      const namedKey = `${NARS}/${key.slice(prefix.length)}`;
+      const names = (await this.#readNar(namedKey, options))?.nar.namedBy;
+      if (names && !(await isStored(names))) await this.#objects.delete(namedKey, options);
+      await this.#objects.delete(key, options);
     }
   }
 

@@ -6,7 +6,7 @@ import {
   MemoryObjectStore,
   type ObjectStore,
 } from "@tvix/castore";
-import { encodeNixbase32 } from "@tvix/store";
+import { encodeNixbase32, MemoryPathInfoService } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { addTree, type BridgeFixture, startBridge } from "../../test/bridge-fixture.ts";
 import { type Push, pushOf, pushOfFile, put as putFile } from "../../test/push.ts";
@@ -148,6 +148,30 @@ describe("the upload of a NAR", () => {
     bridge = await startBridge({ ...bridge.services, uploadTtlMs: 10 });
     while ((await head(narPath)).status === 200) await new Promise((r) => setTimeout(r, 5));
     expect(await keysOf(objects)).toEqual([]);
+  });
+
+  it("is swept with what is left of a narinfo that was not stored", async () => {
+    const kept = await pushOf("kept", TREE, "zstd");
+    await push(kept);
+    const [keptKey] = await keysOf(objects);
+    const lost = await pushOf("lost", "other contents", "zstd");
+    const failing = new MemoryPathInfoService();
+    failing.put = () => Promise.reject(new Error("killed"));
+    await bridge[Symbol.asyncDispose]();
+    const { pathInfoService, ...services } = bridge.services;
+    bridge = await startBridge({ ...services, pathInfoService: failing });
+    await put(lost.narPath, lost.file);
+    expect((await put(lost.narInfoPath, lost.narInfo)).status).toBe(500);
+    await bridge[Symbol.asyncDispose]();
+    bridge = await startBridge({ ...services, pathInfoService });
+    await put(kept.narPath, kept.file); // pushed again, and not named again
+    const found = await keysOf(objects);
+    expect(found.filter((key) => key.startsWith("nar/"))).toHaveLength(2);
+    expect(found.filter((key) => key.startsWith("upload/"))).toHaveLength(2);
+    await bridge[Symbol.asyncDispose]();
+    bridge = await startBridge({ ...services, pathInfoService, uploadTtlMs: 10 });
+    await expect.poll(() => keysOf(objects), { interval: 5 }).toEqual([keptKey]);
+    expect((await head(kept.narPath)).status).toBe(200);
   });
 
   it("is pushed again where its record is damaged", async () => {

@@ -5,6 +5,7 @@ import { HttpError } from "../http-error.ts";
 import { parseNode } from "../node-text.ts";
 import { pushedContent } from "../pushed-content.ts";
 import type { Router } from "../router.ts";
+import { isLost } from "../stored-nars.ts";
 import { parseNarName } from "../upload/nar-name.ts";
 
 /**
@@ -41,12 +42,19 @@ export function narRoutes(router: Router, context: BridgeContext): void {
       await exchange.sendContent(await pushedContent(pushed, context, signal));
       return;
     }
-    const node = narHash && hash ? await findNode(narHash, hash, signal) : undefined;
-    const isPulled =
-      !node && !isFramed && narHash && hash && (await pullThrough?.send(exchange, hash, narHash));
-    if (isPulled) return;
-    if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
-    const nar = isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);
-    await exchange.sendContent(nar);
+    if (!narHash || !hash) throw new HttpError(404, `There is no NAR ${name} here`);
+    const node = await findNode(narHash, hash, signal);
+    const open = async (node: Node) =>
+      isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);
+    try {
+      if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
+      await exchange.sendContent(await open(node));
+    } catch (error) {
+      if (exchange.hasAnswer || (node && !isLost(error))) throw error;
+      if (!isFramed && (await pullThrough?.send(exchange, hash, narHash))) return;
+      // Its length is known once it is stored.
+      if (!node || !isFramed || !(await pullThrough?.restore(hash, narHash, signal))) throw error;
+      await exchange.sendContent(await open(node));
+    }
   });
 }

@@ -62,7 +62,7 @@ export function narInfoUploadRoutes(router: Router, context: BridgeContext): voi
     const pathInfo = pathInfoFromNarInfo(narInfo, found.nar.node);
     // Until both are durable, the NAR is found as an upload.
     await Promise.all([
-      sideObjects.putNar(found.fileName, found.nar, { signal }),
+      sideObjects.putNar(found.fileName, found.nar, hash, { signal }),
       pathInfoService.put(signer.whenStored(pathInfo), { signal }),
     ]);
     narInfos.delete(hash);

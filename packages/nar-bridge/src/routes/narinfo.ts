@@ -43,14 +43,24 @@ export function narInfoRoutes(
 
   const send = async (exchange: Exchange, hash: string) => {
     const stored = await pathInfoService.get(decodeNixbase32(hash));
-    if (stored === undefined) {
+    const sendPulled = async () => {
       const found = await pullThrough?.narInfo(hash, exchange.signal);
-      if (found === undefined) throw new HttpError(404, `There is no store path ${hash} here`);
-      exchange.send(200, found.toString({ storeDir }), HEADERS);
-      return;
+      if (found !== undefined) exchange.send(200, found.toString({ storeDir }), HEADERS);
+      return found !== undefined;
+    };
+    if (stored === undefined) {
+      if (await sendPulled()) return;
+      throw new HttpError(404, `There is no store path ${hash} here`);
     }
     const pathInfo = await signer.whenServed(stored, () => exchange.signal);
-    const nar = await narOf(pathInfo, hash, () => exchange.signal);
+    let nar: Awaited<ReturnType<typeof narOf>>;
+    try {
+      nar = await narOf(pathInfo, hash, () => exchange.signal);
+    } catch (error) {
+      const isAbsent = error instanceof HttpError && error.status === 404;
+      if (isAbsent && (await sendPulled())) return; // its contents are lost here
+      throw error;
+    }
     const text = narInfoFromPathInfo(pathInfo, nar).toString({ storeDir });
     const answer = textAnswer(text, HEADERS);
     narInfos.set(hash, answer);

@@ -1,6 +1,10 @@
+import { mkdtemp, rm } from "node:fs/promises";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { gzipSync } from "node:zlib";
+import { collectBytes, decompress, MemoryDirectoryService, PackBlobService } from "@tvix/castore";
 import { seededBytes } from "@tvix/conformance";
 import { decodeNixbase32, NarInfo, SigningKey } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -24,15 +28,18 @@ const refusing: Answer = (response) => void response.destroy();
 let first: Upstream;
 let second: Upstream;
 let troubles: string[];
+let folder: string;
 const running: AsyncDisposable[] = [];
 beforeEach(async () => {
   troubles = [];
+  folder = await mkdtemp(join(tmpdir(), "tvix-pull-"));
   first = await startUpstream();
   second = await startUpstream();
   running.push(first, second);
 });
 afterEach(async () => {
   for (const one of running.splice(0).reverse()) await one[Symbol.asyncDispose]();
+  await rm(folder, { recursive: true });
 });
 
 /** Starts a cache in front of the upstreams, all of one priority unless other options are given. */
@@ -232,6 +239,34 @@ describe("several upstreams", () => {
     await expect(getNar(bridge, offered.hash).then(bytesOf)).rejects.toThrow();
     expect(await isStored(bridge, offered)).toBe(false);
     expect(offered.nar.equals(await bytesOf(await getNar(bridge, offered.hash)))).toBe(true);
+  });
+});
+
+describe("a store path whose contents are lost here", () => {
+  it("is fetched from the upstream again, uncompressed and as stored frames", async () => {
+    const offered = await first.offer("a", LARGE);
+    await using blobService = await PackBlobService.open({ path: join(folder, "blobs") });
+    const directoryService = new MemoryDirectoryService();
+    const before = await start([{}], { blobService, directoryService });
+    await bytesOf(await getNar(before, offered.hash));
+    const { pathInfoService } = before.services;
+    const { url } = await getNarInfo(before, offered.hash);
+    expect(url).toContain(".nar.zst");
+    for (const name of [url, url.replace(".zst", "")]) {
+      const lost = new MemoryDirectoryService();
+      const bridge = await start([{}], { blobService, directoryService: lost, pathInfoService });
+      first.requests.length = 0;
+      const narInfo = await getNarInfo(bridge, offered.hash);
+      expect(narInfo).toMatchObject({ compression: "none", narSize: offered.pathInfo.narSize });
+      const bytes = await bytesOf(await fetch(`${bridge.url}/${name}`));
+      const nar =
+        name === url
+          ? Buffer.from(await collectBytes(decompress(ReadableStream.from([bytes]), "zstd")))
+          : bytes;
+      expect(offered.nar.equals(nar)).toBe(true);
+      expect(first.requests).toEqual([offered.narInfoPath, offered.narPath]);
+      expect(await getNarInfo(bridge, offered.hash)).toMatchObject({ compression: "zstd" });
+    }
   });
 });
 

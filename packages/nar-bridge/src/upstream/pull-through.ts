@@ -16,7 +16,7 @@ import {
   StoreError,
 } from "@tvix/store";
 import type { ByteRange, Content, Exchange } from "../exchange.ts";
-import { NAR_HEADERS, type StoredNars } from "../stored-nars.ts";
+import { isLost, NAR_HEADERS, type StoredNars } from "../stored-nars.ts";
 import { Pull, type ReadStored, type Watch } from "./pull.ts";
 import type { SpoolSpace } from "./spool.ts";
 import type { Upstreams } from "./upstreams.ts";
@@ -110,6 +110,29 @@ export class PullThrough implements AsyncDisposable {
     return true;
   }
 
+  /**
+   * Downloads and stores a store path of an upstream again, the contents of which are lost here; once for all who ask for it
+   * at the same time.
+   *
+   * @param narHash hash of its NAR in nixbase32
+   * @returns whether an upstream has it
+   * @throws StoreError `data_loss` if none has it as it should be, `unavailable` if one failed
+   */
+  async restore(hash: string, narHash: string, signal: AbortSignal): Promise<boolean> {
+    const narSha256 = decodeNixbase32(narHash);
+    const isWanted = (one: HasNarHash) => equalBytes(one.narSha256, narSha256);
+    const key = `${hash} ${narHash}`;
+    let pull = this.#running(key);
+    if (pull === undefined) {
+      const size = await this.#sizeOf(hash, isWanted, signal);
+      if (size === undefined) return false;
+      pull = this.#running(key) ?? this.#start(key, size, hash, isWanted);
+    }
+    using _reader = pull.join();
+    await pull.stored(signal);
+    return true;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const pulls = [...this.#pulls.values()];
     for (const pull of pulls) pull.abandon();
@@ -154,6 +177,16 @@ export class PullThrough implements AsyncDisposable {
     });
   }
 
+  async #isWhole({ node }: PathInfo, signal: AbortSignal): Promise<boolean> {
+    try {
+      await this.#options.nars.open(node, signal);
+      return true;
+    } catch (error) {
+      if (isLost(error)) return false;
+      throw error;
+    }
+  }
+
   /** Downloads and stores a store path from the first upstream that has its NAR as it should be. */
   async #store(
     hash: string,
@@ -163,7 +196,8 @@ export class PullThrough implements AsyncDisposable {
   ): Promise<PathInfo> {
     const { upstreams, pathInfoService, blobService, directoryService } = this.#options;
     const stored = await pathInfoService.get(decodeNixbase32(hash), { signal });
-    if (stored && isWanted(stored)) return stored; // another download has ended meanwhile
+    // Another download may have ended meanwhile, or what is here be lost.
+    if (stored && isWanted(stored) && (await this.#isWhole(stored, signal))) return stored;
     const services = { blobService, directoryService };
     let failure: unknown = new StoreError("not_found", `No upstream has the NAR of ${hash}`);
     for await (const found of upstreams.having(hash, isWanted, signal)) {

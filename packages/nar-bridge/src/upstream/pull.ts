@@ -66,6 +66,11 @@ export class Pull {
     while (this.#stored === undefined && this.#spool.written === 0) await this.#change(signal);
   }
 
+  /** Waits until the NAR is stored. Throws what the download failed with. */
+  async stored(signal: AbortSignal): Promise<void> {
+    while (this.#stored === undefined) await this.#change(signal);
+  }
+
   /** Reads a part of the NAR, whose pieces belong to the caller. */
   async *read({ offset, length }: ByteRange, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const end = offset + length;
