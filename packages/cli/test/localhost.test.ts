@@ -39,6 +39,7 @@ describeWithTools(
   (unshare) => {
     it.each([
       ["of both families", "true", ["127.0.0.1:8000", "[::1]:8000"]],
+      ["without /etc/hosts", ': > "$HOSTS"', ["127.0.0.1:8000", "[::1]:8000"]],
       ["without IPv6", "echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6", ["127.0.0.1:8000"]],
       ["without IPv4", "ip addr del 127.0.0.1/8 dev lo", ["[::1]:8000"]],
     ])(

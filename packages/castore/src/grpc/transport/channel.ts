@@ -12,6 +12,7 @@ import { connect as connectSocket } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { TokenFile } from "../../address/token-file.ts";
 import { Heartbeat } from "./heartbeat.ts";
+import { lookupHost } from "./lookup-host.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
 const STREAM_WINDOW = 4 * 1024 * 1024;
@@ -301,7 +302,10 @@ class Connection {
 
 function openSession(address: string, tls: SecureClientSessionOptions): ClientHttp2Session {
   const url = new URL(address.slice("grpc+".length));
-  if (url.protocol !== "unix:") return connect(url.origin, { ...SESSION_OPTIONS, ...tls });
+  if (url.protocol !== "unix:") {
+    const options = { ...SESSION_OPTIONS, ...tls, lookup: lookupHost };
+    return connect(url.origin, options);
+  }
   const path = decodeURIComponent(url.pathname);
   return connect("http://localhost", {
     ...SESSION_OPTIONS,
