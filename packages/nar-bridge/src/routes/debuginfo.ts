@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { BridgeContext } from "../context.ts";
+import { debugInfoPath } from "../debug-info-index.ts";
 import { HttpError } from "../http-error.ts";
 import { sendPushedFile } from "../pushed-file.ts";
 import type { Router } from "../router.ts";
@@ -14,8 +15,8 @@ const MAX_BYTES = 64 * 1024;
 const PLACE = z.looseObject({ archive: z.string().min(1), member: z.string().min(1) });
 
 /**
- * Serves `/debuginfo/<build id>`, which tells in what NAR the debug information of a program is, as clients push it. Nix
- * appends `.debug` to the build id, debuggers may not.
+ * Serves `/debuginfo/<build id>`, which tells in what NAR the debug information of a program is: as it was found in store
+ * paths that were pushed, or as clients push it. Nix appends `.debug` to the build id, debuggers may not.
  */
 export function debugInfoRoutes(router: Router, { sideObjects }: BridgeContext): void {
   router.get("/debuginfo/:id", async (exchange, { id = "" }) => {
@@ -39,7 +40,7 @@ export function debugInfoRoutes(router: Router, { sideObjects }: BridgeContext):
 
 function pathOf(id: string): string[] {
   const buildId = /^([0-9a-f]{2,128})(\.debug)?$/.exec(id)?.[1];
-  if (buildId !== undefined) return ["debuginfo", buildId];
+  if (buildId !== undefined) return debugInfoPath(buildId);
   const reason = `expected lower-case hexadecimal, found ${JSON.stringify(id)}`;
   throw new HttpError(400, `Cannot use a build id: ${reason}`);
 }

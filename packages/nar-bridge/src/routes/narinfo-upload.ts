@@ -1,6 +1,7 @@
 import { type AbortOptions, equalBytes } from "@tvix/castore";
 import { encodeNixbase32, NarInfo, pathInfoFromNarInfo } from "@tvix/store";
 import type { BridgeContext } from "../context.ts";
+import { indexDebugInfo } from "../debug-info-index.ts";
 import { HttpError } from "../http-error.ts";
 import type { PushedNar } from "../pushed-nar.ts";
 import type { Router } from "../router.ts";
@@ -64,6 +65,7 @@ export function narInfoUploadRoutes(router: Router, context: BridgeContext): voi
     await Promise.all([
       sideObjects.putNar(found.fileName, found.nar, hash, { signal }),
       pathInfoService.put(signer.whenStored(pathInfo), { signal }),
+      indexDebugInfo(found.nar.node, narInfo.url, context, { signal }),
     ]);
     narInfos.delete(hash);
     exchange.created();

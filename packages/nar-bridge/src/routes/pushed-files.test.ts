@@ -2,7 +2,7 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 import { MemoryObjectStore } from "@tvix/castore";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { type BridgeFixture, startBridge } from "../../test/bridge-fixture.ts";
-import { put as putFile } from "../../test/push.ts";
+import { pushOf, put as putFile } from "../../test/push.ts";
 
 const HASH = "00bgd045z0d4icpbc2yyz4gx48ak44la";
 const OUT_PATH = `${HASH}-built`;
@@ -137,6 +137,21 @@ describe("files that clients push", () => {
     const entry = { key: { outputName: "out" }, value: { outPath: OUT_PATH, signatures: [] } };
     const path = `/build-trace-v2/${HASH}-built.drv/out.doi`;
     expect((await put(path, JSON.stringify(entry))).status).toBe(201);
+  });
+
+  it("tell where the debug information in a store path is", async () => {
+    const names = ["ab".repeat(19), "cd".repeat(19)].map((rest) => `${rest}.debug`);
+    const contents = { [names[0]!]: "one", [names[1]!]: "two", "other.debug": "no build id" };
+    const tree = { lib: { debug: { ".build-id": { "12": contents, no: contents } } } };
+    const pushed = await pushOf("debug", tree, "zstd");
+    await put(pushed.narPath, pushed.file);
+    expect((await put(pushed.narInfoPath, pushed.narInfo)).status).toBe(201);
+    for (const name of names) {
+      const member = `lib/debug/.build-id/12/${name}`;
+      const found = await (await get(`/debuginfo/12${name}`)).json();
+      expect(found).toEqual({ archive: `..${pushed.narPath}`, member });
+    }
+    expect((await get("/debuginfo/other.debug")).status).toBe(400);
   });
 
   it("are found by a build id without the ending that Nix gives it", async () => {
