@@ -20,6 +20,7 @@ import { restoreCommand } from "./command/restore.ts";
 import { signCommand } from "./command/sign.ts";
 import { tokenCommand } from "./command/token.ts";
 import { versionCommand } from "./command/version.ts";
+import { virtiofsCommand } from "./command/virtiofs.ts";
 import { leafCommands, withSubcommands } from "./command-tree.ts";
 import { useConfigFile } from "./config/config-option.ts";
 import { configureNotices, type LogOptions } from "./terminal/notices.ts";
@@ -61,6 +62,7 @@ function createProgram(): Command {
     .addCommand(diffCommand())
     .addCommand(signCommand())
     .addCommand(mountCommand())
+    .addCommand(virtiofsCommand())
     .addCommand(tokenCommand())
     .addCommand(configCommand())
     .addCommand(completionCommand())

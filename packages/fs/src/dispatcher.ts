@@ -64,6 +64,12 @@ export class Dispatcher {
     }
   }
 
+  /** Ends the wait of a request, which is not answered then. */
+  abandon(unique: bigint): void {
+    const waiting = this.#waiting.get(unique);
+    if (waiting !== undefined) this.#leave(waiting);
+  }
+
   /** Takes what was fetched, or why it was not. */
   answer(answer: Answer): void {
     const flight = this.#flights.get(answer.key);
@@ -156,9 +162,8 @@ export class Dispatcher {
   }
 
   #interrupt(unique: bigint): void {
-    const waiting = this.#waiting.get(unique);
-    if (waiting === undefined) return; // it was answered meanwhile
-    this.#leave(waiting);
+    if (!this.#waiting.has(unique)) return; // it was answered meanwhile
+    this.abandon(unique);
     this.#fail(unique, ERRNO.EINTR);
   }
 

@@ -1,13 +1,33 @@
-import { closeSync, constants, openSync, readdirSync, readlinkSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeSync,
+} from "node:fs";
+import { CastoreError } from "@tvix/castore";
 import { newPipe, type PipeHandle, sendDescriptor } from "./pipe-handle.ts";
 import { socketPair } from "./socket-pair.ts";
+
+/** How often a socket is taken over before that is given up. */
+const MOST_ATTEMPTS = 10;
+
+/** The descriptors that were open when one was received last, or began to be waited for, by any receiver. */
+let seen: ReadonlyMap<number, string> = new Map();
+
+/** The last socket that is being taken over: one after the other. */
+let takingOver: Promise<unknown> = Promise.resolve();
 
 /** What was received by one read. */
 export interface Received {
   readonly bytes: Buffer;
   /**
-   * Descriptors that this process has got since the read began, in rising order, with what they are of, as `/proc` tells it.
-   * Other threads may have opened some of them. Those that were received belong to the caller.
+   * Descriptors that this process has got since the last read by any receiver, in rising order, with what they are of, as
+   * `/proc` tells it. Some may have been opened for something else. Those that were received belong to the caller;
+   * what it does not close stays open.
    */
   readonly opened: ReadonlyMap<number, string>;
 }
@@ -41,23 +61,62 @@ export class DescriptorReceiver {
     return { receiver, peer };
   }
 
+  /**
+   * Takes over a connected socket, whose other end may send descriptors of any kind first. The handle that was given is not
+   * needed any more.
+   *
+   * Nothing but the other end can send on that socket. So a handle that has received the descriptor of a folder on another
+   * socket gets this one in its place, under the same number: it is sent from this process to itself, and the system gives
+   * what is received the lowest number that is free.
+   *
+   * @throws CastoreError `unavailable` if other threads took that number again and again
+   */
+  static async over(socket: PipeHandle): Promise<DescriptorReceiver> {
+    const taken = takingOver.then(() => DescriptorReceiver.#takeOver(socket));
+    takingOver = taken.catch(() => undefined);
+    return await taken;
+  }
+
+  static async #takeOver(socket: PipeHandle): Promise<DescriptorReceiver> {
+    const { receiver: channel, peer: sender } = await DescriptorReceiver.pair();
+    try {
+      for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+        const { receiver, peer } = await DescriptorReceiver.pair();
+        peer.close();
+        const taken = [];
+        do taken.push(openSync("/dev/null", "r"));
+        while (taken.at(-1)! < receiver.#fd);
+        closeSync(receiver.#fd);
+        await Promise.all([channel.receive(), sendDescriptor(sender, socket)]);
+        for (const fd of taken) closeSync(fd);
+        if (targetOf(receiver.#fd) === targetOf(socket.fd)) return receiver;
+      }
+    } finally {
+      channel.close();
+      sender.close();
+    }
+    throw new CastoreError(
+      "unavailable",
+      "Cannot receive descriptors: expected a free number, found it taken by other threads",
+    );
+  }
+
+  /** Sends bytes. What the other end does not take at once is refused: it has to read. */
+  send(bytes: Uint8Array): void {
+    writeSync(this.#fd, bytes);
+  }
+
   /** Waits for the next bytes; `undefined` at the end. Bytes that descriptors came with are the last of a read. */
   async receive(): Promise<Received | undefined> {
     if (this.#isClosed) return undefined;
-    const before = openDescriptors();
-    const bytes = await new Promise<ArrayBuffer | undefined>((resolve) => {
+    seen = openDescriptors();
+    return await new Promise<Received | undefined>((resolve) => {
       this.#pipe.onread = (bytes) => {
         this.#pipe.readStop();
-        resolve(bytes);
+        resolve(bytes && { bytes: Buffer.from(bytes), opened: newlyOpened() });
       };
       this.#pipe.readStart();
     });
-    if (bytes === undefined) return undefined;
-    const opened = new Map<number, string>();
-    for (const [fd, target] of openDescriptors()) {
-      if (before.get(fd) !== target) opened.set(fd, target);
-    }
-    return { bytes: Buffer.from(bytes), opened };
   }
 
   /**
@@ -73,13 +132,47 @@ export class DescriptorReceiver {
   }
 }
 
-/** Returns what the descriptors of this process are of. */
+/** Returns the descriptors that were not seen yet, with what they are of, and notes them. */
+function newlyOpened(): Map<number, string> {
+  const before = seen;
+  seen = openDescriptors();
+  const opened = new Map<number, string>();
+  for (const [fd, identity] of seen) {
+    if (before.get(fd) !== identity) opened.set(fd, targetOf(fd) ?? "");
+  }
+  return opened;
+}
+
+/** Returns the descriptors of this process, in rising order, with what tells the files behind them apart. */
 function openDescriptors(): Map<number, string> {
   const found = new Map<number, string>();
   for (const name of readdirSync("/proc/self/fd")) {
-    try {
-      found.set(Number(name), readlinkSync(`/proc/self/fd/${name}`));
-    } catch {} // was open for the listing only
+    const identity = identityOf(Number(name));
+    if (identity !== undefined) found.set(Number(name), identity); // else it was open for the listing only
   }
   return new Map([...found].sort(([a], [b]) => a - b));
+}
+
+/** Returns what tells an open file from others that had the same number before; `undefined` if it is not open. */
+function identityOf(fd: number): string | undefined {
+  const target = targetOf(fd);
+  try {
+    // All events have one inode.
+    if (target === "anon_inode:[eventfd]") {
+      const id = /^eventfd-id:.*$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"));
+      return `${target} ${id}`;
+    }
+    return target?.startsWith("/") ? `${target} ${fstatSync(fd).ino}` : target;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns what a descriptor is of; `undefined` if it is not open. */
+function targetOf(fd: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return undefined;
+  }
 }
