@@ -92,7 +92,9 @@ export class PackBlobService implements BlobService, Measured {
     this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
     this.#prover = new ListProver(path, index, this.#ingest);
     this.#frames = new PackFrameStore(this, this.#ingest);
-    this.files = new PackFileStore(this.#ingest, this.#commits);
+    this.files = new PackFileStore(this.#ingest, this.#commits, (digest) =>
+      this.#isReadable(digest),
+    );
     this.#uncutSize = averageChunkSize / 2;
   }
 

@@ -1,5 +1,6 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type { SourceFile } from "../../disk/source-file.ts";
+import type { B3Digest } from "../../model/digest.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
@@ -45,6 +46,7 @@ export class PackFileStore implements FileStore {
   readonly batchBytes: number;
   readonly #ingest: PackIngest;
   readonly #commits: GroupCommit;
+  readonly #isReadable: (digest: B3Digest) => boolean;
 
   /** The slabs of small files, which are given back in the order of a tree; those of large ones must not wait for that. */
   readonly #smallSlabs: SlabPool;
@@ -52,9 +54,11 @@ export class PackFileStore implements FileStore {
   /** How many batches and pieces are under way. */
   #underWay = 0;
 
-  constructor(ingest: PackIngest, commits: GroupCommit) {
+  /** @param isReadable tells whether a blob is stored */
+  constructor(ingest: PackIngest, commits: GroupCommit, isReadable: (digest: B3Digest) => boolean) {
     this.#ingest = ingest;
     this.#commits = commits;
+    this.#isReadable = isReadable;
     this.batchBytes = ingest.contentsBytes;
     this.parallelism = (laneCount() + 1) * BATCHES_PER_THREAD;
     this.#smallSlabs = ingest.newSlabs(this.parallelism);
@@ -87,9 +91,15 @@ export class PackFileStore implements FileStore {
   }
 
   async putLarge(file: SourceFile, options?: PutFileOptions): Promise<LargeFile> {
+    let isNew = false;
+    const onNewBytes = (bytes: number) => {
+      isNew ||= bytes > 0;
+      options?.onNewBytes?.(bytes);
+    };
     return new PiecewiseFile(file, {
-      readPiece: (position) => this.#readPiece(file.fd, position, options),
+      readPiece: (position) => this.#readPiece(file.fd, position, { ...options, onNewBytes }),
       commitBlob: async (digest, chunks) => {
+        if (!isNew && this.#isReadable(digest)) return; // and so durable
         const records = { digest, list: storedList(digest, chunks) };
         const check = checkOf(options);
         const added = await this.#commits.addBlobs({ records, count: 1, check });
