@@ -36,6 +36,7 @@ export async function du(
     const { pathInfoService } = services;
     const found = await lookUpStorePaths(args, pathInfoService, { signal });
     const named = new Map(found.flatMap((path) => (path ? [[`${path.storePath}`, path]] : [])));
+    progress.expect({ things: named.size });
     const meter = new DiskUsageMeter(services);
     const logical: number[] = [];
     for (const path of named.values()) {

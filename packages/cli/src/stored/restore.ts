@@ -20,9 +20,10 @@ export async function restore(
   const tell = (message: string, level: NoticeLevel) => progress.tell(message, level);
   await withServices("restore", options, { signal, tell }, async (services) => {
     const { name, node, pathInfo } = await findObject(objectArgument(object), services, { signal });
+    const expected = name.path.length === 0 ? pathInfo : undefined;
+    if (expected !== undefined) progress.expect({ bytes: Number(expected.narSize) });
     using task = progress.begin(object);
     const onProgress = (step: RestoreProgress) => task.update(step);
-    const expected = name.path.length === 0 ? pathInfo : undefined;
     await restoreTree(node, absolutePath(target), services, { signal, onProgress, expected });
     task.finish();
   });
