@@ -94,4 +94,10 @@ export {
 } from "./pathinfoservice/signing.ts";
 export { type SqlitePathInfoOptions, SqlitePathInfoService } from "./pathinfoservice/sqlite.ts";
 export { type RestoreOptions, type RestoreProgress, restoreTree } from "./restore/restore-tree.ts";
-export { findObject, findPathInfos, type ObjectSources, type StoreObject } from "./store-object.ts";
+export {
+  findObject,
+  findPathInfos,
+  hashPartOfName,
+  type ObjectSources,
+  type StoreObject,
+} from "./store-object.ts";

@@ -77,7 +77,7 @@ export async function findPathInfos(
   return names.map((name) => {
     try {
       const pathInfo = name.root.type === "digest" ? undefined : found.next().value;
-      expectStorePath(name);
+      hashPartOfName(name, "look up");
       return checkFound(name, pathInfo);
     } catch (error) {
       if (error instanceof StoreError) return error;
@@ -86,12 +86,19 @@ export async function findPathInfos(
   });
 }
 
-function expectStorePath(name: ObjectName): void {
-  if (name.root.type !== "digest" && name.path.length === 0) return;
-  const found = name.root.type === "digest" ? "a digest" : "a path below one";
+/**
+ * Returns the hash part, 20 bytes, of the store path that a name stands for.
+ *
+ * @param action what cannot be done with another name, such as "look up"
+ * @throws StoreError `invalid_argument` for a digest, and for a path below a store path
+ */
+export function hashPartOfName(name: ObjectName, action: string): Uint8Array {
+  const { root, path } = name;
+  if (root.type !== "digest" && path.length === 0) return hashPartOf(root);
+  const found = root.type === "digest" ? "a digest" : "a path below one";
   throw new StoreError(
     "invalid_argument",
-    `Cannot look up ${quoteText(formatObjectName(name))}: expected a store path or its hash part, found ${found}`,
+    `Cannot ${action} ${quoteText(formatObjectName(name))}: expected a store path or its hash part, found ${found}`,
   );
 }
 

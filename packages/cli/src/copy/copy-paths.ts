@@ -1,4 +1,4 @@
-import { findPaths, type ObjectName, PathCopier, type PathMetadata, StoreError } from "@tvix/store";
+import { findPaths, hashPartOfName, PathCopier, type PathMetadata } from "@tvix/store";
 import { importJob } from "../import/import-job.ts";
 import { runJobs } from "../import/jobs.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
@@ -59,7 +59,8 @@ export async function copyPaths(
       onEvent: tellStoreEvents((message, level) => progress.tell(message, level)),
     };
     const graph = isGraph ? await readReferenceGraph(names[0]!) : undefined;
-    const wanted = graph?.hashParts ?? names.map((name) => hashPartOf(objectArgument(name), name));
+    const wanted =
+      graph?.hashParts ?? names.map((name) => hashPartOfName(objectArgument(name), "copy"));
     await using source = graph ?? (await openSource(from, opening));
     await using target = await openServices(to === undefined ? options : servicesAt(to), {
       ...opening,
@@ -108,17 +109,4 @@ function describe({ storePath, narSize }: PathMetadata, { json }: CopyCommandOpt
 function summaryOf(lacking: readonly PathMetadata[], count: number): string {
   const bytes = lacking.reduce((sum, { narSize }) => sum + narSize, 0n);
   return `would copy ${lacking.length} of ${count} store paths, NARs of ${bytes} bytes; the target has the others`;
-}
-
-/** @throws StoreError `invalid_argument` for a name of anything but a store path */
-function hashPartOf({ root, path }: ObjectName, name: string): Uint8Array {
-  if (path.length === 0) {
-    if (root.type === "store path") return root.storePath.hashPart;
-    if (root.type === "hash part") return root.hashPart;
-  }
-  const found = path.length > 0 ? "a path below one" : "a digest";
-  throw new StoreError(
-    "invalid_argument",
-    `Cannot copy ${JSON.stringify(name)}: expected a store path or its hash part, found ${found}`,
-  );
 }

@@ -11,6 +11,8 @@ import { encodeNixbase32 } from "../nix/nixbase32.ts";
 import { STORE_DIR } from "../nix/store-path.ts";
 import { parsePathMetadata } from "./path-metadata.ts";
 
+type Statement = ReturnType<Database["prepare"]>;
+
 /** A row of `ValidPaths`. */
 interface PathRow {
   readonly id: bigint;
@@ -30,15 +32,29 @@ interface PathRow {
 export class NixDatabase implements Disposable {
   readonly #path: string;
   readonly #db: Database;
+  readonly #find: Statement;
+  readonly #references: Statement;
 
   private constructor(path: string, db: Database) {
     this.#path = path;
     this.#db = db;
+    this.#find = this.#prepare(
+      "SELECT id, path, hash, narSize, deriver, sigs, ca FROM ValidPaths WHERE path >= ? AND path < ?",
+    );
+    this.#references = this.#prepare(
+      "SELECT path FROM Refs JOIN ValidPaths ON reference = id WHERE referrer = ? ORDER BY path",
+    );
   }
 
   /** @throws CastoreError `not_found` if there is no such file; as `openForeignDatabase` */
   static async open(path: string): Promise<NixDatabase> {
-    return new NixDatabase(path, await openForeignDatabase(path));
+    const db = await openForeignDatabase(path);
+    try {
+      return new NixDatabase(path, db);
+    } catch (error) {
+      closeDatabase(db);
+      throw error;
+    }
   }
 
   /**
@@ -48,15 +64,10 @@ export class NixDatabase implements Disposable {
    */
   get(hashPart: Uint8Array): PathMetadata | undefined {
     const prefix = `${STORE_DIR}/${encodeNixbase32(hashPart)}-`;
-    const [row] = this.#all<PathRow>(
-      "SELECT id, path, hash, narSize, deriver, sigs, ca FROM ValidPaths WHERE path >= ? AND path < ?",
-      [prefix, `${prefix.slice(0, -1)}.`], // the character after the dash
-    );
+    const end = `${prefix.slice(0, -1)}.`; // the character after the dash
+    const [row] = this.#read(() => this.#find.all([prefix, end])) as (PathRow | undefined)[];
     if (row === undefined) return undefined;
-    const references = this.#all<{ path: string }>(
-      "SELECT path FROM Refs JOIN ValidPaths ON reference = id WHERE referrer = ? ORDER BY path",
-      [row.id],
-    );
+    const references = this.#read(() => this.#references.all(row.id)) as { path: string }[];
     return this.#parse(
       row,
       references.map(({ path }) => path),
@@ -67,12 +78,13 @@ export class NixDatabase implements Disposable {
     closeDatabase(this.#db);
   }
 
-  #all<Row>(sql: string, values: readonly unknown[]): Row[] {
+  #prepare(sql: string): Statement {
+    return this.#read(() => this.#db.prepare<unknown[]>(sql).safeIntegers());
+  }
+
+  #read<T>(read: () => T): T {
     try {
-      return this.#db
-        .prepare(sql)
-        .safeIntegers()
-        .all(...values) as Row[];
+      return read();
     } catch (error) {
       throw sqliteError(error, `Cannot read the Nix database "${this.#path}"`);
     }
