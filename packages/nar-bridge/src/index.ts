@@ -1,4 +1,5 @@
 export type { Answered, HttpRequest, HttpResponse } from "./exchange.ts";
+export { HttpError } from "./http-error.ts";
 export { createNarBridge, type NarBridge, type NarBridgeOptions } from "./nar-bridge.ts";
 export type { SigningOptions } from "./signer.ts";
 export type { UploadSlotOptions } from "./upload/upload-slots.ts";

@@ -1,9 +1,16 @@
 import { openObjectStore } from "@tvix/castore";
-import { createNarBridge, type HttpRequest } from "@tvix/nar-bridge";
+import {
+  createNarBridge,
+  HttpError,
+  type HttpRequest,
+  type UploadSlotOptions,
+} from "@tvix/nar-bridge";
 import { readSigningKey } from "@tvix/store";
 import type { Logger } from "pino";
 import { absolutePath } from "../arguments.ts";
 import type { ServeOptions } from "../options/serve-options.ts";
+import { AccessRefusal } from "../server/access/access-refusal.ts";
+import type { UploadLimits } from "../server/access/upload-limits.ts";
 import type { AdmittedHandler } from "../server/http-guard.ts";
 import { logAnswered, type RequestContext } from "../server/http-log.ts";
 import { HttpSpan } from "../server/http-span.ts";
@@ -16,11 +23,19 @@ export interface BinaryCache extends AsyncDisposable {
   readonly handle: AdmittedHandler;
 }
 
+/** What a binary cache shares with the rest of a server. */
+interface BinaryCacheContext {
+  readonly logger: Logger;
+  readonly metrics: RequestMetrics;
+  /** Limits of uploads, whatever their protocol. */
+  readonly uploads: UploadLimits;
+}
+
 /** Opens a binary cache over stores, which are not disposed of with it. Logs and counts the requests that it answers. */
 export async function openBinaryCache(
   options: ServeOptions,
   services: Services,
-  { logger, metrics }: { readonly logger: Logger; readonly metrics: RequestMetrics },
+  { logger, metrics, uploads }: BinaryCacheContext,
 ): Promise<BinaryCache> {
   await using stack = new AsyncDisposableStack();
   const objects = stack.use(await openObjectStore(options.cacheObjectAddr ?? "memory:///"));
@@ -37,7 +52,7 @@ export async function openBinaryCache(
           ? undefined
           : { key: await readSigningKey(absolutePath(signingKeyFile)), when: sign },
       maxUploadBytes: maxUploadSize,
-      uploads: { all: maxUploads, perClient: maxUploadsPerClient },
+      uploads: { all: maxUploads, perClient: maxUploadsPerClient, admit: admitTo(uploads) },
       upstreams: {
         caches: await readUpstreams(options),
         absentTtlMs: Math.max(options.upstreamAbsentTtl * 1000, 1), // 0 would be without end
@@ -62,5 +77,19 @@ export async function openBinaryCache(
       else span.run(handle);
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
+}
+
+/** Returns what counts an upload for limits, and refuses one that is beyond them as HTTP does. */
+function admitTo(limits: UploadLimits): UploadSlotOptions["admit"] {
+  return async (client, signal) => {
+    try {
+      await limits.enter(client, signal);
+    } catch (error) {
+      if (!(error instanceof AccessRefusal)) throw error;
+      const { httpStatus, httpHeaders: headers, rawMessage } = error;
+      throw new HttpError(httpStatus, rawMessage, { headers, cause: error });
+    }
+    return { [Symbol.dispose]: () => limits.leave(client) };
   };
 }

@@ -89,7 +89,13 @@ export async function openServer(
   };
   const serverMetrics = new ServerMetrics(metrics.meter);
   const { requests } = serverMetrics;
-  const cache = stack.use(await openBinaryCache(options, services, { logger, metrics: requests }));
+  const cache = stack.use(
+    await openBinaryCache(options, services, {
+      logger,
+      metrics: requests,
+      uploads: guarding.guard.uploads,
+    }),
+  );
   const readiness = new Readiness(stores, signal);
   const operations = {
     metrics: gather && (async () => prometheusText(await gather())),

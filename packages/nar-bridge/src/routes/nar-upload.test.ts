@@ -10,6 +10,7 @@ import { encodeNixbase32, MemoryPathInfoService } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { addTree, type BridgeFixture, startBridge } from "../../test/bridge-fixture.ts";
 import { type Push, pushOf, pushOfFile, put as putFile } from "../../test/push.ts";
+import { HttpError } from "../http-error.ts";
 
 const TREE = { bin: { program: "program ".repeat(50_000) }, readme: "read me" };
 
@@ -182,6 +183,37 @@ describe("the upload of a NAR", () => {
     expect((await head(pushed.narPath)).status).toBe(404);
     await push(pushed);
     expect((await head(pushed.narPath)).status).toBe(200);
+  });
+
+  it("counts for limits that are shared with others, while it is under way", async () => {
+    await bridge[Symbol.asyncDispose]();
+    let running = 0;
+    let most = 0;
+    const admit = async (client: string) => {
+      if (running >= 2) throw new HttpError(429, `too many of ${client}`);
+      running += 1;
+      most = Math.max(most, running);
+      const leave = () => {
+        running -= 1;
+      };
+      return { [Symbol.dispose]: leave };
+    };
+    bridge = await startBridge({ uploads: { admit } });
+    const { narPath, file } = await pushOf("tree", TREE, "zstd");
+    const half = Promise.withResolvers<void>();
+    const slow = async function* () {
+      yield file.subarray(0, 10);
+      await half.promise;
+      yield file.subarray(10);
+    };
+    const pending = [1, 2].map(() => put(narPath, slow()));
+    await expect.poll(() => running, { interval: 5 }).toBe(2);
+    const refused = await put(narPath, file);
+    expect([refused.status, await refused.text()]).toEqual([429, "too many of 127.0.0.1\n"]);
+    half.resolve();
+    for (const response of await Promise.all(pending)) expect(response.status).toBe(201);
+    expect((await put(narPath, Buffer.from("no NAR"))).status).toBe(400);
+    expect([running, most]).toEqual([0, 2]);
   });
 
   it("is refused beyond the limit, of the file and of what is in it", async () => {

@@ -9,6 +9,13 @@ export interface UploadSlotOptions {
   readonly perClient?: number | undefined;
   /** How long others wait, in milliseconds. Default: 60,000. */
   readonly waitMs?: number | undefined;
+  /**
+   * Counts an upload for limits that it shares with others, until what it resolves with is disposed of. Default: there are
+   * none.
+   *
+   * @throws HttpError for an upload that is beyond them
+   */
+  readonly admit?: ((client: string, signal: AbortSignal) => Promise<Disposable>) | undefined;
 }
 
 /** Seconds after which a client that was refused should try again. */
@@ -17,10 +24,12 @@ const RETRY_AFTER_SECONDS = 5;
 /** Bounds how many uploads are under way. Others wait in the order in which they came. */
 export class UploadSlots {
   readonly #limits: { readonly all: number; readonly perClient: number; readonly waitMs: number };
+  readonly #admit: UploadSlotOptions["admit"];
   readonly #all: ByteBudget;
   readonly #clients = new Map<string, { readonly slots: ByteBudget; uploads: number }>();
 
-  constructor({ all = 16, perClient = all, waitMs = 60_000 }: UploadSlotOptions = {}) {
+  constructor({ all = 16, perClient = all, waitMs = 60_000, admit }: UploadSlotOptions = {}) {
+    this.#admit = admit;
     this.#limits = { all, perClient, waitMs };
     this.#all = new ByteBudget(all);
   }
@@ -29,9 +38,10 @@ export class UploadSlots {
    * Runs an upload once there is a slot for it.
    *
    * @param client whose upload it is, such as an address
-   * @throws HttpError 503 if there is none for too long; `signal.reason` when cancelled while it waits
+   * @throws HttpError 503 if there is none for too long, and as `admit` does; `signal.reason` when cancelled while it waits
    */
   async run<T>(client: string, signal: AbortSignal, upload: () => Promise<T>): Promise<T> {
+    using _admitted = await this.#admit?.(client, signal);
     const own = this.#clients.get(client) ?? {
       slots: new ByteBudget(this.#limits.perClient),
       uploads: 0,
