@@ -1,8 +1,9 @@
-import { writeFileSync } from "node:fs";
+import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import pLimit from "p-limit";
 import { afterAll, describe, expect, it } from "vitest";
 import { temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
+import { canBeOther, missingOther, OTHER_UID } from "./other-user.ts";
 
 const folder = temporaryFolder();
 afterAll(() => folder[Symbol.dispose]());
@@ -91,4 +92,18 @@ describe("a mistake in", () => {
     };
     await Promise.all(MISTAKES.map(([args, answer]) => atOnce(check, args, answer)));
   });
+
+  it.skipIf(!canBeOther)(
+    `what may not be read is named, and the others are stored${missingOther}`,
+    async () => {
+      chmodSync(folder.path, 0o755);
+      const [secret, open] = ["secret", "open"].map((name) => join(folder.path, name));
+      writeFileSync(secret!, "", { mode: 0o600 });
+      writeFileSync(open!, "");
+      const args = ["import", secret!, open!, ...throughDaemon("memory://")];
+      const outcome = await tvixStore(args, { uid: OTHER_UID, env: { HOME: folder.path } });
+      expect(outcome).toMatchObject({ status: 1, stdout: expect.stringMatching(/^\S+-open\n$/) });
+      expect(outcome.stderr).toMatch(/^tvix-store: .*secret": .*EACCES\n.*1 of 2 paths failed\n$/);
+    },
+  );
 });

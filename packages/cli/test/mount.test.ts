@@ -40,7 +40,10 @@ describeWithFuse("a mount", () => {
     const { stdout, stderr } = await tvixStore(["import", ...sources, ...store]);
     expect(stderr).toMatch(/^tvix-store: warning: stored only the symlink [^\n]*\n$/);
     names = namesOf(stdout);
-    mounted = await startMount(["--list-root", "--show-xattr", ...store]);
+    mounted = await startMount([
+      ...["--list-root", "--show-xattr", "--absent-ttl=0", "--cache-size=8"],
+      ...store,
+    ]);
   });
   afterAll(async () => {
     await mounted?.[Symbol.asyncDispose]();
@@ -71,6 +74,18 @@ describeWithFuse("a mount", () => {
       ...[...names].sort(),
     ]);
     expect(await shell(`"$1/program"; cat "$1/link"`, at)).toBe("ran\n7");
+  });
+
+  it("shows at once what is stored after it was looked for, with --absent-ttl 0", async () => {
+    const file = join(folder.path, "later");
+    writeFileSync(file, "later");
+    // Its store path is known only by then, so a first import goes elsewhere.
+    const elsewhere = await tvixStore(["import", file, ...embeddedIn(join(folder.path, "other"))]);
+    const [name] = namesOf(elsewhere.stdout);
+    const look = () => shell('cat "$1" 2>/dev/null || echo absent', join(mounted.folder, name!));
+    expect(await look()).toBe("absent\n");
+    await tvixStore(["import", file, ...store]);
+    expect(await look()).toBe("later");
   });
 
   it("refuses every change", async () => {

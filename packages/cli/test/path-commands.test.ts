@@ -60,7 +60,7 @@ describe("tvix-store path-info", () => {
     const hash = library.slice("/nix/store/".length).slice(0, 32);
     const [plain, sizes] = await Promise.all([
       run("path-info", program, hash, program),
-      run("path-info", "-rsS", later),
+      run("path-info", "-rS", "--size", later),
     ]);
     expect(plain).toEqual({ status: 0, stderr: "", stdout: `${program}\n${library}\n` });
     const [small, large] = [await pathInfoOf(library), await pathInfoOf(later)].map((path) =>

@@ -3,18 +3,18 @@ import { chmodSync, cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, tvixStore } from "./harness.ts";
+import { missingOther, OTHER_UID } from "./other-user.ts";
 import { canMount, mountSmallDisk, unmount } from "./small-disk.ts";
 
-const title = `a store that can only be read${canMount ? "" : " (missing: permission to mount a file system)"}`;
+const missing = canMount ? missingOther : " (missing: permission to mount a file system)";
 
-describe.skipIf(!canMount)(title, () => {
+describe.skipIf(missing !== "")(`a store that can only be read${missing}`, () => {
   const folder = temporaryFolder();
   const at = (name: string) => join(folder.path, name);
   /** A store on a read-only file system, and one in a folder that other users can only read. */
   const frozen = at("disk/store");
   const foreign = at("foreign");
-  /** A user without any rights. */
-  const other = { uid: 65_534, env: { HOME: folder.path } };
+  const other = { uid: OTHER_UID, env: { HOME: folder.path } };
   let stored: string;
 
   beforeAll(async () => {

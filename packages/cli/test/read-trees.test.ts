@@ -58,8 +58,8 @@ describe("tvix-store ls", () => {
   it("writes names as their bytes, and ends lines with NUL when asked to", async () => {
     const [lines, ended, itself] = await Promise.all([
       run("ls", odd),
-      run("ls", "-R0", odd),
-      run("ls", "-ld", odd),
+      run("ls", "-R", "--null", odd),
+      run("ls", "--long", "--directory", odd),
     ]);
     const name = Buffer.concat([Buffer.from("./"), ODD]);
     expect(lines.stdout).toEqual(Buffer.concat([name, Buffer.from("\n")]));
