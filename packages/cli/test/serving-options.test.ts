@@ -36,6 +36,24 @@ describe("a daemon", () => {
     writeFileSync(join(folder.path, "file"), "contents");
     writeFileSync(join(folder.path, "key"), key.toSecretText());
     await once(upstream.listen(0, "127.0.0.1"), "listening");
+    const upstreamUrl = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`;
+    const composition = join(folder.path, "composition.toml");
+    writeFileSync(
+      composition,
+      `
+        [blobservices.default]
+        type = "pack"
+        path = "${folder.path}/store/blobs"
+        [directoryservices.default]
+        type = "sqlite"
+        path = "${folder.path}/store/directories.sqlite"
+        [pathinfoservices.default]
+        type = "sqlite"
+        path = "${folder.path}/store/path-infos.sqlite"
+        [[upstreams]]
+        base_url = "${upstreamUrl}/named"
+      `,
+    );
     const memory = throughDaemon("memory://");
     const [{ stdout }, started] = await Promise.all([
       tvixStore(["import", join(folder.path, "file"), ...store]),
@@ -44,9 +62,9 @@ describe("a daemon", () => {
     storePath = StorePath.parseAbsolute(stdout.trim());
     before = started;
     daemon = await startDaemon([
-      ...["-l", socket, "-l", "127.0.0.1:0", "--unix-listen-unlink", ...store],
+      ...["-l", socket, "-l", "127.0.0.1:0", "--unix-listen-unlink"],
       ...["--cache-compression=none", `--signing-key-file=${folder.path}/key`, "--sign=served"],
-      `--upstream=http://127.0.0.1:${(upstream.address() as AddressInfo).port}`,
+      ...[`--upstream=${upstreamUrl}`, `--store-composition=${composition}`],
       "--upstream-absent-ttl=0",
       ...["--max-upload-size=1KiB", "--max-uploads=1", "--max-uploads-per-client=1"],
       "--header-timeout=300ms",
@@ -89,10 +107,12 @@ describe("a daemon", () => {
     expect(stored.stdout).not.toContain("test-1:");
   });
 
-  it("asks an upstream anew where --upstream-absent-ttl is 0", async () => {
+  it("asks upstreams of options and of the composition, anew where --upstream-absent-ttl is 0", async () => {
     const name = `/${"0".repeat(32)}.narinfo`;
     for (let i = 0; i < 2; i++) expect((await fetch(url + name)).status).toBe(404);
-    expect(asked.filter((url) => url === name)).toHaveLength(2);
+    for (const url of [name, `/named${name}`]) {
+      expect(asked.filter((one) => one === url)).toHaveLength(2);
+    }
   });
 
   it("refuses what is too large, and has uploads wait for those before them", async () => {

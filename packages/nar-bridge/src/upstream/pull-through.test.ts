@@ -166,6 +166,24 @@ describe("a store path that only an upstream has", () => {
     }
   });
 
+  it("is not missing, nor are those that are here, when many are looked up", async () => {
+    const offered = await first.offer("a", "contents");
+    const stored = await first.offer("b", "others");
+    const bridge = await start();
+    await bytesOf(await getNar(bridge, stored.hash));
+    first.requests.length = 0;
+    const absent = "0".repeat(32);
+    const missingOf = async (path: string) => {
+      const body = JSON.stringify({ hashParts: [offered.hash, stored.hash, absent] });
+      const response = await fetch(`${bridge.url}${path}`, { method: "POST", body });
+      return await response.json();
+    };
+    expect(await missingOf("/get-missing")).toEqual({ missing: [absent] });
+    expect(first.requests.toSorted()).toEqual([`/${absent}.narinfo`, offered.narInfoPath].sort());
+    expect(await missingOf("/local/get-missing")).toEqual({ missing: [offered.hash, absent] });
+    expect(first.requests).toHaveLength(2);
+  });
+
   it("is not asked for below /local, where it can be pushed", async () => {
     const offered = await first.offer("a", "contents");
     const bridge = await start();
