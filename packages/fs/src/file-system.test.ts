@@ -77,7 +77,11 @@ test("a store path may be a file or a symlink, and is found by its whole name on
   expect((await kernel.lookup(1, file)).mode).toBe(0o100444);
   expect((await kernel.lookup(1, symlink)).mode).toBe(0o120777);
   expect((await kernel.lookup(1, file.replace("file", "fil"))).id).toBe(0);
-  expect((await kernel.lookup(1, "README")).id).toBe(0);
+  const hashPart = file.slice(0, 33);
+  for (const name of ["README", `${hashPart}.`, `${hashPart}..-x`, hashPart, `${hashPart}\xff`]) {
+    expect((await kernel.lookup(1, Buffer.from(name, "latin1"))).id).toBe(0);
+  }
+  expect(kernel.errors).toEqual([]);
 });
 
 test("absent store paths are remembered for a limited time, absent names below for ever", async () => {

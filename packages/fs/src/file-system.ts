@@ -194,11 +194,10 @@ export class FileSystem {
     return reply(entryReply(inode, FOREVER));
   }
 
-  /** Looks up a store path. Names that cannot be one are absent without asking. */
+  /** Looks up a store path. */
   #lookupPath(root: Inode, name: Buffer, fetched: Fetched): Outcome {
     const { pathTtl, absentTtl } = this.#options;
     if (name.equals(WAKE)) return reply(entryReply(this.#inodes.get(WAKE_ID)!, FOREVER));
-    if (!isBaseName(name)) return reply(absentReply(FOREVER));
     const baseName = name.toString("latin1");
     const key = `path ${baseName}`;
     if (!fetched.has(key)) return wait({ type: "path", key, baseName });
@@ -419,11 +418,4 @@ function chunkOf(
   const chunk = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
   const length = list.sizeAt(index);
   return { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
-}
-
-/** Tells whether a name may be that of a store path: 32 characters of nixbase32, a dash, a name of up to 211. */
-function isBaseName(name: Buffer): boolean {
-  return /^[0-9abcdfghijklmnpqrsvwxyz]{32}-[a-zA-Z0-9+\-._?=]{1,211}$/.test(
-    name.toString("latin1"),
-  );
 }

@@ -4,6 +4,7 @@ import {
   type BlobService,
   CastoreError,
   type DirectoryService,
+  hasCode,
   SingleFlight,
 } from "@tvix/castore";
 import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
@@ -139,7 +140,9 @@ export class StoreSource implements AsyncDisposable {
   }
 
   async #path(baseName: string, signal: AbortSignal): Promise<PackedBytes | undefined> {
-    const { hashPart, name } = StorePath.parse(baseName);
+    const storePath = storePathOf(baseName);
+    if (storePath === undefined) return undefined;
+    const { hashPart, name } = storePath;
     const pathInfo = await this.#services.pathInfoService.get(hashPart, { signal });
     if (pathInfo === undefined || pathInfo.storePath.name !== name) return undefined;
     return packEntries([entryOf(pathInfo)]);
@@ -236,6 +239,16 @@ export class StoreSource implements AsyncDisposable {
     const errno = errnoOf(failure);
     this.#onError(failure, errno);
     return errno;
+  }
+}
+
+/** Returns the store path of a name; `undefined` for one that cannot be that of any. */
+function storePathOf(baseName: string): StorePath | undefined {
+  try {
+    return StorePath.parse(baseName);
+  } catch (error) {
+    if (hasCode(error, "invalid_argument")) return undefined;
+    throw error;
   }
 }
 
