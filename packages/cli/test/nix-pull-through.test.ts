@@ -119,9 +119,9 @@ describeWithNix("a cache in front of another one, and the client", (_version, op
       }).length;
     const build = (name: string) => `$(nix-build --no-out-link expression.nix -A ${name})`;
     await nix.run(`nix copy --to ${url} ${build("own")} ${build("other")}`);
-    expect(pushed()).toBe(1);
+    await expect.poll(pushed).toBe(1); // its line may come after the end of the client
     await nix.run(`nix copy --to ${url}/local ${build("own")} ${build("other")}`);
-    expect(pushed()).toBe(2);
+    await expect.poll(pushed).toBe(2);
   });
 
   it("need no upstream for what was fetched, and build what they cannot fetch", async () => {

@@ -55,7 +55,7 @@ export async function openBinaryCache(
       uploads: { all: maxUploads, perClient: maxUploadsPerClient, admit: admitTo(uploads) },
       upstreams: {
         caches: await readUpstreams(options),
-        absentTtlMs: Math.max(options.upstreamAbsentTtl * 1000, 1), // 0 would be without end
+        absentTtlMs: options.upstreamAbsentTtl * 1000,
         onTrouble: (message) => logger.warn(message),
       },
       onSweepError: (err) => logger.warn({ err }, "cannot delete abandoned uploads"),

@@ -82,8 +82,9 @@ export class Upstreams implements AsyncDisposable {
     this.#ranks = priorities.map((priority) =>
       caches.filter((one) => priorityOf(one) === priority).map((one) => openCache(one, restMs)),
     );
-    this.#absent = new LRUCache({ max: MAX_ABSENT, ttl: absentTtlMs });
-    this.#rejected = new LRUCache({ max: MAX_ABSENT, ttl: absentTtlMs });
+    const ttl = Math.max(absentTtlMs, 1); // without end, to the library, if it is 0
+    this.#absent = new LRUCache({ max: MAX_ABSENT, ttl });
+    this.#rejected = new LRUCache({ max: MAX_ABSENT, ttl });
     this.#onTrouble = onTrouble;
   }
 
