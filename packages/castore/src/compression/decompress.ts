@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
 import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { copyBytes } from "../bytes/byte-string.ts";
+import { asBuffer, copyBytes } from "../bytes/byte-string.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { bunzip2 } from "./bunzip2.ts";
 import { XzDictionaryError, XzScanner } from "./xz-scanner.ts";
@@ -43,7 +43,7 @@ export const MAGIC_LENGTH = 10;
 
 /** Returns the format of a stream by its first bytes; `undefined` if it is none of those that have a magic. */
 export function compressionOf(start: Uint8Array): Exclude<Compression, "br"> | undefined {
-  const bytes = Buffer.from(start.buffer, start.byteOffset, start.length);
+  const bytes = asBuffer(start);
   const found = MAGICS.find(([, magic]) => bytes.subarray(0, magic.length).equals(magic));
   // Text may begin with BZh, too. A digit and the magic of a block, or of the end, follow it in bzip2.
   if (found?.[0] === "bzip2" && !BZIP2_NEXT.includes(bytes.toString("hex", 4, 10)))

@@ -1,4 +1,4 @@
-import { quoteBytes } from "../bytes/byte-string.ts";
+import { asBuffer, quoteBytes } from "../bytes/byte-string.ts";
 
 /** Largest dictionary of a block in bytes. A decoder holds one in memory; `xz -9` makes 64 MiB. */
 const MAX_DICTIONARY = 128 * 1024 * 1024;
@@ -44,7 +44,7 @@ export class XzScanner {
    * @throws XzDictionaryError for a dictionary of more than 128 MiB, XzError for what is no xz
    */
   push(data: Uint8Array): void {
-    const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
+    const bytes = asBuffer(data);
     for (let at = 0; at < bytes.length; ) {
       if (this.#wanted < 0) {
         const length = Math.min(-this.#wanted, bytes.length - at);

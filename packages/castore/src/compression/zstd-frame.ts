@@ -1,5 +1,6 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
+import { asBuffer } from "../bytes/byte-string.ts";
 
 const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
 
@@ -93,7 +94,7 @@ interface FrameHeader {
 
 /** Parses the header of a frame; `undefined` where it is none, or not whole. */
 function parseHeader(frame: Uint8Array): FrameHeader | undefined {
-  const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.length);
+  const bytes = asBuffer(frame);
   if (bytes.length < 6 || bytes.readUInt32LE() !== MAGIC) return undefined;
   const descriptor = bytes[4]!;
   const isSingleSegment = (descriptor & SINGLE_SEGMENT) !== 0;

@@ -1,5 +1,5 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { quoteBytes } from "../bytes/byte-string.ts";
+import { asBuffer, quoteBytes } from "../bytes/byte-string.ts";
 import type { DirectoryPutter, DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { Directory } from "../model/directory.ts";
@@ -167,7 +167,7 @@ class TreeAssembly implements AsyncDisposable {
 function pathKey(path: readonly PathComponent[], depth: number): string {
   return path
     .slice(0, depth)
-    .map((name) => Buffer.from(name.buffer, name.byteOffset, name.length).toString("latin1"))
+    .map((name) => asBuffer(name).toString("latin1"))
     .join("/");
 }
 

@@ -1,4 +1,5 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
+import { asBuffer } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { ChunkList, ChunkListBuilder } from "../chunk-list.ts";
@@ -25,7 +26,7 @@ const MAX_CHUNK_MESSAGE = 4096;
 
 /** Encodes a list in pieces that belong to the reader, and lets other events have their turn in between. */
 export async function* encodeList({ bytes, length }: ChunkList): AsyncGenerator<Uint8Array> {
-  const source = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+  const source = asBuffer(bytes);
   for (let first = 0; first < length; first += STEP) {
     if (first > 0) await yieldToEvents();
     const end = Math.min(first + STEP, length);
@@ -64,7 +65,7 @@ export class ListDecoder {
     const skipped = Math.min(this.#skip, data.length);
     this.#skip -= skipped;
     const rest = data.subarray(skipped);
-    const all = this.#rest.length > 0 ? Buffer.concat([this.#rest, rest]) : bufferOf(rest);
+    const all = this.#rest.length > 0 ? Buffer.concat([this.#rest, rest]) : asBuffer(rest);
     let at = 0;
     for (let end = this.#field(all, at); end !== undefined; end = this.#field(all, at)) at = end;
     this.#rest = Buffer.from(all.subarray(at));
@@ -173,10 +174,6 @@ function readVarint(
     scale *= 128;
   }
   return undefined;
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 function notAList(reason: string): CastoreError {
