@@ -27,14 +27,15 @@ async function serveMount(
   options: MountCommandOptions,
   interrupt: Interrupt,
 ): Promise<void> {
+  const path = utf8Path(folder, "mount on");
   await using shown = await openShown(options, interrupt);
   const { logger, manager } = shown;
-  await using mounted = await mount(utf8Path(folder, "mount on"), shown.services, {
+  await using mounted = await mount(path, shown.services, {
     ...shown.options,
     allowOther: options.allowOther ?? false,
   });
-  logger.info({ folder }, "mounted");
-  manager.ready(`mounted on ${folder}`);
+  logger.info({ folder: path }, "mounted");
+  manager.ready(`mounted on ${path}`);
   if (isInBackground()) tellReady();
   interrupt.signal.addEventListener("abort", async () => {
     try {
