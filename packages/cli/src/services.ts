@@ -40,7 +40,7 @@ export interface Services extends AsyncDisposable {
 
 /** Options of {@link openServices}. */
 export interface OpenServicesOptions extends AbortOptions, CompositionOptions {
-  /** What is done with a store that can only be read. Default: `use`. */
+  /** What to do with a store that can only be read. Default: `use`. */
   readonly readOnly?: ReadOnlyPolicy;
   /** The option that names all three services, for advice. Default: one for each. */
   readonly option?: string | undefined;

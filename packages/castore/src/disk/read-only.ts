@@ -25,6 +25,6 @@ async function reasonOf(path: string): Promise<string | undefined> {
     if (code === "ENOENT") return above === path ? undefined : await reasonOf(above);
     if (code === "EROFS") return `"${path}" is on a read-only file system`;
     if (code === "EACCES" || code === "EPERM") return `no permission to write to "${path}"`;
-    return undefined; // whoever uses it is told
+    return undefined; // the first use reports it
   }
 }

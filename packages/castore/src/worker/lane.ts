@@ -70,7 +70,7 @@ export class Lane implements AsyncDisposable {
   readonly #running = new Map<number, Running>();
   #lastId = 0;
 
-  /** @param onReady is called when the thread has started. Default: nothing is */
+  /** @param onReady called when the thread has started. Default: none */
   constructor(onReady?: () => void) {
     this.#onReady = onReady;
   }

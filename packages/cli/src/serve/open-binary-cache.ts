@@ -27,7 +27,7 @@ export interface BinaryCache extends AsyncDisposable {
 interface BinaryCacheContext {
   readonly logger: Logger;
   readonly metrics: RequestMetrics;
-  /** Limits of uploads, whatever their protocol. */
+  /** Limits of uploads over HTTP and gRPC together. */
   readonly uploads: UploadLimits;
 }
 

@@ -21,7 +21,7 @@ let seen: ReadonlyMap<number, string> = new Map();
 /** The last socket that is being taken over: one after the other. */
 let takingOver: Promise<unknown> = Promise.resolve();
 
-/** What was received by one read. */
+/** Result of one read. */
 export interface Received {
   readonly bytes: Buffer;
   /**
@@ -51,7 +51,7 @@ export class DescriptorReceiver {
     this.#fd = pipe.fd;
   }
 
-  /** Opens two connected sockets: one that receives, and one to hand to whoever sends. */
+  /** Opens two connected sockets: one that receives, and one for the sender. */
   static async pair(): Promise<{ receiver: DescriptorReceiver; peer: PipeHandle }> {
     const [pipe, peer] = await socketPair();
     const receiver = new DescriptorReceiver(pipe);
@@ -120,8 +120,8 @@ export class DescriptorReceiver {
   }
 
   /**
-   * Closes the socket, which ends a {@link receive}, and no descriptor that was received. The handle stays: closing it would close by their numbers those
-   * that were received, also where others have these numbers now.
+   * Closes the socket, which ends a {@link receive}, and no descriptor that was received. The handle stays open: closing it
+   * would close the received descriptors by their numbers, which other files may have by now.
    */
   close(): void {
     if (this.#isClosed) return;

@@ -6,7 +6,7 @@ import { CastoreError } from "@tvix/castore";
 export interface PipeHandle {
   /** Number of the descriptor; -1 if there is none. */
   readonly fd: number;
-  /** Is called with what was read; without bytes at the end, and after a failure. */
+  /** Called with the bytes of a read; without bytes at the end, and after a failure. */
   onread: (bytes?: ArrayBuffer) => void;
   /** Takes over a descriptor, which closing the handle closes. */
   open(fd: number): number;

@@ -52,7 +52,7 @@ interface Group {
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
 const ENOUGH_BYTES = 2 * 1024 * 1024;
 
-/** and for so long at most, where whoever adds them does not say. */
+/** and for so long at most, unless the caller says otherwise. */
 const PATIENCE_MS = 20;
 
 /** Length of a buffer for records of chunks in bytes, and their number: one fills while another is committed. */

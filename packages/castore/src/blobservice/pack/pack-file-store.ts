@@ -37,7 +37,7 @@ const PATIENCE_MS = 1000;
 /** Most files that are read in this thread: handing so few to a lane takes longer. */
 const FEW_FILES = 8;
 
-/** What is prepared of a piece without contents, behind others. */
+/** The result for the last piece of a file that is not empty, where that piece is. */
 const NOTHING: Piece["prepared"] = Promise.resolve({ list: new Uint8Array(0), stored: [] });
 
 /** Has lanes read files of the local file system and prepare them, and hands their records on to be committed. */
