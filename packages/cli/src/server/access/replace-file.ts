@@ -14,16 +14,16 @@ export async function replaceFile(
   change: (text: string | undefined) => Promise<string>,
 ): Promise<void> {
   try {
-    const target = await realpath(path).catch(ifAbsent);
-    const place = target ?? resolve(path);
+    const place = (await realpath(path).catch(ifAbsent)) ?? resolve(path);
     const draft = join(dirname(place), `.${basename(place)}.edit`);
     await using file = await open(draft, "wx", 0o600);
     try {
-      await file.writeFile(await change(target && (await readFile(target, "utf8"))));
-      if (target !== undefined) {
-        const { mode, uid, gid } = await stat(target);
-        await file.chmod(mode & 0o777);
-        await file.chown(uid, gid);
+      // Looked at only now: before the draft was made, another may have made the file.
+      const found = await stat(place).catch(ifAbsent);
+      await file.writeFile(await change(found && (await readFile(place, "utf8"))));
+      if (found !== undefined) {
+        await file.chmod(found.mode & 0o777);
+        await file.chown(found.uid, found.gid);
       }
       await file.sync();
       await rename(draft, place);
