@@ -1,8 +1,16 @@
+import { lstatSync } from "node:fs";
 import { type AbortOptions, CastoreError, hasCode, type ImportProgress } from "@tvix/castore";
-import { findPaths, PathCopier, type PathInfo, type PathMetadata, StoreError } from "@tvix/store";
+import {
+  findPaths,
+  PathCopier,
+  type PathInfo,
+  type PathMetadata,
+  StoreError,
+  StorePath,
+} from "@tvix/store";
 import type { LocalNixStore } from "@tvix/store/local-nix";
+import { leadIntoStore } from "../lead-into-store.ts";
 import type { Services } from "../services.ts";
-import { findNixStorePath, type NixStorePath } from "./nix-store-path.ts";
 
 /** A store path of the local Nix that is to be imported. */
 export interface NixImport {
@@ -14,6 +22,12 @@ export interface NixImport {
   run(
     options: AbortOptions & { onProgress: (progress: ImportProgress) => void },
   ): Promise<PathInfo>;
+}
+
+/** A store path of the local Nix, and whether symlinks from elsewhere lead to it. */
+interface NixStorePath {
+  readonly storePath: StorePath;
+  readonly isFollowed: boolean;
 }
 
 /** A database of Nix that is open. */
@@ -127,4 +141,22 @@ async function importOne(
   if (present === undefined) return await copier.copy(path, options);
   options.onProgress({ entries: 0, bytes: 0, newBytes: 0 });
   return await copier.addSignatures(path, present, options);
+}
+
+/**
+ * Returns the store path that an argument is, or leads to as a symlink; `undefined` for any other path: also for one below a
+ * store path, one with a name that no store path has, and a symlink to what is not there.
+ */
+function findNixStorePath(argument: string): NixStorePath | undefined {
+  const { names: [name = ""] = [], isFollowed = false } =
+    leadIntoStore(argument, { toStorePath: true }) ?? {};
+  try {
+    const storePath = StorePath.parse(name);
+    const path = storePath.toAbsolutePath();
+    const isThere = !isFollowed || lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+    return isThere ? { storePath, isFollowed } : undefined;
+  } catch (error) {
+    if (hasCode(error, "invalid_argument")) return undefined; // such as .links, or none
+    throw error;
+  }
 }
