@@ -50,6 +50,12 @@ describeWithFuse("a mount", () => {
     folder[Symbol.dispose]();
   });
 
+  it("logs the absolute path of its folder", () => {
+    expect(mounted.log.find(({ msg }) => msg === "mounted")).toMatchObject({
+      folder: mounted.folder,
+    });
+  });
+
   it("shows what was imported: diff, find and sha256sum tell no difference", async () => {
     const script = `
       compare() {

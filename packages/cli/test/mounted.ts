@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { promisify } from "node:util";
 import { describe } from "vitest";
 import { type Daemon, startServing } from "./harness.ts";
@@ -26,14 +26,17 @@ export function describeWithFuse(title: string, tests: () => void): void {
   describe.skipIf(missing.length > 0)(name, tests);
 }
 
-/** Mounts on a new folder and waits until it is there. */
+/** Mounts on a new folder, named by its relative path, and waits until it is there. */
 export async function startMount(
   args: readonly string[],
   { env = {} }: { env?: NodeJS.ProcessEnv } = {},
 ): Promise<Mounted> {
   const folder = newFolder();
   try {
-    const serving = await startServing(["mount", ...args, folder], { message: "mounted", env });
+    const serving = await startServing(["mount", ...args, relative(process.cwd(), folder)], {
+      message: "mounted",
+      env,
+    });
     return {
       folder,
       process: serving.process,
