@@ -73,6 +73,7 @@ export {
   type CompositionOptions,
   type NamedStatistics,
   type StoreEvent,
+  warnOfStoreEvent,
 } from "./composition/composition.ts";
 export {
   type OpenOptions,

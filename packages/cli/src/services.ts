@@ -10,11 +10,13 @@ import {
   type ServiceKind,
   type ServiceKinds,
   type StoreEvent,
+  warnOfStoreEvent,
 } from "@tvix/castore";
+import type { TomlFile } from "@tvix/castore/toml";
 import { type PathInfoService, STORE_REGISTRIES } from "@tvix/store";
 import { hasEscapedBytes } from "./arguments.ts";
 import type { ServiceOptions } from "./options/addresses.ts";
-import { readInputFile } from "./read-input-file.ts";
+import { readTomlFile } from "./read-input-file.ts";
 
 /** What a command does with a store that can only be read: refuses it, tells it as an event, or uses it. */
 type ReadOnlyPolicy = "refuse" | "tell" | "use";
@@ -34,6 +36,8 @@ export interface Services extends AsyncDisposable {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
   readonly pathInfoService: PathInfoService;
+  /** The file that describes them; `undefined` where addresses name them. */
+  readonly compositionFile: TomlFile | undefined;
   /** Returns what the open stores tell of themselves, for metrics. */
   statistics(): Promise<readonly NamedStatistics[]>;
 }
@@ -55,13 +59,18 @@ export interface OpenServicesOptions extends AbortOptions, CompositionOptions {
  */
 export async function openServices(
   services: ServiceOptions,
-  { readOnly = "use", option, onEvent = warnOfEvent, signal }: OpenServicesOptions = {},
+  { readOnly = "use", option, onEvent = warnOfStoreEvent, signal }: OpenServicesOptions = {},
 ): Promise<Services> {
   await using stack = new AsyncDisposableStack();
   let refused: StoreEvent | undefined;
   const tell = withoutRepeats(onEvent);
+  const { storeComposition } = services;
+  const compositionFile =
+    storeComposition === undefined
+      ? undefined
+      : await readTomlFile("store composition", storeComposition);
   const composition = stack.use(
-    await compose(services, {
+    await compose(compositionFile ?? services, {
       onEvent(event) {
         if (event.type !== "read-only" || readOnly === "tell") tell(event);
         else if (readOnly === "refuse") refused ??= event;
@@ -77,7 +86,7 @@ export async function openServices(
     } catch (error) {
       if (!hasCode(error, "permission_denied")) throw error;
       const other = option ?? ADDRESS_OPTIONS[kind];
-      const named = services.storeComposition === undefined ? ` with ${other}` : "";
+      const named = compositionFile === undefined ? ` with ${other}` : "";
       const advice = `make it writable for this user, or name another store${named}`;
       throw new CastoreError(error.code, `${error.message}; ${advice}`, { cause: error });
     }
@@ -90,6 +99,7 @@ export async function openServices(
     blobService,
     directoryService,
     pathInfoService,
+    compositionFile,
     statistics: () => composition.statistics(),
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
@@ -108,29 +118,21 @@ function withoutRepeats(onEvent: (event: StoreEvent) => void): (event: StoreEven
   };
 }
 
-function warnOfEvent({ store, message }: StoreEvent): void {
-  process.emitWarning(`${store}: ${message}`);
-}
-
 async function compose(
-  services: ServiceOptions,
-  options?: CompositionOptions,
+  described: TomlFile | ServiceOptions,
+  options: CompositionOptions,
 ): Promise<Composition> {
-  const { storeComposition } = services;
-  if (storeComposition !== undefined) {
-    const text = (await readInputFile("store composition", storeComposition)).toString();
-    return await Composition.parseToml(STORE_REGISTRIES, text, {
-      ...options,
-      name: `store composition ${JSON.stringify(storeComposition)}`,
-      otherTables: ["upstreams"], // which only what serves them reads
-    });
+  if ("text" in described) {
+    const { name, text } = described;
+    const otherTables = ["upstreams"]; // which only what serves them reads
+    return await Composition.parseToml(STORE_REGISTRIES, text, { ...options, name, otherTables });
   }
   const named = {
-    blobservices: { default: given("--blob-service-addr", services.blobServiceAddr) },
+    blobservices: { default: given("--blob-service-addr", described.blobServiceAddr) },
     directoryservices: {
-      default: given("--directory-service-addr", services.directoryServiceAddr),
+      default: given("--directory-service-addr", described.directoryServiceAddr),
     },
-    pathinfoservices: { default: given("--path-info-service-addr", services.pathInfoServiceAddr) },
+    pathinfoservices: { default: given("--path-info-service-addr", described.pathInfoServiceAddr) },
   };
   return new Composition(STORE_REGISTRIES, named, options);
 }

@@ -1,4 +1,6 @@
+import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   type B3Digest,
@@ -35,14 +37,18 @@ async function useDirectories(service: DirectoryService): Promise<unknown> {
 }
 
 describe("--store-composition", () => {
-  it.each(["--store-composition", "--experimental-store-composition"])(
-    "serves the services that a file describes, by %s",
-    async (flag) => {
-      using folder = temporaryFolder();
-      const file = join(folder.path, "stores.toml");
-      writeFileSync(
-        file,
-        `
+  it.each([
+    ["a file", "--store-composition"],
+    ["a pipe", "--experimental-store-composition"],
+  ])("serves the services that %s describes, by %s", async (kind, flag) => {
+    using folder = temporaryFolder();
+    const file = join(folder.path, "stores.toml");
+    if (kind === "a pipe") execFileSync("mkfifo", [file]);
+    const written = writeFile(
+      file,
+      `
+          [[upstreams]]
+          base_url = "http://127.0.0.1:9"
           [blobservices.root]
           type = "combined"
           near = "memory://"
@@ -62,17 +68,17 @@ describe("--store-composition", () => {
           type = "sqlite"
           path = "${folder.path}/path-infos.sqlite"
         `,
-      );
-      const socket = join(folder.path, "sock");
-      await using daemon = await startDaemon([`--listen-address=${socket}`, flag, file]);
-      await using client = await openBlobService(`grpc+unix://${socket}`);
-      const digest = await putBlob(client, Buffer.from("contents"));
-      daemon.process.kill("SIGTERM");
-      expect(await daemon.exit).toBe(0);
-      await using packs = await openBlobService(`pack://${folder.path}/blobs`);
-      expect(await packs.has(digest)).toBe(true);
-    },
-  );
+    );
+    if (kind === "a file") await written;
+    const socket = join(folder.path, "sock");
+    await using daemon = await startDaemon([`--listen-address=${socket}`, flag, file]);
+    await using client = await openBlobService(`grpc+unix://${socket}`);
+    const digest = await putBlob(client, Buffer.from("contents"));
+    daemon.process.kill("SIGTERM");
+    expect(await daemon.exit).toBe(0);
+    await using packs = await openBlobService(`pack://${folder.path}/blobs`);
+    expect(await packs.has(digest)).toBe(true);
+  });
 
   it("serves with a cache in a file what it serves with the same cache as an address", async () => {
     using folder = temporaryFolder();

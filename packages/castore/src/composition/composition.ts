@@ -95,7 +95,7 @@ export class Composition implements AsyncDisposable {
   constructor(
     registries: Registries,
     named: NamedServices = {},
-    { onEvent = emitWarning }: CompositionOptions = {},
+    { onEvent = warnOfStoreEvent }: CompositionOptions = {},
   ) {
     this.#registries = registries;
     this.#named = named;
@@ -331,7 +331,8 @@ export class Composition implements AsyncDisposable {
   }
 }
 
-function emitWarning({ type, store, message }: StoreEvent): void {
+/** Emits a process warning for an event of a store, but for one that can only be read. */
+export function warnOfStoreEvent({ type, store, message }: StoreEvent): void {
   if (type === "read-only") return;
   process.emitWarning(`${store}: ${message}`);
 }

@@ -16,7 +16,7 @@ import { logAnswered, type RequestContext } from "../server/http-log.ts";
 import { HttpSpan } from "../server/http-span.ts";
 import type { Services } from "../services.ts";
 import type { RequestMetrics } from "../telemetry/request-metrics.ts";
-import { readUpstreams } from "./upstreams.ts";
+import { parseAllUpstreams } from "./upstreams.ts";
 
 /** A binary cache of Nix. Disposing closes what it has besides the stores. */
 export interface BinaryCache extends AsyncDisposable {
@@ -54,7 +54,7 @@ export async function openBinaryCache(
       maxUploadBytes: maxUploadSize,
       uploads: { all: maxUploads, perClient: maxUploadsPerClient, admit: admitTo(uploads) },
       upstreams: {
-        caches: await readUpstreams(options),
+        caches: await parseAllUpstreams(options, services.compositionFile),
         absentTtlMs: options.upstreamAbsentTtl * 1000,
         onTrouble: (message) => logger.warn(message),
       },

@@ -1,18 +1,18 @@
+import type { TomlFile } from "@tvix/castore/toml";
 import { parseUpstream, parseUpstreams, type UpstreamOptions } from "@tvix/nar-bridge";
-import type { ServiceOptions } from "../options/addresses.ts";
 import type { UpstreamCacheOptions } from "../options/upstream-options.ts";
-import { readTomlFile } from "../read-input-file.ts";
 
 /**
- * Returns the upstreams of the options and of the file that describes the stores.
+ * Returns the upstreams of the options and of the file that describes the stores, if there is one.
  *
  * @throws CastoreError `invalid_argument` naming what is wrong
  */
-export async function readUpstreams(
-  options: UpstreamCacheOptions & ServiceOptions,
+export async function parseAllUpstreams(
+  { upstream }: UpstreamCacheOptions,
+  compositionFile: TomlFile | undefined,
 ): Promise<UpstreamOptions[]> {
-  const given = options.upstream.map(parseUpstream);
-  if (options.storeComposition === undefined) return given;
-  const file = await readTomlFile("store composition", options.storeComposition);
-  return [...given, ...(await parseUpstreams(file))];
+  const given = upstream.map(parseUpstream);
+  return compositionFile === undefined
+    ? given
+    : [...given, ...(await parseUpstreams(compositionFile))];
 }
