@@ -5,7 +5,13 @@
 import { readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
-import { type InputOptions, type RolldownBuild, rolldown } from "rolldown";
+import {
+  type CodeSplittingGroup,
+  type InputOptions,
+  type Plugin,
+  type RolldownBuild,
+  rolldown,
+} from "rolldown";
 
 const here = new URL("../", import.meta.url);
 const manifest = JSON.parse(readFileSync(new URL("package.json", here), "utf8"));
@@ -44,6 +50,11 @@ function isCore(id: string): boolean {
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
 }
 
+/** Tells whether a module of those that every command loads is loaded after the compile cache is enabled. */
+function isOfStart(id: string): boolean {
+  return !/packages\/cli\/src\/(main|user-folders)\.ts$/.test(id);
+}
+
 const source = (path: string, base: URL) => fileURLToPath(new URL(path, base));
 
 /**
@@ -53,6 +64,19 @@ const source = (path: string, base: URL) => fileURLToPath(new URL(path, base));
 const required = createRequire(
   createRequire(import.meta.url).resolve("@opentelemetry/exporter-trace-otlp-grpc"),
 ).resolve("@opentelemetry/otlp-grpc-exporter-base");
+
+/**
+ * Gives commander an empty module for `node:child_process`, which takes a twentieth of the time of `--help` to load: it would
+ * start subcommands that are executables with it, and there are none.
+ */
+const withoutChildProcess: Plugin = {
+  name: "without-child-process",
+  resolveId: (id, importer) =>
+    id === "node:child_process" && importer?.includes("/node_modules/commander/")
+      ? "\0no-child-process"
+      : undefined,
+  load: (id) => (id === "\0no-child-process" ? "export default {};" : undefined),
+};
 
 /** What both bundles have in common. */
 const common: InputOptions = {
@@ -71,27 +95,28 @@ const common: InputOptions = {
   }).map((name) => new RegExp(`^${name}(/|$)`)),
 };
 
-/** Writes a bundle, its modules that `isShared` tells in one file: one is loaded much faster than many. */
-async function write(bundle: RolldownBuild, name: string, isShared: (id: string) => boolean) {
+/** Writes a bundle, the modules of each of some groups in one file: one is loaded much faster than many. */
+async function write(bundle: RolldownBuild, groups: CodeSplittingGroup[]) {
   const { output } = await bundle.write({
     dir: dist,
     format: "esm",
     // All in one folder: a module names a lane's module as its neighbour.
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
-    codeSplitting: {
-      groups: [{ name, test: isShared }],
-      includeDependenciesRecursively: false,
-    },
+    codeSplitting: { groups, includeDependenciesRecursively: false },
   });
   return output;
 }
 
 await using program = await rolldown({
   ...common,
-  input: { main: source("src/main.ts", here) },
+  plugins: [withoutChildProcess],
+  input: { main: source("src/main.ts", here), program: source("src/program.ts", here) },
 });
-const output = await write(program, "core", isCore);
+const output = await write(program, [
+  { name: "core", test: isCore, priority: 1 },
+  { name: "start", test: isOfStart, tags: ["$initial"] },
+]);
 
 // A bundle of their own: a lane starts twice as fast without what only the program needs.
 await using lanes = await rolldown({
@@ -108,7 +133,8 @@ await using lanes = await rolldown({
     "bzip2-decoder": source("compression/bzip2-decoder.ts", castore),
   },
 });
-await write(lanes, "lane", (id) => id.startsWith(fileURLToPath(castore)) && !id.includes("/bzip2"));
+const isOfLanes = (id: string) => id.startsWith(fileURLToPath(castore)) && !id.includes("/bzip2");
+await write(lanes, [{ name: "lane", test: isOfLanes }]);
 
 // So that the thread starts with what it needs alone.
 await using device = await rolldown({
@@ -125,3 +151,10 @@ for (const { fileName, imports } of chunks.values()) {
   const wrong = imports.filter((name) => chunks.get(name)?.imports.includes(fileName));
   if (wrong.length > 0) throw new Error(`Cannot bundle: ${fileName} and ${wrong} need each other`);
 }
+
+// Every command, and --help, takes longer to start with each file more.
+const start = [...chunks.values()].find(({ name }) => name === "start");
+const others = start?.imports.filter(
+  (name) => chunks.has(name) && !name.startsWith("user-folders"),
+);
+if (others?.length !== 0) throw new Error(`Cannot bundle: the start of commands loads ${others}`);

@@ -1,5 +1,6 @@
 import { getSystemErrorMessage } from "node:util";
 import { CastoreError } from "@tvix/castore";
+import { useSmallHeap } from "./small-heap.ts";
 import { Interrupt, Interrupted } from "./terminal/interrupt.ts";
 import { notice } from "./terminal/notices.ts";
 import { OutputError, reportOutputError } from "./terminal/output.ts";
@@ -10,6 +11,7 @@ import { OutputError, reportOutputError } from "./terminal/output.ts";
  */
 export async function run(body: (interrupt: Interrupt) => Promise<void>): Promise<void> {
   using interrupt = new Interrupt();
+  useSmallHeap();
   try {
     await body(interrupt);
   } catch (error) {
