@@ -1,6 +1,7 @@
 import type { PackedNode } from "./packed-directory.ts";
 import { FILE_TYPE, ROOT_ID, WAKE_ID } from "./protocol/constants.ts";
 import type { Attributes } from "./protocol/reply.ts";
+import { SlotMap } from "./slot-map.ts";
 
 /** A file, folder or symlink that the kernel knows, or is about to. */
 export interface Inode extends Attributes {
@@ -10,73 +11,154 @@ export interface Inode extends Attributes {
   readonly parent: number;
   /** Its position in that folder; -1 in the root, which has no order. */
   readonly index: number;
-  /** What tells it from all others. */
-  readonly key: string;
-  /** How often the kernel was told of it, less what it forgot. */
-  lookups: number;
+  /** Its name in the root; `undefined` elsewhere, where its position tells as much. */
+  readonly rootName: string | undefined;
 }
 
 /** Identifiers are below 2^52, so that they are exact as numbers; the first are taken. */
 const ID_LIMIT = 2 ** 52;
 const FIRST_ID = 3;
 
+const DIGEST_BYTES = 32;
+const KINDS = ["directory", "file", "executable", "symlink"] as const;
+type Kind = (typeof KINDS)[number];
+
+/** The columns of the table, of some 70 bytes an inode. */
+class Columns {
+  readonly kinds: Uint8Array;
+  readonly sizes: Float64Array;
+  readonly parents: Float64Array;
+  readonly indexes: Int32Array;
+  readonly lookups: Float64Array;
+  readonly digests: Buffer;
+
+  constructor(capacity: number, before?: Columns) {
+    this.kinds = new Uint8Array(capacity);
+    this.sizes = new Float64Array(capacity);
+    this.parents = new Float64Array(capacity);
+    this.indexes = new Int32Array(capacity);
+    this.lookups = new Float64Array(capacity);
+    this.digests = Buffer.alloc(capacity * DIGEST_BYTES);
+    if (before === undefined) return;
+    this.kinds.set(before.kinds);
+    this.sizes.set(before.sizes);
+    this.parents.set(before.parents);
+    this.indexes.set(before.indexes);
+    this.lookups.set(before.lookups);
+    this.digests.set(before.digests);
+  }
+}
+
 /**
  * The inodes that the kernel refers to. The identifier of a file or symlink follows from its contents, so that equal files
  * are one inode and share its pages in the page cache; a file that may be executed is another one than the same file
  * that may not. A folder has an identifier for each place where it is, since the kernel allows it one place only.
+ *
+ * They stand in columns of numbers: as objects, those of a folder of 100,000 entries would take 40 MB.
  */
 export class InodeTable {
-  readonly #inodes = new Map<number, Inode>();
   readonly #hash: (key: string) => number;
+  readonly #slots = new SlotMap((capacity) => {
+    this.#columns = new Columns(capacity, this.#columns);
+  });
+  #columns = new Columns(this.#slots.capacity);
+  /** What does not fit into columns: targets of symlinks, and names of folders in the root. */
+  readonly #texts = new Map<number, string>();
 
   /** @param hash returns a whole number below 2^52 for a key; two may be equal. Default: 52 bits of two hashes */
   constructor(hash: (key: string) => number = hashKey) {
     this.#hash = hash;
-    const modes = { [ROOT_ID]: FILE_TYPE.directory | 0o555, [WAKE_ID]: FILE_TYPE.file | 0o444 };
-    for (const [text, mode] of Object.entries(modes)) {
-      const id = Number(text);
-      const key = `fixed ${id}`;
-      const inode = { id, mode, size: 0, node: undefined, parent: ROOT_ID, index: -1, key };
-      this.#inodes.set(id, { ...inode, lookups: 1 });
-    }
   }
 
   /** How many inodes there are, with the two that always are. */
   get size(): number {
-    return this.#inodes.size;
+    return this.#slots.size + FIXED.size;
   }
 
   /** Returns an inode; `undefined` for an identifier that the kernel was not given, or has forgotten. */
   get(id: number): Inode | undefined {
-    return this.#inodes.get(id);
+    const slot = this.#slots.get(id);
+    return slot < 0 ? FIXED.get(id) : this.#inodeAt(slot, id);
   }
 
   /** Returns the inode of an entry, which is kept only once {@link remember} was called for it. */
   of(parent: Inode, name: Buffer, node: PackedNode, index: number): Inode {
-    const key = keyOf(parent, name, node);
-    let id = FIRST_ID + (this.#hash(key) % (ID_LIMIT - FIRST_ID));
+    const rootName = index < 0 ? name.toString("latin1") : undefined;
+    const entry = { ...look(node), node, parent: parent.id, index, rootName };
+    let id = FIRST_ID + (this.#hash(keyOf(entry, name)) % (ID_LIMIT - FIRST_ID));
     for (;;) {
-      const inode = this.#inodes.get(id);
-      if (inode === undefined) break;
-      if (inode.key === key) return inode;
+      const slot = this.#slots.get(id);
+      if (slot < 0) return { id, ...entry };
+      const inode = this.#inodeAt(slot, id);
+      if (isSame(inode, entry)) return inode;
       id = id + 1 < ID_LIMIT ? id + 1 : FIRST_ID; // taken by a collision
     }
-    return { id, ...look(node), node, parent: parent.id, index, key, lookups: 0 };
   }
 
   /** Notes that the kernel is told of an inode once more. */
   remember(inode: Inode): void {
-    if (inode.lookups === 0) this.#inodes.set(inode.id, inode);
-    inode.lookups += 1;
+    const { id, node, parent, index, rootName } = inode;
+    if (id < FIRST_ID || node === undefined) return;
+    const found = this.#slots.get(id);
+    const slot = found < 0 ? this.#slots.add(id) : found;
+    const columns = this.#columns;
+    columns.lookups[slot]! += 1;
+    if (found >= 0) return;
+    columns.kinds[slot] = KINDS.indexOf(kindOf(node));
+    columns.parents[slot] = parent;
+    columns.indexes[slot] = index;
+    if (node.type === "symlink") {
+      this.#texts.set(slot, node.target.toString("latin1"));
+      return;
+    }
+    columns.digests.write(node.digest, slot * DIGEST_BYTES, DIGEST_BYTES, "latin1");
+    if (node.type === "file") columns.sizes[slot] = node.size;
+    else if (rootName !== undefined) this.#texts.set(slot, rootName);
   }
 
   /** Notes that the kernel forgot an inode so many times. Unknown inodes, and those that always are, are left alone. */
   forget(id: number, count: number): void {
-    const inode = this.#inodes.get(id);
-    if (inode === undefined || id < FIRST_ID) return;
-    inode.lookups -= Math.min(count, inode.lookups);
-    if (inode.lookups === 0) this.#inodes.delete(id);
+    const slot = this.#slots.get(id);
+    if (slot < 0) return;
+    const { lookups } = this.#columns;
+    lookups[slot]! -= Math.min(count, lookups[slot]!);
+    if (lookups[slot] !== 0) return;
+    this.#slots.delete(id);
+    this.#texts.delete(slot);
   }
+
+  #inodeAt(slot: number, id: number): Inode & Place {
+    const { kinds, sizes, parents, indexes, digests } = this.#columns;
+    const kind = KINDS[kinds[slot]!]!;
+    const text = this.#texts.get(slot);
+    const at = slot * DIGEST_BYTES;
+    const node =
+      kind === "symlink"
+        ? ({ type: "symlink", target: Buffer.from(text!, "latin1") } as const)
+        : nodeOf(kind, digests.toString("latin1", at, at + DIGEST_BYTES), sizes[slot]!);
+    const rootName = kind === "directory" ? text : undefined;
+    return { id, ...look(node), node, parent: parents[slot]!, index: indexes[slot]!, rootName };
+  }
+}
+
+function fixedInode(id: number, mode: number): [number, Inode] {
+  const node = undefined;
+  return [id, { id, mode, size: 0, node, parent: ROOT_ID, index: -1, rootName: undefined }];
+}
+
+/** The inodes that always are: the root, and the file that wakes. */
+const FIXED: ReadonlyMap<number, Inode> = new Map([
+  fixedInode(ROOT_ID, FILE_TYPE.directory | 0o555),
+  fixedInode(WAKE_ID, FILE_TYPE.file | 0o444),
+]);
+
+function kindOf(node: PackedNode): Kind {
+  return node.type === "file" && node.executable ? "executable" : node.type;
+}
+
+function nodeOf(kind: Exclude<Kind, "symlink">, digest: string, size: number): PackedNode {
+  if (kind === "directory") return { type: "directory", digest };
+  return { type: "file", digest, size, executable: kind === "executable" };
 }
 
 function look(node: PackedNode): { mode: number; size: number } {
@@ -90,12 +172,25 @@ function look(node: PackedNode): { mode: number; size: number } {
   }
 }
 
-function keyOf(parent: Inode, name: Buffer, node: PackedNode): string {
+/** What tells an entry from others. */
+type Place = Pick<Inode, "parent" | "index" | "rootName"> & { readonly node: PackedNode };
+
+/** Tells whether two entries are one inode. */
+function isSame(a: Place, b: Place): boolean {
+  const [one, other] = [a.node, b.node];
+  if (kindOf(one) !== kindOf(other)) return false;
+  if (one.type === "symlink") return one.target.equals((other as typeof one).target);
+  if (one.digest !== (other as typeof one).digest) return false;
+  // Lengths count: one that belongs to no contents must not be taken for that of others.
+  if (one.type === "file") return one.size === (other as typeof one).size;
+  return a.parent === b.parent && a.index === b.index && a.rootName === b.rootName;
+}
+
+function keyOf({ node, parent }: Place, name: Buffer): string {
   switch (node.type) {
     case "directory":
-      return `d${node.digest}${parent.id}/${name.toString("latin1")}`;
+      return `d${node.digest}${parent}/${name.toString("latin1")}`;
     case "file":
-      // Lengths are a part of it: one that belongs to no contents must not be taken for that of others.
       return `${node.executable ? "x" : "f"}${node.digest}${node.size}`;
     case "symlink":
       return `l${node.target.toString("latin1")}`;

@@ -157,8 +157,8 @@ class RunningMount implements Mount {
 }
 
 /**
- * Returns answers whose contents can be moved to another thread, and the buffers to move. Contents that are a part of
- * something else are copied.
+ * Returns answers whose contents and directories can be moved to another thread, and the buffers to move. Contents that are a
+ * part of something else are copied.
  */
 function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffers: ArrayBuffer[] } {
   const taken = new Map<ArrayBufferLike, number>();
@@ -171,7 +171,10 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
   const buffers = new Set<ArrayBuffer>();
   const moved = answers.map((answer) => {
     let contents = contentsOf(answer);
-    if (contents === undefined) return answer;
+    if (contents === undefined) {
+      for (const buffer of packedBuffers(answer)) buffers.add(buffer);
+      return answer;
+    }
     const { buffer } = contents;
     const isWhole = taken.get(buffer) === buffer.byteLength && buffer instanceof ArrayBuffer;
     if (!isWhole || isMarkedAsUntransferable(buffer)) contents = Uint8Array.from(contents);
@@ -184,4 +187,11 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
 function contentsOf(answer: Answer): Uint8Array | undefined {
   const isContents = "supply" in answer && answer.isContents;
   return isContents ? (answer.supply as Uint8Array) : undefined;
+}
+
+/** Returns the memory of a directory, which nobody else has. */
+function packedBuffers(answer: Answer): readonly ArrayBuffer[] {
+  const supply = "supply" in answer ? answer.supply : undefined;
+  if (supply === undefined || !("starts" in supply)) return [];
+  return [supply.bytes.buffer, supply.starts.buffer];
 }

@@ -3,14 +3,17 @@ import {
   type BlobReader,
   type BlobService,
   CastoreError,
+  Directory,
   type DirectoryService,
   hasCode,
+  pathComponent,
   SingleFlight,
 } from "@tvix/castore";
 import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
 import { LRUCache } from "lru-cache";
 import type { Answer, Need, RootPage, Supplies } from "./need.ts";
-import { type PackedBytes, packDirectory, packEntries } from "./packed-directory.ts";
+import { packDirectory } from "./pack-directory.ts";
+import type { PackedBytes } from "./packed-directory.ts";
 import { Patience, type PatienceOptions } from "./patience.ts";
 import { ERRNO } from "./protocol/constants.ts";
 
@@ -145,7 +148,7 @@ export class StoreSource implements AsyncDisposable {
     const { hashPart, name } = storePath;
     const pathInfo = await this.#services.pathInfoService.get(hashPart, { signal });
     if (pathInfo === undefined || pathInfo.storePath.name !== name) return undefined;
-    return packEntries([entryOf(pathInfo)]);
+    return packPaths([pathInfo]);
   }
 
   async #page(after: Uint8Array | undefined, signal: AbortSignal): Promise<RootPage> {
@@ -157,7 +160,7 @@ export class StoreSource implements AsyncDisposable {
       found.push(pathInfo);
     }
     const next = isLast ? undefined : Uint8Array.from(found.at(-1)!.storePath.hashPart);
-    return { entries: packEntries(found.map(entryOf)), next };
+    return { entries: packPaths(found), next };
   }
 
   async #directory(digest: B3Digest, signal: AbortSignal): Promise<PackedBytes> {
@@ -261,8 +264,12 @@ function errnoOf({ code }: CastoreError): number {
   return code === "permission_denied" ? ERRNO.EACCES : ERRNO.EIO;
 }
 
-function entryOf({ storePath, node }: PathInfo): { name: Uint8Array; node: PathInfo["node"] } {
-  return { name: Buffer.from(storePath.toString()), node };
+/** Packs store paths as the entries of a directory. */
+function packPaths(pathInfos: readonly PathInfo[]): PackedBytes {
+  const entries = pathInfos.map(({ storePath, node }) => {
+    return { name: pathComponent(storePath.toString()), node };
+  });
+  return packDirectory(Directory.from(entries));
 }
 
 function digestOf(text: string): B3Digest {

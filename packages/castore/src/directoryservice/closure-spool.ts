@@ -51,8 +51,8 @@ export class ClosureSpool implements Disposable {
         const directory = this.get(digest);
         if (directory === undefined) continue;
         yield directory;
-        for (const { node } of directory.entries.toReversed()) {
-          if (node.type !== "directory" || met.has(node.digest.hex)) continue;
+        for (const { node } of [...directory.directories()].toReversed()) {
+          if (met.has(node.digest.hex)) continue;
           met.add(node.digest.hex);
           next.push(node.digest);
         }

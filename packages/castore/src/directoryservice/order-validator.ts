@@ -32,8 +32,7 @@ export class LeavesToRootValidator {
           `found ${bytes.length}`,
       );
     }
-    for (const { name, node } of directory.entries) {
-      if (node.type !== "directory") continue;
+    for (const { name, node } of directory.directories()) {
       if (!this.#sizes.has(node.digest.hex)) {
         throw new CastoreError(
           "invalid_argument",
@@ -47,9 +46,7 @@ export class LeavesToRootValidator {
     }
     this.#last = digest;
     if (this.#sizes.has(digest.hex)) return false;
-    for (const { node } of directory.entries) {
-      if (node.type === "directory") this.#unreferenced.delete(node.digest.hex);
-    }
+    for (const { node } of directory.directories()) this.#unreferenced.delete(node.digest.hex);
     this.#sizes.find(digest.hex, directory);
     this.#unreferenced.add(digest.hex);
     return true;
@@ -135,8 +132,7 @@ export class RootToLeavesValidator {
       throw wrongSize(parent, entry, { ...node, size: wrong });
     }
     this.#expected.delete(digest.hex);
-    for (const { name, node } of directory.entries) {
-      if (node.type !== "directory") continue;
+    for (const { name, node } of directory.directories()) {
       const met = this.#sizes.refer(node.digest.hex, node.size);
       if (met === "wrong") throw wrongSize(digest, name, node);
       if (met === "first")

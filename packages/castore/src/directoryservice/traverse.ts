@@ -128,8 +128,8 @@ export async function* skipDirectories(
     if (!wanted.delete(digest.hex)) continue;
     yield directory;
     const children: B3Digest[] = [];
-    for (const { node } of directory.entries) {
-      if (node.type !== "directory" || asked.has(node.digest.hex)) continue;
+    for (const { node } of directory.directories()) {
+      if (asked.has(node.digest.hex)) continue;
       asked.add(node.digest.hex);
       children.push(node.digest);
     }

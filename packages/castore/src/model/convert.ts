@@ -14,12 +14,14 @@ import { type PathComponent, pathComponent } from "./path.ts";
 const NO_NAME = new Uint8Array(0);
 
 /**
- * Decodes the canonical encoding of a directory.
+ * Decodes a directory. The bytes must not be changed afterwards.
  *
  * @throws CastoreError `invalid_argument` if the bytes are no message or the message breaks a rule
  */
 export function decodeDirectory(bytes: Uint8Array): Directory {
-  let message: pb.Directory;
+  const directory = Directory.fromEncoding(bytes);
+  if (directory !== undefined) return directory;
+  let message: pb.Directory; // another encoding, or none
   try {
     message = fromBinary(pb.DirectorySchema, bytes);
   } catch (cause) {

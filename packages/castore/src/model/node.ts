@@ -47,12 +47,17 @@ const MAX_TARGET_LENGTH = 4095;
  */
 export function symlinkTarget(target: Uint8Array | string): SymlinkTarget {
   const bytes = typeof target === "string" ? new TextEncoder().encode(target) : target;
-  if (bytes.length === 0 || bytes.length > MAX_TARGET_LENGTH || bytes.includes(0)) {
+  if (!isSymlinkTarget(bytes)) {
     throw new CastoreError(
       "invalid_argument",
       `Cannot use symlink target ${quoteBytes(bytes)}: expected 1 to ${MAX_TARGET_LENGTH} bytes ` +
         `without NUL, found ${bytes.length} bytes`,
     );
   }
-  return bytes as SymlinkTarget;
+  return bytes;
+}
+
+/** Tells whether bytes are a valid symlink target. */
+export function isSymlinkTarget(bytes: Uint8Array): bytes is SymlinkTarget {
+  return bytes.length > 0 && bytes.length <= MAX_TARGET_LENGTH && !bytes.includes(0);
 }

@@ -29,6 +29,11 @@ export function pathComponent(name: Uint8Array | string): PathComponent {
   return bytes as PathComponent;
 }
 
+/** Tells whether bytes are a valid name. */
+export function isPathComponent(bytes: Uint8Array): bytes is PathComponent {
+  return brokenRule(bytes) === undefined;
+}
+
 function brokenRule(bytes: Uint8Array): string | undefined {
   if (bytes.length === 0) return "expected at least 1 byte, found none";
   if (bytes.length > MAX_NAME_LENGTH) {

@@ -16,7 +16,7 @@ import { traverseDirectory } from "../../directoryservice/traverse.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
-import type { Directory } from "../../model/directory.ts";
+import { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
@@ -122,9 +122,10 @@ export class GrpcDirectoryService implements DirectoryService {
       for await (const messages of batches) {
         for (const message of messages) {
           signal?.throwIfAborted();
-          const parsed = StreamCall.parse(METHODS.get, message);
+          const canonical = Directory.fromEncoding(message);
+          const parsed = canonical ? undefined : StreamCall.parse(METHODS.get, message);
           yield received(action, () => {
-            const decoded = directoryFromProto(parsed);
+            const decoded = canonical ?? directoryFromProto(parsed!);
             const bytes = new Uint8Array(message.buffer, message.byteOffset, message.length);
             const digest = blake3Digest(bytes);
             // Another encoding of an expected directory is none of its digest, until it is encoded canonically.
