@@ -1,4 +1,5 @@
 import { brotliCompressSync, constants, gzipSync, zstdCompressSync } from "node:zlib";
+import { xz } from "@napi-rs/lzma";
 import { describe, expect, it, vi } from "vitest";
 import { collectBytes } from "../bytes/byte-string.ts";
 import { bzip2Memory, bzip2Start, decodeBzip2 } from "./bzip2-decoder.ts";
@@ -156,6 +157,23 @@ describe("decompress of what expands a lot", () => {
     clearInterval(timer);
     expect(total).toBe(400_000_000);
     expect(turns).toBeGreaterThan(100); // of the pieces, there are more than 1,500
+  });
+
+  it("gives xz in pieces that says it holds much, and refuses more than it says", async () => {
+    const bomb = Buffer.from(xz.compressSync(zeros.subarray(0, 4_000_000)));
+    expect(bomb.length).toBeLessThan(10_000);
+    let [total, most] = [0, 0];
+    for await (const piece of decompress(inPieces(bomb), "xz")) {
+      most = Math.max(most, piece.length);
+      total += piece.length;
+    }
+    expect(total).toBe(4_000_000);
+    expect(most).toBeLessThanOrEqual(256 * 1024);
+    // Behind the header of the stream and that of the block: a chunk of LZMA2 of 2 MiB, which says 512 bytes now.
+    const chunk = 12 + 4 * (bomb[12]! + 1);
+    const lying = Buffer.from(bomb);
+    lying.set([lying[chunk]! & 0xe0, 1, 0xff], chunk);
+    await expect(collectBytes(decompress(inPieces(lying), "xz"))).rejects.toThrow(dataLoss());
   });
 
   it.each(bombs)("stops %s when it is cancelled, though all of it was read", async (kind, data) => {

@@ -1,11 +1,17 @@
 import type { Duplex } from "node:stream";
-import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
+import {
+  createBrotliDecompress,
+  createGunzip,
+  createZstdDecompress,
+  zstdDecompressSync,
+} from "node:zlib";
 import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import { asBuffer, copyBytes } from "../bytes/byte-string.ts";
+import { asBuffer, concatBytes, copyBytes } from "../bytes/byte-string.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { bunzip2 } from "./bunzip2.ts";
 import { XzDictionaryError, XzScanner } from "./xz-scanner.ts";
+import { frameLengthOf } from "./zstd-frame.ts";
 
 /** A format that {@link decompress} can read. */
 export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
@@ -175,13 +181,57 @@ async function* through(
   await fed;
 }
 
+/**
+ * What is decompressed in the calling thread, as other threads would take longer to be woken: so many compressed bytes at most,
+ * and so many of contents, which take a few milliseconds.
+ */
+const SMALL_BYTES = 32 * 1024;
+const SMALL_CONTENTS = 256 * 1024;
+
+/** Reads a stream until it is no longer small, and copies that. */
+async function startOf(
+  source: AsyncIterator<Uint8Array>,
+): Promise<{ readonly start: Uint8Array; readonly isWhole: boolean }> {
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  while (length <= SMALL_BYTES) {
+    const { done, value } = await source.next();
+    if (done) return { start: concatBytes(pieces), isWhole: true };
+    pieces.push(copyBytes(value));
+    length += value.length;
+  }
+  return { start: concatBytes(pieces), isWhole: false };
+}
+
+/** Decompresses a frame of zstd; `undefined` where it is not one whole frame, or its contents are not small. */
+function contentsOfFrame(frame: Uint8Array): Uint8Array | undefined {
+  if (frameLengthOf(frame) !== frame.length) return undefined;
+  try {
+    return zstdDecompressSync(frame, { maxOutputLength: SMALL_CONTENTS });
+  } catch {
+    return undefined; // the decoder of streams says why
+  }
+}
+
 /** Decompresses by a library that has a thread of its own, which is some pieces of 64 KiB ahead. */
 async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { xz } = await loadLzma();
+  const { start, isWhole } = await startOf(source);
+  if (isWhole) {
+    const scanner = new XzScanner();
+    scanner.push(start);
+    scanner.end();
+    if (scanner.contentSize <= SMALL_CONTENTS) {
+      yield xz.decompressSync(start);
+      return;
+    }
+  }
   const scanner = new XzScanner();
   let failure: { readonly error: unknown } | undefined;
   const scanned = async function* () {
     try {
+      scanner.push(start);
+      yield start;
       for await (const data of source) {
         scanner.push(data);
         yield copyBytes(data);
@@ -214,7 +264,13 @@ async function loadLzma(): Promise<typeof import("@napi-rs/lzma")> {
  * decoder.
  */
 async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let rest: Uint8Array | undefined;
+  const { start, isWhole } = await startOf(source);
+  const contents = isWhole ? contentsOfFrame(start) : undefined;
+  if (contents !== undefined) {
+    yield contents;
+    return;
+  }
+  let rest: Uint8Array | undefined = start;
   do {
     const decoder = createZstdDecompress();
     const fed = feedFrame(decoder, rest, source);

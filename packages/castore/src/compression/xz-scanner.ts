@@ -33,6 +33,7 @@ export class XzScanner {
   #wanted = 0;
   #taken: Buffer = Buffer.alloc(0);
   #isAtEnd = false;
+  #contentSize = 0;
 
   constructor() {
     this.#wanted = this.#scan.next().value;
@@ -61,6 +62,11 @@ export class XzScanner {
     }
   }
 
+  /** How many bytes the chunks that have begun say that they hold. A decoder makes no more of them. */
+  get contentSize(): number {
+    return this.#contentSize;
+  }
+
   /** @throws XzError unless all streams that have begun are complete */
   end(): void {
     if (!this.#isAtEnd) {
@@ -75,19 +81,23 @@ export class XzScanner {
   }
 
   *#streams(): Scan<never> {
+    const onChunk = (size: number) => {
+      this.#contentSize += size;
+    };
     for (;;) {
       const start = yield 4;
       if (start.every((byte) => byte === 0)) {
         // Padding between streams, and behind the last one.
       } else {
-        yield* scanStream(Buffer.concat([start, yield HEADER_BYTES - 4]));
+        yield* scanStream(Buffer.concat([start, yield HEADER_BYTES - 4]), onChunk);
       }
       this.#isAtEnd = true;
     }
   }
 }
 
-function* scanStream(header: Buffer): Scan<void> {
+/** @param onChunk is told how many bytes a chunk says that it holds */
+function* scanStream(header: Buffer, onChunk: (size: number) => void): Scan<void> {
   if (!header.subarray(0, MAGIC.length).equals(MAGIC)) {
     const found = quoteBytes(header.subarray(0, MAGIC.length));
     throw new XzError(`expected a stream, which begins with ${quoteBytes(MAGIC)}, found ${found}`);
@@ -96,14 +106,18 @@ function* scanStream(header: Buffer): Scan<void> {
   for (;;) {
     const size = (yield 1)[0]!;
     if (size === 0) break;
-    yield* scanBlock(yield 4 * size + 3, checkBytes);
+    yield* scanBlock(yield 4 * size + 3, checkBytes, onChunk);
   }
   yield* scanIndex();
   yield -FOOTER_BYTES;
 }
 
 /** @param header of a block, without its first byte */
-function* scanBlock(header: Buffer, checkBytes: number): Scan<void> {
+function* scanBlock(
+  header: Buffer,
+  checkBytes: number,
+  onChunk: (size: number) => void,
+): Scan<void> {
   checkDictionary(header);
   let size = 0;
   for (;;) {
@@ -116,6 +130,7 @@ function* scanBlock(header: Buffer, checkBytes: number): Scan<void> {
     // Behind the length come properties of LZMA in some kinds, and the data.
     const isLzma = control >= 0x80;
     const lengths = yield isLzma ? 4 : 2;
+    onChunk((isLzma ? (control & 0x1f) << 16 : 0) + lengths.readUInt16BE() + 1);
     const rest = lengths.readUInt16BE(isLzma ? 2 : 0) + 1 + (control >= 0xc0 ? 1 : 0);
     yield -rest;
     size += lengths.length + rest;
