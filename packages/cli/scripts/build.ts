@@ -31,6 +31,7 @@ const LATER = [
   "castore/src/objectstore/gcs.ts",
   "castore/src/objectstore/http",
   "castore/src/objectstore/s3.ts",
+  "castore/src/objectstore/sqlite.ts",
   "store/src/copy/binary-cache-paths.ts",
   "store/src/grpc.ts",
   "store/src/keys.ts",

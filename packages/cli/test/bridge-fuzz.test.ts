@@ -224,7 +224,7 @@ describe("the binary cache", () => {
     daemon = await startDaemon([
       ...embeddedIn(folder.path),
       "--listen-address=127.0.0.1:0",
-      `--cache-object-addr=file://${folder.path}/objects`,
+      `--cache-object-addr=sqlite://${folder.path}/objects`,
       "--body-timeout=2s",
     ]);
     port = Number(daemon.addresses[0]!.split(":")[1]);

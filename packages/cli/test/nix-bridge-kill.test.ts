@@ -36,7 +36,7 @@ describeWithNix("a push", (version, open) => {
       startDaemon([
         ...embeddedIn(folder.path),
         `--listen-address=127.0.0.1:${port}`,
-        `--cache-object-addr=file://${folder.path}/objects`,
+        `--cache-object-addr=sqlite://${folder.path}/objects`,
       ]);
     let daemon = await start(0);
     const [address = ""] = daemon.addresses;

@@ -55,7 +55,7 @@ describeWithNix("the binary cache and the client", (_version, open) => {
     daemon = await startDaemon([
       ...embeddedIn(folder.path),
       "--listen-address=127.0.0.1:0",
-      `--cache-object-addr=file://${folder.path}/objects`,
+      `--cache-object-addr=sqlite://${folder.path}/objects`,
     ]);
     url = `http://${daemon.addresses[0]}`;
     proxy = await startTamperingProxy(daemon.addresses[0]!);

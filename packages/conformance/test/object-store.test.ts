@@ -20,6 +20,15 @@ objectStoreSuite("FileObjectStore", {
   },
 });
 
+objectStoreSuite("SqliteObjectStore", {
+  async createPair() {
+    const folder = temporaryFolder();
+    const address = `sqlite://${folder.path}/objects`;
+    const first = await openObjectStore(address);
+    return [first, disposingOf(await openObjectStore(address), folder)];
+  },
+});
+
 for (const [cloud, describeWithCloud] of Object.entries(CLOUDS)) {
   describeWithCloud(`an object store of ${cloud}`, (newBucket) => {
     objectStoreSuite(`The object store of ${cloud}`, {

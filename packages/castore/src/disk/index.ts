@@ -8,5 +8,10 @@ export {
   sqliteError,
 } from "./database.ts";
 export { databaseSize } from "./file-sizes.ts";
-export { KeyValueTable, type KeyValueTableOptions, type Row } from "./key-value-table.ts";
+export {
+  KeyValueTable,
+  type KeyValueTableOptions,
+  type Row,
+  type WriteRowsOptions,
+} from "./key-value-table.ts";
 export { SpillTable } from "./spill-table.ts";

@@ -45,6 +45,21 @@ function* failingAfter(rows: readonly Row[], error: Error): Generator<Row> {
   throw error;
 }
 
+describe("writes to a KeyValueTable that need not outlive a power failure", () => {
+  it("are seen by others, and make way for those that do", async () => {
+    await using table = await open();
+    await using other = await open();
+    await table.put([row("a", "1")], { isDurable: false });
+    expect(text(other.get(bytes("a")))).toBe("1");
+    await Promise.all([
+      table.put([row("b", "2")], { isDurable: false }),
+      table.put([row("c", "3")]),
+      table.remove(row("a", "1"), { isDurable: false }),
+    ]);
+    expect(keys(other.page(bytes(""), 10))).toEqual(["b", "c"]);
+  });
+});
+
 describe.each([
   ["in a file", () => path],
   ["in memory", () => ":memory:"],

@@ -40,12 +40,22 @@ const PAGE_BYTES = 1024 * 1024;
 /** Number of rows of a transaction between turns of the event loop. */
 const ROWS_PER_TURN = 500;
 
+/** Options of {@link KeyValueTable.put} and {@link KeyValueTable.remove}. */
+export interface WriteRowsOptions extends AbortOptions {
+  /**
+   * Whether the change outlives a power failure. One that does not outlives the end of this process all the same, and nothing
+   * waits for the disk. Default: true.
+   */
+  isDurable?: boolean | undefined;
+}
+
 interface Job {
   readonly statement: Statement<[Uint8Array, Uint8Array]>;
   readonly rows: Iterable<Row>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
   readonly signal: AbortSignal | undefined;
+  readonly isDurable: boolean;
   /** Called when the job can no longer be cancelled. */
   readonly begin: () => void;
 }
@@ -67,6 +77,8 @@ export class KeyValueTable implements AsyncDisposable {
   readonly #remove;
   readonly #queue: Job[] = [];
   #writing: Promise<void> | undefined;
+  /** Whether the connection that writes waits for the disk when it commits. */
+  #isSyncing = true;
 
   private constructor(options: KeyValueTableOptions, reader: Database, writer: Database) {
     const { table, keyColumn: key } = options;
@@ -155,13 +167,13 @@ export class KeyValueTable implements AsyncDisposable {
    * Stores rows atomically, and resolves once they are durable. A row with an existing key replaces the stored one, or
    * is merged with it, see {@link KeyValueTableOptions.merge}.
    */
-  put(rows: Iterable<Row>, options?: AbortOptions): Promise<void> {
-    return this.#enqueue(this.#put, rows, options?.signal);
+  put(rows: Iterable<Row>, options?: WriteRowsOptions): Promise<void> {
+    return this.#enqueue(this.#put, rows, options);
   }
 
-  /** Removes a damaged row, unless it was replaced meanwhile. */
-  remove(row: Row): Promise<void> {
-    return this.#enqueue(this.#remove, [row]);
+  /** Removes a row, unless it was replaced meanwhile. */
+  remove(row: Row, options?: WriteRowsOptions): Promise<void> {
+    return this.#enqueue(this.#remove, [row], options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -173,7 +185,7 @@ export class KeyValueTable implements AsyncDisposable {
   async #enqueue(
     statement: Job["statement"],
     rows: Iterable<Row>,
-    signal?: AbortSignal,
+    { signal, isDurable = true }: WriteRowsOptions = {},
   ): Promise<void> {
     signal?.throwIfAborted();
     let cancel = () => {};
@@ -182,7 +194,7 @@ export class KeyValueTable implements AsyncDisposable {
         cancel = () => reject(signal?.reason);
         signal?.addEventListener("abort", cancel, { once: true });
         const begin = () => signal?.removeEventListener("abort", cancel);
-        this.#queue.push({ statement, rows, resolve, reject, signal, begin });
+        this.#queue.push({ statement, rows, resolve, reject, signal, isDurable, begin });
         this.#writing ??= this.#writeQueue();
       });
     } finally {
@@ -207,6 +219,7 @@ export class KeyValueTable implements AsyncDisposable {
   /** Commits all jobs in one transaction and resolves them; returns the error if that fails. */
   async #commit(jobs: readonly Job[]): Promise<{ error: unknown } | undefined> {
     try {
+      this.#syncCommits(jobs.some(({ isDurable }) => isDurable));
       await beginWrite(this.#writer);
       const wanted = jobs.filter(({ signal }) => !signal?.aborted);
       for (const { signal, reject } of jobs) if (signal?.aborted) reject(signal.reason);
@@ -228,6 +241,13 @@ export class KeyValueTable implements AsyncDisposable {
     }
     for (const { resolve } of jobs) resolve();
     return undefined;
+  }
+
+  /** Sets whether commits wait for the disk. One that does makes those before it durable, too: all are in one log. */
+  #syncCommits(isSyncing: boolean): void {
+    if (this.#isSyncing === isSyncing) return;
+    this.#writer.pragma(`synchronous = ${isSyncing ? "FULL" : "NORMAL"}`);
+    this.#isSyncing = isSyncing;
   }
 
   #divide(after: Uint8Array, bytes: Uint8Array, lengths: string): readonly Row[] {

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import type { BigIntStats } from "node:fs";
+import { type BigIntStats, statSync } from "node:fs";
 import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { AbortOptions } from "../bytes/abort-options.ts";
@@ -19,7 +19,7 @@ import type {
   PutObjectOptions,
 } from "./object-store.ts";
 
-/** Where files are written before they get their names. No key has such a name in it. */
+/** Where files are written before they get their names. No key has a `~` in it. */
 const UPLOADS = "~uploads";
 
 /** A file there that nobody wrote to for so long belongs to no process any more. */
@@ -56,7 +56,7 @@ export class FileObjectStore implements ObjectStore {
   async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
-    const found = await this.#try("look up", () => statFile(this.#file(key)), key);
+    const found = await this.#try("look up", async () => statFile(this.#file(key)), key);
     return found && { key, size: Number(found.size), version: versionOf(found) };
   }
 
@@ -128,12 +128,15 @@ export class FileObjectStore implements ObjectStore {
     options.signal?.throwIfAborted();
     const file = this.#file(key);
     const { version, isDurable = true } = options;
-    const remove = () => (version === undefined ? rm(file) : this.#removeVersion(file, version));
+    const remove = async () => {
+      if (version !== undefined) return await this.#removeVersion(file, version);
+      return (await rm(file).catch(ifAbsent)) !== null;
+    };
     await this.#try(
       "delete",
       async () => {
-        if ((await remove().catch(ifAbsent)) === null) return;
-        if (isDurable) await this.#folders.sync(dirname(file));
+        const isRemoved = await remove();
+        if (isRemoved && isDurable) await this.#folders.sync(dirname(file));
       },
       key,
     );
@@ -165,19 +168,22 @@ export class FileObjectStore implements ObjectStore {
   /**
    * Removes a file if it is of a version. A file system removes whatever has a name, so the file is moved out of the way
    * first; another one than was meant is moved back, unless there is a new one by then.
+   *
+   * @returns whether there was one of that version
    */
-  async #removeVersion(file: string, version: string): Promise<void> {
-    const found = await statFile(file);
-    if (found === undefined || versionOf(found) !== version) return;
+  async #removeVersion(file: string, version: string): Promise<boolean> {
+    const found = statFile(file);
+    if (found === undefined || versionOf(found) !== version) return false;
     await this.#prepare();
     const aside = this.#temporaryFile();
     await rename(file, aside);
-    const moved = await statFile(aside);
+    const moved = statFile(aside);
     if (moved !== undefined && versionOf(moved) !== version) {
       await link(aside, file).catch(ifPresent);
       await this.#folders.sync(dirname(file));
     }
     await rm(aside);
+    return true;
   }
 
   #temporaryFile(): string {
@@ -220,7 +226,7 @@ export class FileObjectStore implements ObjectStore {
     const entries = (await this.#try("list", read, folder)) ?? [];
     // A folder sorts as its name does with what follows in the keys.
     const keys = entries
-      .filter((entry) => entry.name !== UPLOADS)
+      .filter((entry) => !entry.name.startsWith("~"))
       .map((entry) => `${folder}${entry.name}${entry.isDirectory() ? "/" : ""}`)
       .sort();
     for (const key of keys) {
@@ -306,10 +312,14 @@ async function syncFolder(path: string): Promise<void> {
   await folder.sync();
 }
 
-/** Looks at a file; `undefined` if there is none. */
-async function statFile(path: string): Promise<BigIntStats | undefined> {
-  const found = await stat(path, { bigint: true }).catch(ifAbsent);
-  return found?.isFile() ? found : undefined;
+/** Looks at a file; `undefined` if there is none. In this thread: to wake another takes longer. */
+function statFile(path: string): BigIntStats | undefined {
+  try {
+    const found = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return found?.isFile() ? found : undefined;
+  } catch (error) {
+    return ifAbsent(error as NodeJS.ErrnoException) ?? undefined;
+  }
 }
 
 function versionOf({ ino, size, mtimeNs }: BigIntStats): string {

@@ -31,6 +31,12 @@ const OPENERS: Readonly<Record<string, Opener>> = {
     const { FileObjectStore } = await import("./file.ts");
     return new FileObjectStore(path);
   },
+  async sqlite(address, options) {
+    const path = expectPath(address);
+    expectNoOptions(address, options);
+    const { SqliteObjectStore } = await import("./sqlite.ts");
+    return await SqliteObjectStore.open(path);
+  },
   async s3(address, options) {
     const { S3_OPTIONS, S3Bucket } = await import("./s3.ts");
     const known = optionsOf(address, options, S3_OPTIONS);
@@ -62,7 +68,7 @@ async function openHttp(address: ServiceAddress, options: Options): Promise<Obje
 }
 
 /**
- * Opens an object store by its address: `memory:///`, `file:///folder`, `s3://bucket/prefix`,
+ * Opens an object store by its address: `memory:///`, `file:///folder`, `sqlite:///folder`, `s3://bucket/prefix`,
  * `gs://bucket/prefix`, `az://container/prefix`, `http://host/folder`. Options of the client library are in the query
  * or in `options`.
  *

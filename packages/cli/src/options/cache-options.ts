@@ -25,7 +25,7 @@ export function cacheOptions(): Option[] {
       "object store for what belongs to the binary cache and to no store path: names of pushed NARs, logs, realisations",
     )
       .env("CACHE_OBJECT_ADDR")
-      .default(state && `file://${encodeURI(state)}/http-cache`),
+      .default(state && `sqlite://${encodeURI(state)}/http-cache`),
     new Option(
       "--cache-priority <number>",
       "priority of the binary cache among the substituters of a client: the lowest is asked first",
