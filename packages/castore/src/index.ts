@@ -59,6 +59,7 @@ export {
   quoteBytes,
 } from "./bytes/byte-string.ts";
 export { freeMemory } from "./bytes/free-memory.ts";
+export { lruCache } from "./bytes/lru-cache.ts";
 export { mapInParallel } from "./bytes/parallel.ts";
 export { SingleFlight } from "./bytes/single-flight.ts";
 export { instantiateWasm } from "./bytes/wasm.ts";

@@ -186,13 +186,14 @@ describe("what a server says that it has stored", () => {
       return { digest, rootDigest: digest };
     };
     await using blobs = await blobsOf({ blobs: { put } });
-    await expect(putBlob(blobs, Buffer.from("x"))).rejects.toMatchObject(dataLoss);
+    await expect(putBlob(blobs, Buffer.alloc(100_000))).rejects.toMatchObject(dataLoss);
     await using directories = await directoriesOf({ put });
     await using putter = directories.openPutter();
     await putter.put(Directory.from([]));
     await expect(putter.close()).rejects.toMatchObject(dataLoss);
     await using batches = await blobsOf({ batches: { put: async () => ({ digests: [digest] }) } });
     await expect(batches.putMany([Buffer.from("x")])).rejects.toMatchObject(dataLoss);
+    await expect(putBlob(batches, Buffer.from("x"))).rejects.toMatchObject(dataLoss);
   });
 });
 

@@ -1,4 +1,4 @@
-import { equalBytes } from "@tvix/castore";
+import { equalBytes, lruCache } from "@tvix/castore";
 import {
   fingerprint,
   type NarCalculationService,
@@ -6,7 +6,6 @@ import {
   type Signature,
   type SigningKey,
 } from "@tvix/store";
-import { LRUCache } from "lru-cache";
 
 /** A key of the cache, and when it signs. */
 export interface SigningOptions {
@@ -24,7 +23,7 @@ export class Signer {
   readonly #storeDir: string;
   readonly #narCalculationService: NarCalculationService;
   /** Signatures by what they sign; `refused` where the NAR is another one. */
-  readonly #known = new LRUCache<string, Signature | "refused">({ max: REMEMBERED });
+  readonly #known = lruCache<string, Signature | "refused">(REMEMBERED);
 
   /** @param options Default: nothing is signed */
   constructor(

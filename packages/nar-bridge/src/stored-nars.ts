@@ -1,4 +1,4 @@
-import { CastoreError, hasCode, type Node, SingleFlight } from "@tvix/castore";
+import { CastoreError, hasCode, lruCache, type Node, SingleFlight } from "@tvix/castore";
 import {
   type FramedNar,
   type FramedNarSources,
@@ -10,7 +10,6 @@ import {
   renderNar,
   SeekableNar,
 } from "@tvix/store";
-import { LRUCache } from "lru-cache";
 import type { ByteRange, Content } from "./exchange.ts";
 import { formatNode } from "./node-text.ts";
 
@@ -114,7 +113,7 @@ export class StoredNars {
 /** Remembers what was measured of the NARs of trees, by root node. */
 class Measured<T extends {}> {
   readonly #measure: (root: Node, signal: AbortSignal) => Promise<T>;
-  readonly #known = new LRUCache<string, T>({ max: REMEMBERED, ttl: REMEMBERED_MS });
+  readonly #known = lruCache<string, T>(REMEMBERED, { ttlMs: REMEMBERED_MS });
   readonly #running = new SingleFlight<T>();
 
   constructor(measure: (root: Node, signal: AbortSignal) => Promise<T>) {

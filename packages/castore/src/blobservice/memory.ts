@@ -1,6 +1,9 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { ByteArena } from "../bytes/byte-arena.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
+import { isUncut } from "../chunking/chunker.ts";
+import { blake3Digest } from "../hash/blake3-digest.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type {
   BlobReader,
@@ -15,7 +18,8 @@ import { ChunkList, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, readChunked } from "./chunked-reader.ts";
 import { ChunkedBlobWriter } from "./chunked-writer.ts";
 import { framesByCompressing, putFramesByContents } from "./frames.ts";
-import { hasOneByOne, putOneByOne, readOneByOne, statOneByOne } from "./one-by-one.ts";
+import { hasOneByOne, readOneByOne, statOneByOne } from "./one-by-one.ts";
+import { putBlob } from "./put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "./put-list.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -25,6 +29,7 @@ const LOOKUPS_PER_TURN = 4096;
 
 /** Keeps blobs in memory, equal chunks once, for as long as the service itself is kept. */
 export class MemoryBlobService implements BlobService {
+  readonly #arena = new ByteArena();
   /** By digest in hexadecimal. Every chunk of every blob, also the blobs that are one chunk. */
   readonly #chunks: Map<string, Uint8Array> = new Map();
   /** By digest in hexadecimal. The chunk lists of blobs of two or more. */
@@ -68,8 +73,18 @@ export class MemoryBlobService implements BlobService {
     return readOneByOne(this, blobs, options);
   }
 
-  putMany(blobs: readonly Uint8Array[], options?: AbortOptions): Promise<readonly B3Digest[]> {
-    return putOneByOne(this, blobs, options);
+  async putMany(
+    blobs: readonly Uint8Array[],
+    options?: AbortOptions,
+  ): Promise<readonly B3Digest[]> {
+    const digests: B3Digest[] = [];
+    for (const data of blobs) {
+      options?.signal?.throwIfAborted();
+      digests.push(
+        isUncut(data.length) ? this.#putChunk(data) : await putBlob(this, data, options),
+      );
+    }
+    return digests;
   }
 
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
@@ -97,7 +112,7 @@ export class MemoryBlobService implements BlobService {
     return new ChunkedBlobWriter(
       {
         putChunk: async ({ hex }, data) => {
-          if (!this.#chunks.has(hex)) staged.set(hex, copyBytes(data));
+          if (!this.#chunks.has(hex)) staged.set(hex, this.#arena.keep(data));
         },
         commit: async ({ hex }, chunks) => {
           for (const [key, data] of staged) this.#chunks.set(key, data);
@@ -112,6 +127,12 @@ export class MemoryBlobService implements BlobService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Nothing is held but memory.
+  }
+
+  #putChunk(data: Uint8Array): B3Digest {
+    const digest = blake3Digest(data);
+    if (!this.#chunks.has(digest.hex)) this.#chunks.set(digest.hex, this.#arena.keep(data));
+    return digest;
   }
 
   #listOf(digest: B3Digest): ChunkList | undefined {

@@ -1,3 +1,4 @@
+import { setTimeout } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { lruCache } from "./lru-cache.ts";
 
@@ -11,4 +12,13 @@ it("evicts the least recently used entry", () => {
   cache.delete("c");
   cache.set("e", true);
   expect([...cache.keys()]).toEqual(["e", "d", "a"]);
+});
+
+it("forgets an entry after its time", async () => {
+  const cache = lruCache<string, true>(3, { ttlMs: 20 });
+  cache.set("a", true);
+  expect(cache.get("a")).toBe(true);
+  await setTimeout(40);
+  cache.set("b", true);
+  expect([cache.get("a"), cache.get("b")]).toEqual([undefined, true]);
 });

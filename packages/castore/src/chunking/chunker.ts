@@ -39,6 +39,11 @@ export function assertAverageChunkSize(size: number): void {
   );
 }
 
+/** Tells whether so many bytes are at most one chunk, whatever they are, when cut into chunks of the default size. */
+export function isUncut(length: number): boolean {
+  return length <= DEFAULT_AVERAGE_CHUNK_SIZE / 2;
+}
+
 /**
  * Cuts a stream of bytes into chunks by their content, so that equal stretches of different streams
  * give equal chunks. FastCDC, the variant of 2020 with normalisation level 1: a chunk has at least

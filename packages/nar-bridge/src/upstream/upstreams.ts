@@ -1,4 +1,4 @@
-import { hasCode, SingleFlight } from "@tvix/castore";
+import { hasCode, lruCache, SingleFlight } from "@tvix/castore";
 import { encodeNixbase32, type NarInfo, StoreError, type VerifyingKey } from "@tvix/store";
 import { BinaryCache } from "@tvix/store/binary-cache";
 import { LRUCache } from "lru-cache";
@@ -82,9 +82,9 @@ export class Upstreams implements AsyncDisposable {
     this.#ranks = priorities.map((priority) =>
       caches.filter((one) => priorityOf(one) === priority).map((one) => openCache(one, restMs)),
     );
-    const ttl = Math.max(absentTtlMs, 1); // without end, to the library, if it is 0
-    this.#absent = new LRUCache({ max: MAX_ABSENT, ttl });
-    this.#rejected = new LRUCache({ max: MAX_ABSENT, ttl });
+    const ttlMs = Math.max(absentTtlMs, 1); // without end, to the library, if it is 0
+    this.#absent = lruCache(MAX_ABSENT, { ttlMs });
+    this.#rejected = lruCache(MAX_ABSENT, { ttlMs });
     this.#onTrouble = onTrouble;
   }
 

@@ -1,5 +1,5 @@
-import { type AbortOptions, type Node, SingleFlight } from "@tvix/castore";
-import { LRUCache } from "lru-cache";
+import { type AbortOptions, lruCache, type Node, SingleFlight } from "@tvix/castore";
+import type { LRUCache } from "lru-cache";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
 
 /** Options of {@link CachingNarCalculationService}. */
@@ -21,7 +21,7 @@ export class CachingNarCalculationService implements NarCalculationService {
 
   constructor({ inner, capacity = 65_536 }: CachingNarCalculationOptions) {
     this.#inner = inner;
-    this.#known = new LRUCache({ max: capacity });
+    this.#known = lruCache(capacity);
   }
 
   async calculateNar(root: Node, options?: AbortOptions): Promise<CalculatedNar> {

@@ -50,6 +50,7 @@ import {
   passingBy,
 } from "./grpc-download.ts";
 import { GrpcFileStore } from "./grpc-file-store.ts";
+import { PutGatherer } from "./put-gatherer.ts";
 
 /** How many bytes of outboards are remembered: those of 4 GB of blobs. */
 const OUTBOARD_BYTES = 16 * 1024 * 1024;
@@ -73,6 +74,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   readonly files: FileStore;
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
+  readonly #small = new PutGatherer((blobs, options) => this.#batch.put(blobs, options));
   readonly #outboards = new OutboardCache(async (digest, options) => {
     const found = await this.#stat(digest, { sendBao: true }, options);
     if (found === undefined || found.bao.length === 0) return undefined;
@@ -206,7 +208,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
-    return new GrpcBlobWriter(this.#channel, options);
+    return new GrpcBlobWriter(this.#channel, this.#small, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

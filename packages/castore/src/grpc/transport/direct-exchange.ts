@@ -114,7 +114,7 @@ class DirectExchange implements ResponseSender, BudgetedCall {
     this.#stream.cork();
     for (const part of parts) {
       this.#observer.bytesOut += part.length;
-      this.#unsent.write(part, isLastOwned && part === parts.at(-1));
+      this.#unsent.write(part, isLastOwned && part === parts.at(-1) ? [part] : undefined);
     }
     this.#stream.uncork();
     return this.#unsent.untilAtMost(UNSENT_BYTES);

@@ -34,8 +34,10 @@ export class StreamCall<Method extends DescMethod> {
   readonly #signal: AbortSignal | undefined;
   readonly #span: RpcSpan | undefined;
   readonly #unsent: UnsentBytes;
-  /** The withheld last byte of the request so far. */
-  #kept: Uint8Array | undefined;
+  /** The withheld last byte of the request so far, and what to free once it is sent. */
+  #kept:
+    | { readonly last: Uint8Array; readonly frees: readonly Uint8Array[] | undefined }
+    | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
   #error: unknown;
@@ -233,10 +235,14 @@ export class StreamCall<Method extends DescMethod> {
     return this.#next();
   }
 
-  /** Sends a framed message, which must not change from then on. Resolves when there is room for more. */
-  async send(frame: Uint8Array): Promise<void> {
+  /**
+   * Sends a framed message, which must not change from then on. Resolves when there is room for more.
+   *
+   * @param isOwned whether nobody else has it: its memory is freed once it is sent. Default: false
+   */
+  async send(frame: Uint8Array, isOwned = false): Promise<void> {
     if (this.#isOver()) throw this.#answeredEarly();
-    this.#write(frame);
+    this.#write(frame, isOwned);
     await this.#unsent.untilAtMost(UNSENT_BYTES);
   }
 
@@ -275,13 +281,18 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /** Writes the byte withheld before and the frame, and withholds its last byte. */
-  #write(frame: Uint8Array): void {
-    const last = frame.length - 1;
+  #write(frame: Uint8Array, isOwned: boolean): void {
+    const rest = frame.subarray(0, -1);
+    const last = frame.subarray(-1);
     this.#stream.cork();
-    if (this.#kept !== undefined) this.#unsent.write(this.#kept);
-    this.#unsent.write(frame.subarray(0, last));
+    this.#writeKept();
+    this.#unsent.write(rest);
     this.#stream.uncork();
-    this.#kept = frame.subarray(last);
+    this.#kept = { last, frees: isOwned ? [rest, last] : undefined };
+  }
+
+  #writeKept(): void {
+    if (this.#kept !== undefined) this.#unsent.write(this.#kept.last, this.#kept.frees);
   }
 
   /**
@@ -292,8 +303,8 @@ export class StreamCall<Method extends DescMethod> {
   #endWith(parts: readonly Uint8Array[] = [], isOwned = false): void {
     if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
-    if (this.#kept !== undefined) this.#unsent.write(this.#kept);
-    for (const part of parts) this.#unsent.write(part, isOwned);
+    this.#writeKept();
+    for (const part of parts) this.#unsent.write(part, isOwned ? [part] : undefined);
     this.#stream.end();
     this.#stream.uncork();
   }

@@ -14,8 +14,8 @@ export class UnsentBytes {
   /** Buffers in the order of writing; those before `#sent` have been sent. */
   #buffers: Uint8Array[] = [];
   #sent = 0;
-  /** Those among them that nobody else has. */
-  readonly #owned = new WeakSet<Uint8Array>();
+  /** What to free once one of them is sent. */
+  readonly #freed = new WeakMap<Uint8Array, readonly Uint8Array[]>();
   #bytes = 0;
   #isGivenUp = false;
   #wake: (() => void) | undefined;
@@ -34,11 +34,11 @@ export class UnsentBytes {
   /**
    * Writes bytes, which must not change from then on.
    *
-   * @param isOwned whether nobody else has them, so that their memory is freed once they are sent. Default: false
+   * @param frees bytes that nobody else has, written before or now, whose memory is freed once these are sent. Default: none
    */
-  write(bytes: Uint8Array, isOwned = false): void {
+  write(bytes: Uint8Array, frees?: readonly Uint8Array[]): void {
     if (bytes.length === 0) return;
-    if (isOwned) this.#owned.add(bytes);
+    if (frees !== undefined) this.#freed.set(bytes, frees);
     this.#buffers.push(bytes);
     this.#bytes += bytes.length;
     this.#stream.write(bytes, this.#onSent);
@@ -68,7 +68,8 @@ export class UnsentBytes {
     if (error) return; // the close of the stream handles it
     const bytes = this.#buffers[this.#sent++]!;
     this.#bytes -= bytes.length;
-    if (this.#owned.has(bytes) && !this.#stream.destroyed) freeMemory([bytes]);
+    const freed = this.#freed.get(bytes);
+    if (freed !== undefined && !this.#stream.destroyed) freeMemory(freed);
     if (this.#sent * 2 > this.#buffers.length) {
       this.#buffers = this.#buffers.slice(this.#sent);
       this.#sent = 0;

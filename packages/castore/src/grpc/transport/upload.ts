@@ -37,13 +37,13 @@ export class Upload<Method extends DescMethod> {
   }
 
   /**
-   * Sends a framed message, which must not change from then on. Resolves when there is room for more. One call at a
-   * time.
+   * Sends a framed message that nobody else has. Resolves when there is room for more. One call at a time.
    *
    * @throws CastoreError by cause; later calls throw the same error
    */
   async send(frame: Uint8Array): Promise<void> {
-    await this.#try((call) => call.send(frame));
+    const isOwned = this.#kept === undefined; // it is not sent again
+    await this.#try((call) => call.send(frame, isOwned));
     this.#keptBytes += frame.length;
     if (this.#keptBytes > this.#options.keptBytes) this.#kept = undefined;
     this.#kept?.push(frame);

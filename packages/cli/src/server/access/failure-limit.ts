@@ -1,4 +1,5 @@
-import { LRUCache } from "lru-cache";
+import { lruCache } from "@tvix/castore";
+import type { LRUCache } from "lru-cache";
 
 /** Options of a {@link FailureLimit}. */
 export interface FailureLimitOptions {
@@ -20,7 +21,7 @@ export class FailureLimit {
   constructor({ burst = 10, recoverMs = 6_000, maxSources = 10_000 }: FailureLimitOptions = {}) {
     this.#burst = burst;
     this.#recoverMs = recoverMs;
-    this.#clearMs = new LRUCache({ maxSize: maxSources, sizeCalculation: () => 1 });
+    this.#clearMs = lruCache(maxSources);
   }
 
   /** Returns how long a source has to wait before its next attempt, in milliseconds; 0 if not at all. */

@@ -1,6 +1,6 @@
 import { hash, randomBytes } from "node:crypto";
-import { SingleFlight } from "@tvix/castore";
-import { LRUCache } from "lru-cache";
+import { lruCache, SingleFlight } from "@tvix/castore";
+import type { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AccessControl, AccessRequest, Grant } from "./access-control.ts";
 import { AccessRefusal } from "./access-refusal.ts";
@@ -137,5 +137,5 @@ function unauthenticated(message: string): AccessRefusal {
 }
 
 function validTokens(): LRUCache<string, TokenRule> {
-  return new LRUCache({ maxSize: MAX_REMEMBERED, sizeCalculation: () => 1 });
+  return lruCache(MAX_REMEMBERED);
 }
