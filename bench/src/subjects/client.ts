@@ -1,8 +1,7 @@
-import { fileURLToPath } from "node:url";
+import { clientProgram } from "../build-clients.ts";
 import type { Command } from "../subject.ts";
 
 /** Runs one of the programs in `clients/`, a process of its own. */
 export function clientCommand(name: string, ...args: string[]): Command {
-  const file = fileURLToPath(new URL(`../clients/${name}.ts`, import.meta.url));
-  return { argv: [process.execPath, file, ...args] };
+  return { argv: [process.execPath, clientProgram(name), ...args] };
 }

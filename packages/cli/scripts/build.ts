@@ -12,10 +12,10 @@ import {
   type RolldownBuild,
   rolldown,
 } from "rolldown";
+import { bundleLanes } from "../../castore/scripts/bundle-lanes.ts";
 
 const here = new URL("../", import.meta.url);
 const manifest = JSON.parse(readFileSync(new URL("package.json", here), "utf8"));
-const castore = new URL("../castore/src/", here);
 
 const dist = fileURLToPath(new URL("dist", here));
 rmSync(dist, { recursive: true, force: true });
@@ -119,23 +119,7 @@ const output = await write(program, [
   { name: "start", test: isOfStart, tags: ["$initial"] },
 ]);
 
-// A bundle of their own: a lane starts twice as fast without what only the program needs.
-await using lanes = await rolldown({
-  ...common,
-  input: {
-    "lane-thread": source("worker/lane-thread.ts", castore),
-    prepare: source("blobservice/pack/prepare.ts", castore),
-    "commit-thread": source("blobservice/pack/commit-thread.ts", castore),
-    "decode-chunks": source("blobservice/pack/decode-chunks.ts", castore),
-    "read-thread": source("blobservice/pack/read-thread.ts", castore),
-    "read-files": source("blobservice/read-files.ts", castore),
-    "cut-pieces": source("blobservice/cut-pieces.ts", castore),
-    "prepare-frames": source("grpc/client/prepare-frames.ts", castore),
-    "bzip2-decoder": source("compression/bzip2-decoder.ts", castore),
-  },
-});
-const isOfLanes = (id: string) => id.startsWith(fileURLToPath(castore)) && !id.includes("/bzip2");
-await write(lanes, [{ name: "lane", test: isOfLanes }]);
+await bundleLanes(dist, common);
 
 // So that the thread starts with what it needs alone.
 await using device = await rolldown({
