@@ -13,6 +13,7 @@ const MODULES = {
   "read-thread": "blobservice/pack/read-thread.ts",
   "read-files": "blobservice/read-files.ts",
   "cut-pieces": "blobservice/cut-pieces.ts",
+  "frame-decoder": "blobservice/frame-decoder.ts",
   "prepare-frames": "grpc/client/prepare-frames.ts",
   "bzip2-decoder": "compression/bzip2-decoder.ts",
 };

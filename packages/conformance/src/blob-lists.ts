@@ -224,6 +224,33 @@ export function blobFrameTests(service: () => BlobService): void {
       for await (const _ of service().verifiedFrames!(all)) break;
     });
 
+    it("of small blobs as it stores them, whole or cut, where it does", async () => {
+      const { readManyStored } = service();
+      if (readManyStored === undefined) return;
+      const blobs = [
+        ...PIECES,
+        Buffer.alloc(20 * KIB, "compressible "),
+        seededBytes("incompressible", 10 * KIB),
+        MANY_CHUNKS.slice(),
+      ];
+      await service().putMany(blobs);
+      const wanted = blobs.map((data) => ({ digest: blake3Digest(data), size: data.length }));
+      const absent: ChunkMeta = { digest: blake3Digest(Buffer.from("never")), size: 5 };
+      const wrong = { ...wanted[0]!, size: wanted[0]!.size + 1 };
+      const found = await service().readManyStored!([absent, ...wanted, wrong]);
+      expect([found[0], found.at(-1)]).toEqual([undefined, undefined]);
+      for (const [i, data] of blobs.entries()) {
+        const stored = found[i + 1]!;
+        const contents = "frame" in stored ? zstdDecompressSync(stored.frame) : stored.contents;
+        expect(equalBytes(contents, data)).toBe(true);
+        if ("frame" in stored) expect(statedSize(stored.frame)).toBe(data.length);
+      }
+      expect(found.some((stored) => stored && "frame" in stored)).toBe(true);
+      const reason = new Error("enough");
+      const cancelled = { signal: AbortSignal.abort(reason) };
+      await expect(service().readManyStored!(wanted, cancelled)).rejects.toBe(reason);
+    });
+
     it("until it is cancelled, or the reader ends early", async () => {
       const digest = await putBlob(service(), MANY_CHUNKS.slice());
       const chunks = ChunkList.of((await chunksOf(service(), digest))!);

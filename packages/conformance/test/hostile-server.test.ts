@@ -472,3 +472,44 @@ describe("a download over a link that breaks", () => {
     await expect(collectBytes(contents)).rejects.toMatchObject(dataLoss);
   });
 });
+
+describe("a server that sends blobs as they are stored", () => {
+  const [one, other] = [Buffer.alloc(5_000, "one "), Buffer.alloc(5_000, "other ")];
+  const wanted = [{ digest: blake3Digest(one), size: one.length }];
+  const asked: boolean[] = [];
+  const batches = (sent: object, honest: object): Answers => ({
+    async read({ frames }: { frames: boolean }) {
+      asked.push(frames);
+      return { blobs: [{ present: true, ...(frames ? sent : honest) }] };
+    },
+  });
+
+  it.each([
+    ["a frame of something else", { frame: zstdCompressSync(other) }],
+    ["what is no frame", { frame: Buffer.from("no frame") }],
+    ["a frame that inflates to more", { frame: zstdCompressSync(Buffer.alloc(50_000_000)) }],
+    ["contents of something else", { contents: other }],
+    ["contents that are cut off", { contents: one.subarray(0, 100) }],
+  ])("is asked for contents that it has verified in place of %s", async (_, sent) => {
+    await using service = await blobsOf({ batches: batches(sent, { contents: one }) });
+    asked.length = 0;
+    const [found] = await service.readMany(wanted);
+    expect(Buffer.from(found!).equals(one)).toBe(true);
+    expect(asked).toEqual([true, false]);
+  });
+
+  it("is believed no more the second time", async () => {
+    const sent = { frame: zstdCompressSync(other) };
+    await using service = await blobsOf({ batches: batches(sent, { contents: other }) });
+    await expect(service.readMany(wanted)).rejects.toMatchObject(dataLoss);
+  });
+
+  it("gives a right frame in one call", async () => {
+    const frame = zstdCompressSync(one);
+    await using service = await blobsOf({ batches: batches({ frame }, { contents: other }) });
+    asked.length = 0;
+    const [found] = await service.readMany(wanted);
+    expect(Buffer.from(found!).equals(one)).toBe(true);
+    expect(asked).toEqual([true]);
+  });
+});

@@ -39,6 +39,9 @@ export interface FrameBatch {
   readonly blobs: readonly { readonly digest: B3Digest; readonly chunks: ChunkList }[];
 }
 
+/** A small blob: its contents, or one zstd frame of them that states their length. */
+export type StoredBlob = { readonly contents: Uint8Array } | { readonly frame: Uint8Array };
+
 /**
  * Stores blobs: byte strings of any length, named by the BLAKE3 digest of their bytes.
  *
@@ -91,6 +94,17 @@ export interface BlobService extends AsyncDisposable {
     blobs: readonly ChunkMeta[],
     options?: AbortOptions,
   ): Promise<readonly (Uint8Array | undefined)[]>;
+
+  /**
+   * Reads what {@link readMany} reads, as it is stored. Nothing of it need have been compared with its digest: whoever uses it does
+   * that, and reads what does not match by {@link readMany}, which finds out why. Absent where blobs are not stored as frames.
+   *
+   * @returns each in order; `undefined` for one that is absent or of another length
+   */
+  readManyStored?(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (StoredBlob | undefined)[]>;
 
   /**
    * Stores many blobs that are in memory, which costs much less than one by one. The caller bounds how

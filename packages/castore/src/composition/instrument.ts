@@ -62,6 +62,7 @@ export const BLOB_SERVICE_PLAN: ContractPlan<BlobService & Partial<OutboardSourc
   open: { about: digest, returns: "reader", reader: ["BlobReader", BLOB_READER] },
   read: { about: digest, returns: "openedStream", measure: BYTES },
   readMany: { about: count },
+  readManyStored: { about: count },
   putMany: { about: count },
   putList: { about: digest },
   putFrames: { about: ({ chunks }) => count(chunks) },

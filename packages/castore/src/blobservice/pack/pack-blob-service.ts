@@ -15,6 +15,7 @@ import type {
   FrameBatch,
   PutListOptions,
   ReadOptions,
+  StoredBlob,
 } from "../blob-service.ts";
 import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
@@ -251,6 +252,23 @@ export class PackBlobService implements BlobService, Measured {
 
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
     await this.#frames.put(batch, options);
+  }
+
+  async readManyStored(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (StoredBlob | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    const found = await this.#frameReader.storedMany(blobs);
+    const others = blobs.filter((_, i) => found[i] === undefined); // absent, damaged, or cut into several chunks
+    const contents = others.length > 0 ? await this.readMany(others, options) : [];
+    options?.signal?.throwIfAborted();
+    let next = 0;
+    return found.map((stored) => {
+      if (stored !== undefined) return stored;
+      const data = contents[next++];
+      return data && { contents: data };
+    });
   }
 
   frames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<Uint8Array> {

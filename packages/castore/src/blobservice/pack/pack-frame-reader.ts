@@ -2,7 +2,8 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { contentSizeOf, rawFrame, rawFrameLength } from "../../compression/zstd-frame.ts";
 import { CastoreError } from "../../model/errors.ts";
-import type { ChunkList } from "../chunk-list.ts";
+import type { StoredBlob } from "../blob-service.ts";
+import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
 import type { PackReader, WantedChunk } from "./pack-reader.ts";
@@ -74,6 +75,34 @@ export class PackFrameReader {
         yield frame;
       }
     }
+  }
+
+  /**
+   * Reads small chunks as they are stored, without a look at their digests.
+   *
+   * @returns each in order; `undefined` for what is no chunk of that length, or is not whole
+   */
+  async storedMany(chunks: readonly ChunkMeta[]): Promise<readonly (StoredBlob | undefined)[]> {
+    const locations: (ChunkLocation | undefined)[] = [];
+    for (let at = 0; at < chunks.length; at += LOOKUPS_PER_TURN) {
+      if (at > 0) await yieldToEvents();
+      const part = chunks.slice(at, at + LOOKUPS_PER_TURN);
+      for (const [i, location] of this.#index
+        .findChunks(part.map(({ digest }) => digest))
+        .entries()) {
+        locations.push(location?.size === part[i]!.size ? location : undefined);
+      }
+    }
+    const wanted = locations.filter((location) => location !== undefined);
+    await using reader = new PayloadReader(this.#folder);
+    const payloads = await reader.read(wanted, Buffer.allocUnsafeSlow);
+    let next = 0;
+    return locations.map((location) => {
+      if (location === undefined) return undefined;
+      const payload = payloads[next++]!;
+      if (faultOf(payload, location) !== undefined) return undefined;
+      return location.codec === CODEC.raw ? { contents: payload } : { frame: payload };
+    });
   }
 
   /** Streams frames, as `BlobService.verifiedFrames` says. */

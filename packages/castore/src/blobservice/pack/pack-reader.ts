@@ -88,7 +88,8 @@ export class PackReader {
     chunks: readonly WantedChunk[],
     place: Place = "pool",
   ): Promise<readonly (Uint8Array | CastoreError)[]> {
-    return await this.#readAs("contents", chunks, place);
+    const isShort = chunks.length === 1 && chunks[0]!.location.size <= INLINE_CHUNK;
+    return await this.#readAs("contents", chunks, isShort ? "here" : place);
   }
 
   /** Reads payloads together as they are stored, and verifies them. Returns as {@link readChunks} does. */

@@ -10,10 +10,12 @@ import {
   PutFramesRequest_BlobSchema,
   PutFramesRequestSchema,
   PutListRequestSchema,
+  type ReadBlobsResponse_Blob,
 } from "@tvix/proto/castore";
 import pLimit from "p-limit";
 import type { BlobStat, FrameBatch } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
+import { decodeFrames } from "../../blobservice/decode-frames.ts";
 import { expectPlausibleList } from "../../blobservice/put-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { concatBytes } from "../../bytes/byte-string.ts";
@@ -116,20 +118,62 @@ export class GrpcBlobBatch {
       blobs,
       ({ size }) => size,
       async (batch) => {
-        const request = {
-          blobs: batch.map(({ digest, size }) => ({ digest: digest.bytes, size: BigInt(size) })),
-        };
-        const response = await this.#call("read blobs", METHODS.read, request, options);
-        this.#expectAnswers(batch, response.blobs);
-        return response.blobs.map(({ present, contents }, i) => {
-          if (!present) return undefined;
-          const { digest, size } = batch[i]!;
-          const found = blake3Digest(contents);
-          if (digest.equals(found)) return contents.length === size ? contents : undefined;
-          throw this.#wrong(`read blob ${digest}`, `what was sent has digest ${found}`);
-        });
+        const found = await this.#readStored(batch, options);
+        const wrong = batch.filter((_, i) => found[i] === "wrong");
+        const again = wrong.length > 0 ? await this.#readContents(wrong, options) : [];
+        let next = 0;
+        return found.map((blob) => (blob === "wrong" ? again[next++] : blob));
       },
     );
+  }
+
+  /** Reads blobs as they are stored. The server has not looked at their digests: some may be wrong. */
+  async #readStored(
+    batch: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<(Uint8Array | "wrong" | undefined)[]> {
+    const sent = await this.#read(batch, { frames: true }, options);
+    const isFrame = (_: unknown, i: number) => (sent[i]?.frame.length ?? 0) > 0;
+    const chunks = batch.filter(isFrame);
+    const frames = sent.filter(isFrame);
+    const decoded = await decodeFrames(
+      chunks.map((chunk, i) => ({ chunk, frame: frames[i]!.frame })),
+    );
+    let next = 0;
+    return sent.map((blob, i) => {
+      if (blob === undefined) return undefined;
+      if (blob.frame.length > 0) return decoded[next++] ?? "wrong";
+      const { digest, size } = batch[i]!;
+      const { contents } = blob;
+      if (contents.length !== size) return "wrong";
+      return digest.equals(blake3Digest(contents)) ? contents : "wrong";
+    });
+  }
+
+  async #readContents(
+    batch: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<(Uint8Array | undefined)[]> {
+    const sent = await this.#read(batch, { frames: false }, options);
+    return sent.map((blob, i) => {
+      if (blob === undefined) return undefined;
+      const { digest, size } = batch[i]!;
+      const { contents } = blob;
+      const found = blake3Digest(contents);
+      if (digest.equals(found)) return contents.length === size ? contents : undefined;
+      throw this.#wrong(`read blob ${digest}`, `what was sent has digest ${found}`);
+    });
+  }
+
+  async #read(
+    batch: readonly ChunkMeta[],
+    { frames }: { frames: boolean },
+    options?: AbortOptions,
+  ): Promise<readonly (ReadBlobsResponse_Blob | undefined)[]> {
+    const blobs = batch.map(({ digest, size }) => ({ digest: digest.bytes, size: BigInt(size) }));
+    const response = await this.#call("read blobs", METHODS.read, { blobs, frames }, options);
+    this.#expectAnswers(batch, response.blobs);
+    return response.blobs.map((blob) => (blob.present ? blob : undefined));
   }
 
   /**

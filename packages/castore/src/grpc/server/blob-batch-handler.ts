@@ -9,7 +9,7 @@ import {
   ReadFramesResponseSchema,
   StatBlobsResponse_BlobSchema,
 } from "@tvix/proto/castore";
-import type { BlobService } from "../../blobservice/blob-service.ts";
+import type { BlobService, StoredBlob } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -32,9 +32,9 @@ export function blobBatchHandler(blobService: BlobService): {
   };
 } {
   const readBlobs = async (
-    { blobs }: ReadBlobsRequest,
+    { blobs, frames }: ReadBlobsRequest,
     { signal }: AbortOptions,
-  ): Promise<readonly (Uint8Array | undefined)[]> => {
+  ): Promise<readonly (StoredBlob | undefined)[]> => {
     try {
       expectAtMost(MAX_BATCH_BLOBS, blobs.length, "blobs");
       const wanted = blobs.map(({ digest, size }) => ({
@@ -42,7 +42,10 @@ export function blobBatchHandler(blobService: BlobService): {
         size: Number(size),
       }));
       expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
-      return await blobService.readMany(wanted, { signal });
+      const stored = frames && (await blobService.readManyStored?.(wanted, { signal }));
+      if (stored) return stored;
+      const found = await blobService.readMany(wanted, { signal });
+      return found.map((contents) => contents && { contents });
     } catch (error) {
       throw toConnectError(error);
     }
@@ -77,8 +80,8 @@ export function blobBatchHandler(blobService: BlobService): {
     async read(request, options) {
       const blobs = await readBlobs(request, options);
       return {
-        blobs: blobs.map((contents) =>
-          create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),
+        blobs: blobs.map((blob) =>
+          create(ReadBlobsResponse_BlobSchema, blob ? { present: true, ...blob } : {}),
         ),
       };
     },

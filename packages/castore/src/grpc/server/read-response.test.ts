@@ -12,14 +12,16 @@ it.each([
   ["all lengths", LENGTHS],
   ["all lengths among absent ones", LENGTHS.flatMap((length) => [undefined, length])],
 ])("a response of %s is encoded as the library encodes it", async (_, lengths) => {
-  const blobs = lengths.map((length, i) =>
-    length === undefined ? undefined : new Uint8Array(length).fill(i + 1),
-  );
+  const blobs = lengths.map((length, i) => {
+    if (length === undefined) return undefined;
+    const bytes = new Uint8Array(length).fill(i + 1);
+    return i % 3 === 2 ? { frame: bytes } : { contents: bytes };
+  });
   const { length, parts } = encodeReadResponse(blobs);
   const encoded = Buffer.concat(await Array.fromAsync(parts));
   const message = create(ReadBlobsResponseSchema, {
-    blobs: blobs.map((contents) =>
-      create(ReadBlobsResponse_BlobSchema, contents ? { present: true, contents } : {}),
+    blobs: blobs.map((blob) =>
+      create(ReadBlobsResponse_BlobSchema, blob ? { present: true, ...blob } : {}),
     ),
   });
   expect(length).toBe(encoded.length);
@@ -28,6 +30,6 @@ it.each([
 
 it("long contents are not copied", async () => {
   const contents = new Uint8Array(100_000);
-  const parts = await Array.fromAsync(encodeReadResponse([contents]).parts);
+  const parts = await Array.fromAsync(encodeReadResponse([{ contents }]).parts);
   expect(parts).toContain(contents);
 });

@@ -1,19 +1,21 @@
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { ReadBlobsResponse_BlobSchema, ReadBlobsResponseSchema } from "@tvix/proto/castore";
+import type { StoredBlob } from "../../blobservice/blob-service.ts";
 import type { EncodedMessage } from "../transport/direct-methods.ts";
 
 const BLOBS = ReadBlobsResponseSchema.field.blobs.number;
-const { present: PRESENT, contents: CONTENTS } = ReadBlobsResponse_BlobSchema.field;
+const { present: PRESENT, contents: CONTENTS, frame: FRAME } = ReadBlobsResponse_BlobSchema.field;
+const NO_BYTES = new Uint8Array(0);
 
 /** Contents of at least so many bytes are a part of their own; shorter ones are copied into one with others. */
 const OWN_PART = 16 * 1024;
 
 /**
- * Encodes a ReadBlobsResponse in parts, so that contents are not copied.
+ * Encodes a ReadBlobsResponse in parts, so that contents and frames are not copied.
  *
- * @param blobs the contents of each blob, which nobody changes from then on; `undefined` for one that is absent
+ * @param blobs each blob, which nobody changes from then on; `undefined` for one that is absent
  */
-export function encodeReadResponse(blobs: readonly (Uint8Array | undefined)[]): EncodedMessage {
+export function encodeReadResponse(blobs: readonly (StoredBlob | undefined)[]): EncodedMessage {
   const parts: Uint8Array[] = [];
   let writer = new BinaryWriter();
   let length = 0;
@@ -21,27 +23,33 @@ export function encodeReadResponse(blobs: readonly (Uint8Array | undefined)[]): 
     if (part.length > 0) parts.push(part);
     length += part.length;
   };
-  for (const contents of blobs) {
+  for (const blob of blobs) {
     const fields = new BinaryWriter();
-    const size = contents?.length ?? 0;
-    if (contents !== undefined) fields.tag(PRESENT.number, WireType.Varint).bool(true);
-    if (size > 0) fields.tag(CONTENTS.number, WireType.LengthDelimited).uint32(size);
+    if (blob !== undefined) fields.tag(PRESENT.number, WireType.Varint).bool(true);
+    const [field, bytes] = fieldOf(blob);
+    const size = bytes.length;
+    if (size > 0) fields.tag(field.number, WireType.LengthDelimited).uint32(size);
     const head = fields.finish();
     writer
       .tag(BLOBS, WireType.LengthDelimited)
       .uint32(head.length + size)
       .raw(head);
-    if (contents === undefined || size === 0) continue;
+    if (size === 0) continue;
     if (size < OWN_PART) {
-      writer.raw(contents);
+      writer.raw(bytes);
       continue;
     }
     endPart(writer.finish());
     writer = new BinaryWriter();
-    endPart(contents);
+    endPart(bytes);
   }
   endPart(writer.finish());
   return { length, parts: eachOf(parts) };
+}
+
+function fieldOf(blob: StoredBlob | undefined): [field: { number: number }, bytes: Uint8Array] {
+  if (blob !== undefined && "frame" in blob) return [FRAME, blob.frame];
+  return [CONTENTS, blob?.contents ?? NO_BYTES];
 }
 
 async function* eachOf(parts: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {

@@ -1,0 +1,53 @@
+import type { Task } from "../worker/lane.ts";
+import { taskOf } from "../worker/lane.ts";
+import { runTask } from "../worker/lanes.ts";
+import type { ChunkMeta } from "./chunk-list.ts";
+import { decodeFrames as decodeInLane } from "./frame-decoder.ts";
+
+const DECODE: Task<typeof decodeInLane> = taskOf(import.meta.url, "frame-decoder", "decodeFrames");
+
+/** Contents up to this length are decoded by the calling thread: a trip to another one takes about as long. */
+const INLINE_BYTES = 64 * 1024;
+const INLINE_FRAME = 512 * 1024;
+
+/** A chunk, and one zstd frame of it. */
+export interface FramedChunk {
+  readonly chunk: ChunkMeta;
+  readonly frame: Uint8Array;
+}
+
+/**
+ * Decompresses frames that somebody else has made, in a lane if they are many.
+ *
+ * @returns the contents of each, in memory that they share; `undefined` where a frame is not of its chunk
+ */
+export async function decodeFrames(
+  framed: readonly FramedChunk[],
+): Promise<readonly (Uint8Array | undefined)[]> {
+  const sizes = Float64Array.from(framed, ({ chunk }) => chunk.size);
+  const lengths = Float64Array.from(framed, ({ frame }) => frame.length);
+  const frames = join(framed.map(({ frame }) => frame));
+  const digests = join(framed.map(({ chunk }) => chunk.digest.bytes));
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  const isNext = total <= (framed.length === 1 ? INLINE_FRAME : INLINE_BYTES);
+  const task = { frames, lengths, digests, sizes };
+  const { contents, isWhole } = await runTask(DECODE, task, { here: decodeInLane, isNext });
+  if (!frames.buffer.detached) frames.buffer.transfer(0); // the lane had a copy
+  let at = 0;
+  return framed.map(({ chunk }, i) => {
+    const piece = contents.subarray(at, at + chunk.size);
+    at += chunk.size;
+    return isWhole[i] === 1 ? piece : undefined;
+  });
+}
+
+/** Joins bytes in memory of their own, which is copied to a lane without anything else. */
+function join(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
