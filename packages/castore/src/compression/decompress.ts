@@ -19,10 +19,13 @@ export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
 /** Decompresses a stream, whose pieces are lent. */
 type Decoder = (source: AsyncGenerator<Uint8Array>) => AsyncGenerator<Uint8Array>;
 
+/** Length of the pieces that decoders of Node.js give, in bytes: for each of them, a thread is woken. */
+const PIECE_BYTES = 128 * 1024;
+
 const DECODERS: Readonly<Record<Compression, Decoder>> = {
-  br: (source) => through(source, createBrotliDecompress()),
+  br: (source) => through(source, createBrotliDecompress({ chunkSize: PIECE_BYTES })),
   bzip2: bunzip2,
-  gzip: (source) => through(source, createGunzip()),
+  gzip: (source) => through(source, createGunzip({ chunkSize: PIECE_BYTES })),
   xz: unxz,
   zstd: unzstd,
 };
@@ -272,7 +275,7 @@ async function* unzstd(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8
   }
   let rest: Uint8Array | undefined = start;
   do {
-    const decoder = createZstdDecompress();
+    const decoder = createZstdDecompress({ chunkSize: PIECE_BYTES });
     const fed = feedFrame(decoder, rest, source);
     fed.catch((error) => decoder.destroy(error));
     yield* decoder;
