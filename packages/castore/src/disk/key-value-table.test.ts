@@ -19,7 +19,7 @@ afterEach(() => rmSync(folder, { recursive: true }));
 
 function open(
   at = path,
-  options: Pick<KeyValueTableOptions, "merge"> = {},
+  options: Pick<KeyValueTableOptions, "merge" | "isSeenEarly"> = {},
 ): Promise<KeyValueTable> {
   return KeyValueTable.open({
     ...options,
@@ -57,6 +57,42 @@ describe("writes to a KeyValueTable that need not outlive a power failure", () =
       table.remove(row("a", "1"), { isDurable: false }),
     ]);
     expect(keys(other.page(bytes(""), 10))).toEqual(["b", "c"]);
+  });
+});
+
+describe("a KeyValueTable whose rows are seen early", () => {
+  const openEarly = () => open(path, { isSeenEarly: true });
+
+  it("stores rows that wait for the disk, and rows that do not, also many at once", async () => {
+    const many = Array.from({ length: 200 }, (_, i) => `row ${String(i).padStart(3, "0")}`);
+    {
+      await using table = await openEarly();
+      await using other = await openEarly();
+      const puts = many.map((key, i) =>
+        (i % 3 ? table : other).put([row(key)], { isDurable: i % 2 === 0 }),
+      );
+      await Promise.all(puts);
+      expect(keys(other.page(bytes(""), 1000))).toEqual(many);
+    }
+    await using table = await openEarly();
+    expect(keys(table.page(bytes(""), 1000))).toEqual(many);
+  });
+
+  it("refuses what cannot be stored, and goes on", async () => {
+    await using table = await openEarly();
+    const failure = new Error("no more rows");
+    await expect(table.put(failingAfter([row("a")], failure))).rejects.toBe(failure);
+    await table.put([row("b")]);
+    expect(keys(table.page(bytes(""), 10))).toEqual(["b"]);
+  });
+
+  it("closes while rows wait for the disk", async () => {
+    const table = await openEarly();
+    const puts = ["a", "b", "c"].map((key) => table.put([row(key)]));
+    await table[Symbol.asyncDispose]();
+    await Promise.all(puts);
+    await using again = await openEarly();
+    expect(keys(again.page(bytes(""), 10))).toEqual(["a", "b", "c"]);
   });
 });
 

@@ -3,6 +3,7 @@ import type { Statement } from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { compareBytes } from "../bytes/byte-string.ts";
 import { CastoreError } from "../model/errors.ts";
+import { systemError } from "../model/system-error.ts";
 import {
   beginWrite,
   closeDatabase,
@@ -13,6 +14,7 @@ import {
   sqliteError,
   waitForLocks,
 } from "./database.ts";
+import { LogFile } from "./log-file.ts";
 
 /** A row: a key and its value, both bytes. */
 export type Row = readonly [key: Uint8Array, data: Uint8Array];
@@ -32,6 +34,11 @@ export interface KeyValueTableOptions extends AbortOptions {
    * lost. If it throws, the put fails. Default: `given`.
    */
   merge?: (stored: Uint8Array, given: Uint8Array) => Uint8Array;
+  /**
+   * Whether rows may be seen before they are durable: nothing that is durable must depend on having seen one. Waiting for the
+   * disk then holds up nobody but the writer of the row. Default: false.
+   */
+  isSeenEarly?: boolean;
 }
 
 /** How many bytes a page of rows has at most, unless a single row has more. */
@@ -79,10 +86,13 @@ export class KeyValueTable implements AsyncDisposable {
   #writing: Promise<void> | undefined;
   /** Whether the connection that writes waits for the disk when it commits. */
   #isSyncing = true;
+  /** The write-ahead log, where rows may be seen before they are durable. */
+  readonly #log: LogFile | undefined;
 
   private constructor(options: KeyValueTableOptions, reader: Database, writer: Database) {
-    const { table, keyColumn: key } = options;
+    const { table, keyColumn: key, isSeenEarly = false } = options;
     this.#path = options.path;
+    if (isSeenEarly && reader !== writer) this.#log = new LogFile(`${options.path}-wal`);
     this.#reader = reader;
     this.#writer = writer;
     if (reader !== writer) waitForLocks(reader);
@@ -178,6 +188,7 @@ export class KeyValueTable implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writing;
+    await this.#log?.[Symbol.asyncDispose]();
     closeDatabase(this.#reader);
     closeDatabase(this.#writer);
   }
@@ -219,7 +230,7 @@ export class KeyValueTable implements AsyncDisposable {
   /** Commits all jobs in one transaction and resolves them; returns the error if that fails. */
   async #commit(jobs: readonly Job[]): Promise<{ error: unknown } | undefined> {
     try {
-      this.#syncCommits(jobs.some(({ isDurable }) => isDurable));
+      this.#syncCommits(this.#log === undefined && jobs.some(({ isDurable }) => isDurable));
       await beginWrite(this.#writer);
       const wanted = jobs.filter(({ signal }) => !signal?.aborted);
       for (const { signal, reject } of jobs) if (signal?.aborted) reject(signal.reason);
@@ -237,10 +248,18 @@ export class KeyValueTable implements AsyncDisposable {
       commit(this.#writer);
     } catch (error) {
       rollback(this.#writer);
-      return { error: sqliteError(error, `Cannot write to database "${this.#path}"`) };
+      return { error: this.#writeError(error) };
     }
-    for (const { resolve } of jobs) resolve();
+    for (const { resolve, reject, isDurable } of jobs) {
+      if (this.#log === undefined || !isDurable) resolve();
+      else this.#log.sync().then(resolve, (error) => reject(this.#writeError(error)));
+    }
     return undefined;
+  }
+
+  #writeError(error: unknown): unknown {
+    const action = `Cannot write to database "${this.#path}"`;
+    return systemError(sqliteError(error, action), action);
   }
 
   /** Sets whether commits wait for the disk. One that does makes those before it durable, too: all are in one log. */

@@ -63,6 +63,7 @@ export class SqliteObjectStore implements ObjectStore {
       applicationId: APPLICATION_ID,
       table: "objects",
       keyColumn: "key",
+      isSeenEarly: true,
       signal: options?.signal,
     });
     return new SqliteObjectStore(path, rows);
