@@ -2,6 +2,7 @@ import { availableParallelism } from "node:os";
 import type { Results, Sample } from "./results.ts";
 import { type Spread, spreadOf } from "./spread.ts";
 import { FLOOR } from "./subjects/floor.ts";
+import { NIX_ALONE, NIX_PUSH } from "./subjects/nix-push.ts";
 import { PLAIN_HTTP2 } from "./subjects/plain-http2.ts";
 import { oursInMemory } from "./subjects/tvix-store.ts";
 
@@ -59,6 +60,10 @@ const GOALS: readonly Goal[] = [
   rate("NAR over HTTP, small, MB/s", `small: ${CACHE}, NAR`, 310, bytesPerSecond),
   rate("NAR over HTTP, large, MB/s", `large: ${CACHE}, NAR`, 520, bytesPerSecond),
   share("NAR by zstd, large / nginx, NAR", `large: ${CACHE}, NAR, zstd`, `large: ${NGINX}, NAR`, 1),
+  ourShare("1,000 small paths, xz"),
+  ourShare("1,000 small paths, zstd"),
+  ourShare("one path of 500 MB, none"),
+  ourShare("one path of 500 MB, zstd"),
   efficiency("small"),
   efficiency("large"),
 ];
@@ -106,6 +111,22 @@ function share(name: string, ours: string, theirs: string, limit: number): Goal 
     target: `at least ${limit}`,
     values: (results) => pairs(results, ours, theirs, (a, b) => speed(a) / speed(b)),
     met: (median) => median >= limit,
+  };
+}
+
+/** How much of the time of a push is not that of Nix, which the same push to a sink takes in the same round. */
+function ourShare(step: string): Goal {
+  return {
+    name: `our share of a push of ${step}`,
+    target: "at most 0.25",
+    values: (results) =>
+      pairs(
+        results,
+        `push: ${NIX_PUSH}, ${step}`,
+        `push: ${NIX_ALONE}, ${step}`,
+        (ours, alone) => 1 - alone.wallSeconds / ours.wallSeconds,
+      ),
+    met: (median) => median <= 0.25,
   };
 }
 

@@ -6,6 +6,7 @@ import { floor } from "./subjects/floor.ts";
 import type { ImportTrees } from "./subjects/import-steps.ts";
 import { mountDirect, mountOfDaemon, tarOfSource } from "./subjects/mount.ts";
 import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
+import { nixAlone, nixPush, type PushedPaths } from "./subjects/nix-push.ts";
 import { nixStore } from "./subjects/nix-store.ts";
 import { pathInfos } from "./subjects/path-infos.ts";
 import { plainHttp2 } from "./subjects/plain-http2.ts";
@@ -13,7 +14,14 @@ import { pushByCopy, pushByNix } from "./subjects/push.ts";
 import { restic } from "./subjects/restic.ts";
 import { tarZstd } from "./subjects/tar-zstd.ts";
 import { daemonImport, directImport, ours, oursInMemory, peer } from "./subjects/tvix-store.ts";
-import { blobFile, changedTree, largeTree, smallTree } from "./trees/seeded.ts";
+import {
+  blobFile,
+  changedTree,
+  largeFile,
+  largeTree,
+  smallTree,
+  treeOfFiles,
+} from "./trees/seeded.ts";
 import { inspectTree } from "./trees/tree.ts";
 
 /** What is run when no trees are given: generated ones, and a daemon spoken to over its socket. */
@@ -22,6 +30,8 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
   const changed = await inspectTree(await changedTree(cache), "changed");
   const large = await inspectTree(await largeTree(cache), "large");
   const source = await blobFile(cache);
+  const paths = await inspectTree(await treeOfFiles(cache, 1000), "1,000 small paths");
+  const long = await inspectTree(await largeFile(cache, 500), "one path of 500 MB");
   return [
     treeWorkload({ tree: small, changed }),
     treeWorkload({ tree: large }),
@@ -36,6 +46,12 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
         pathInfos(),
       ],
     },
+    pushWorkload([
+      { tree: paths, compression: "xz" },
+      { tree: paths, compression: "zstd" },
+      { tree: long, compression: "none" },
+      { tree: long, compression: "zstd" },
+    ]),
   ];
 }
 
@@ -44,6 +60,14 @@ export async function workloadsFor(paths: readonly string[]): Promise<Workload[]
   return await Promise.all(
     paths.map(async (path) => treeWorkload({ tree: await inspectTree(path, path) })),
   );
+}
+
+function pushWorkload(pushes: readonly PushedPaths[]): Workload {
+  return {
+    name: "push",
+    trees: [...new Set(pushes.map(({ tree }) => tree))],
+    subjects: pushes.flatMap((paths) => [nixPush(paths), nixAlone(paths)]),
+  };
 }
 
 function treeWorkload(trees: ImportTrees): Workload {

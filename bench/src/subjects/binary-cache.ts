@@ -28,7 +28,7 @@ export function binaryCache(tree: Tree): Subject {
     prepare: (place) => storeTree(place, tree),
     daemon: (place) => {
       const { argv, ...command } = daemonCommand(ours, place);
-      const objects = `file://${encodeURI(place.folder)}/http-cache`;
+      const objects = `sqlite://${encodeURI(place.folder)}/http-cache`;
       return {
         ...command,
         argv: [...argv, "-l", `127.0.0.1:${PORT}`, "--cache-object-addr", objects],
