@@ -4,6 +4,7 @@ import {
   type BlobReader,
   CastoreError,
   type ChunkMeta,
+  type DirectoryEntry,
   MemoryBlobService,
   type Node,
   pathComponent,
@@ -12,7 +13,7 @@ import {
 } from "@tvix/castore";
 import { ChunkList } from "@tvix/castore/chunk-list";
 import { seededBytes } from "@tvix/conformance";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Kernel, memoryServices, putDirectory, readBody, register } from "../test/kernel.ts";
 import { InodeTable } from "./inode-table.ts";
 import { ERRNO, OPCODE } from "./protocol/constants.ts";
@@ -383,4 +384,79 @@ test("a store that comes back costs a wait; one that does not, ETIMEDOUT", async
       expect(kernel.errors).toEqual(["Cannot connect"]);
     }
   }
+});
+
+test("a tree that is walked is fetched in few calls, through all of its folders", async () => {
+  const services = memoryServices();
+  const [FOLDERS, FILES] = [30, 10];
+  const folders: DirectoryEntry[] = [];
+  for (let i = 0; i < FOLDERS; i++) {
+    const files: DirectoryEntry[] = [];
+    for (let j = 0; j < FILES; j++) {
+      const contents = Buffer.from(`contents of ${i} ${j}`);
+      const digest = await putBlob(services.blobService, contents);
+      const node = {
+        type: "file",
+        digest,
+        size: BigInt(contents.length),
+        executable: false,
+      } as const;
+      files.push({ name: pathComponent(`file-${j}`), node });
+    }
+    const node = await putDirectory(services, files);
+    folders.push({ name: pathComponent(`folder-${String(i).padStart(2, "0")}`), node });
+  }
+  const baseName = await register(services, "tree", await putDirectory(services, folders));
+  const calls = [
+    vi.spyOn(services.blobService, "readMany"),
+    vi.spyOn(services.blobService, "open"),
+    vi.spyOn(services.directoryService, "get"),
+    vi.spyOn(services.directoryService, "getMany"),
+  ];
+  const kernel = new Kernel({ services });
+  const root = await kernel.walk(baseName);
+  for (const { name: folder } of await kernel.list(root)) {
+    if (folder[0] === 0x2e) continue;
+    const { id } = await kernel.lookup(root, folder);
+    for (const { name } of await kernel.list(id)) {
+      if (name[0] === 0x2e) continue;
+      const file = await kernel.lookup(id, name);
+      const [i, j] = [Number(folder.toString().slice(7)), name.toString().slice(5)];
+      expect((await kernel.read(file.id, 0, 100)).toString()).toBe(`contents of ${i} ${j}`);
+    }
+  }
+  const made = calls.reduce((sum, { mock }) => sum + mock.calls.length, 0);
+  expect(made).toBeLessThan(30); // for 31 folders and 300 files
+});
+
+test("files that are read at random, and folders that are large, are not fetched ahead", async () => {
+  const services = memoryServices();
+  const files: DirectoryEntry[] = [];
+  for (let i = 0; i < 9000; i++) {
+    const contents = Buffer.from(`${i % 100}`);
+    const digest = await putBlob(services.blobService, contents);
+    const node = {
+      type: "file",
+      digest,
+      size: BigInt(contents.length),
+      executable: false,
+    } as const;
+    files.push({ name: pathComponent(`${i}`), node });
+  }
+  const large = await putDirectory(services, files);
+  const root = await putDirectory(services, [{ name: pathComponent("large"), node: large }]);
+  const baseName = await register(services, "tree", root);
+  const readMany = vi.spyOn(services.blobService, "readMany");
+  const [get, getMany] = [
+    vi.spyOn(services.directoryService, "get"),
+    vi.spyOn(services.directoryService, "getMany"),
+  ];
+  const kernel = new Kernel({ services });
+  await kernel.list(await kernel.walk(baseName));
+  expect(get.mock.calls.length + getMany.mock.calls.length).toBe(1);
+  for (const name of ["5000", "700", "8000"]) {
+    const { id } = await kernel.lookup(await kernel.walk(baseName, "large"), name);
+    await kernel.read(id, 0, 10);
+  }
+  expect(readMany.mock.calls.flatMap(([blobs]) => blobs)).toHaveLength(1); // all have the same contents
 });

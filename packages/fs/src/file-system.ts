@@ -1,6 +1,7 @@
 import { ChunkList } from "@tvix/castore/chunk-list";
 import { LRUCache } from "lru-cache";
 import { ContentRing } from "./content-ring.ts";
+import { FilesAhead, type Step, walkFiles } from "./files-ahead.ts";
 import { type Inode, InodeTable } from "./inode-table.ts";
 import type { Need, RootPage, Supplies } from "./need.ts";
 import { PackedDirectory, type PackedNode } from "./packed-directory.ts";
@@ -53,10 +54,12 @@ const SMALL_FILE = 128 * 1024;
 const DIRECTORY_BYTES = 24 * 1024 * 1024;
 const LIST_BYTES = 8 * 1024 * 1024;
 const LONGEST_LISTING = 128 * 1024;
-/** How much is read ahead in a file, and how many small files ahead in a folder, with how many bytes. */
+/** How much is read ahead in a file, in bytes. */
 const AHEAD = { first: 256 * 1024, most: 4 * 1024 * 1024, tolerance: 512 * 1024 };
-const FILES_AHEAD = { first: 8, most: 128, tolerance: 16 };
+/** Limits of what is fetched ahead at once: bytes of small files, folders, and entries below these, counted twice. */
 const FILES_AHEAD_BYTES = 2 * 1024 * 1024;
+const FOLDERS_AHEAD = 256;
+const FOLDERS_AHEAD_SIZE = 16_384;
 
 const NONE: Fetched = new Map();
 const SILENCE: Outcome = { type: "silence" };
@@ -79,7 +82,7 @@ export class FileSystem {
   readonly #contents: ContentRing;
   readonly #roots = new Map<number, RootListing>();
   readonly #bytesPattern = new ReadPattern(AHEAD);
-  readonly #filesPattern = new ReadPattern(FILES_AHEAD);
+  readonly #filesAhead = new FilesAhead();
   readonly #listing = Buffer.alloc(LONGEST_LISTING);
   #lastHandle = 0;
   #ahead: Need[] = [];
@@ -234,6 +237,7 @@ export class FileSystem {
     let at = Math.max(offset - 2, 0);
     const begin = this.#partOf(inode, handle, at, fetched);
     if ("type" in begin) return begin;
+    if (offset === 0 && inode.id !== ROOT_ID) this.#readFoldersAhead(begin.entries);
     const parent = this.#inodes.get(inode.parent) ?? inode;
     for (const [i, name] of [DOT, DOT_DOT].entries()) {
       if (i < offset || !listing.fits(name.length)) continue;
@@ -288,27 +292,52 @@ export class FileSystem {
   #readSmall(inode: Inode, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
     const need = smallFile(node);
     const contents = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-    if (!fetched.has(need.key)) this.#readFilesAhead(inode);
+    if (!fetched.has(need.key)) this.#readFilesAhead(inode, contents !== undefined);
     if (contents === undefined) return wait(need);
     return reply(contents.subarray(start, end));
   }
 
-  /** Fetches the small files behind one in its folder, where they are read one after the other. */
-  #readFilesAhead({ parent, index }: Inode): void {
+  /** Fetches the small files behind one in its tree, where they are read one after the other. */
+  #readFilesAhead({ parent, index }: Inode, isHeld: boolean): void {
     if (index < 0) return;
-    const part = this.#filesPattern.note(parent, index, index + 1);
-    const folder = part && this.#inodes.get(parent);
-    if (folder?.node?.type !== "directory") return;
-    const entries = this.#directories.peek(directoryKey(folder.node.digest));
-    if (part === undefined || entries === undefined) return;
-    let bytes = 0;
-    for (let i = part.from; i < Math.min(part.to, entries.length); i++) {
-      const node = entries.nodeAt(i);
-      if (node.type !== "file" || node.size === 0 || node.size > SMALL_FILE) continue;
+    const count = this.#filesAhead.note(parent, index, isHeld);
+    if (count === 0) return;
+    const enter = ({ digest }: { digest: string }) => this.#directories.peek(directoryKey(digest));
+    const steps: Step[] = [];
+    for (let id = parent, next = index + 1; ; ) {
+      const folder = this.#inodes.get(id);
+      const entries = folder?.node?.type === "directory" ? enter(folder.node) : undefined;
+      if (folder === undefined || entries === undefined) break;
+      steps.push({ entries, next });
+      if (folder.index < 0) break;
+      [id, next] = [folder.parent, folder.index + 1];
+    }
+    let [files, bytes] = [0, 0];
+    for (const node of walkFiles(steps, enter)) {
+      if (node.size === 0 || node.size > SMALL_FILE) continue;
       bytes += node.size;
-      if (bytes > FILES_AHEAD_BYTES) return;
+      if (bytes > FILES_AHEAD_BYTES || files === count) break;
       const need = smallFile(node);
-      if (!this.#contents.has(need.key)) this.#ahead.push(need);
+      if (this.#contents.has(need.key)) continue;
+      this.#ahead.push(need);
+      files += 1;
+    }
+    this.#filesAhead.begin(files);
+  }
+
+  /** Fetches the folders in one that is being listed: whoever lists it may well go on with them. */
+  #readFoldersAhead(entries: PackedDirectory): void {
+    let [folders, size] = [0, 0];
+    for (let i = 0; i < entries.length && folders < FOLDERS_AHEAD; i++) {
+      const stated = entries.folderSizeAt(i);
+      if (stated === undefined) continue;
+      size += stated;
+      if (size > FOLDERS_AHEAD_SIZE) return;
+      const node = entries.nodeAt(i) as PackedNode & { type: "directory" };
+      const key = directoryKey(node.digest);
+      if (this.#directories.has(key)) continue;
+      this.#ahead.push({ type: "directory", key, digest: node.digest });
+      folders += 1;
     }
   }
 

@@ -59,6 +59,12 @@ export class PackedDirectory {
       : { type, digest, size: Number(size), executable };
   }
 
+  /** Returns the size that is stated for a folder: twice the number of entries below it; `undefined` for anything else. */
+  folderSizeAt(index: number): number | undefined {
+    if (this.#entries.typeAt(index) !== "directory") return undefined;
+    return Number(this.#entries.recordAt(index).size);
+  }
+
   /** Returns the index of a name; -1 if there is none. */
   indexOf(name: Uint8Array): number {
     return this.#entries.indexOf(name);

@@ -41,6 +41,7 @@ const PAGE_PATHS = 1024;
 const BATCH_BYTES = 512 * 1024;
 
 type ContentsNeed = Need & { type: "file" | "chunk" };
+type FolderNeed = Need & { type: "directory" };
 type OnAnswer = (answers: readonly Answer[]) => void;
 
 /** Fetches what a file system needs from the stores. */
@@ -71,7 +72,10 @@ export class StoreSource implements AsyncDisposable {
       if (batch.length > 0) void this.#fetchMany(batch, onAnswer);
       [batch, bytes] = [[], 0];
     };
+    const folders = needs.filter((need) => need.type === "directory");
+    if (folders.length > 1) void this.#fetchFolders(folders, onAnswer);
     for (const need of needs) {
+      if (need.type === "directory" && folders.length > 1) continue;
       if (need.type !== "file" && need.type !== "chunk") {
         void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
         continue;
@@ -184,10 +188,37 @@ export class StoreSource implements AsyncDisposable {
     return await reader.read(0, need.size, { signal });
   }
 
+  /** Fetches directories together, and those one by one that are not found so, to learn why. */
+  async #fetchFolders(needs: readonly FolderNeed[], onAnswer: OnAnswer): Promise<void> {
+    const aborts = this.#begin(needs);
+    const digests = needs.map(({ digest }) => digestOf(digest));
+    const found = await this.#services.directoryService.getMany(digests).catch(() => []);
+    const answers: Answer[] = [];
+    for (const [i, need] of needs.entries()) {
+      if (aborts[i]!.signal.aborted) continue;
+      const directory = found[i];
+      if (directory === undefined) {
+        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+        continue;
+      }
+      this.#fetches.delete(need.key);
+      answers.push({ key: need.key, supply: packDirectory(directory), isContents: false });
+    }
+    if (answers.length > 0) onAnswer(answers);
+  }
+
+  /** Notes fetches that begin, so that they can be ended. */
+  #begin(needs: readonly Need[]): readonly AbortController[] {
+    return needs.map(({ key }) => {
+      const abort = new AbortController();
+      this.#fetches.set(key, abort);
+      return abort;
+    });
+  }
+
   /** Fetches contents together, and those one by one that are not found so, to learn why. */
   async #fetchMany(needs: readonly ContentsNeed[], onAnswer: OnAnswer): Promise<void> {
-    const aborts = needs.map(() => new AbortController());
-    for (const [i, { key }] of needs.entries()) this.#fetches.set(key, aborts[i]!);
+    const aborts = this.#begin(needs);
     const wanted = needs.map((need) => ({
       digest: digestOf(need.type === "chunk" ? need.chunk : need.digest),
       size: lengthOf(need),
