@@ -176,7 +176,7 @@ export {
 } from "./model/node.ts";
 export { type PathComponent, pathComponent } from "./model/path.ts";
 export type { Measured, StoreStatistics } from "./model/statistics.ts";
-export { systemError } from "./model/system-error.ts";
+export { systemError, systemReason } from "./model/system-error.ts";
 export { MemoryObjectStore } from "./objectstore/memory.ts";
 export type {
   DeleteObjectOptions,

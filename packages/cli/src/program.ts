@@ -21,7 +21,7 @@ import { signCommand } from "./command/sign.ts";
 import { tokenCommand } from "./command/token.ts";
 import { versionCommand } from "./command/version.ts";
 import { virtiofsCommand } from "./command/virtiofs.ts";
-import { leafCommands, withSubcommands } from "./command-tree.ts";
+import { leafCommands, plainArguments, withSubcommands } from "./command-tree.ts";
 import { useConfigFile } from "./config/config-option.ts";
 import { configureNotices, type LogOptions } from "./terminal/notices.ts";
 import { reportOutputError, writeStderr, writeStdout } from "./terminal/output.ts";
@@ -34,7 +34,7 @@ const HELP = {
 /** Runs `tvix-store` with the arguments of this process and sets the exit status. */
 export async function runProgram(): Promise<void> {
   const program = createProgram();
-  const args = commandArguments();
+  const args = plainArguments(program, commandArguments());
   try {
     await useConfigFile(program, args);
     await program.parseAsync(args, { from: "user" });
@@ -47,7 +47,8 @@ export async function runProgram(): Promise<void> {
 function createProgram(): Command {
   const program = new Command("tvix-store")
     .description("A content-addressed store for Nix")
-    .version(manifest.version)
+    .version(manifest.version, "-V, --version", "print the version")
+    .helpOption("-h, --help", "show this help")
     .addHelpText("after", `\n${describeStatuses()}`)
     .addCommand(daemonCommand())
     .addCommand(narBridgeCommand())

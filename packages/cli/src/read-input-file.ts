@@ -1,5 +1,5 @@
 import { readFile } from "node:fs/promises";
-import { CastoreError } from "@tvix/castore";
+import { CastoreError, systemReason } from "@tvix/castore";
 import type { TomlFile } from "@tvix/castore/toml";
 import { absolutePath } from "./arguments.ts";
 
@@ -13,8 +13,8 @@ export async function readInputFile(what: string, path: string): Promise<Buffer>
   try {
     return await readFile(absolutePath(path));
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const message = `Cannot read ${what} ${JSON.stringify(path)}: the system answered ${code}`;
+    const reason = systemReason(error as NodeJS.ErrnoException);
+    const message = `Cannot read ${what} ${JSON.stringify(path)}: ${reason}`;
     throw new CastoreError("invalid_argument", message, { cause: error });
   }
 }

@@ -1,5 +1,5 @@
-import { getSystemErrorMessage } from "node:util";
-import { CastoreError } from "@tvix/castore";
+import { CastoreError, systemReason } from "@tvix/castore";
+import { DAEMON_ADDRESS } from "./options/addresses.ts";
 import { useSmallHeap } from "./small-heap.ts";
 import { Interrupt, Interrupted } from "./terminal/interrupt.ts";
 import { notice } from "./terminal/notices.ts";
@@ -42,8 +42,11 @@ function unreachable(error: CastoreError): string | undefined {
   const cannot = `Cannot reach the store at ${address}`;
   if (failure.syscall === "getaddrinfo")
     return `${cannot} (its host has no address, ${failure.code})`;
-  const reason = failure.errno === undefined ? failure.code : getSystemErrorMessage(failure.errno);
-  return `${cannot} (${reason}); start one with "tvix-store daemon", or name a store with --blob-service-addr`;
+  const advice =
+    address === DAEMON_ADDRESS
+      ? 'start one with "tvix-store daemon", or name a store with --blob-service-addr'
+      : 'start one there with "tvix-store daemon", or name another store';
+  return `${cannot} (${systemReason(failure)}); ${advice}`;
 }
 
 /** Returns the error of the system because of which there is no connection; `undefined` if that is not why. */

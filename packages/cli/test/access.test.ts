@@ -91,26 +91,12 @@ describe("tvix-store token", () => {
     [["create", "a", "--scope", "all"], "Allowed choices are read, write, admin"],
     [["create", "a", "--scope", "read", "--expires", "soon"], "expected a number and h, d, w or y"],
     [["revoke", "a"], 'there is no token "a"'],
-    [["list"], "the system answered ENOENT"],
+    [["list"], "no such file or directory"],
   ])("refuses %j", async (args, reason) => {
     using folder = temporaryFolder();
     const authFile = join(folder.path, "auth.toml");
     const { status, stderr } = await tvixStore(["token", ...args, "--auth-file", authFile]);
     expect([status, stderr]).toEqual([1, expect.stringContaining(reason)]);
-  });
-
-  it("does not start a daemon with an auth file or TLS files that it cannot use", async () => {
-    using folder = temporaryFolder();
-    const file = join(folder.path, "file");
-    writeFileSync(file, "nonsense");
-    const start = (...options: readonly string[]) =>
-      startDaemon([...embeddedIn(folder.path), "--listen-address=127.0.0.1:0", ...options]);
-    await expect(start(`--auth-file=${file}`)).rejects.toThrow(
-      "line 1, column 1: expected TOML, found none",
-    );
-    await expect(start(`--tls-cert=${file}`)).rejects.toThrow("found no --tls-key");
-    const tls = [`--tls-cert=${file}`, `--tls-key=${file}`];
-    await expect(start(...tls)).rejects.toThrow("expected a certificate and its key in PEM");
   });
 });
 
@@ -200,7 +186,7 @@ describeWithTools("a daemon with TLS and tokens", ["openssl", "curl", "grpcurl"]
       [`${ca}&token_file=${tokens.read!.file}`, 'expected a token with the scope "write"'],
       [ca, "expected a token with the scope"],
       [`token_file=${tokens.write!.file}`, "unable to verify the first certificate"],
-      [`${ca}&token_file=${folder.path}/none`, "the system answered ENOENT"],
+      [`${ca}&token_file=${folder.path}/none`, "no such file or directory"],
       [`${ca}&token_file=${certificates.ca}`, "expected a token in one line"],
     ];
     for (const [keys, reason] of refusals) {

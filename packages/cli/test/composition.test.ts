@@ -124,7 +124,7 @@ describe("--store-composition", () => {
     const absent = await tvixStore(["import", "--store-composition", file, folder.path]);
     expect(absent.status).toBe(1);
     expect(absent.stderr).toBe(
-      `tvix-store: Cannot read store composition "${file}": the system answered ENOENT\n`,
+      `tvix-store: Cannot read store composition "${file}": no such file or directory\n`,
     );
     writeFileSync(file, "[blobservices.default]\ntype = 'sqlite'");
     const wrong = await tvixStore(["import", "--store-composition", file, folder.path]);

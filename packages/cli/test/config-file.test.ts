@@ -75,7 +75,7 @@ describe("--config", () => {
 
   it("refuses a file that does not exist", async () => {
     const outcome = await tvixStore(["import", `--config=${folder.path}/none`, folder.path]);
-    const reason = `Cannot read config file "${folder.path}/none": the system answered ENOENT`;
+    const reason = `Cannot read config file "${folder.path}/none": no such file or directory`;
     expect(outcome).toEqual({ status: 1, stdout: "", stderr: `tvix-store: ${reason}\n` });
   });
 

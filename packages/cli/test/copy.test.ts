@@ -205,29 +205,4 @@ describe("tvix-store copy", () => {
     expect(outcome).toEqual({ status: 0, stdout: `${library}\n`, stderr: "" });
     expect(await readEverything(embeddedIn(to))).toEqual([library]);
   });
-
-  const LIBRARY = `${"0".repeat(32)}-library`;
-  it.concurrent.each([
-    [["--to=./x", "--from=pack:///x", LIBRARY], "it has blobs, but no directories and path infos"],
-    [["--to=objectstore+s3://bucket", LIBRARY], "but no path infos; describe all three"],
-    [["--to=nix+https://host", LIBRARY], "can be copied from only"],
-    [["--to=local", LIBRARY], "can be copied from only"],
-    [["--from=local?key=1", "--to=./x", LIBRARY], 'found "key"'],
-    [["--from=local?root=/none", "--to=./x", LIBRARY], "there is no such file"],
-    [["--from=gopher://host", "--to=./x", LIBRARY], 'found "gopher:"'],
-    [["--from=./none", "--to=./x", `b3:${"0".repeat(64)}`], "found a digest"],
-    [["--from=./none", "--to=./x", `${LIBRARY}/file`], "found a path below one"],
-    [["--closure", "graph"], "expected --from or --to with store paths"],
-    [[], "expected a path, found none"],
-    [["--zstd-level=23", "graph"], 'expected 1 to 22, found "23"'],
-    [["none.json"], 'Cannot read reference graph "none.json"'],
-  ])("refuses %j", async (args, reason) => {
-    const cwd = newStore();
-    mkdirSync(cwd);
-    const env = { NIX_ATTRS_JSON_FILE: undefined };
-    const outcome = await tvixStore(["copy", ...args], { cwd, env });
-    expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toContain(reason);
-    expect(outcome.stderr).toMatch(/^tvix-store: .*\n$/);
-  });
 });

@@ -131,22 +131,6 @@ describe("tvix-store daemon", () => {
     expect(cut).toHaveLength(args.length);
   });
 
-  it.each([
-    [["--listen-address=nonsense"], "nonsense"],
-    [["--listen-address=localhost:99999"], "99999"],
-    [["--blob-service-addr=redb:///x"], 'use "pack"'],
-    [["--log-level=loud"], "loud"],
-    [["--listen-address=sd-listen"], "expected a socket from systemd"],
-    [["--listen-address=inetd"], "expected a connection on stdin"],
-    [["--unix-listen-chmod=nobody"], "expected owner, group, everybody or an octal mode"],
-    [["--shutdown-timeout=soon"], "expected a number with ms, s, m or h"],
-    [["--no-such-option"], "--no-such-option"],
-  ])("refuses %s with status 1", async (args, reason) => {
-    const outcome = await tvixStore(["daemon", `--listen-address=${address}`, ...MEMORY, ...args]);
-    expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toContain(reason);
-  });
-
   it("refuses an address that another daemon listens on", async () => {
     await using _daemon = await startDaemon([`--listen-address=${address}`, ...MEMORY]);
     const outcome = await tvixStore(["daemon", `--listen-address=${address}`, ...MEMORY]);

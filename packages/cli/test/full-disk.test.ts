@@ -14,7 +14,7 @@ import {
 import { canMount, fillDisk, mountSmallDisk, unmount } from "./small-disk.ts";
 
 /** The error of every import on such a disk. */
-const FULL = /^tvix-store: .*(ENOSPC|SQLITE_FULL|full disk).*\n$/;
+const FULL = /^tvix-store: .*(no space left on device|SQLITE_FULL|full disk).*\n$/;
 
 let folder: ReturnType<typeof temporaryFolder>;
 let disk: string;

@@ -132,20 +132,6 @@ describeWithTools("tvix-store import --archive", ["tar", "xz"], (tar) => {
 });
 
 describe("tvix-store import --archive", () => {
-  it.each([
-    ["a file that does not exist", ["--archive", "none.tar"], 'none.tar": there is no such file'],
-    ["what is no archive", ["--archive", process.execPath, "--name", "node"], "tar header"],
-    ["a name that is no store path name", ["--archive", "with space.tar"], '"with space"'],
-    ["an archive from stdin without a name", ["--archive", "-"], "--name"],
-    ["an archive together with paths", ["--archive", "x.tar", "path"], "found both"],
-    ["neither an archive nor a path", [], "found neither"],
-  ])("refuses %s with status 1", async (_, args, reason) => {
-    const outcome = await tvixStore(["import", ...args, ...embeddedIn(store)]);
-    expect(outcome).toMatchObject({ status: 1, stdout: "" });
-    expect(outcome.stderr).toMatch(/^(tvix-store|error): .*\n$/);
-    expect(outcome.stderr).toContain(reason);
-  });
-
   it("ends when it is interrupted while it waits for stdin", async () => {
     const stop = new AbortController();
     const silent = new Readable({ read() {} });

@@ -48,7 +48,10 @@ export function refusalOf(
   const reason =
     issue.code === "invalid_value" && typeof found === "string"
       ? suggest(found, issue.values.map(String))
-      : issue.message.replace(/^Invalid \w+: /, "").replace("received", "found");
+      : issue.message
+          .replace(/^Invalid \w+: /, "")
+          .replace("received", "found")
+          .replace("expected record", "expected table");
   return { path: issue.path, reason: key === "" ? reason : `key "${key}": ${reason}` };
 }
 

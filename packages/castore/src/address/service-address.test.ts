@@ -45,7 +45,7 @@ describe("parseServiceAddress", () => {
     [" memory://", "expected a URL"],
     ["Memory://", "expected a URL"],
     ["1://", "expected a URL"],
-    ["grpc+http://localhost:99999", "expected a URL"],
+    ["grpc+http://localhost:99999", 'expected a port up to 65535, found "99999"'],
     ["grpc+http://[::1", "expected a URL"],
     ["memory://#x", "expected no fragment"],
     ["memory://#", "expected no fragment"],

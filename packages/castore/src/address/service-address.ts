@@ -17,6 +17,8 @@ export interface ServiceAddress {
   readonly query: Readonly<Record<string, string>>;
 }
 
+const MAX_PORT = 65_535;
+
 const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//;
 
 /**
@@ -28,9 +30,8 @@ const SCHEME = /^[a-z][a-z0-9+.-]*:\/\//;
  */
 export function parseServiceAddress(text: string, schemes: readonly string[] = []): ServiceAddress {
   if (!SCHEME.test(text) || !URL.canParse(text)) {
-    const expected = 'expected a URL such as "memory://" or "grpc+http://localhost:8000"';
     const shown = showUnparsed(text);
-    throw addressError(shown, expected + suggestAddress(shown, schemes));
+    throw addressError(shown, reasonAgainst(shown, schemes) + suggestAddress(shown, schemes));
   }
   const shown = withoutQuery(text);
   const url = new URL(text);
@@ -50,6 +51,17 @@ export function parseServiceAddress(text: string, schemes: readonly string[] = [
   }
   if (path.includes("\0")) throw addressError(shown, "expected no NUL in the path");
   return { text, shown, scheme: url.protocol.slice(0, -1), host: url.host, path, query };
+}
+
+/** Returns why a text is no address. */
+function reasonAgainst(shown: string, schemes: readonly string[]): string {
+  const [, port] = /^[^/]*\/\/[^/?]*:(\d+)(?:[/?]|$)/.exec(shown) ?? [];
+  if (Number(port) > MAX_PORT) return `expected a port up to ${MAX_PORT}, found "${port}"`;
+  const isOfServices = schemes.length === 0 || schemes.includes("grpc+http");
+  const examples = isOfServices
+    ? ["memory://", "grpc+http://localhost:8000"]
+    : schemes.map((scheme) => `${scheme}://...`);
+  return `expected a URL such as ${examples.map((url) => `"${url}"`).join(" or ")}`;
 }
 
 /** What can be shown of an address that may be none. */

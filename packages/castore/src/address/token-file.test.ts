@@ -31,7 +31,7 @@ describe("TokenFile", () => {
     const file = new TokenFile(path);
     await expect(file.authorization()).rejects.toMatchObject({
       code: "permission_denied",
-      message: `Cannot use token file "${path}": the system answered ENOENT`,
+      message: `Cannot use token file "${path}": no such file or directory`,
     });
     writeFileSync(path, "one");
     vi.advanceTimersByTime(1_001);

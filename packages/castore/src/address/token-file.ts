@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { CastoreError } from "../model/errors.ts";
+import { systemReason } from "../model/system-error.ts";
 
 /** Age at which a token is read again from its file, in milliseconds. */
 const FRESH_MS = 1_000;
@@ -39,7 +40,7 @@ export class TokenFile {
     try {
       text = (await readFile(this.#path, "utf8")).trim();
     } catch (error) {
-      throw this.#refusal(`the system answered ${(error as NodeJS.ErrnoException).code}`, error);
+      throw this.#refusal(systemReason(error as NodeJS.ErrnoException), error);
     }
     if (text.length <= MAX_LENGTH && TOKEN.test(text)) return `Bearer ${text}`;
     throw this.#refusal("expected a token in one line, found something else");

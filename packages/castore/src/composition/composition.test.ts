@@ -225,10 +225,14 @@ describe("a composition", () => {
     [
       "blobservices",
       undefined,
-      /\[blobservices.default\]: expected the name of a blob service \(one, two\), found "default"$/,
+      /expected a blob service \[blobservices.default\], found one, two$/,
     ],
     ["blobservices", "three", /\[blobservices.three\].*\(one, two\), found "three"$/],
-    ["directoryservices", undefined, /the name of a directory service \(none\)/],
+    [
+      "directoryservices",
+      undefined,
+      /a directory service \[directoryservices.default\], found none$/,
+    ],
   ] as const)("says what there is in %s where there is no %s", async (kind, name, reason) => {
     await using composition = await new Log().parse(
       "blobservices.one.type = 'memory'\nblobservices.two.type = 'memory'",

@@ -80,6 +80,8 @@ interface Wanted {
 export class Composition implements AsyncDisposable {
   readonly #registries: Registries;
   readonly #named: NamedServices;
+  /** What describes the services, for messages. */
+  #name = "composition";
   readonly #onEvent: (event: StoreEvent) => void;
   readonly #opened = new Map<string, Promise<unknown>>();
   /** Services being opened, with the ones that they wait for, by key. */
@@ -119,6 +121,7 @@ export class Composition implements AsyncDisposable {
     const file = { name: options?.name ?? "store composition", text };
     const named = await parseComposition(file, Object.keys(registries), options?.otherTables);
     const composition = new Composition(registries, named, options);
+    composition.#name = file.name;
     const refuseIn =
       (kind: string, name: string): Refuse =>
       ({ path, reason }) =>
@@ -141,12 +144,12 @@ export class Composition implements AsyncDisposable {
    * @throws CastoreError `invalid_argument` for an unknown name, type or key, for a cycle, and once the composition is
    *   disposed of; the errors of opening
    */
-  service<Kind extends ServiceKind>(
+  async service<Kind extends ServiceKind>(
     kind: Kind,
     reference?: string,
     options?: AbortOptions,
   ): Promise<ServiceKinds[Kind]> {
-    return this.#service(kind, reference ?? this.#entryPoint(kind), undefined, options);
+    return await this.#service(kind, reference ?? this.#entryPoint(kind), undefined, options);
   }
 
   /** Returns what the open services that have statistics tell of themselves. */
@@ -171,7 +174,13 @@ export class Composition implements AsyncDisposable {
   }
 
   #entryPoint(kind: ServiceKind): string {
-    return ENTRY_POINTS.find((name) => this.#config(kind, name) !== undefined) ?? "default";
+    const found = ENTRY_POINTS.find((name) => this.#config(kind, name) !== undefined);
+    if (found !== undefined) return found;
+    const names = Object.keys(this.#named[kind] ?? {}).join(", ") || "none";
+    throw new CastoreError(
+      "invalid_argument",
+      `Cannot use ${this.#name}: expected a ${this.#registry(kind).kind} [${kind}.default], found ${names}`,
+    );
   }
 
   #config(kind: ServiceKind, name: string): ServiceConfig | undefined {

@@ -147,7 +147,7 @@ describe("openDatabase", () => {
     writeFileSync(join(folder, "file"), "");
     await expect(openDatabase(join(folder, "file/x/y.sqlite"), FORMAT)).rejects.toMatchObject({
       code: "invalid_argument",
-      message: expect.stringContaining("ENOTDIR"),
+      message: expect.stringContaining("not a directory"),
     });
   });
 

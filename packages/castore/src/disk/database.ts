@@ -1,4 +1,4 @@
-import { mkdirSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,6 +6,7 @@ import Sqlite from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { systemError } from "../model/system-error.ts";
+import { makeFolder } from "./make-folder.ts";
 import { keepRoom, openInReserve } from "./reserve.ts";
 import { syncFolder } from "./sync-folder.ts";
 
@@ -79,7 +80,7 @@ export async function openDatabase(
 ): Promise<Database> {
   try {
     if (path === IN_MEMORY) return await initialize(await connect(path, options), format, options);
-    makeFolder(dirname(path));
+    await makeFolder(dirname(path));
     const connected = await openInReserve(path, () => connect(path, options));
     const db = await initialize(connected, format, options);
     keepRoom(path);
@@ -92,17 +93,6 @@ export async function openDatabase(
       throw systemError(sqliteError(readError, action), action);
     }
     throw systemError(sqliteError(error, action), action);
-  }
-}
-
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (error) {
-    // On a read-only file system, Node.js reports ENOENT.
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    const message = `Cannot make folder "${path}": expected a file system that can be written`;
-    throw new CastoreError("permission_denied", message, { cause: error });
   }
 }
 

@@ -1,5 +1,6 @@
 import { quoteBytes } from "../bytes/byte-string.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
+import { systemReason } from "../model/system-error.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
   // What was listed has vanished or was replaced.
@@ -17,12 +18,12 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 
 /** Returns a CastoreError by cause for an error of the file system, any other error as it is. */
 export function fileError(error: unknown, path: Buffer, action: string): unknown {
-  const errno = (error as NodeJS.ErrnoException).code;
-  if (!(error instanceof Error) || error instanceof CastoreError || errno === undefined) {
+  const failure = error as NodeJS.ErrnoException;
+  if (!(error instanceof Error) || error instanceof CastoreError || failure.code === undefined) {
     return error;
   }
-  const code = CODES[errno] ?? "internal";
-  return new CastoreError(code, `Cannot ${action} ${showFilePath(path)}: ${reason(errno)}`, {
+  const code = CODES[failure.code] ?? "internal";
+  return new CastoreError(code, `Cannot ${action} ${showFilePath(path)}: ${reason(failure)}`, {
     cause: error,
   });
 }
@@ -37,10 +38,11 @@ export function noSuchFile(error: unknown, path: Buffer): CastoreError | undefin
   );
 }
 
-function reason(errno: string): string {
-  if (errno === "ENOENT") return "it does not exist (any more)";
-  if (errno === "ELOOP" || errno === "ENXIO" || errno === "ENOTDIR") return "it was replaced";
-  return `the system answered ${errno}`;
+function reason(failure: NodeJS.ErrnoException): string {
+  const { code = "" } = failure;
+  if (code === "ENOENT") return "it does not exist (any more)";
+  if (["ELOOP", "ENXIO", "ENOTDIR"].includes(code)) return "it was replaced";
+  return systemReason(failure);
 }
 
 /** Quotes a path of the file system for a message: as text where it is UTF-8, else its bytes. */

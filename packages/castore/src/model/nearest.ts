@@ -8,13 +8,14 @@ export const MAX_LISTED = 12;
 
 /**
  * Returns what was probably meant by a mistyped word, for a message: `did you mean "path"?`, and what is valid where that
- * is a short list.
+ * is a short list, or nothing is near.
  */
 export function suggest(word: string, valid: readonly string[]): string {
-  const listed = valid.length <= MAX_LISTED ? `expected ${valid.join(", ") || "none"}` : "";
+  const listed = `expected ${valid.join(", ") || "none"}`;
   const nearest = nearestOf(word, valid);
-  const guess = nearest === undefined ? "" : `did you mean "${nearest}"?`;
-  return guess && listed ? `${guess} (${listed})` : guess || listed;
+  if (nearest === undefined) return listed;
+  const guess = `did you mean "${nearest}"?`;
+  return valid.length <= MAX_LISTED ? `${guess} (${listed})` : guess;
 }
 
 /** Returns the valid word that a mistyped one is nearest to; `undefined` if none is near. */

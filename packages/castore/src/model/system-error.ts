@@ -1,3 +1,4 @@
+import { getSystemErrorMessage } from "node:util";
 import { CastoreError, type ErrorCode } from "./errors.ts";
 
 const CODES: Readonly<Record<string, ErrorCode>> = {
@@ -17,9 +18,13 @@ const CODES: Readonly<Record<string, ErrorCode>> = {
 /** Turns what the system threw into a CastoreError by cause; passes on everything else. */
 export function systemError(error: unknown, action: string): unknown {
   if (error instanceof CastoreError || !isSystemError(error)) return error;
-  const errno = error.code;
-  const code = CODES[errno] ?? "unavailable";
-  return new CastoreError(code, `${action}: the system answered ${errno}`, { cause: error });
+  const code = CODES[error.code] ?? "unavailable";
+  return new CastoreError(code, `${action}: ${systemReason(error)}`, { cause: error });
+}
+
+/** Returns why the system refused something, in its own words, such as "permission denied". */
+export function systemReason({ errno, code, message }: NodeJS.ErrnoException): string {
+  return errno === undefined ? (code ?? message) : getSystemErrorMessage(errno);
 }
 
 function isSystemError(error: unknown): error is Error & { code: string } {

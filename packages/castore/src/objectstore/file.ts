@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { type BigIntStats, statSync } from "node:fs";
-import { type FileHandle, link, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, link, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { makeFolder } from "../disk/make-folder.ts";
 import { CastoreError } from "../model/errors.ts";
 import { resolveRange } from "../model/range.ts";
 import { systemError } from "../model/system-error.ts";
@@ -277,7 +278,7 @@ class FolderSync {
 
   /** Makes a folder, and those above it, where they do not exist. They are durable then, whoever made them. */
   async make(path: string): Promise<void> {
-    const first = await mkdir(path, { recursive: true });
+    const first = await makeFolder(path);
     if (first !== undefined) {
       for (let made = path; made.length >= first.length; made = dirname(made)) {
         this.#durable.delete(made); // it was there before, and somebody removed it

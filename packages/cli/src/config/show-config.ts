@@ -1,6 +1,6 @@
 import { type AbortOptions, CastoreError, suggest } from "@tvix/castore";
 import type { Command, Option } from "commander";
-import { settingName, settingsOf } from "../command-tree.ts";
+import { settingName, settingsOf, wordsOf } from "../command-tree.ts";
 import { writeStdout } from "../terminal/output.ts";
 import { CONFIG_VARIABLE } from "./config-option.ts";
 import { maskAddress } from "./masked-address.ts";
@@ -32,22 +32,25 @@ interface Setting {
 export async function showConfig(program: Command, options: ShowConfigOptions): Promise<void> {
   const { name, args, json, signal } = options;
   const shown: Record<string, Record<string, Setting>> = {};
-  for (const command of name === undefined ? ["daemon", "import"] : [name]) {
-    shown[command] = await settingsIn(find(program, command), args, options.config);
+  for (const words of name === undefined ? [["daemon"], ["import"]] : [[name, ...args]]) {
+    const { command, rest } = find(program, words);
+    shown[wordsOf(command).join(" ")] = await settingsIn(command, rest, options.config);
   }
   const text = json ? JSON.stringify(shown) : Object.entries(shown).map(describe).join("\n\n");
   await writeStdout(`${text}\n`, { signal });
 }
 
-function find(program: Command, name: string): Command {
-  const found = program.commands.find((command) => command.name() === name);
-  if (found !== undefined && found.commands.length === 0) return found;
-  const names = program.commands.filter(({ commands }) => commands.length === 0);
-  const hint = suggest(
-    name,
-    names.map((command) => command.name()),
-  );
-  throw new CastoreError("invalid_argument", `Cannot show the options of "${name}": ${hint}`);
+/** Finds the command that words begin with; the rest are its arguments. */
+function find(parent: Command, words: readonly string[]): { command: Command; rest: string[] } {
+  const [name = "", ...rest] = words;
+  const command = parent.commands.find((command) => command.name() === name);
+  if (command?.commands.length === 0) return { command, rest };
+  if (command !== undefined) return find(command, rest);
+  const known = parent.createHelp().visibleCommands(parent);
+  const names = known.map((command) => command.name()).filter((name) => name !== "help");
+  const unknown = [...wordsOf(parent), ...words.slice(0, 1)].join(" ");
+  const message = `Cannot show the options of "${unknown}": ${suggest(name, names)}`;
+  throw new CastoreError("invalid_argument", message);
 }
 
 async function settingsIn(
@@ -56,6 +59,7 @@ async function settingsIn(
   config: string | undefined,
 ): Promise<Record<string, Setting>> {
   for (const argument of command.registeredArguments) argument.required = false;
+  for (const option of command.options) option.mandatory = false;
   command.action(() => undefined);
   const given = config === undefined ? args : ["--config", config, ...args];
   await command.parseAsync([...given], { from: "user" });

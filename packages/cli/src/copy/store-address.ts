@@ -1,8 +1,11 @@
-import { resolve } from "node:path";
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { type AbortOptions, CastoreError, type CompositionOptions } from "@tvix/castore";
 import { StoredPaths, type StorePathSource } from "@tvix/store";
-import { embeddedIn, type ServiceOptions } from "../options/addresses.ts";
+import { embeddedIn, PATH_INFOS, type ServiceOptions } from "../options/addresses.ts";
 import { openServices } from "../services.ts";
+
+const FOLDER = /^\.{0,2}\//;
 
 /**
  * Returns the options that stand for the address of a whole store.
@@ -21,11 +24,8 @@ export function servicesAt(address: string): ServiceOptions {
   if (scheme !== undefined) throw refusal(address, reasonAgainst(scheme));
   if (isLocalNix(address)) throw refusal(address, "a local Nix can be copied from only");
   if (address.endsWith(".toml")) return { storeComposition: address };
-  if (/^\.{0,2}\//.test(address)) return embeddedIn(resolve(address));
-  throw refusal(
-    address,
-    'expected an address, a folder such as "/var/lib/tvix-store" or a TOML file',
-  );
+  if (FOLDER.test(address)) return embeddedIn(resolve(address));
+  throw refusal(address, `expected an address, a folder such as "./${address}" or a TOML file`);
 }
 
 /** Opens a store to copy from. */
@@ -39,7 +39,12 @@ export async function openSource(
     const { BinaryCachePaths } = await import("@tvix/store/binary-cache-paths");
     return new BinaryCachePaths(parseUpstream(address.replace(/^nix\+/, "")));
   }
-  const services = await openServices(servicesAt(address), options);
+  const addresses = servicesAt(address);
+  const isFolder = addresses.storeComposition === undefined && FOLDER.test(address);
+  if (isFolder && !existsSync(join(resolve(address), PATH_INFOS))) {
+    throw refusal(address, `expected a store in this folder, found no "${PATH_INFOS}"`);
+  }
+  const services = await openServices(addresses, options);
   const source = new StoredPaths(JSON.stringify(address.replace(/[?].*/s, "?...")), services);
   return Object.assign(source, {
     [Symbol.asyncDispose]: () => services[Symbol.asyncDispose](),

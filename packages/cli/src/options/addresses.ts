@@ -39,10 +39,19 @@ export function serviceOptions(defaults: ServiceAddresses | undefined): Option[]
   ];
 }
 
+/** The database of path infos in a folder of embedded stores. */
+export const PATH_INFOS = "path-infos.sqlite";
+
+/** The default address of a daemon on this machine. */
+export const DAEMON_ADDRESS = "grpc+http://localhost:8000";
+
 /** Returns the default address of a daemon on this machine, for each service. */
 export function daemonAddresses(): ServiceAddresses {
-  const daemon = "grpc+http://localhost:8000";
-  return { blobServiceAddr: daemon, directoryServiceAddr: daemon, pathInfoServiceAddr: daemon };
+  return {
+    blobServiceAddr: DAEMON_ADDRESS,
+    directoryServiceAddr: DAEMON_ADDRESS,
+    pathInfoServiceAddr: DAEMON_ADDRESS,
+  };
 }
 
 /** Returns the addresses of the stores in the state folder of this user; `undefined` if there is no such folder. */
@@ -58,6 +67,6 @@ export function embeddedIn(path: string): ServiceAddresses {
   return {
     blobServiceAddr: `pack://${folder}/blobs`,
     directoryServiceAddr: `sqlite://${folder}/directories.sqlite`,
-    pathInfoServiceAddr: `sqlite://${folder}/path-infos.sqlite`,
+    pathInfoServiceAddr: `sqlite://${folder}/${PATH_INFOS}`,
   };
 }

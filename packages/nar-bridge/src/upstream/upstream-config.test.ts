@@ -34,7 +34,10 @@ describe("parseUpstream", () => {
     ["https://user:secret@host", /expected no credentials/],
     ["https://host?priority=-1", /priority/],
     ["https://host?priorty=1", /unknown key "priorty": did you mean "priority"\?/],
-    ["https://host?trusted-public-keys=nonsense", /Cannot use public key/],
+    [
+      "https://host?trusted-public-keys=nonsense",
+      /"trusted-public-keys": expected a name, a colon, and 32 bytes/,
+    ],
     ["https://host?base_url=https://other", /base_url/],
   ])("refuses %s", (text, message) => {
     expect(() => parseUpstream(text)).toThrow(message);

@@ -37,7 +37,8 @@ export function parseUpstream(text: string): UpstreamOptions {
   const hidden = ["base_url", "public_keys"];
   const { data, error } = UPSTREAM.safeParse(config);
   if (data !== undefined) return data;
-  const { reason } = refusalOf(error, UPSTREAM, config, hidden);
+  const refusal = refusalOf(error, UPSTREAM, config, hidden);
+  const reason = refusal.reason.replace(/"public_keys[.]\d+"/, '"trusted-public-keys"');
   throw new CastoreError("invalid_argument", `Cannot use upstream "${address.shown}": ${reason}`);
 }
 

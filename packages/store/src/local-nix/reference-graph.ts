@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import type { AbortOptions, Node } from "@tvix/castore";
+import { type AbortOptions, type Node, refusalOf } from "@tvix/castore";
 import { z } from "zod";
 import type {
   ContentServices,
@@ -80,14 +80,13 @@ function parseGraph(json: string, name: string): PathMetadata[] {
   try {
     attributes = JSON.parse(json);
   } catch (error) {
-    const message = `${context}: expected JSON, ${(error as Error).message}`;
+    const message = `${context}: it is no JSON: ${(error as Error).message}`;
     throw new StoreError("invalid_argument", message, { cause: error });
   }
   const parsed = GRAPH.safeParse(attributes);
   if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    const where = issue?.path.join(".") || "top level";
-    throw new StoreError("invalid_argument", `${context}: ${where}: ${issue?.message}`);
+    const { reason } = refusalOf(parsed.error, GRAPH, attributes);
+    throw new StoreError("invalid_argument", `${context}: ${reason}`);
   }
   return parsed.data.closure.map((path, i) =>
     inContext(`${context}: closure.${i}`, () => {

@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
-import type { AbortOptions } from "@tvix/castore";
-import { StoreError } from "../errors.ts";
+import { type AbortOptions, systemReason } from "@tvix/castore";
+import { inContext, StoreError } from "../errors.ts";
 import { fingerprint, SigningKey } from "../nix/signature.ts";
 import type { PathInfo } from "../pathinfo.ts";
 import type { PathInfoPage } from "./path-info-page.ts";
@@ -67,12 +67,12 @@ export async function readSigningKey(path: string | Buffer): Promise<SigningKey>
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
+    const failure = error as NodeJS.ErrnoException;
     throw new StoreError(
-      code === "ENOENT" ? "not_found" : "permission_denied",
-      `Cannot read the key "${path}": ${code}`,
+      failure.code === "ENOENT" ? "not_found" : "permission_denied",
+      `Cannot read signing key "${path}": ${systemReason(failure)}`,
       { cause: error },
     );
   }
-  return SigningKey.parse(text.trim());
+  return inContext(`Cannot read signing key "${path}"`, () => SigningKey.parse(text.trim()));
 }

@@ -2,7 +2,6 @@ import {
   closeSync,
   constants,
   fdatasyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   rmSync,
@@ -11,6 +10,7 @@ import {
   writevSync,
 } from "node:fs";
 import { join } from "node:path";
+import { makeFolder } from "../../disk/make-folder.ts";
 import { syncFolder } from "../../disk/sync-folder.ts";
 import { systemError } from "../../model/system-error.ts";
 
@@ -40,13 +40,8 @@ export function packFolder(folder: string): string {
 }
 
 /** Makes the folder for packs, unless it is there. */
-export function makePackFolder(folder: string): void {
-  const path = packFolder(folder);
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (error) {
-    throw systemError(error, `Cannot make folder "${path}"`);
-  }
+export async function makePackFolder(folder: string): Promise<void> {
+  await makeFolder(packFolder(folder));
 }
 
 /** A write to one pack in one commit. */

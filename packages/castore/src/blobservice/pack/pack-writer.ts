@@ -88,7 +88,7 @@ export class PackWriter implements Disposable {
    * @throws CastoreError as `openDatabase`
    */
   static async open(folder: string, maxPackSize: number): Promise<PackWriter> {
-    makePackFolder(folder);
+    await makePackFolder(folder);
     return new PackWriter(folder, maxPackSize, await IndexWriter.open(indexPath(folder)));
   }
 

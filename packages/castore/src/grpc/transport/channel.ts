@@ -11,6 +11,7 @@ import {
 import { connect as connectSocket } from "node:net";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { TokenFile } from "../../address/token-file.ts";
+import { systemReason } from "../../model/system-error.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { lookupHost } from "./lookup-host.ts";
 
@@ -320,7 +321,7 @@ async function readTlsFiles(files: TlsFiles): Promise<SecureClientSessionOptions
     try {
       return { [what]: await readFile(path) };
     } catch (error) {
-      const reason = `the system answered ${(error as NodeJS.ErrnoException).code}`;
+      const reason = systemReason(error as NodeJS.ErrnoException);
       return refuseFile(new Error(`Cannot read TLS ${what} "${path}": ${reason}`));
     }
   };

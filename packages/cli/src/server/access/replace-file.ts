@@ -1,6 +1,6 @@
 import { open, readFile, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { CastoreError } from "@tvix/castore";
+import { CastoreError, systemReason } from "@tvix/castore";
 
 /**
  * Replaces a file in one step, durably; with the same owner and permissions, and for its owner only if it is new. The
@@ -35,13 +35,13 @@ export async function replaceFile(
     await folder.sync();
   } catch (error) {
     if (error instanceof CastoreError) throw error;
-    const { code, path: draft } = error as NodeJS.ErrnoException;
+    const failure = error as NodeJS.ErrnoException;
     const action = `Cannot edit "${path}"`;
-    if (code === "EEXIST") {
-      const message = `${action}: another command edits it; if none runs, remove "${draft}"`;
+    if (failure.code === "EEXIST") {
+      const message = `${action}: another command edits it; if none runs, remove "${failure.path}"`;
       throw new CastoreError("aborted", message, { cause: error });
     }
-    const message = `${action}: the system answered ${code}`;
+    const message = `${action}: ${systemReason(failure)}`;
     throw new CastoreError("permission_denied", message, { cause: error });
   }
 }
