@@ -88,23 +88,16 @@ export class PullThrough implements AsyncDisposable {
    */
   async send(exchange: Exchange, hash: string, narHash: string): Promise<boolean> {
     const { signal } = exchange;
-    const narSha256 = decodeNixbase32(narHash);
-    const key = `${hash} ${narHash}`;
-    const isWanted = (one: HasNarHash) => equalBytes(one.narSha256, narSha256);
-    let pull = this.#running(key);
-    if (pull === undefined) {
-      const size = await this.#sizeOf(hash, isWanted, signal);
-      if (size === undefined) return false;
-      if (exchange.method === "HEAD") {
-        await exchange.sendContent(contentOf(narHash, size, () => (async function* () {})()));
-        return true;
-      }
-      // Another request may have started it meanwhile.
-      pull = this.#running(key) ?? this.#start(key, size, hash, isWanted);
+    const found = await this.#find(hash, narHash, signal);
+    if (found === undefined) return false;
+    const { size } = found;
+    if (exchange.method === "HEAD") {
+      await exchange.sendContent(contentOf(narHash, size, () => (async function* () {})()));
+      return true;
     }
-    const { size } = pull;
+    const pull = found.start();
     using _reader = pull.join();
-    if (exchange.method !== "HEAD") await pull.begun(signal);
+    await pull.begun(signal);
     const read: ReadStored = (range, signal) => pull.read(range, signal);
     await exchange.sendContent(contentOf(narHash, size, read));
     return true;
@@ -119,15 +112,9 @@ export class PullThrough implements AsyncDisposable {
    * @throws StoreError `data_loss` if none has it as it should be, `unavailable` if one failed
    */
   async restore(hash: string, narHash: string, signal: AbortSignal): Promise<boolean> {
-    const narSha256 = decodeNixbase32(narHash);
-    const isWanted = (one: HasNarHash) => equalBytes(one.narSha256, narSha256);
-    const key = `${hash} ${narHash}`;
-    let pull = this.#running(key);
-    if (pull === undefined) {
-      const size = await this.#sizeOf(hash, isWanted, signal);
-      if (size === undefined) return false;
-      pull = this.#running(key) ?? this.#start(key, size, hash, isWanted);
-    }
+    const found = await this.#find(hash, narHash, signal);
+    if (found === undefined) return false;
+    const pull = found.start();
     using _reader = pull.join();
     await pull.stored(signal);
     return true;
@@ -138,6 +125,25 @@ export class PullThrough implements AsyncDisposable {
     for (const pull of pulls) pull.abandon();
     await Promise.all(pulls.map(({ ended }) => ended));
     await this.#options.upstreams[Symbol.asyncDispose]();
+  }
+
+  /**
+   * Looks for a store path that is being downloaded, or that an upstream has.
+   *
+   * @returns the length of its NAR, and what starts the download unless another request has; `undefined` if there is none
+   */
+  async #find(
+    hash: string,
+    narHash: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly size: number; readonly start: () => Pull } | undefined> {
+    const narSha256 = decodeNixbase32(narHash);
+    const key = `${hash} ${narHash}`;
+    const isWanted = (one: HasNarHash) => equalBytes(one.narSha256, narSha256);
+    const size = this.#running(key)?.size ?? (await this.#sizeOf(hash, isWanted, signal));
+    if (size === undefined) return undefined;
+    const start = () => this.#running(key) ?? this.#start(key, size, hash, isWanted);
+    return { size, start };
   }
 
   async #sizeOf(
