@@ -2,6 +2,7 @@ import type { BlobService, DirectoryService } from "@tvix/castore";
 import type { PathInfoService } from "@tvix/store";
 import type { LRUCache } from "lru-cache";
 import type { TextAnswer } from "./exchange.ts";
+import type { FileHashes } from "./file-hashes.ts";
 import type { SideObjects } from "./side-objects.ts";
 import type { Signer } from "./signer.ts";
 import type { StoredNars } from "./stored-nars.ts";
@@ -15,6 +16,7 @@ export interface BridgeContext {
   readonly pathInfoService: PathInfoService;
   readonly sideObjects: SideObjects;
   readonly nars: StoredNars;
+  readonly fileHashes: FileHashes;
   /** Narinfos as they were served a moment ago, by hash part: what is put into the PathInfo service itself shows up soon. */
   readonly narInfos: LRUCache<string, TextAnswer>;
   /** How narinfos announce NARs: `zstd` where frames are stored. */

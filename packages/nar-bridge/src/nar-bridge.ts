@@ -15,6 +15,7 @@ import {
   type HttpResponse,
   type TextAnswer,
 } from "./exchange.ts";
+import { FileHashes } from "./file-hashes.ts";
 import { Router } from "./router.ts";
 import { buildTraceRoutes } from "./routes/build-trace.ts";
 import { cacheInfoRoutes } from "./routes/cache-info.ts";
@@ -120,14 +121,15 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const inner = new RenderingNarCalculationService({ blobService, directoryService });
   const narCalculationService = new CachingNarCalculationService({ inner });
   const sideObjects = new SideObjects(objects);
-  const nars = new StoredNars({ blobService, directoryService });
+  const fileHashes = new FileHashes(sideObjects);
+  const nars = new StoredNars({ blobService, directoryService }, fileHashes);
   const services = { blobService, directoryService, pathInfoService };
   const pullThrough = options.upstreams?.caches.length
     ? await openPullThrough({ ...services, nars }, options.upstreams)
     : undefined;
   const context: BridgeContext = {
     ...services,
-    ...{ sideObjects, storeDir, nars, pullThrough },
+    ...{ sideObjects, storeDir, nars, fileHashes, pullThrough },
     narInfos: new LRUCache<string, TextAnswer>({
       maxSize: NARINFO_CHARACTERS,
       sizeCalculation: ({ text }) => text.length,

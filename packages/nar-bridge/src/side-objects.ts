@@ -13,6 +13,10 @@ import { decodePushedNar, encodePushedNar, type PushedNar, withName } from "./pu
 const NARS = "nar";
 const UPLOADS = "upload";
 
+/** Folder of the digests of files that are made of what is stored. */
+const FILE_HASHES = "file-hash";
+const SHA256_BYTES = 32;
+
 /** Longest record of a NAR, in bytes: most of it is the root node, which may be a symlink. */
 const MAX_RECORD_BYTES = 64 * 1024;
 
@@ -22,6 +26,7 @@ const MAX_RECORD_BYTES = 64 * 1024;
  *
  * - `nar/<file name>`, a NAR that was pushed under this name and that a narinfo names
  * - `upload/<file name>`, a NAR that no narinfo has named yet
+ * - `file-hash/<name>`, the SHA-256 digest, 32 bytes, of a file that is made of what is stored
  * - the path in the cache of other files, such as logs: their bytes as they were pushed
  *
  * A NAR whose object is damaged counts as absent, so that pushing it again heals it.
@@ -92,6 +97,18 @@ export class SideObjects {
       if (names && !(await isStored(names))) await this.#objects.delete(namedKey, options);
       await this.#objects.delete(key, options);
     }
+  }
+
+  /** Returns the SHA-256 digest of a file that is made of what is stored, 32 bytes; `undefined` if it is not known. */
+  async getFileHash(name: string, options?: AbortOptions): Promise<Uint8Array | undefined> {
+    const contents = await this.#objects.get(`${FILE_HASHES}/${name}`, options);
+    const bytes = contents && (await collectAtMost(contents, SHA256_BYTES));
+    return bytes?.length === SHA256_BYTES ? bytes : undefined;
+  }
+
+  /** Keeps the SHA-256 digest of a file that is made of what is stored. After a power failure it may not be known. */
+  async putFileHash(name: string, sha256: Uint8Array): Promise<void> {
+    await this.#objects.put(`${FILE_HASHES}/${name}`, sha256, { isDurable: false });
   }
 
   /** Looks up a file that was pushed, by the parts of its path; `undefined` if there is none. */

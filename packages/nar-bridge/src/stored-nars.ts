@@ -11,6 +11,7 @@ import {
   SeekableNar,
 } from "@tvix/store";
 import type { ByteRange, Content } from "./exchange.ts";
+import type { FileHashes } from "./file-hashes.ts";
 import { formatNode } from "./node-text.ts";
 
 /** How many NARs are remembered to be whole, about 300 bytes each, and for how long: damage may be found meanwhile. */
@@ -30,11 +31,13 @@ export class StoredNars {
   /** Of trees that were whole, by root node. */
   readonly #plain: Measured<number>;
   readonly #framed: Measured<FramedNar>;
+  readonly #fileHashes: FileHashes;
   /** How many NARs are being read. */
   #reading = 0;
 
-  constructor(services: NarSources) {
+  constructor(services: NarSources, fileHashes: FileHashes) {
     this.#services = services;
+    this.#fileHashes = fileHashes;
     this.#plain = new Measured((root, signal) => measureNar(root, services, { signal }));
     this.#framed = new Measured((root, signal) =>
       measureFramedNar(root, this.#frameSources, { signal }),
@@ -79,12 +82,15 @@ export class StoredNars {
 
   /** Returns the NAR of a tree as a zstd file of stored frames; throws as {@link measureFramed} does. */
   async openFramed(root: Node, signal: AbortSignal): Promise<Content> {
-    const { fileSize, tag } = await this.#framed.get(root, signal);
-    const read = (range: ByteRange, signal: AbortSignal) =>
-      readFramedNar(root, this.#frameSources, { ...range, signal });
+    const file = await this.#framed.get(root, signal);
+    const read = (range: ByteRange, signal: AbortSignal) => {
+      const pieces = readFramedNar(root, this.#frameSources, { ...range, signal });
+      const isWhole = range.length === file.fileSize;
+      return isWhole ? this.#fileHashes.watch(root, file, pieces, { signal }) : pieces;
+    };
     return {
-      size: fileSize,
-      etag: `"${tag}"`,
+      size: file.fileSize,
+      etag: `"${file.tag}"`,
       headers: NAR_HEADERS,
       read: (range, signal) => this.#framed.watch(root, read(range, signal)),
     };

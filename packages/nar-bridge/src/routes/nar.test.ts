@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -176,6 +177,29 @@ describe("a NAR of stored frames", () => {
       expect(response.status).toBe(206);
       expect(file.subarray(start, end).equals(await bytesOf(response))).toBe(true);
     }
+  });
+
+  it("is announced with the hash of its file once that was served whole, by every bridge", async () => {
+    const fileHashAt = async (url: string) => {
+      const text = await (await fetch(`${url}/${hashOf(pathInfo)}.narinfo`)).text();
+      return NarInfo.parse(text).fileHash;
+    };
+    expect(await fileHashAt(framed.url)).toBeUndefined();
+    await (await fetch(`${framed.url}${path}`, { headers: { range: "bytes=1-" } })).arrayBuffer();
+    await using before = await startBridge(framed.services);
+    expect(await fileHashAt(before.url)).toBeUndefined();
+    const file = await bytesOf(await fetch(`${framed.url}${path}`));
+    const digest = new Uint8Array(createHash("sha256").update(file).digest());
+    await using after = await startBridge(framed.services);
+    expect(await fileHashAt(after.url)).toEqual({ algorithm: "sha256", digest });
+    // Other frames, and so another file, of the same contents.
+    await using other = await PackBlobService.open({
+      path: join(folder, "level 19"),
+      zstdLevel: 19,
+    });
+    await using again = await startBridge({ ...framed.services, blobService: other });
+    await addTree(again.services, "tree", TREE);
+    expect(await fileHashAt(again.url)).toBeUndefined();
   });
 
   it("is not announced on demand, nor where no frames are stored", async () => {

@@ -8,15 +8,19 @@ import { isLost } from "../stored-nars.ts";
 const HEADERS = { "content-type": "text/x-nix-narinfo" };
 
 /** Serves `/<hash>.narinfo`, the description of a store path. */
-export function narInfoRoutes(
-  router: Router,
-  { pathInfoService, storeDir, nars, narInfos, announce, signer, pullThrough }: BridgeContext,
-): void {
-  /** Returns the length of the NAR as a file of frames. */
-  const fileSizeOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
+export function narInfoRoutes(router: Router, context: BridgeContext): void {
+  const { pathInfoService, storeDir, nars, fileHashes, narInfos } = context;
+  const { announce, signer, pullThrough } = context;
+
+  /** Returns length and hash of the NAR as a file of frames, the hash where it is known. */
+  const fileOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
     try {
       const measured = await nars.measureFramed(node, signal);
-      if (BigInt(measured.narSize) === narSize) return BigInt(measured.fileSize);
+      if (BigInt(measured.narSize) === narSize) {
+        const digest = await fileHashes.get(node, measured, { signal });
+        const fileHash = digest && ({ algorithm: "sha256", digest } as const);
+        return { fileSize: BigInt(measured.fileSize), fileHash };
+      }
       throw new HttpError(404, `Its NAR has ${measured.narSize} bytes, expected ${narSize}`);
     } catch (error) {
       if (!isLost(error) && !(error instanceof HttpError)) throw error;
@@ -30,8 +34,8 @@ export function narInfoRoutes(
     const { narSha256, narSize } = pathInfo;
     const url = `nar/${encodeNixbase32(narSha256)}.nar`;
     if (announce === "zstd") {
-      const fileSize = await fileSizeOf(pathInfo, signal());
-      return { url: `${url}.zst?hash=${hash}`, compression: "zstd", fileSize };
+      const file = await fileOf(pathInfo, signal());
+      return { url: `${url}.zst?hash=${hash}`, compression: "zstd", ...file };
     }
     return {
       url: `${url}?hash=${hash}`,

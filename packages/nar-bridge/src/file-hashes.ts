@@ -1,0 +1,73 @@
+import { createHash } from "node:crypto";
+import type { AbortOptions, Node } from "@tvix/castore";
+import type { FramedNar } from "@tvix/store";
+import { LRUCache } from "lru-cache";
+import { formatNode } from "./node-text.ts";
+import type { SideObjects } from "./side-objects.ts";
+
+/** How many files are remembered, some hundred bytes each, and for how long that the hash of one is not known. */
+const REMEMBERED = 32_768;
+const UNKNOWN_MS = 60 * 1000;
+
+const UNKNOWN = "unknown";
+
+/**
+ * The SHA-256 digests of NARs as zstd files of stored frames. Each is computed while the file is served whole for the first
+ * time, and kept for all bridges.
+ */
+export class FileHashes {
+  readonly #sideObjects: SideObjects;
+  readonly #known = new LRUCache<string, Uint8Array | typeof UNKNOWN>({ max: REMEMBERED });
+
+  constructor(sideObjects: SideObjects) {
+    this.#sideObjects = sideObjects;
+  }
+
+  /** Returns the digest of the file of a tree, 32 bytes; `undefined` where it was not served yet. */
+  async get(root: Node, file: FramedNar, options?: AbortOptions): Promise<Uint8Array | undefined> {
+    const name = nameOf(root, file);
+    let known = this.#known.get(name);
+    if (known === undefined) {
+      const kept = this.#sideObjects.getFileHash(name, options).catch(() => undefined);
+      known = (await kept) ?? UNKNOWN; // a narinfo can do without
+      options?.signal?.throwIfAborted();
+      this.#known.set(name, known, known === UNKNOWN ? { ttl: UNKNOWN_MS } : undefined);
+    }
+    return known === UNKNOWN ? undefined : known;
+  }
+
+  /** Passes a whole file on, and keeps its digest once its last byte was read, unless that is known. */
+  async *watch(
+    root: Node,
+    file: FramedNar,
+    pieces: AsyncIterable<Uint8Array>,
+    options?: AbortOptions,
+  ): AsyncGenerator<Uint8Array> {
+    if (await this.get(root, file, options)) {
+      yield* pieces;
+      return;
+    }
+    const hash = createHash("sha256");
+    let size = 0;
+    for await (const data of pieces) {
+      hash.update(data);
+      size += data.length;
+      yield data;
+    }
+    if (size !== file.fileSize) return; // the reader finds out
+    const sha256 = new Uint8Array(hash.digest());
+    const name = nameOf(root, file);
+    // Nobody waits: what cannot be kept is computed again.
+    this.#sideObjects.putFileHash(name, sha256).then(
+      () => this.#known.set(name, sha256),
+      () => undefined,
+    );
+  }
+}
+
+/** Names a file by its tree and by the frames in it, in hexadecimal. */
+function nameOf(root: Node, { tag, fileSize }: FramedNar): string {
+  return createHash("sha256")
+    .update(`${formatNode(root)} ${tag} ${fileSize}`)
+    .digest("hex");
+}
