@@ -133,6 +133,25 @@ describeWithFuse("a mount over a store elsewhere", () => {
     );
   });
 
+  it("reads what an earlier mount has read from --cache-dir, and refuses a folder of others", async () => {
+    const store = embeddedIn(join(folder.path, "cached"));
+    const cached = await importTree(store);
+    const args = [...store, `--cache-dir=${join(folder.path, "cache")}`, "--cache-dir-size=100"];
+    const compare = (mounted: string) => shell('diff -r "$1" "$2"', tree, join(mounted, cached));
+    {
+      await using mounted = await startMount(args);
+      expect(await compare(mounted.folder)).toBe("");
+      mounted.process.kill("SIGTERM");
+      expect(await mounted.exit).toBe(0); // what waits is written before
+    }
+    await shell('rm "$1"/cached/blobs/packs/*.pack', folder.path);
+    await using mounted = await startMount(args);
+    expect(await compare(mounted.folder)).toBe("");
+    const others = ["mount", ...store, `--cache-dir=${tree}`, mounted.folder];
+    const { status, stderr } = await tvixStore(others);
+    expect([status, stderr]).toEqual([1, expect.stringContaining("expected an empty folder")]);
+  });
+
   describeWithTools("a bucket", ["run-s3"], (launcher) => {
     it("is read lazily", async () => {
       await using server = await startServer(launcher);

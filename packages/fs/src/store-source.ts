@@ -3,6 +3,7 @@ import {
   type BlobReader,
   type BlobService,
   CastoreError,
+  type ChunkMeta,
   Directory,
   type DirectoryService,
   hasCode,
@@ -11,6 +12,7 @@ import {
 } from "@tvix/castore";
 import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
 import { LRUCache } from "lru-cache";
+import type { DiskCache } from "./disk-cache.ts";
 import type { Answer, Need, RootPage, Supplies } from "./need.ts";
 import { packDirectory } from "./pack-directory.ts";
 import type { PackedBytes } from "./packed-directory.ts";
@@ -26,6 +28,8 @@ export interface MountedServices {
 
 /** Options of {@link StoreSource}. */
 export interface StoreSourceOptions extends PatienceOptions {
+  /** Keeps contents on disk. Belongs to the caller. Default: they are kept in memory alone. */
+  readonly diskCache?: DiskCache | undefined;
   /** Names of the stores, for errors about what is absent in them. */
   readonly storeNames: { readonly blobs: string; readonly directories: string };
   /** Is told why something cannot be read: a program sees an errno only. */
@@ -49,6 +53,7 @@ export class StoreSource implements AsyncDisposable {
   readonly #services: MountedServices;
   readonly #names: StoreSourceOptions["storeNames"];
   readonly #patience: Patience;
+  readonly #diskCache: DiskCache | undefined;
   readonly #onError: StoreSourceOptions["onError"];
   readonly #fetches = new Map<string, AbortController>();
   readonly #readers = new LRUCache<string, BlobReader>({
@@ -61,6 +66,7 @@ export class StoreSource implements AsyncDisposable {
     this.#services = services;
     this.#names = options.storeNames;
     this.#patience = new Patience(options);
+    this.#diskCache = options.diskCache;
     this.#onError = options.onError;
   }
 
@@ -223,7 +229,7 @@ export class StoreSource implements AsyncDisposable {
       digest: digestOf(need.type === "chunk" ? need.chunk : need.digest),
       size: lengthOf(need),
     }));
-    const found = await this.#services.blobService.readMany(wanted).catch(() => []);
+    const found = await this.#readMany(wanted);
     const answers: Answer[] = [];
     for (const [i, need] of needs.entries()) {
       if (aborts[i]!.signal.aborted) continue;
@@ -236,6 +242,22 @@ export class StoreSource implements AsyncDisposable {
       answers.push({ key: need.key, supply, isContents: true });
     }
     if (answers.length > 0) onAnswer(answers);
+  }
+
+  /** Reads contents from the disk cache, or else from the store; none of those of a batch that the store fails. */
+  async #readMany(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
+    const cache = this.#diskCache;
+    const kept =
+      cache && (await Promise.all(wanted.map(({ digest, size }) => cache.get(digest, size))));
+    const missing = kept ? wanted.filter((_, i) => kept[i] === undefined) : wanted;
+    if (missing.length === 0) return kept!;
+    const read = await this.#services.blobService.readMany(missing).catch(() => []);
+    if (kept === undefined) return read;
+    cache!.put(
+      missing.flatMap(({ digest }, i) => (read[i] ? [{ digest, contents: read[i] }] : [])),
+    );
+    let next = 0;
+    return kept.map((contents) => contents ?? read[next++]);
   }
 
   /** Returns the reader of a blob, which is kept open for the next reads. */

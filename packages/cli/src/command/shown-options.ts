@@ -29,6 +29,16 @@ export function addShownOptions(command: Command): void {
     new Option("--cache-size <MiB>", "memory for contents that were read ahead")
       .argParser(wholeNumber(/^[1-9][0-9]{0,5}$/, "1 or more MiB"))
       .default(16),
+    new Option(
+      "--cache-dir <folder>",
+      "keep contents that were read in a folder, for later mounts",
+    ),
+    new Option(
+      "--cache-dir-size <MiB>",
+      "limit of what is in that folder; what was not used for longest makes room",
+    )
+      .argParser(wholeNumber(/^[1-9][0-9]{0,7}$/, "1 or more MiB"))
+      .default(1024),
   ];
   for (const option of [...own, ...serviceOptions(daemonAddresses()), tracingOption()]) {
     command.addOption(option);

@@ -1,5 +1,5 @@
 import { CastoreError, limitLanes, parseServiceAddress } from "@tvix/castore";
-import type { MountOptions } from "@tvix/fs";
+import { DiskCache, type MountOptions } from "@tvix/fs";
 import { absolutePath } from "../arguments.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import { ServerLog } from "../serve/server-log.ts";
@@ -22,6 +22,10 @@ export interface ShownOptions extends ServiceOptions, LogOptions, TracingOptions
   absentTtl: number;
   /** Memory for contents in MiB. */
   cacheSize: number;
+  /** A folder that keeps contents. Default: none. */
+  cacheDir?: string;
+  /** Limit of what is in that folder, in MiB. */
+  cacheDirSize: number;
 }
 
 /** A store that is open to be shown as files. */
@@ -52,6 +56,16 @@ export async function openShown(options: ShownOptions, { signal }: Interrupt): P
       },
     }),
   );
+  const diskCache =
+    options.cacheDir === undefined
+      ? undefined
+      : opened.use(
+          await DiskCache.open({
+            folder: utf8Path(options.cacheDir, "cache in"),
+            maxBytes: options.cacheDirSize * 1024 * 1024,
+            onWarning: (message) => logger.warn(message),
+          }),
+        );
   const owned = opened.move();
   return {
     services,
@@ -64,6 +78,7 @@ export async function openShown(options: ShownOptions, { signal }: Interrupt): P
       absentTtl: options.absentTtl,
       cacheBytes: options.cacheSize * 1024 * 1024,
       timeoutMs: options.timeout * 1000,
+      diskCache,
       storeNames: {
         blobs: nameOf(options, options.blobServiceAddr),
         directories: nameOf(options, options.directoryServiceAddr),
