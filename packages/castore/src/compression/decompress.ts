@@ -20,7 +20,7 @@ export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
 type Decoder = (source: AsyncGenerator<Uint8Array>) => AsyncGenerator<Uint8Array>;
 
 /** Length of the pieces that decoders of Node.js give, in bytes: for each of them, a thread is woken. */
-const PIECE_BYTES = 128 * 1024;
+const PIECE_BYTES = 64 * 1024;
 
 const DECODERS: Readonly<Record<Compression, Decoder>> = {
   br: (source) => through(source, createBrotliDecompress({ chunkSize: PIECE_BYTES })),
