@@ -39,6 +39,7 @@ export { PackBlobService, type PackOptions } from "./blobservice/pack/pack-blob-
 export { putBlob } from "./blobservice/put-blob.ts";
 export { putListByReading } from "./blobservice/put-list.ts";
 export { readFileNode } from "./blobservice/read-file-node.ts";
+export { storedSizesOf } from "./blobservice/stored-sizes.ts";
 export {
   type OutboardOptions,
   type OutboardSource,

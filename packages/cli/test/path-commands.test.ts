@@ -1,10 +1,27 @@
-import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { seededBytes } from "@tvix/conformance";
 import { fingerprint, parseSignature, SigningKey } from "@tvix/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
-import { addressesOf, embeddedIn, type Outcome, temporaryFolder, tvixStore } from "./harness.ts";
+import {
+  addressesOf,
+  embeddedIn,
+  type Outcome,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
 
 const ABSENT = "/nix/store/00000000000000000000000000000000-absent";
 
@@ -161,20 +178,37 @@ describe("tvix-store du", () => {
       "",
     ]);
   });
-});
 
-describe("tvix-store du of a store that does not tell everything", () => {
-  it("says so", async () => {
-    const bucket = `--blob-service-addr=objectstore+file://${folder.path}/bucket`;
-    const args = [bucket, ...options.slice(1)];
+  it("tells what chunks take in an object store, also behind a local one", async () => {
+    const bucket = `objectstore+file://${folder.path}/bucket`;
+    const use = (address: string) => [`--blob-service-addr=${address}`, ...options.slice(1)];
     const file = join(folder.path, "library");
-    const [path = ""] = (await tvixStore(["import", file, ...args])).stdout.split("\n");
+    const [path = ""] = (await tvixStore(["import", file, ...use(bucket)])).stdout.split("\n");
+    const combined = `combined://?near=memory://&far=${encodeURIComponent(bucket)}`;
+    const outcomes = await Promise.all(
+      [bucket, combined].map((address) => tvixStore(["du", path, "--json", ...use(address)])),
+    );
+    const chunks = readdirSync(join(folder.path, "bucket/chunks"), { recursive: true })
+      .map((name) => statSync(join(folder.path, "bucket/chunks", `${name}`)))
+      .filter((found) => found.isFile());
+    for (const { status, stdout, stderr } of outcomes) {
+      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+      expect(JSON.parse(stdout).total).toMatchObject({
+        deduplicated: 1000,
+        compressed: chunks.reduce((sum, { size }) => sum + size, 0),
+      });
+    }
+  });
+
+  it("says so where the store does not tell what chunks take", async () => {
+    await using daemon = await startDaemon(["--listen-address=127.0.0.1:0", ...options]);
+    const args = throughDaemon(`grpc+http://${daemon.addresses[0]}`);
     const [table, json] = await Promise.all([
-      tvixStore(["du", path, ...args]),
-      tvixStore(["du", path, "--json", ...args]),
+      tvixStore(["du", library, ...args]),
+      tvixStore(["du", library, "--json", ...args]),
     ]);
     expect(table.stderr).toMatch(/^tvix-store: the store does not tell .* compressed.*\n$/);
-    expect(table.stdout).toMatch(/ KiB +1000 B +- +0 B +\/nix/);
+    expect(table.stdout).toMatch(/ KiB +\d+ B +- +0 B +\/nix/);
     expect(json).toMatchObject({ status: 0, stderr: "" });
     expect(JSON.parse(json.stdout).total.compressed).toBeNull();
   });

@@ -6,6 +6,7 @@ import {
   type ChunkMeta,
   type DirectoryService,
   type Node,
+  storedSizesOf,
   walkClosure,
 } from "@tvix/castore";
 import { StoreError } from "./errors.ts";
@@ -161,16 +162,16 @@ export class DiskUsageMeter {
     chunks: readonly CountedChunk[],
     options: AbortOptions,
   ): Promise<void> {
-    const sizes = await this.#blobService.frameSizes?.(ChunkList.of(chunks), options);
-    if (sizes === undefined) return;
+    const sizes = await storedSizesOf(this.#blobService, ChunkList.of(chunks), options);
     for (const [i, { isFirst }] of chunks.entries()) {
-      this.#groups[group]!.compressed += sizes[i]!;
-      if (isFirst) this.#total.compressed += sizes[i]!;
+      const size = sizes[i] ?? Number.NaN; // a sum with an unknown size is unknown
+      this.#groups[group]!.compressed += size;
+      if (isFirst) this.#total.compressed += size;
     }
   }
 
   #told({ deduplicated, compressed, shared }: MutableUsage): DiskUsage {
-    const isKnown = this.#blobService.frameSizes !== undefined;
+    const isKnown = !Number.isNaN(compressed);
     return { deduplicated, compressed: isKnown ? compressed : undefined, shared };
   }
 }

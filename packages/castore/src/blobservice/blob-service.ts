@@ -168,6 +168,13 @@ export interface BlobService extends AsyncDisposable {
    */
   verifiedFrames?(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]>;
 
+  /**
+   * Returns how many bytes each chunk takes where it is stored, in order; `undefined` for one that has no record of its own.
+   * Reads no contents, but may take a request for each chunk. Absent where {@link frameSizes} tells the same, or where the
+   * store cannot tell.
+   */
+  storedSizes?(chunks: ChunkList, options?: AbortOptions): Promise<readonly (number | undefined)[]>;
+
   /** Stores files of the local file system faster than by their contents; `undefined` where there is no such way. */
   readonly files?: FileStore | undefined;
 

@@ -25,6 +25,7 @@ import { ChunkList, ChunkListBuilder, type ChunkMeta } from "./chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "./chunked-reader.ts";
 import { framesByCompressing, putLists } from "./frames.ts";
 import { expectPlausibleList, hashListed } from "./put-list.ts";
+import { storedSizesOf } from "./stored-sizes.ts";
 import type { OutboardSource } from "./verified-range.ts";
 import { PieceHasher } from "./verify-blob.ts";
 
@@ -199,6 +200,14 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
       await store.putList(digest, chunks, proof);
     }
     if (mode === "write-through") this.#keepList(digest, chunks, proven);
+  }
+
+  /** Tells what chunks take in the origin. */
+  async storedSizes(
+    chunks: ChunkList,
+    options?: AbortOptions,
+  ): Promise<readonly (number | undefined)[]> {
+    return await storedSizesOf(this.#cache.far, chunks, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

@@ -68,6 +68,7 @@ export const BLOB_SERVICE_PLAN: ContractPlan<BlobService & Partial<OutboardSourc
   putFrames: { about: ({ chunks }) => count(chunks) },
   frames: { about: count, returns: "stream", measure: BYTES },
   frameSizes: { about: count },
+  storedSizes: { about: count },
   verifiedFrames: { about: count, returns: "stream", measure: FRAMES },
   files: { part: instrumentFiles },
   openWriter: { returns: "collector", measure: BYTES },

@@ -57,8 +57,8 @@ export async function du(
     }));
     const total = { name: "total", logical: logical.reduce((a, b) => a + b, 0), ...meter.total };
     if (!json && total.compressed === undefined) {
-      const reason = "only pack stores do, opened by this command";
-      tell(`the store does not tell what its chunks take when compressed: ${reason}`, "info");
+      const others = "packs and object stores do, opened by this command";
+      tell(`the store does not tell what its chunks take when compressed; ${others}`, "info");
     }
     await writeStdout(json ? jsonOf(rows, total) : tableOf(rows, total), { signal });
   });

@@ -98,6 +98,11 @@ export class ChunkObjects {
     return data instanceof Uint8Array ? data.length : undefined;
   }
 
+  /** Returns the length of the frame of a chunk; `undefined` if it is absent. */
+  async frameSize(digest: B3Digest, options?: AbortOptions): Promise<number | undefined> {
+    return (await this.#store.head(chunkKey(digest), options))?.size;
+  }
+
   /** Reads the frame of a chunk, if it states its content size; `undefined` for another one, or none. Not verified. */
   async getFrame(
     digest: B3Digest,

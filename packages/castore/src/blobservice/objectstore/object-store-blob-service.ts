@@ -246,6 +246,15 @@ export class ObjectStoreBlobService implements BlobService {
     }
   }
 
+  async storedSizes(
+    chunks: ChunkList,
+    options?: AbortOptions,
+  ): Promise<readonly (number | undefined)[]> {
+    const sizeOf = ({ digest }: ChunkMeta, options: AbortOptions) =>
+      this.#chunks.frameSize(digest, options);
+    return await mapInParallel(chunks, BLOBS, sizeOf, options);
+  }
+
   openWriter(options?: AbortOptions): BlobWriter {
     const averageChunkSize = this.#averageChunkSize;
     return new ChunkedBlobWriter(this.#sink(options), { ...options, averageChunkSize });
