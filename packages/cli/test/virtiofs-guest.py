@@ -130,6 +130,7 @@ def badly(path):
 
     random.seed(19)
     pipe = os.pipe()
+    unasked = [os.memfd_create("unasked"), os.eventfd(0), os.memfd_create("unasked"), os.eventfd(0)]
     for act in (
         chain((INPUT, 40, NEXT, 0)),  # a loop
         chain((INPUT, 40, NEXT, 999)),
@@ -148,6 +149,11 @@ def badly(path):
         message(8, b"\1"),
         message(8, struct.pack("<II", 1000, 4)),
         message(1, flags=3),
+        message(1, fds=unasked),  # descriptors that nobody asked for
+        message(2, struct.pack("<Q", 0), unasked),
+        message(12, struct.pack("<Q", 0), unasked),
+        message(5, struct.pack("<II4Q", 1, 0, 0, MEMORY, USER, 0), unasked),
+        message(5, struct.pack("<II", 1, 0), unasked, size=40),  # and a part of a message
         message(5, size=0xFFFFFFFF),
         message(5, struct.pack("<II", 8, 0)),
         message(5, struct.pack("<II4Q", 1, 0, 0, MEMORY, USER, 0)),

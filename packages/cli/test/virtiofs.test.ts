@@ -37,7 +37,14 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
     expect(found).toEqual([`${sum}  -\n`, `${sum}  -\n`]);
   });
 
+  /** Returns how many events and pieces of memory the server has open. */
+  const countOpened = async () => {
+    const script = "ls -l /proc/$1/fd | grep -cE 'eventfd|memfd' || true";
+    return Number(await shell(script, String(serving.process.pid)));
+  };
+
   it("survives guests and peers that break the protocol, and serves others then", async () => {
+    const before = await countOpened();
     expect(await shell('python3 "$1" "$2" badly', GUEST, socket)).toBe("done\n");
     expect(await readFile()).toContain(sum);
     const messages = serving.log.map(({ msg }) => String(msg));
@@ -49,5 +56,6 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
       expect(messages).toContainEqual(expect.stringContaining(reason));
     }
     expect(messages).not.toContainEqual(expect.stringContaining("EBADF"));
+    await expect.poll(countOpened, { timeout: 10_000 }).toBeLessThanOrEqual(before);
   });
 });

@@ -1,14 +1,6 @@
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, openSync, writeSync } from "node:fs";
 import { CastoreError } from "@tvix/castore";
+import { openDescriptors, targetOf } from "./open-descriptors.ts";
 import { newPipe, type PipeHandle, sendDescriptor } from "./pipe-handle.ts";
 import { socketPair } from "./socket-pair.ts";
 
@@ -141,38 +133,4 @@ function newlyOpened(): Map<number, string> {
     if (before.get(fd) !== identity) opened.set(fd, targetOf(fd) ?? "");
   }
   return opened;
-}
-
-/** Returns the descriptors of this process, in rising order, with what tells the files behind them apart. */
-function openDescriptors(): Map<number, string> {
-  const found = new Map<number, string>();
-  for (const name of readdirSync("/proc/self/fd")) {
-    const identity = identityOf(Number(name));
-    if (identity !== undefined) found.set(Number(name), identity); // else it was open for the listing only
-  }
-  return new Map([...found].sort(([a], [b]) => a - b));
-}
-
-/** Returns what tells an open file from others that had the same number before; `undefined` if it is not open. */
-function identityOf(fd: number): string | undefined {
-  const target = targetOf(fd);
-  try {
-    // All events have one inode.
-    if (target === "anon_inode:[eventfd]") {
-      const id = /^eventfd-id:.*$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"));
-      return `${target} ${id}`;
-    }
-    return target?.startsWith("/") ? `${target} ${fstatSync(fd).ino}` : target;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Returns what a descriptor is of; `undefined` if it is not open. */
-function targetOf(fd: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,15 +1,7 @@
-import {
-  closeSync,
-  fstatSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statfsSync,
-  writeSync,
-} from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
+import { closeSync, writeSync } from "node:fs";
 import type { DescriptorReceiver } from "../descriptors/descriptor-receiver.ts";
 import { newPipe, type PipeHandle } from "../descriptors/pipe-handle.ts";
+import { SentDescriptors } from "../descriptors/sent-descriptors.ts";
 import { GuestMemory, type MemoryRegion } from "./guest-memory.ts";
 import type { GuestRequests } from "./guest-requests.ts";
 import { refusal, VHOST, type VhostMessage, VhostMessages, vhostReply } from "./vhost-message.ts";
@@ -23,10 +15,6 @@ const FEATURES = (1n << 32n) | (1n << 28n) | (1n << 30n);
 /** Features of the protocol: several queues, and acknowledgements. */
 const PROTOCOL_FEATURES = 1n | (1n << 3n);
 
-/** Types of file systems that are in memory, as `linux/magic.h` numbers them: tmpfs and hugetlbfs. */
-const MEMORY_SYSTEMS: ReadonlySet<number> = new Set([0x0102_1994, 0x9584_58f6]);
-
-const EVENT = "anon_inode:[eventfd]";
 const SIGNAL = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]);
 
 /** A queue as it was told, before and while it runs. */
@@ -57,8 +45,7 @@ export class GuestSession {
     callFd: undefined,
     running: undefined,
   }));
-  /** Descriptors that have come and belong to no message yet. */
-  #opened = new Map<number, string>();
+  readonly #descriptors = new SentDescriptors();
   #memory = new GuestMemory();
 
   constructor(
@@ -78,11 +65,11 @@ export class GuestSession {
         const received = await this.#receiver.receive();
         if (received === undefined) break;
         this.#messages.add(received.bytes);
-        for (const [fd, target] of received.opened) this.#opened.set(fd, target);
+        this.#descriptors.add(received.opened);
         for (let message = this.#messages.next(); message; message = this.#messages.next()) {
           await this.#handle(message);
         }
-        this.#opened.clear();
+        if (!this.#messages.hasPart) this.#descriptors.closeRest();
       }
     } catch (error) {
       this.#onTrouble((error as Error).message);
@@ -163,7 +150,7 @@ export class GuestSession {
     }
     if (!isDescriptor) throw refusal(request, "a message that is known", "another one");
     const hasNone = (number & 0x100) !== 0;
-    const [fd] = hasNone ? [] : await this.#take(request, 1, isEvent);
+    const [fd] = hasNone ? [] : await this.#take(request, 1, "event");
     if (request === VHOST.setVringCall) {
       if (queue.callFd !== undefined) closeSync(queue.callFd);
       queue.callFd = fd;
@@ -180,7 +167,7 @@ export class GuestSession {
   async #setMemory(request: number, payload: Buffer): Promise<void> {
     const count = payload.length < 8 ? 0 : payload.readUInt32LE(0);
     if (payload.length < 8 + count * 32) throw refusal(request, `${count} regions`, "fewer");
-    const fds = await this.#take(request, count, isFile);
+    const fds = await this.#take(request, count, "memory");
     const before = this.#memory.regions;
     const regions = fds.map((fd, i): MemoryRegion => {
       const at = 8 + i * 32;
@@ -201,27 +188,11 @@ export class GuestSession {
     }
   }
 
-  /** Returns the descriptors that came with a message, which other threads may have opened others beside. */
-  async #take(
-    request: number,
-    count: number,
-    isWanted: (fd: number, target: string) => boolean,
-  ): Promise<number[]> {
-    let found: number[] = [];
-    for (let attempt = 0; attempt < 10; attempt++) {
-      if (attempt > 0) await sleep(20); // those of event loops that begin are told apart soon
-      const ours = watchedByUs();
-      found = [...this.#opened]
-        .filter(([fd, target]) => !ours.has(fd) && isWanted(fd, target))
-        .map(([fd]) => fd);
-      if (found.length > count && isWanted === isFile) found = found.filter(isInMemory);
-      if (found.length === count) break;
-    }
-    if (found.length !== count) {
-      throw refusal(request, `${count} descriptors`, `${found.length}`);
-    }
-    for (const fd of found) this.#opened.delete(fd);
-    return found;
+  /** Returns the descriptors that came with a message. */
+  async #take(request: number, count: number, kind: "event" | "memory"): Promise<number[]> {
+    const found = await this.#descriptors.take(count, kind);
+    if (found.length === count) return found;
+    throw refusal(request, `${count} descriptors`, `${found.length}`);
   }
 
   /** Starts a queue of which all is known. */
@@ -282,6 +253,7 @@ export class GuestSession {
 
   #release(): void {
     this.#requests.reset();
+    this.#descriptors.closeRest();
     for (const queue of this.#queues) {
       this.#stop(queue);
       if (queue.callFd !== undefined) closeSync(queue.callFd);
@@ -291,40 +263,6 @@ export class GuestSession {
     this.#memory = new GuestMemory();
     this.#receiver.close();
   }
-}
-
-function isEvent(_fd: number, target: string): boolean {
-  return target === EVENT;
-}
-
-function isFile(fd: number): boolean {
-  try {
-    return fstatSync(fd).isFile();
-  } catch {
-    return false; // was closed meanwhile
-  }
-}
-
-/** Tells whether a file is in a file system that is in memory, as those of a store hardly are. */
-function isInMemory(fd: number): boolean {
-  try {
-    return MEMORY_SYSTEMS.has(statfsSync(`/proc/self/fd/${fd}`).type);
-  } catch {
-    return false; // was closed meanwhile
-  }
-}
-
-/** Returns the descriptors that event loops of this process wait for. */
-function watchedByUs(): Set<number> {
-  const watched = new Set<number>();
-  for (const name of readdirSync("/proc/self/fd")) {
-    try {
-      if (readlinkSync(`/proc/self/fd/${name}`) !== "anon_inode:[eventpoll]") continue;
-      const text = readFileSync(`/proc/self/fdinfo/${name}`, "utf8");
-      for (const [, fd] of text.matchAll(/^tfd:\s*(\d+)/gm)) watched.add(Number(fd));
-    } catch {} // was closed meanwhile
-  }
-  return watched;
 }
 
 function uint64(value: bigint): Buffer {

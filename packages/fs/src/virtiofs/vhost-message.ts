@@ -38,6 +38,11 @@ export interface VhostMessage {
 export class VhostMessages {
   #bytes: Buffer = Buffer.alloc(0);
 
+  /** Whether a part of a message waits for the rest. */
+  get hasPart(): boolean {
+    return this.#bytes.length > 0;
+  }
+
   add(bytes: Uint8Array): void {
     this.#bytes = Buffer.concat([this.#bytes, bytes]);
   }
