@@ -68,7 +68,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   /** Bytes that arrived after the prefix of a message whose memory is not reserved yet. */
   #held: Uint8Array | undefined;
   #isReserving = false;
-  readonly #waiting: Uint8Array[] = [];
+  #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   #ended = false;
   #failure: { readonly error: unknown } | undefined;
@@ -122,9 +122,13 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
 
   /** Takes everything that has come and waits, at least one; `undefined` at the end of the body. */
   async nextWaiting(): Promise<readonly Uint8Array[] | undefined> {
-    const { done, value } = await this.next();
-    if (done) return undefined;
-    const values = [value, ...this.#waiting.splice(0)];
+    if (this.#waiting.length === 0) {
+      const { done, value } = await this.next();
+      if (done) return undefined;
+      this.#waiting.unshift(value);
+    }
+    const values = this.#waiting;
+    this.#waiting = [];
     this.#waitingBytes = 0;
     if (this.#paused && this.#failure === undefined) this.#resume();
     return values;
