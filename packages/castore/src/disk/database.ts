@@ -45,6 +45,12 @@ const LOCK_POLL_MS = 5;
  */
 const LOG_BYTES = 64 * 1024 * 1024;
 
+/** How much of a database a connection keeps in memory, in KiB: the system has the rest in its own. */
+const CACHE_KIB = 1024;
+
+/** From how many pages on, of 4 KiB, a transaction writes some of its changes before its end. */
+const SPILL_PAGES = 1000;
+
 /** Longest read-only database that is read into memory, in bytes: the limit of `readFile` in Node.js. */
 const MAX_READ_BYTES = 2 ** 31 - 1;
 
@@ -213,7 +219,8 @@ async function connect(path: string, options?: AbortOptions): Promise<Database> 
   try {
     await retryWhileBusy(() => db.pragma("journal_mode = WAL"), options);
     db.pragma("synchronous = FULL");
-    db.pragma("cache_size = -4096");
+    db.pragma(`cache_size = -${CACHE_KIB}`);
+    db.pragma(`cache_spill = ${SPILL_PAGES}`);
     db.pragma(`journal_size_limit = ${LOG_BYTES}`);
     await beginWrite(db, options);
     if (path !== IN_MEMORY) syncFolder(dirname(path));

@@ -25,8 +25,8 @@ const PREPARE_PIECE: Task<typeof lane.preparePiece> = taskOf(
   "preparePiece",
 );
 
-/** How many batches of small files, and pieces of large ones, are under way for each lane, and for this thread. */
-const BATCHES_PER_THREAD = 2;
+/** How many batches of small files, and pieces of large ones, are under way for each lane, besides one for this thread. */
+const BATCHES_PER_LANE = 2;
 
 /**
  * How long chunks may wait for more while files are read, in milliseconds. Nobody waits for them before the last file was
@@ -60,7 +60,7 @@ export class PackFileStore implements FileStore {
     this.#commits = commits;
     this.#isReadable = isReadable;
     this.batchBytes = ingest.contentsBytes;
-    this.parallelism = (laneCount() + 1) * BATCHES_PER_THREAD;
+    this.parallelism = laneCount() * BATCHES_PER_LANE + 1;
     this.#smallSlabs = ingest.newSlabs(this.parallelism);
     this.#pieceSlabs = ingest.newSlabs(this.parallelism);
   }
