@@ -60,6 +60,12 @@ export class CallBudget {
   }
 
   async #take(call: BudgetedCall, bytes: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (!this.#bytes.tryTake(bytes)) await this.#waitFor(bytes, signal);
+    this.#holders.set(call, { progress: call.progress(), sinceMs: performance.now() });
+  }
+
+  async #waitFor(bytes: number, signal: AbortSignal): Promise<void> {
     const timeout = new AbortController();
     const busy = `the server is busy: there was no room for ${bytes} bytes within ${this.#waitMs} ms; try again later`;
     const timer = setTimeout(
@@ -79,7 +85,6 @@ export class CallBudget {
         this.#watch = undefined;
       }
     }
-    this.#holders.set(call, { progress: call.progress(), sinceMs: performance.now() });
   }
 
   #endStalled(): void {
