@@ -200,13 +200,24 @@ describe("tvix-store du", () => {
     }
   });
 
-  it("says so where the store does not tell what chunks take", async () => {
-    await using daemon = await startDaemon(["--listen-address=127.0.0.1:0", ...options]);
-    const args = throughDaemon(`grpc+http://${daemon.addresses[0]}`);
-    const [table, json] = await Promise.all([
-      tvixStore(["du", library, ...args]),
-      tvixStore(["du", library, "--json", ...args]),
+  it("says so where the store does not tell what chunks take, also through a daemon", async () => {
+    const anywhere = "--listen-address=127.0.0.1:0";
+    const inMemory = ["blob", "directory", "path-info"].map(
+      (kind) => `--${kind}-service-addr=memory://`,
+    );
+    await using forgetful = await startDaemon([anywhere, ...inMemory]);
+    const args = throughDaemon(`grpc+http://${forgetful.addresses[0]}`);
+    const file = join(folder.path, "library");
+    const [path = ""] = (await tvixStore(["import", file, ...args])).stdout.split("\n");
+    await using daemon = await startDaemon([anywhere, ...options]);
+    const packs = throughDaemon(`grpc+http://${daemon.addresses[0]}`);
+    const [table, json, known, direct] = await Promise.all([
+      tvixStore(["du", path, ...args]),
+      tvixStore(["du", path, "--json", ...args]),
+      tvixStore(["du", program, "--json", ...packs]),
+      tvixStore(["du", program, "--json", ...options]),
     ]);
+    expect(known).toEqual(direct);
     expect(table.stderr).toMatch(/^tvix-store: the store does not tell .* compressed.*\n$/);
     expect(table.stdout).toMatch(/ KiB +\d+ B +- +0 B +\/nix/);
     expect(json).toMatchObject({ status: 0, stderr: "" });

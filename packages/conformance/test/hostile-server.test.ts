@@ -264,6 +264,30 @@ describe("a frame of a server", () => {
     await expect(Array.fromAsync(client.frames(chunks))).rejects.toMatchObject(dataLoss);
   });
 
+  it("of other contents of that length is refused where it is verified, also after a right one", async () => {
+    let sent = frame;
+    const readFrames = async function* () {
+      yield { frame: sent };
+    };
+    await using client = await blobsOf({ batches: { readFrames } });
+    const verified = () => Array.fromAsync(client.verifiedFrames!(chunks), (batch) => batch.length);
+    expect(await verified()).toEqual([1]);
+    sent = zstdCompressSync(Buffer.from(contents).fill(7), { pledgedSrcSize: contents.length });
+    for (let i = 0; i < 2; i++) await expect(verified()).rejects.toMatchObject(dataLoss);
+    sent = frame;
+    expect(await verified()).toEqual([1]);
+  });
+
+  it("has a length, of which the server tells as many as it is asked for", async () => {
+    let sizes: number[] = [];
+    await using client = await blobsOf({ batches: { frameSizes: () => ({ sizes }) } });
+    for (sizes of [[], [1, 2]]) {
+      await expect(client.frameSizes!(chunks)).rejects.toMatchObject(dataLoss);
+    }
+    await using without = await blobsOf({ batches: { frameSizes: lacking } });
+    await expect(without.frameSizes!(chunks)).rejects.toMatchObject({ code: "unimplemented" });
+  });
+
   it("is made of the chunk where the server gives none", async () => {
     const backend = new MemoryBlobService();
     await putBlob(backend, contents);

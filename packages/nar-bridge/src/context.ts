@@ -19,7 +19,7 @@ export interface BridgeContext {
   readonly fileHashes: FileHashes;
   /** Narinfos as they were served a moment ago, by hash part: what is put into the PathInfo service itself shows up soon. */
   readonly narInfos: LRUCache<string, TextAnswer>;
-  /** How narinfos announce NARs: `zstd` where frames are stored. */
+  /** How narinfos announce NARs, `zstd` where frames are stored. */
   readonly announce: "zstd" | "none";
   readonly signer: Signer;
   /** Serves what other caches have. `undefined`: there are none. */

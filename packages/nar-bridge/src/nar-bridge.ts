@@ -136,7 +136,7 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
       ttl: NARINFO_MS,
       ttlResolution: NARINFO_RESOLUTION_MS,
     }),
-    announce: nars.hasFrames ? (options.announce ?? "zstd") : "none",
+    announce: options.announce ?? "zstd",
     signer: new Signer(options.signing, { storeDir, narCalculationService }),
     uploadSlots: new UploadSlots(options.uploads),
     maxUploadBytes: options.maxUploadBytes ?? 64 * 1024 ** 3,

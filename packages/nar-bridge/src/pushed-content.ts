@@ -35,7 +35,8 @@ export async function pushedContent(
   try {
     if (compression === "none") return await nars.open(node, signal);
     if (compression === "bzip2") return await blobContent(file!, blobService, HEADERS, signal);
-    if (compression === "zstd" && nars.hasFrames) return await nars.openFramed(node, signal);
+    const framed = compression === "zstd" ? await nars.openFramed(node, signal) : undefined;
+    if (framed !== undefined) return framed;
     const stored = new StoredFile(STORED_FORMATS[compression], await nars.open(node, signal));
     return {
       size: stored.size,

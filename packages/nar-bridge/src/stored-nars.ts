@@ -18,6 +18,9 @@ import { formatNode } from "./node-text.ts";
 const REMEMBERED = 32_768;
 const REMEMBERED_MS = 10 * 60 * 1000;
 
+/** After this long a server that stores no frames is asked again. */
+const WITHOUT_FRAMES_MS = 60 * 1000;
+
 /** How many bytes all NARs that are being read hold ahead of their clients, and how many one does at most. */
 const ALL_AHEAD = 32 * 1024 * 1024;
 const MAX_AHEAD = 3 * 1024 * 1024;
@@ -34,6 +37,8 @@ export class StoredNars {
   readonly #fileHashes: FileHashes;
   /** How many NARs are being read. */
   #reading = 0;
+  /** Until when it is taken for granted that a server stores no frames, by the clock of `performance`. */
+  #withoutFramesUntil = 0;
 
   constructor(services: NarSources, fileHashes: FileHashes) {
     this.#services = services;
@@ -42,11 +47,6 @@ export class StoredNars {
     this.#framed = new Measured((root, signal) =>
       measureFramedNar(root, this.#frameSources, { signal }),
     );
-  }
-
-  /** Whether NARs can be had as zstd files of stored frames. */
-  get hasFrames(): boolean {
-    return isFrameSource(this.#services.blobService);
   }
 
   get #frameSources(): FramedNarSources {
@@ -73,16 +73,26 @@ export class StoredNars {
   /**
    * Measures the NAR of a tree as a zstd file of stored frames, once the tree is known to be whole.
    *
-   * @throws CastoreError `not_found` or `data_loss` if something of the tree is missing, `unimplemented` where frames are
-   *   not stored
+   * @returns `undefined` where frames are not stored
+   * @throws CastoreError `not_found` or `data_loss` if something of the tree is missing
    */
-  async measureFramed(root: Node, signal: AbortSignal): Promise<FramedNar> {
-    return await this.#framed.get(root, signal);
+  async measureFramed(root: Node, signal: AbortSignal): Promise<FramedNar | undefined> {
+    const { blobService } = this.#services;
+    const isWithout = performance.now() < this.#withoutFramesUntil;
+    if (isWithout || !isFrameSource(blobService)) return undefined;
+    try {
+      return await this.#framed.get(root, signal);
+    } catch (error) {
+      if (!hasCode(error, "unimplemented")) throw error;
+      this.#withoutFramesUntil = performance.now() + WITHOUT_FRAMES_MS;
+      return undefined;
+    }
   }
 
-  /** Returns the NAR of a tree as a zstd file of stored frames; throws as {@link measureFramed} does. */
-  async openFramed(root: Node, signal: AbortSignal): Promise<Content> {
-    const file = await this.#framed.get(root, signal);
+  /** Returns the NAR of a tree as a zstd file of stored frames, as {@link measureFramed} does. */
+  async openFramed(root: Node, signal: AbortSignal): Promise<Content | undefined> {
+    const file = await this.measureFramed(root, signal);
+    if (file === undefined) return undefined;
     const read = (range: ByteRange, signal: AbortSignal) => {
       const pieces = readFramedNar(root, this.#frameSources, { ...range, signal });
       const isWhole = range.length === file.fileSize;

@@ -155,7 +155,7 @@ export interface BlobService extends AsyncDisposable {
    * Returns the length in bytes of the frame of each chunk, in order, as {@link verifiedFrames} streams it. Reads no frame.
    * Both methods are absent where frames are not stored, or cannot be measured without reading them.
    *
-   * @throws CastoreError `data_loss` for a chunk that is absent or has another length than listed
+   * @throws CastoreError `unimplemented` where only a server knows that it stores no frames, `data_loss` for a chunk that is absent or has another length than listed
    */
   frameSizes?(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array>;
 

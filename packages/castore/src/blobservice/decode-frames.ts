@@ -2,7 +2,7 @@ import type { Task } from "../worker/lane.ts";
 import { taskOf } from "../worker/lane.ts";
 import { runTask } from "../worker/lanes.ts";
 import type { ChunkMeta } from "./chunk-list.ts";
-import { decodeFrames as decodeInLane } from "./frame-decoder.ts";
+import { type DecodedFrames, decodeFrames as decodeInLane } from "./frame-decoder.ts";
 
 const DECODE: Task<typeof decodeInLane> = taskOf(import.meta.url, "frame-decoder", "decodeFrames");
 
@@ -24,6 +24,23 @@ export interface FramedChunk {
 export async function decodeFrames(
   framed: readonly FramedChunk[],
 ): Promise<readonly (Uint8Array | undefined)[]> {
+  const { contents, isWhole } = await decode(framed);
+  let at = 0;
+  return framed.map(({ chunk }, i) => {
+    const piece = contents.subarray(at, at + chunk.size);
+    at += chunk.size;
+    return isWhole[i] === 1 ? piece : undefined;
+  });
+}
+
+/** Tells of each frame that somebody else has made whether it is of its chunk. Decodes it as {@link decodeFrames} does. */
+export async function verifyFrames(framed: readonly FramedChunk[]): Promise<readonly boolean[]> {
+  const { contents, isWhole } = await decode(framed);
+  (contents.buffer as ArrayBuffer).transfer(0); // left to the garbage collector, a hundred megabytes would be in memory
+  return Array.from(isWhole, (whole) => whole === 1);
+}
+
+async function decode(framed: readonly FramedChunk[]): Promise<DecodedFrames> {
   const sizes = Float64Array.from(framed, ({ chunk }) => chunk.size);
   const lengths = Float64Array.from(framed, ({ frame }) => frame.length);
   const frames = join(framed.map(({ frame }) => frame));
@@ -31,14 +48,9 @@ export async function decodeFrames(
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const isNext = total <= (framed.length === 1 ? INLINE_FRAME : INLINE_BYTES);
   const task = { frames, lengths, digests, sizes };
-  const { contents, isWhole } = await runTask(DECODE, task, { here: decodeInLane, isNext });
+  const decoded = await runTask(DECODE, task, { here: decodeInLane, isNext });
   if (!frames.buffer.detached) frames.buffer.transfer(0); // the lane had a copy
-  let at = 0;
-  return framed.map(({ chunk }, i) => {
-    const piece = contents.subarray(at, at + chunk.size);
-    at += chunk.size;
-    return isWhole[i] === 1 ? piece : undefined;
-  });
+  return decoded;
 }
 
 /** Joins bytes in memory of their own, which is copied to a lane without anything else. */

@@ -44,8 +44,12 @@ export function narRoutes(router: Router, context: BridgeContext): void {
     }
     if (!narHash || !hash) throw new HttpError(404, `There is no NAR ${name} here`);
     const node = await findNode(narHash, hash, signal);
-    const open = async (node: Node) =>
-      isFramed ? await nars.openFramed(node, signal) : await nars.open(node, signal);
+    const open = async (node: Node) => {
+      if (!isFramed) return await nars.open(node, signal);
+      const content = await nars.openFramed(node, signal);
+      if (content !== undefined) return content;
+      throw new HttpError(501, "Cannot serve a NAR as stored frames: none are stored");
+    };
     try {
       if (node === undefined) throw new HttpError(404, `There is no NAR ${name} here`);
       await exchange.sendContent(await open(node));

@@ -12,10 +12,11 @@ export function narInfoRoutes(router: Router, context: BridgeContext): void {
   const { pathInfoService, storeDir, nars, fileHashes, narInfos } = context;
   const { announce, signer, pullThrough } = context;
 
-  /** Returns length and hash of the NAR as a file of frames, the hash where it is known. */
+  /** Returns length and hash of the NAR as a file of frames, the hash where it is known; `undefined` if none are stored. */
   const fileOf = async ({ node, narSize }: PathInfo, signal: AbortSignal) => {
     try {
       const measured = await nars.measureFramed(node, signal);
+      if (measured === undefined) return undefined;
       if (BigInt(measured.narSize) === narSize) {
         const digest = await fileHashes.get(node, measured, { signal });
         const fileHash = digest && ({ algorithm: "sha256", digest } as const);
@@ -33,8 +34,8 @@ export function narInfoRoutes(router: Router, context: BridgeContext): void {
   const narOf = async (pathInfo: PathInfo, hash: string, signal: () => AbortSignal) => {
     const { narSha256, narSize } = pathInfo;
     const url = `nar/${encodeNixbase32(narSha256)}.nar`;
-    if (announce === "zstd") {
-      const file = await fileOf(pathInfo, signal());
+    const file = announce === "zstd" ? await fileOf(pathInfo, signal()) : undefined;
+    if (file !== undefined) {
       return { url: `${url}.zst?hash=${hash}`, compression: "zstd", ...file };
     }
     return {

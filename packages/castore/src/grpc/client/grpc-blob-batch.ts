@@ -79,7 +79,9 @@ export class GrpcBlobBatch {
   readonly #lists: ServiceSupport;
   /** Whether it takes frames, which came later still. */
   readonly #frames: ServiceSupport;
-  /** For how many connections that is known. */
+  /** Whether it tells how long frames are. */
+  readonly #frameSizes: ServiceSupport;
+  /** For how many connections it is known that it takes frames. */
   #takesFramesAt: number | undefined;
 
   constructor(channel: Channel) {
@@ -87,6 +89,7 @@ export class GrpcBlobBatch {
     this.#support = new ServiceSupport(channel);
     this.#lists = new ServiceSupport(channel);
     this.#frames = new ServiceSupport(channel);
+    this.#frameSizes = new ServiceSupport(channel);
   }
 
   /** Blobs of up to so many bytes can be in a batch. */
@@ -344,6 +347,42 @@ export class GrpcBlobBatch {
         }
       }
     }
+  }
+
+  /**
+   * Returns the length of the frame of each chunk that {@link frames} streams.
+   *
+   * @throws CastoreError `unimplemented` if the server does not tell, or stores no frames
+   */
+  async frameSizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
+    const sizes = new Uint32Array(chunks.length);
+    options?.signal?.throwIfAborted();
+    if (this.#frameSizes.isMissing()) throw this.#noFrameSizes();
+    for (let next = 0; next < chunks.length; next += MAX_BATCH_BLOBS) {
+      const count = Math.min(MAX_BATCH_BLOBS, chunks.length - next);
+      const part = chunks.bytes.subarray(
+        next * ChunkList.ENTRY_BYTES,
+        (next + count) * ChunkList.ENTRY_BYTES,
+      );
+      const action = "measure chunks";
+      try {
+        const found = await this.#call(action, METHODS.frameSizes, { chunks: part }, options);
+        if (found.sizes.length !== count) {
+          const reason = `expected ${count} lengths, found ${found.sizes.length}`;
+          throw this.#wrong(action, reason);
+        }
+        sizes.set(found.sizes, next);
+      } catch (error) {
+        throw this.#frameSizes.isAbsence(error) ? this.#noFrameSizes(error) : error;
+      }
+    }
+    return sizes;
+  }
+
+  #noFrameSizes(cause?: unknown): CastoreError {
+    const reason = "the server stores no frames, or does not tell how long they are";
+    const message = `${this.#cannot("measure chunks")}: ${reason}`;
+    return new CastoreError("unimplemented", message, { cause });
   }
 
   /** Tells whether the server is known to lack {@link list}, {@link putList} and {@link frames}. */

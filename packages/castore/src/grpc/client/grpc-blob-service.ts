@@ -40,6 +40,7 @@ import { received } from "../transport/received.ts";
 import { Retries } from "../transport/retry.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { decodeChunks } from "./chunks-of-stat.ts";
+import { FrameVerifier } from "./frame-verifier.ts";
 import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import {
@@ -74,6 +75,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   readonly files: FileStore;
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
+  readonly #verifier = new FrameVerifier();
   readonly #small = new PutGatherer((blobs, options) => this.#batch.put(blobs, options));
   readonly #outboards = new OutboardCache(async (digest, options) => {
     const found = await this.#stat(digest, { sendBao: true }, options);
@@ -205,6 +207,15 @@ export class GrpcBlobService implements BlobService, OutboardSource {
       }
     }
     yield* framesByCompressing(this, chunks, options);
+  }
+
+  /** Throws CastoreError `unimplemented` where the server stores no frames, or does not tell. */
+  async frameSizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
+    return await this.#batch.frameSizes(chunks, options);
+  }
+
+  verifiedFrames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]> {
+    return this.#verifier.verified(chunks, this.#batch.frames(chunks, options), options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

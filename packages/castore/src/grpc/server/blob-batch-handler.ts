@@ -156,6 +156,23 @@ export function blobBatchHandler(blobService: BlobService): {
         throw toConnectError(error);
       }
     },
+
+    async frameSizes(request, { signal }) {
+      try {
+        if (blobService.frameSizes === undefined) {
+          const reason = "the blob store keeps none, or cannot measure them";
+          throw new ConnectError(
+            `Cannot tell the lengths of frames: ${reason}`,
+            Code.Unimplemented,
+          );
+        }
+        const chunks = asked(() => ChunkList.fromBytes(request.chunks));
+        expectAtMost(MAX_BATCH_BLOBS, chunks.length, "chunks");
+        return { sizes: [...(await blobService.frameSizes(chunks, { signal }))] };
+      } catch (error) {
+        throw toConnectError(error);
+      }
+    },
   };
   return {
     implementation,

@@ -11,6 +11,7 @@ const METHOD_SCOPES: Readonly<Record<string, Readonly<Record<string, Scope>>>> =
     Read: "read",
     ListChunks: "read",
     ReadFrames: "read",
+    FrameSizes: "read",
     Put: "write",
     PutList: "write",
     PutFrames: "write",

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tvix/castore/v1alpha/blob_batch.proto.
  */
 export const file_tvix_castore_v1alpha_blob_batch: GenFile = /*@__PURE__*/
-  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgihAEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGiQKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UilgEKEFB1dEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMEg4KBmZyYW1lcxgCIAMoDBI6CgVibG9icxgDIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuQmxvYhomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwiEwoRUHV0RnJhbWVzUmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDLuBQoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBElwKCVB1dEZyYW1lcxImLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXNwb25zZRJhCgpSZWFkRnJhbWVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEZyYW1lc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVzcG9uc2UwAUI1WjNjb2RlLnR2bC5meWkvdHZpeC9jYXN0b3JlLWdvL3YxYWxwaGE7Y2FzdG9yZXYxYWxwaGFiBnByb3RvMw");
+  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgihAEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGiQKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UilgEKEFB1dEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMEg4KBmZyYW1lcxgCIAMoDBI6CgVibG9icxgDIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuQmxvYhomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwiEwoRUHV0RnJhbWVzUmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKEUZyYW1lU2l6ZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDCIjChJGcmFtZVNpemVzUmVzcG9uc2USDQoFc2l6ZXMYASADKA0iIwoSUmVhZEZyYW1lc1Jlc3BvbnNlEg0KBWZyYW1lGAEgASgMMs8GChBCbG9iQmF0Y2hTZXJ2aWNlElQKA0hhcxIlLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVxdWVzdBomLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVzcG9uc2USVwoEU3RhdBImLnR2aXguY2FzdG9yZS52MWFscGhhLlN0YXRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXNwb25zZRJXCgRSZWFkEiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVxdWVzdBonLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1Jlc3BvbnNlElQKA1B1dBIlLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEJsb2JzUmVxdWVzdBomLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEJsb2JzUmVzcG9uc2USYQoKTGlzdENodW5rcxInLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXF1ZXN0GigudHZpeC5jYXN0b3JlLnYxYWxwaGEuTGlzdENodW5rc1Jlc3BvbnNlMAESWAoHUHV0TGlzdBIkLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXF1ZXN0GiUudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0TGlzdFJlc3BvbnNlKAESXAoJUHV0RnJhbWVzEiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0RnJhbWVzUmVxdWVzdBonLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1Jlc3BvbnNlEmEKClJlYWRGcmFtZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRGcmFtZXNSZXNwb25zZTABEl8KCkZyYW1lU2l6ZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5GcmFtZVNpemVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkZyYW1lU2l6ZXNSZXNwb25zZUI1WjNjb2RlLnR2bC5meWkvdHZpeC9jYXN0b3JlLWdvL3YxYWxwaGE7Y2FzdG9yZXYxYWxwaGFiBnByb3RvMw");
 
 /**
  * @generated from message tvix.castore.v1alpha.HasBlobsRequest
@@ -435,6 +435,44 @@ export const ReadFramesRequestSchema: GenMessage<ReadFramesRequest> = /*@__PURE_
   messageDesc(file_tvix_castore_v1alpha_blob_batch, 14);
 
 /**
+ * @generated from message tvix.castore.v1alpha.FrameSizesRequest
+ */
+export type FrameSizesRequest = Message<"tvix.castore.v1alpha.FrameSizesRequest"> & {
+  /**
+   * The chunks, as in ListChunksResponse, 16384 at most.
+   *
+   * @generated from field: bytes chunks = 1;
+   */
+  chunks: Uint8Array;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.FrameSizesRequest.
+ * Use `create(FrameSizesRequestSchema)` to create a new message.
+ */
+export const FrameSizesRequestSchema: GenMessage<FrameSizesRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 15);
+
+/**
+ * @generated from message tvix.castore.v1alpha.FrameSizesResponse
+ */
+export type FrameSizesResponse = Message<"tvix.castore.v1alpha.FrameSizesResponse"> & {
+  /**
+   * Length of the frame of each chunk in bytes, in order.
+   *
+   * @generated from field: repeated uint32 sizes = 1;
+   */
+  sizes: number[];
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.FrameSizesResponse.
+ * Use `create(FrameSizesResponseSchema)` to create a new message.
+ */
+export const FrameSizesResponseSchema: GenMessage<FrameSizesResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 16);
+
+/**
  * @generated from message tvix.castore.v1alpha.ReadFramesResponse
  */
 export type ReadFramesResponse = Message<"tvix.castore.v1alpha.ReadFramesResponse"> & {
@@ -452,7 +490,7 @@ export type ReadFramesResponse = Message<"tvix.castore.v1alpha.ReadFramesRespons
  * Use `create(ReadFramesResponseSchema)` to create a new message.
  */
 export const ReadFramesResponseSchema: GenMessage<ReadFramesResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 15);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 17);
 
 /**
  * Looks up, reads and stores many small blobs with one call each, which costs
@@ -556,6 +594,18 @@ export const BlobBatchService: GenService<{
     methodKind: "server_streaming";
     input: typeof ReadFramesRequestSchema;
     output: typeof ReadFramesResponseSchema;
+  },
+  /**
+   * Tells how long the frames are that ReadFrames reads, without reading them.
+   * DATA_LOSS as with ReadFrames. UNIMPLEMENTED where the server stores no
+   * frames.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.FrameSizes
+   */
+  frameSizes: {
+    methodKind: "unary";
+    input: typeof FrameSizesRequestSchema;
+    output: typeof FrameSizesResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_tvix_castore_v1alpha_blob_batch, 0);
