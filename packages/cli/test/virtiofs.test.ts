@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -21,6 +21,10 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
     const tree = join(folder.path, "tree");
     mkdirSync(tree);
     writeFileSync(join(tree, "file"), contents);
+    writeFileSync(join(tree, "note"), "note\n");
+    mkdirSync(join(tree, "folder"));
+    writeFileSync(join(tree, "folder", "inner"), "");
+    symlinkSync("folder", join(tree, "link"));
     const { stdout } = await tvixStore(["import", tree, ...store]);
     name = stdout.trim().replace("/nix/store/", "");
     serving = await startServing(["virtiofs", ...store, socket], { message: "listening" });
@@ -42,6 +46,31 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
     const script = "ls -l /proc/$1/fd | grep -cE 'eventfd|memfd' || true";
     return Number(await shell(script, String(serving.process.pid)));
   };
+
+  describeWithTools("in a real virtual machine", ["run-guest"], (launcher) => {
+    // Boots a kernel, without KVM: everything in one start.
+    it("shows a tree to the kernel of a guest", { timeout: 110_000 }, async () => {
+      const script = `
+        cd /mnt/${name} && sha256sum file && ls -l file link && cat link/../note
+        find . | sort; ls /mnt 2>&1; touch new 2>&1; stat -c '%a %Y' file
+        dd if=file bs=1000 skip=1500 count=1 2>/dev/null | sha256sum`;
+      const found = await shell('"$1" "$2" "$3"', launcher, socket, script);
+      const part = createHash("sha256").update(contents.subarray(1_500_000, 1_501_000));
+      expect(found.split("\n").map((line) => line.trimEnd())).toEqual([
+        `${sum}  file`,
+        expect.stringMatching(/^-r--r--r--.* 3000000 .* file$/),
+        expect.stringMatching(/^lrwxrwxrwx.* link -> folder$/),
+        "note",
+        ...[".", "./file", "./folder", "./folder/inner", "./link", "./note"],
+        expect.stringContaining("Operation not permitted"),
+        expect.stringContaining("Read-only file system"),
+        "444 1",
+        `${part.digest("hex")}  -`,
+        "status 0",
+        "",
+      ]);
+    });
+  });
 
   it("survives guests and peers that break the protocol, and serves others then", async () => {
     const before = await countOpened();
