@@ -64,6 +64,15 @@ const KEPT_BYTES = 4 * 1024 * 1024;
 
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
+/** A blob whose digest is known. */
+export interface HashedBlob {
+  readonly digest: B3Digest;
+  readonly data: Uint8Array;
+}
+
+/** A blob to read: of a length that is known, or of any up to so many bytes. */
+type WantedBlob = ChunkMeta | { readonly digest: B3Digest; readonly maxSize: number };
+
 /** Items that go into one call. */
 interface Batch<Item> {
   readonly items: Item[];
@@ -130,26 +139,46 @@ export class GrpcBlobBatch {
     );
   }
 
+  /**
+   * The contents of each blob of unknown length, verified; `undefined` for one that is longer than so many bytes, absent or
+   * damaged, which nothing but a read of it alone tells apart. `undefined` also if the server takes no batches.
+   */
+  readUpTo(
+    maxSize: number,
+    digests: readonly B3Digest[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[] | undefined> {
+    return this.#inBatches(
+      digests.map((digest) => ({ digest, maxSize })),
+      () => maxSize,
+      async (batch) => {
+        const found = await this.#readStored(batch, options);
+        return found.map((blob) => (blob === "wrong" ? undefined : blob));
+      },
+    );
+  }
+
   /** Reads blobs as they are stored. The server has not looked at their digests: some may be wrong. */
   async #readStored(
-    batch: readonly ChunkMeta[],
+    batch: readonly WantedBlob[],
     options?: AbortOptions,
   ): Promise<(Uint8Array | "wrong" | undefined)[]> {
     const sent = await this.#read(batch, { frames: true }, options);
-    const isFrame = (_: unknown, i: number) => (sent[i]?.frame.length ?? 0) > 0;
-    const chunks = batch.filter(isFrame);
-    const frames = sent.filter(isFrame);
-    const decoded = await decodeFrames(
-      chunks.map((chunk, i) => ({ chunk, frame: frames[i]!.frame })),
-    );
+    const sizes = sent.map((blob, i) => blob && sizeOf(batch[i]!, blob));
+    const framed = sent.flatMap((blob, i) => {
+      const size = sizes[i];
+      if (blob === undefined || size === undefined || blob.frame.length === 0) return [];
+      return [{ chunk: { digest: batch[i]!.digest, size }, frame: blob.frame }];
+    });
+    const decoded = await decodeFrames(framed);
     let next = 0;
     return sent.map((blob, i) => {
       if (blob === undefined) return undefined;
+      if (sizes[i] === undefined) return "wrong";
       if (blob.frame.length > 0) return decoded[next++] ?? "wrong";
-      const { digest, size } = batch[i]!;
       const { contents } = blob;
-      if (contents.length !== size) return "wrong";
-      return digest.equals(blake3Digest(contents)) ? contents : "wrong";
+      if (contents.length !== sizes[i]) return "wrong";
+      return batch[i]!.digest.equals(blake3Digest(contents)) ? contents : "wrong";
     });
   }
 
@@ -169,11 +198,14 @@ export class GrpcBlobBatch {
   }
 
   async #read(
-    batch: readonly ChunkMeta[],
+    batch: readonly WantedBlob[],
     { frames }: { frames: boolean },
     options?: AbortOptions,
   ): Promise<readonly (ReadBlobsResponse_Blob | undefined)[]> {
-    const blobs = batch.map(({ digest, size }) => ({ digest: digest.bytes, size: BigInt(size) }));
+    const blobs = batch.map((wanted) => ({
+      digest: wanted.digest.bytes,
+      ...("size" in wanted ? { size: BigInt(wanted.size) } : { maxSize: BigInt(wanted.maxSize) }),
+    }));
     const response = await this.#call("read blobs", METHODS.read, { blobs, frames }, options);
     this.#expectAnswers(batch, response.blobs);
     return response.blobs.map((blob) => (blob.present ? blob : undefined));
@@ -184,10 +216,7 @@ export class GrpcBlobBatch {
    *
    * @returns whether the server takes batches: nothing is stored if it does not
    */
-  async put(
-    blobs: readonly { readonly digest: B3Digest; readonly data: Uint8Array }[],
-    options?: AbortOptions,
-  ): Promise<boolean> {
+  async put(blobs: readonly HashedBlob[], options?: AbortOptions): Promise<boolean> {
     const stored = await this.#inBatches(
       blobs,
       ({ data }) => data.length,
@@ -501,4 +530,14 @@ export class GrpcBlobBatch {
   #cannot(action: string): string {
     return `Cannot ${action} at ${this.#channel.address}`;
   }
+}
+
+/** Returns the length in bytes that a blob should have; `undefined` for one that is longer than wanted, or no frame. */
+function sizeOf(
+  wanted: WantedBlob,
+  { contents, frame }: ReadBlobsResponse_Blob,
+): number | undefined {
+  if ("size" in wanted) return wanted.size;
+  const size = frame.length > 0 ? contentSizeOf(frame) : contents.length;
+  return size !== undefined && size <= wanted.maxSize ? size : undefined;
 }

@@ -39,9 +39,10 @@ import { fromConnectError } from "../transport/connect-error.ts";
 import { received } from "../transport/received.ts";
 import { Retries } from "../transport/retry.ts";
 import { StreamCall } from "../transport/stream-call.ts";
+import { CallGatherer } from "./call-gatherer.ts";
 import { decodeChunks } from "./chunks-of-stat.ts";
 import { FrameVerifier } from "./frame-verifier.ts";
-import { GrpcBlobBatch } from "./grpc-blob-batch.ts";
+import { GrpcBlobBatch, type HashedBlob } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
 import {
   callOf,
@@ -51,12 +52,14 @@ import {
   passingBy,
 } from "./grpc-download.ts";
 import { GrpcFileStore } from "./grpc-file-store.ts";
-import { PutGatherer } from "./put-gatherer.ts";
 
 /** How many bytes of outboards are remembered: those of 4 GB of blobs. */
 const OUTBOARD_BYTES = 16 * 1024 * 1024;
 
 const NONE = ChunkList.of([]);
+
+/** Blobs up to this many bytes are read together, if several are read at the same time. */
+const SMALL_BYTES = 64 * 1024;
 
 const METHODS = BlobServiceDescriptor.method;
 
@@ -76,7 +79,20 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
   readonly #verifier = new FrameVerifier();
-  readonly #small = new PutGatherer((blobs, options) => this.#batch.put(blobs, options));
+  readonly #smallPuts = new CallGatherer<HashedBlob, boolean>({
+    call: async (blobs, options) => {
+      const takesBatches = await this.#batch.put(blobs, options);
+      return blobs.map(() => takesBatches);
+    },
+    bytesOf: ({ data }) => data.length,
+  });
+  readonly #smallReads = new CallGatherer<B3Digest, Uint8Array | undefined>({
+    call: async (digests, options) =>
+      (await this.#batch.readUpTo(SMALL_BYTES, digests, options)) ?? digests.map(() => undefined),
+    bytesOf: () => SMALL_BYTES,
+  });
+  /** How many reads of whole blobs have not begun to give bytes. */
+  #beginning = 0;
   readonly #outboards = new OutboardCache(async (digest, options) => {
     const found = await this.#stat(digest, { sendBao: true }, options);
     if (found === undefined || found.bao.length === 0) return undefined;
@@ -130,11 +146,27 @@ export class GrpcBlobService implements BlobService, OutboardSource {
       if (chunks === undefined) return undefined;
       if (chunks !== "uncut") return this.#readChunks(chunks, "retried", options);
     }
-    const { signal } = options;
-    const retries = new Retries(this.#channel, { signal });
-    const download = await this.#download(digest, { retries, signal });
-    const contents = download?.contents();
+    const contents = await this.#readWhole(digest, options.signal);
     return contents && (isPart ? sliceStream(contents, start, end) : contents);
+  }
+
+  /** Reads a blob by a call of its own, or, if it is small, with others that are read at the same time. */
+  async #readWhole(
+    digest: B3Digest,
+    signal: AbortSignal | undefined,
+  ): Promise<AsyncIterable<Uint8Array> | undefined> {
+    this.#beginning += 1;
+    try {
+      if (this.#beginning > 1) {
+        const small = await this.#smallReads.ask(digest, { signal });
+        if (small !== undefined) return once(copyBytes(small)); // it shares its memory with the others
+      }
+      const retries = new Retries(this.#channel, { signal });
+      const download = await this.#download(digest, { retries, signal });
+      return download?.contents();
+    } finally {
+      this.#beginning -= 1;
+    }
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -219,7 +251,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
-    return new GrpcBlobWriter(this.#channel, this.#small, options);
+    return new GrpcBlobWriter(this.#channel, this.#smallPuts, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -346,4 +378,8 @@ function expectItself(digest: B3Digest, chunks: ChunkList): ChunkList {
     "data_loss",
     `expected the blob as its only chunk, found ${chunks.digestAt(0)}`,
   );
+}
+
+async function* once(data: Uint8Array): AsyncGenerator<Uint8Array> {
+  if (data.length > 0) yield data;
 }

@@ -10,7 +10,8 @@ import type { Channel } from "../transport/channel.ts";
 import { frameData } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { Upload } from "../transport/upload.ts";
-import type { PutGatherer } from "./put-gatherer.ts";
+import type { CallGatherer } from "./call-gatherer.ts";
+import type { HashedBlob } from "./grpc-blob-batch.ts";
 
 /** How many bytes of a blob go into one message at most. */
 const MESSAGE_BYTES = 1024 * 1024;
@@ -24,7 +25,7 @@ const KEPT_BYTES = 1024 * 1024;
 /** Sends one blob, and checks that the server stored just that. */
 export class GrpcBlobWriter implements BlobWriter {
   readonly #channel: Channel;
-  readonly #small: PutGatherer;
+  readonly #small: CallGatherer<HashedBlob, boolean>;
   readonly #options: AbortOptions;
   readonly #action: string;
   /** What a blob is sent by that is too long to be held. */
@@ -34,8 +35,12 @@ export class GrpcBlobWriter implements BlobWriter {
   #disposed = false;
   #closed: Promise<B3Digest> | undefined;
 
-  /** @param small stores blobs that are held whole */
-  constructor(channel: Channel, small: PutGatherer, options: AbortOptions = {}) {
+  /** @param small stores blobs that are held whole, and tells whether the server takes batches: it stores nothing if not */
+  constructor(
+    channel: Channel,
+    small: CallGatherer<HashedBlob, boolean>,
+    options: AbortOptions = {},
+  ) {
     this.#channel = channel;
     this.#small = small;
     this.#options = options;
@@ -84,7 +89,7 @@ export class GrpcBlobWriter implements BlobWriter {
     if (this.#long === undefined) {
       const data = concatBytes(this.#held);
       const digest = blake3Digest(data);
-      if (await this.#small.put({ digest, data }, this.#options)) return digest;
+      if (await this.#small.ask({ digest, data }, this.#options)) return digest;
     }
     const { upload, hasher } = this.#long ?? this.#begin();
     const last = this.#heldBytes > 0 ? this.#takeHeld(hasher) : undefined;

@@ -10,7 +10,7 @@ import {
   StatBlobsResponse_BlobSchema,
 } from "@tvix/proto/castore";
 import type { BlobService, StoredBlob } from "../../blobservice/blob-service.ts";
-import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
+import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
@@ -37,18 +37,45 @@ export function blobBatchHandler(blobService: BlobService): {
   ): Promise<readonly (StoredBlob | undefined)[]> => {
     try {
       expectAtMost(MAX_BATCH_BLOBS, blobs.length, "blobs");
-      const wanted = blobs.map(({ digest, size }) => ({
-        digest: B3Digest.fromBytes(digest),
-        size: Number(size),
-      }));
-      expectAtMost(MAX_BATCH_BYTES, totalOf(wanted.map(({ size }) => size)), "bytes");
-      const stored = frames && (await blobService.readManyStored?.(wanted, { signal }));
-      if (stored) return stored;
-      const found = await blobService.readMany(wanted, { signal });
-      return found.map((contents) => contents && { contents });
+      const most = blobs.map(({ size, maxSize }) => Number(size) + Number(maxSize));
+      expectAtMost(MAX_BATCH_BYTES, totalOf(most), "bytes");
+      const sizes = await sizesOf(blobs, { signal });
+      const wanted = blobs.flatMap(({ digest }, i) => {
+        const size = sizes[i];
+        return size === undefined ? [] : [{ digest: B3Digest.fromBytes(digest), size }];
+      });
+      const found = await readStored(wanted, frames, { signal });
+      let next = 0;
+      return sizes.map((size) => (size === undefined ? undefined : found[next++]));
     } catch (error) {
       throw toConnectError(error);
     }
+  };
+  /** The length of each of many blobs that are asked for; `undefined` for one that is absent, or longer than wanted. */
+  const sizesOf = async (
+    blobs: ReadBlobsRequest["blobs"],
+    options: AbortOptions,
+  ): Promise<readonly (number | undefined)[]> => {
+    const unknown = blobs.filter(({ maxSize }) => maxSize > 0n);
+    if (unknown.length === 0) return blobs.map(({ size }) => Number(size));
+    const digests = unknown.map(({ digest }) => B3Digest.fromBytes(digest));
+    const stats = await blobService.statMany(digests, options);
+    let next = 0;
+    return blobs.map(({ size, maxSize }) => {
+      if (maxSize === 0n) return Number(size);
+      const found = stats[next++]?.size;
+      return found !== undefined && found <= maxSize ? found : undefined;
+    });
+  };
+  const readStored = async (
+    blobs: readonly ChunkMeta[],
+    asFrames: boolean,
+    options: AbortOptions,
+  ): Promise<readonly (StoredBlob | undefined)[]> => {
+    const stored = asFrames ? await blobService.readManyStored?.(blobs, options) : undefined;
+    if (stored !== undefined) return stored;
+    const found = await blobService.readMany(blobs, options);
+    return found.map((contents) => contents && { contents });
   };
   const implementation: ServiceImpl<typeof BlobBatchServiceDescriptor> = {
     async has({ digests }, { signal }) {

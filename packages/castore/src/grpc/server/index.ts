@@ -61,7 +61,10 @@ export function castoreServices(services: {
       bytesHeld: {
         // What is too much is refused by the handler.
         read: ({ blobs }: ReadBlobsRequest) =>
-          Math.min(MAX_BATCH_BYTES, Number(blobs.reduce((sum, { size }) => sum + size, 0n))),
+          Math.min(
+            MAX_BATCH_BYTES,
+            Number(blobs.reduce((sum, { size, maxSize }) => sum + size + maxSize, 0n)),
+          ),
         listChunks: () => MIB,
         putList: () => 2 * MIB,
         putFrames: () => MAX_BATCH_BYTES,

@@ -3,8 +3,10 @@ import { type Http2Fixture, startHttp2 } from "../../../test/http2-fixture.ts";
 import { noise } from "../../../test/noise.ts";
 import { MemoryBlobService } from "../../blobservice/memory.ts";
 import { putBlob } from "../../blobservice/put-blob.ts";
+import { collectBytes } from "../../bytes/byte-string.ts";
 import { MemoryDirectoryService } from "../../directoryservice/memory.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
+import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { castoreServices } from "../server/index.ts";
 import { CallBudget } from "../transport/call-budget.ts";
@@ -20,8 +22,10 @@ interface Fixture extends Http2Fixture {
   readonly blobService: GrpcBlobService;
   /** What the server stores. */
   readonly stored: MemoryBlobService;
-  /** The signals of the batches that came, in order. */
+  /** The signals of the batches that came to be stored, in order. */
   readonly batches: readonly (AbortSignal | undefined)[];
+  /** The paths of all calls. */
+  readonly calls: readonly string[];
 }
 
 /** @param before what the server does before it stores a batch */
@@ -29,6 +33,7 @@ async function start(
   before: (blobs: readonly Uint8Array[]) => unknown = () => undefined,
 ): Promise<Fixture> {
   const batches: (AbortSignal | undefined)[] = [];
+  const calls: string[] = [];
   class Stored extends MemoryBlobService {
     override async putMany(...args: Parameters<MemoryBlobService["putMany"]>) {
       batches.push(args[1]?.signal);
@@ -46,6 +51,7 @@ async function start(
   const observer = { bytesIn: 0, bytesOut: 0, error: undefined, answered() {}, end() {} };
   const fixture = await startHttp2((server) => {
     server.on("stream", (stream, headers) => {
+      calls.push(headers[":path"]!);
       void answerDirectly(stream, methods.get(headers[":path"]!)!, { ...observer }, budget);
     });
   });
@@ -56,6 +62,7 @@ async function start(
     blobService,
     stored,
     batches,
+    calls,
     async [Symbol.asyncDispose]() {
       await blobService[Symbol.asyncDispose]();
       await dispose();
@@ -129,3 +136,55 @@ describe("small blobs that are put at the same time", () => {
     expect(await putBlob(fixture.blobService, BLOBS[0]!)).toEqual(DIGESTS[0]);
   });
 });
+
+describe("blobs that are read at the same time", () => {
+  it("go in few calls if they are small, and each by itself if not", async () => {
+    await using fixture = await start();
+    const large = noise(1_000_000);
+    await fixture.stored.putMany([...BLOBS, large, new Uint8Array(0)]);
+    const absent = blake3Digest(Buffer.from("absent"));
+    const all = [...BLOBS, large, undefined, new Uint8Array(0)];
+    const reads = [...DIGESTS, blake3Digest(large), absent, blake3Digest(new Uint8Array(0))].map(
+      async (digest) => {
+        const contents = await fixture.blobService.read(digest);
+        return contents && Buffer.from(await collectBytes(contents));
+      },
+    );
+    expect(await Promise.all(reads)).toEqual(all.map((data) => data && Buffer.from(data)));
+    expect(fixture.calls.length).toBeLessThan(15);
+  });
+
+  it("are told apart where one is damaged", async () => {
+    await using fixture = await start();
+    const bad = await damagedBlob(fixture.stored);
+    await fixture.stored.putMany(BLOBS);
+    const reads = await Promise.allSettled(
+      [...DIGESTS.slice(0, 20), bad].map(async (digest) => {
+        const contents = await fixture.blobService.read(digest);
+        return contents && (await collectBytes(contents)).length;
+      }),
+    );
+    expect(reads.slice(0, 20)).toEqual(
+      Array.from({ length: 20 }, () => ({ status: "fulfilled", value: 15_000 })),
+    );
+    expect((reads[20] as PromiseRejectedResult).reason).toMatchObject({ code: "data_loss" });
+  });
+});
+
+/** Has a store give other bytes than those of a digest. */
+async function damagedBlob(stored: MemoryBlobService): Promise<B3Digest> {
+  const [digest] = await stored.putMany([noise(10_000, 7_000)]);
+  const wrong = noise(10_000, 7_001);
+  const { readMany, read } = stored;
+  stored.readMany = async (...args) => {
+    const found = await readMany.apply(stored, args);
+    return found.map((data, i) => (args[0][i]!.digest.equals(digest!) ? wrong : data));
+  };
+  stored.read = async (...args) => {
+    if (!args[0].equals(digest!)) return await read.apply(stored, args);
+    return (async function* () {
+      yield wrong;
+    })();
+  };
+  return digest!;
+}

@@ -1,26 +1,24 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
 
-/** A blob whose digest is known. */
-export interface HashedBlob {
-  readonly digest: B3Digest;
-  readonly data: Uint8Array;
+/** Options of a {@link CallGatherer}. */
+export interface CallGathererOptions<Item, Result> {
+  /** Makes a call for all items, and gives the result for each, in order. */
+  readonly call: (items: readonly Item[], options: AbortOptions) => Promise<readonly Result[]>;
+  /** About how many bytes of a call an item takes, or of its answer. */
+  readonly bytesOf: (item: Item) => number;
 }
-
-/** Stores blobs with one call, and tells whether the server takes batches: nothing is stored if it does not. */
-type PutBatch = (blobs: readonly HashedBlob[], options: AbortOptions) => Promise<boolean>;
 
 /** How many calls are under way at the same time: while the server works on one, the next is gathered and sent. */
 const CONCURRENCY = 2;
 
-/** How many bytes of blobs go into one call. */
+/** How many bytes go into one call. */
 const BATCH_BYTES = 1024 * 1024;
 
-/** A blob, and whoever waits for it. */
-interface Waiting extends PromiseWithResolvers<boolean> {
-  readonly blob: HashedBlob;
+/** An item, and whoever waits for its result. */
+interface Waiting<Item, Result> extends PromiseWithResolvers<Result> {
+  readonly item: Item;
   /** Set once it is sent. */
   call: Call | undefined;
   /** Whether nobody waits for it any more. */
@@ -34,28 +32,24 @@ interface Call {
 }
 
 /**
- * Gathers small blobs that are put at the same time, each by itself, into few calls. None waits for more to come: a call
+ * Gathers what is asked of a server at the same time, each by itself, into few calls. None waits for more to come: a call
  * takes what has come while others were under way.
  */
-export class PutGatherer {
-  readonly #putBatch: PutBatch;
-  #waiting: Waiting[] = [];
+export class CallGatherer<Item, Result> {
+  readonly #options: CallGathererOptions<Item, Result>;
+  #waiting: Waiting<Item, Result>[] = [];
   #calls = 0;
   #isScheduled = false;
 
-  constructor(putBatch: PutBatch) {
-    this.#putBatch = putBatch;
+  constructor(options: CallGathererOptions<Item, Result>) {
+    this.#options = options;
   }
 
-  /**
-   * Stores a blob, whose bytes are left alone until it resolves.
-   *
-   * @returns whether the server takes batches: nothing is stored if it does not
-   */
-  async put(blob: HashedBlob, { signal }: AbortOptions = {}): Promise<boolean> {
+  /** Asks for one item, which is left alone until the result is there. Rejects as the call does, or would for it alone. */
+  async ask(item: Item, { signal }: AbortOptions = {}): Promise<Result> {
     signal?.throwIfAborted();
-    const resolvers = Promise.withResolvers<boolean>();
-    const waiting: Waiting = { blob, call: undefined, isDropped: false, ...resolvers };
+    const resolvers = Promise.withResolvers<Result>();
+    const waiting = { item, call: undefined, isDropped: false, ...resolvers };
     const onAbort = () => this.#drop(waiting, signal!.reason);
     signal?.addEventListener("abort", onAbort, { once: true });
     this.#waiting.push(waiting);
@@ -67,7 +61,7 @@ export class PutGatherer {
     }
   }
 
-  #drop(waiting: Waiting, reason: unknown): void {
+  #drop(waiting: Waiting<Item, Result>, reason: unknown): void {
     waiting.isDropped = true;
     waiting.reject(reason);
     const { call } = waiting;
@@ -75,7 +69,7 @@ export class PutGatherer {
     else if (--call.waiting === 0) call.cancelling.abort(reason);
   }
 
-  /** Sends what waits, once everybody who puts at this moment has done so. */
+  /** Sends what waits, once everybody who asks at this moment has done so. */
   #schedule(): void {
     if (this.#isScheduled || this.#calls === CONCURRENCY || this.#waiting.length === 0) return;
     this.#isScheduled = true;
@@ -87,27 +81,27 @@ export class PutGatherer {
   }
 
   /** Takes what goes into the next call. */
-  #take(): readonly Waiting[] {
+  #take(): readonly Waiting<Item, Result>[] {
     let [count, bytes] = [0, 0];
-    for (const { blob } of this.#waiting) {
-      bytes += blob.data.length;
+    for (const { item } of this.#waiting) {
+      bytes += this.#options.bytesOf(item);
       if (count > 0 && (count === MAX_BATCH_BLOBS || bytes > BATCH_BYTES)) break;
       count += 1;
     }
     return this.#waiting.splice(0, count);
   }
 
-  async #send(batch: readonly Waiting[]): Promise<void> {
+  async #send(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     if (batch.length === 0) return; // all were cancelled
     this.#calls += 1;
     try {
-      await this.#store(batch);
+      await this.#call(batch);
     } catch (error) {
       const isDown = error instanceof CastoreError && error.code === "unavailable";
       for (const one of batch) {
         if (one.isDropped) continue;
         // One of them may be at fault, or all together are too long.
-        if (batch.length > 1 && !isDown) await this.#store([one]).catch(one.reject);
+        if (batch.length > 1 && !isDown) await this.#call([one]).catch(one.reject);
         else one.reject(error);
       }
     }
@@ -115,12 +109,12 @@ export class PutGatherer {
     this.#schedule();
   }
 
-  /** Stores blobs with one call, which is cancelled once nobody waits for it. */
-  async #store(batch: readonly Waiting[]): Promise<void> {
+  /** Makes a call, which is cancelled once nobody waits for it. */
+  async #call(batch: readonly Waiting<Item, Result>[]): Promise<void> {
     const call = { cancelling: new AbortController(), waiting: batch.length };
     for (const one of batch) one.call = call;
-    const blobs = batch.map(({ blob }) => blob);
-    const takesBatches = await this.#putBatch(blobs, { signal: call.cancelling.signal });
-    for (const { resolve } of batch) resolve(takesBatches);
+    const items = batch.map(({ item }) => item);
+    const results = await this.#options.call(items, { signal: call.cancelling.signal });
+    for (const [i, { resolve }] of batch.entries()) resolve(results[i]!);
   }
 }
