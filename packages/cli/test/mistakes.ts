@@ -278,6 +278,14 @@ export function mistakesIn(
       mistake(["daemon", "-l", at("none/sock"), ...MEMORY], "expected a folder for the socket"),
       mistake(["daemon", "-l", "sd-listen", ...MEMORY], "expected a socket from systemd"),
       mistake(["daemon", "-l", "inetd", ...MEMORY], "expected a connection on stdin"),
+      {
+        ...mistake(["daemon", "-l", "127.0.0.1:8000"], "the address that the daemon listens on"),
+        env: { BLOB_SERVICE_ADDR: "grpc+http://localhost:8000" },
+      },
+      mistake(
+        ["daemon", "-l", at("sock"), ...throughDaemon(`grpc+unix://${at("sock")}`)],
+        `Cannot use the store at grpc+unix://${at("sock")}: expected another store`,
+      ),
       mistake(daemon("--upstream=nonsense"), 'expected a URL such as "https://..."'),
       mistake(daemon("--upstream=ftp://x"), "expected a URL with http: or https:"),
       mistake(
