@@ -44,6 +44,7 @@ import { decodeChunks } from "./chunks-of-stat.ts";
 import { FrameVerifier } from "./frame-verifier.ts";
 import { GrpcBlobBatch, type HashedBlob } from "./grpc-blob-batch.ts";
 import { GrpcBlobWriter } from "./grpc-blob-writer.ts";
+import { GrpcChunkBatch } from "./grpc-chunk-batch.ts";
 import {
   callOf,
   type DataCall,
@@ -78,6 +79,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   readonly files: FileStore;
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
+  readonly #chunkBatch: GrpcChunkBatch;
   readonly #verifier = new FrameVerifier();
   readonly #smallPuts = new CallGatherer<HashedBlob, boolean>({
     call: async (blobs, options) => {
@@ -102,7 +104,8 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   constructor(channel: Channel) {
     this.#channel = channel;
     this.#batch = new GrpcBlobBatch(channel);
-    this.files = new GrpcFileStore(this, this.#batch);
+    this.#chunkBatch = new GrpcChunkBatch(channel);
+    this.files = new GrpcFileStore(this, this.#chunkBatch);
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
@@ -201,13 +204,13 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   /** The server reads the chunks: it believes nobody that they are `proven`. */
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     options?.signal?.throwIfAborted();
-    if (await this.#batch.putList(digest, chunks, { signal: options?.signal })) return;
+    if (await this.#chunkBatch.putList(digest, chunks, { signal: options?.signal })) return;
     await putListByReading(this, digest, chunks, options);
   }
 
   /** Whether the server does, as long as it is not known not to. */
   get keepsFrames(): boolean {
-    return !this.#batch.lacksFrames;
+    return !this.#chunkBatch.lacksFrames;
   }
 
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
@@ -215,9 +218,9 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     const { chunks, frames, blobs } = batch;
     const fits = chunks.length <= 1 || chunks.size <= MAX_BATCH_BYTES;
     const isShort = chunks.length + blobs.length <= MAX_BATCH_BLOBS;
-    if (fits && isShort && (await this.#batch.takesFrames(options))) {
+    if (fits && isShort && (await this.#chunkBatch.takesFrames(options))) {
       expectFrameEach(chunks, frames);
-      await this.#batch.putFrames(batch, options);
+      await this.#chunkBatch.putFrames(batch, options);
     } else {
       await putFramesByContents(this, batch, options);
     }
@@ -225,10 +228,10 @@ export class GrpcBlobService implements BlobService, OutboardSource {
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
     options?.signal?.throwIfAborted();
-    if (!this.#batch.lacksLists) {
+    if (!this.#chunkBatch.lacksLists) {
       let hasBegun = false;
       try {
-        for await (const frame of this.#batch.frames(chunks, options)) {
+        for await (const frame of this.#chunkBatch.frames(chunks, options)) {
           hasBegun = true;
           yield frame;
         }
@@ -243,11 +246,11 @@ export class GrpcBlobService implements BlobService, OutboardSource {
 
   /** Throws CastoreError `unimplemented` where the server stores no frames, or does not tell. */
   async frameSizes(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array> {
-    return await this.#batch.frameSizes(chunks, options);
+    return await this.#chunkBatch.frameSizes(chunks, options);
   }
 
   verifiedFrames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]> {
-    return this.#verifier.verified(chunks, this.#batch.frames(chunks, options), options);
+    return this.#verifier.verified(chunks, this.#chunkBatch.frames(chunks, options), options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {
@@ -291,7 +294,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     digest: B3Digest,
     options?: AbortOptions,
   ): Promise<ChunkList | "uncut" | undefined> {
-    const list = await this.#batch.list(digest, options);
+    const list = await this.#chunkBatch.list(digest, options);
     if (list !== "unknown") return list;
     const request = { digest: digest.bytes, sendChunks: true };
     const action = this.#cannot(`look up blob ${digest}`);

@@ -16,7 +16,7 @@ import { B3Digest } from "../../model/digest.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
-import type { GrpcBlobBatch } from "./grpc-blob-batch.ts";
+import type { GrpcChunkBatch } from "./grpc-chunk-batch.ts";
 import type * as lane from "./prepare-frames.ts";
 import { compressChunks, cutFiles, cutPiece } from "./prepare-frames.ts";
 
@@ -63,12 +63,12 @@ export class GrpcFileStore implements FileStore {
   readonly parallelism: number = (laneCount() + 1) * BATCHES_PER_THREAD;
   readonly batchBytes: number = CONTENTS_BYTES;
   readonly #service: BlobService;
-  readonly #batch: GrpcBlobBatch;
+  readonly #batch: GrpcChunkBatch;
   readonly #contents: ContentsFileStore;
   readonly #smallSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
   readonly #pieceSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
 
-  constructor(service: BlobService, batch: GrpcBlobBatch) {
+  constructor(service: BlobService, batch: GrpcChunkBatch) {
     this.#service = service;
     this.#batch = batch;
     this.#contents = new ContentsFileStore(service);
