@@ -17,8 +17,8 @@ export function duCommand(): Command {
       `
 LOGICAL       length of the NAR
 DEDUPLICATED  length of the chunks, each counted once
-COMPRESSED    what these chunks are stored in; "-" if the store does not tell, as a daemon or a store in memory. A bucket
-              takes a request for each chunk
+COMPRESSED    what these chunks are stored in; "-" if the store does not tell, as a store in memory, or a daemon of
+              anything but packs. A bucket takes a request for each chunk
 SHARED        length of those chunks that others of the named store paths have too`,
     )
     .action(

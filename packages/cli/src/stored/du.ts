@@ -57,7 +57,7 @@ export async function du(
     }));
     const total = { name: "total", logical: logical.reduce((a, b) => a + b, 0), ...meter.total };
     if (!json && total.compressed === undefined) {
-      const others = "packs and object stores do, opened by this command";
+      const others = "packs do, also behind a daemon, and object stores that this command opens";
       tell(`the store does not tell what its chunks take when compressed; ${others}`, "info");
     }
     await writeStdout(json ? jsonOf(rows, total) : tableOf(rows, total), { signal });
