@@ -126,7 +126,7 @@ describeWithNix("store paths in the database", (version, open) => {
     expect(graph.trim().split("\n").toSorted()).toEqual(closure.toSorted());
     expect(await tvixStore(`copy - ${store("graph")} < ${attributes.trim()}`)).toBe("");
     expect(await tvixStore(`copy - ${store("graph")} < key`)).toMatch(
-      /^tvix-store: Cannot read the reference graph in stdin: expected JSON, .*\nstatus 1\n$/,
+      /^tvix-store: Cannot read the reference graph in stdin: it is no JSON: .*\nstatus 1\n$/,
     );
   });
 

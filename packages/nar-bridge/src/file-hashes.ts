@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
-import type { AbortOptions, Node } from "@tvix/castore";
+import { type AbortOptions, lruCache, type Node } from "@tvix/castore";
 import type { FramedNar } from "@tvix/store";
-import { LRUCache } from "lru-cache";
 import { formatNode } from "./node-text.ts";
 import type { SideObjects } from "./side-objects.ts";
 
@@ -17,7 +16,7 @@ const UNKNOWN = "unknown";
  */
 export class FileHashes {
   readonly #sideObjects: SideObjects;
-  readonly #known = new LRUCache<string, Uint8Array | typeof UNKNOWN>({ max: REMEMBERED });
+  readonly #known = lruCache<string, Uint8Array | typeof UNKNOWN>(REMEMBERED);
 
   constructor(sideObjects: SideObjects) {
     this.#sideObjects = sideObjects;

@@ -123,10 +123,10 @@ const OBJECT = (root: string, folder: string) => [
 const CHANGES: Readonly<Record<string, readonly [changes: string[], writes: string[]]>> = {
   packs: [
     [
-      "mkdirSync blobs",
+      "mkdir blobs",
       "fsyncSync blobs",
       "exec blobs/index.sqlite",
-      "mkdirSync blobs/packs",
+      "mkdir blobs/packs",
       "writevSync blobs/packs/*.pack",
       "fdatasyncSync blobs/packs/*.pack",
       "fsyncSync blobs/packs",
