@@ -32,7 +32,7 @@ describe("an auth file", () => {
       "anonymus = 1",
       'unknown key "anonymus": did you mean "anonymous"? (expected anonymous, tokens)',
     ],
-    ["tokens = 1", 'key "tokens": expected record, found number'],
+    ["tokens = 1", 'key "tokens": expected table, found number'],
     [token('scopes = ["read"]').replace(ID, "ci"), 'key "tokens": expected ids of 12 hex digits'],
     [token(""), `line 1, column 1: expected key "tokens.${ID}.scopes", found none`],
     [token("scopes = []"), `line 4, column 1: key "tokens.${ID}.scopes": `],
