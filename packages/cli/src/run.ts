@@ -1,6 +1,6 @@
 import { CastoreError, systemReason } from "@tvix/castore";
+import { limitHeapGrowth } from "./heap-growth.ts";
 import { DAEMON_ADDRESS } from "./options/addresses.ts";
-import { useSmallHeap } from "./small-heap.ts";
 import { Interrupt, Interrupted } from "./terminal/interrupt.ts";
 import { notice } from "./terminal/notices.ts";
 import { OutputError, reportOutputError } from "./terminal/output.ts";
@@ -11,7 +11,7 @@ import { OutputError, reportOutputError } from "./terminal/output.ts";
  */
 export async function run(body: (interrupt: Interrupt) => Promise<void>): Promise<void> {
   using interrupt = new Interrupt();
-  useSmallHeap();
+  limitHeapGrowth("command");
   try {
     await body(interrupt);
   } catch (error) {
