@@ -61,6 +61,7 @@ export {
 } from "./bytes/byte-string.ts";
 export { freeMemory } from "./bytes/free-memory.ts";
 export { lruCache } from "./bytes/lru-cache.ts";
+export { mapSome } from "./bytes/map-some.ts";
 export { mapInParallel } from "./bytes/parallel.ts";
 export { SingleFlight } from "./bytes/single-flight.ts";
 export { instantiateWasm } from "./bytes/wasm.ts";
@@ -144,6 +145,7 @@ export { StagedTree, type TreeStage } from "./directoryservice/staged-tree.ts";
 export { descendTo, traverseDirectory } from "./directoryservice/traverse.ts";
 export { type ClosureItem, walkClosure } from "./directoryservice/walk-closure.ts";
 export { showFilePath } from "./disk/file-error.ts";
+export { makeFolder } from "./disk/make-folder.ts";
 export { type Blake3, blake3 } from "./hash/blake3.ts";
 export { blake3Digest } from "./hash/blake3-digest.ts";
 export { Outboard, OutboardEncoder } from "./hash/outboard.ts";

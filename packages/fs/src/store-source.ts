@@ -7,6 +7,7 @@ import {
   Directory,
   type DirectoryService,
   hasCode,
+  mapSome,
   pathComponent,
   SingleFlight,
 } from "@tvix/castore";
@@ -247,17 +248,17 @@ export class StoreSource implements AsyncDisposable {
   /** Reads contents from the disk cache, or else from the store; none of those of a batch that the store fails. */
   async #readMany(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
     const cache = this.#diskCache;
-    const kept =
-      cache && (await Promise.all(wanted.map(({ digest, size }) => cache.get(digest, size))));
-    const missing = kept ? wanted.filter((_, i) => kept[i] === undefined) : wanted;
-    if (missing.length === 0) return kept!;
-    const read = await this.#services.blobService.readMany(missing).catch(() => []);
-    if (kept === undefined) return read;
-    cache!.put(
-      missing.flatMap(({ digest }, i) => (read[i] ? [{ digest, contents: read[i] }] : [])),
+    const readMany = (missing: readonly ChunkMeta[]) =>
+      this.#services.blobService.readMany(missing).catch(() => []);
+    if (cache === undefined) return await readMany(wanted);
+    const kept = await Promise.all(wanted.map(({ digest, size }) => cache.get(digest, size)));
+    const read = await mapSome(
+      wanted,
+      (one, i) => (kept[i] === undefined ? one : undefined),
+      readMany,
     );
-    let next = 0;
-    return kept.map((contents) => contents ?? read[next++]);
+    cache.put(wanted.flatMap(({ digest }, i) => (read[i] ? [{ digest, contents: read[i] }] : [])));
+    return kept.map((contents, i) => contents ?? read[i]);
   }
 
   /** Returns the reader of a blob, which is kept open for the next reads. */

@@ -1,5 +1,6 @@
 import { inSteps, unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
+import { mapSome } from "../bytes/map-some.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { StoreStatistics } from "../model/statistics.ts";
 import { BrokenCircuitError, LocalPolicy } from "./local-policy.ts";
@@ -151,7 +152,7 @@ export class OriginCache<T> implements AsyncDisposable {
    * @returns the answers, in order
    * @throws the errors of the origin
    */
-  async ask<Item, R>(
+  async ask<Item extends {}, R>(
     action: string,
     items: readonly Item[],
     call: (store: T, items: readonly Item[], options?: AbortOptions) => Promise<readonly R[]>,
@@ -161,12 +162,15 @@ export class OriginCache<T> implements AsyncDisposable {
     options?.signal?.throwIfAborted();
     const askNear: LocalCall<T, readonly R[]> = (near, options) => call(near, items, options);
     const near = (await this.read(action, askNear, options)) ?? [];
-    const missing = items.filter((_, i) => !near[i]);
-    this.count(items.length - missing.length, missing.length);
-    const far = missing.length > 0 ? await call(this.far, missing, options) : [];
-    for (const [i, answer] of far.entries()) if (answer) onFound?.(missing[i]!, answer);
-    let next = 0;
-    return items.map((_, i) => near[i] || far[next++]!);
+    const hits = items.filter((_, i) => near[i]).length;
+    this.count(hits, items.length - hits);
+    const far = await mapSome(
+      items,
+      (item, i) => (near[i] ? undefined : item),
+      (missing) => call(this.far, missing, options),
+    );
+    for (const [i, answer] of far.entries()) if (answer) onFound?.(items[i]!, answer);
+    return items.map((_, i) => near[i] || far[i]!);
   }
 
   /** Reports a failure of the local store, unless the circuit breaker refused the call. */

@@ -39,9 +39,12 @@ export function assertAverageChunkSize(size: number): void {
   );
 }
 
-/** Tells whether so many bytes are at most one chunk, whatever they are, when cut into chunks of the default size. */
-export function isUncut(length: number): boolean {
-  return length <= DEFAULT_AVERAGE_CHUNK_SIZE / 2;
+/** Tells whether a blob of a length in bytes is too short to be cut, whatever is in it. */
+export function isUncut(
+  length: number,
+  averageChunkSize: number = DEFAULT_AVERAGE_CHUNK_SIZE,
+): boolean {
+  return length <= averageChunkSize / 2;
 }
 
 /**

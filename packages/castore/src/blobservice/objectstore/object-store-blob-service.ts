@@ -6,7 +6,7 @@ import { ByteBudget } from "../../bytes/byte-budget.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
 import { lruCache } from "../../bytes/lru-cache.ts";
 import { mapInParallel } from "../../bytes/parallel.ts";
-import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
+import { DEFAULT_AVERAGE_CHUNK_SIZE, isUncut } from "../../chunking/chunker.ts";
 import { compressToFrame } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
@@ -305,7 +305,7 @@ export class ObjectStoreBlobService implements BlobService {
 
   /** Stores a blob that is in memory. */
   async #putWhole(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
-    if (data.length > this.#averageChunkSize / 2) {
+    if (!isUncut(data.length, this.#averageChunkSize)) {
       await putBlob(this, data, options);
       return;
     }

@@ -1,7 +1,12 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { mapSome } from "../../bytes/map-some.ts";
 import { inTurns } from "../../bytes/turns.ts";
-import { assertAverageChunkSize, DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
+import {
+  assertAverageChunkSize,
+  DEFAULT_AVERAGE_CHUNK_SIZE,
+  isUncut,
+} from "../../chunking/chunker.ts";
 import type { Database } from "../../disk/database.ts";
 import { databaseSize, folderSize } from "../../disk/file-sizes.ts";
 import type { B3Digest } from "../../model/digest.ts";
@@ -74,8 +79,6 @@ export class PackBlobService implements BlobService, Measured {
   readonly #prover: ListProver;
   readonly #frames: PackFrameStore;
   readonly #frameReader: PackFrameReader;
-  /** Blobs up to this length are one chunk, whatever is in them. */
-  readonly #uncutSize: number;
   #lookups = 0;
   #lookupHits = 0;
   /** Stores files of the local file system. */
@@ -96,7 +99,6 @@ export class PackBlobService implements BlobService, Measured {
     this.files = new PackFileStore(this.#ingest, this.#commits, (digest) =>
       this.#isReadable(digest),
     );
-    this.#uncutSize = averageChunkSize / 2;
   }
 
   /**
@@ -221,7 +223,7 @@ export class PackBlobService implements BlobService, Measured {
         const onDigest = (digest: B3Digest) => {
           digests[i] = digest;
         };
-        if (data.length <= this.#uncutSize) {
+        if (isUncut(data.length, this.#ingest.store.averageChunkSize)) {
           await this.#ingest.addBlob(data, call, onDigest, options);
           continue;
         }
@@ -260,14 +262,15 @@ export class PackBlobService implements BlobService, Measured {
   ): Promise<readonly (StoredBlob | undefined)[]> {
     options?.signal?.throwIfAborted();
     const found = await this.#frameReader.storedMany(blobs);
-    const others = blobs.filter((_, i) => found[i] === undefined); // absent, damaged, or cut into several chunks
-    const contents = others.length > 0 ? await this.readMany(others, options) : [];
+    const contents = await mapSome(
+      found,
+      (stored, i) => (stored === undefined ? blobs[i] : undefined), // absent, damaged, or cut into several chunks
+      (others) => this.readMany(others, options),
+    );
     options?.signal?.throwIfAborted();
-    let next = 0;
-    return found.map((stored) => {
-      if (stored !== undefined) return stored;
-      const data = contents[next++];
-      return data && { contents: data };
+    return found.map((stored, i) => {
+      const data = contents[i];
+      return stored ?? (data && { contents: data });
     });
   }
 

@@ -1,5 +1,6 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { mapSome } from "../../bytes/map-some.ts";
 import { contentSizeOf, rawFrame, rawFrameLength } from "../../compression/zstd-frame.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { StoredBlob } from "../blob-service.ts";
@@ -78,9 +79,9 @@ export class PackFrameReader {
   }
 
   /**
-   * Reads small chunks as they are stored, without a look at their digests.
+   * Reads small chunks in their stored form, and does not compare them with their digests.
    *
-   * @returns each in order; `undefined` for what is no chunk of that length, or is not whole
+   * @returns each in order; `undefined` for one that is absent, of another length, or incomplete
    */
   async storedMany(chunks: readonly ChunkMeta[]): Promise<readonly (StoredBlob | undefined)[]> {
     const locations: (ChunkLocation | undefined)[] = [];
@@ -93,13 +94,15 @@ export class PackFrameReader {
         locations.push(location?.size === part[i]!.size ? location : undefined);
       }
     }
-    const wanted = locations.filter((location) => location !== undefined);
     await using reader = new PayloadReader(this.#folder);
-    const payloads = await reader.read(wanted, Buffer.allocUnsafeSlow);
-    let next = 0;
-    return locations.map((location) => {
-      if (location === undefined) return undefined;
-      const payload = payloads[next++]!;
+    const payloads = await mapSome(
+      locations,
+      (location) => location,
+      (wanted) => reader.read(wanted, Buffer.allocUnsafeSlow),
+    );
+    return locations.map((location, i) => {
+      const payload = payloads[i];
+      if (location === undefined || payload === undefined) return undefined;
       if (faultOf(payload, location) !== undefined) return undefined;
       return location.codec === CODEC.raw ? { contents: payload } : { frame: payload };
     });

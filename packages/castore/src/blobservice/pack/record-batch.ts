@@ -1,3 +1,4 @@
+import { isUncut } from "../../chunking/chunker.ts";
 import { cutEnds } from "../../chunking/cut-ends.ts";
 import { zstdCodec } from "../../compression/zstd-codec.ts";
 import { openReader } from "../../disk/database.ts";
@@ -117,8 +118,9 @@ export class RecordBatch implements Disposable {
   addWholeBlob(data: Uint8Array): B3Digest {
     const digest = blake3Digest(data);
     const { averageChunkSize } = this.#store;
-    const isUncut = data.length <= averageChunkSize / 2;
-    const ends = isUncut ? [data.length] : cutEnds(data, true, averageChunkSize);
+    const ends = isUncut(data.length, averageChunkSize)
+      ? [data.length]
+      : cutEnds(data, true, averageChunkSize);
     if (ends.length === 1) {
       const state = this.addChunk(digest, data);
       if (state !== "live") this.addBlob(digest, chunkEntry(digest, data.length));

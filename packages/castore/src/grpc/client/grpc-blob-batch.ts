@@ -7,6 +7,7 @@ import type { BlobStat } from "../../blobservice/blob-service.ts";
 import type { ChunkMeta } from "../../blobservice/chunk-list.ts";
 import { decodeFrames } from "../../blobservice/decode-frames.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { mapSome } from "../../bytes/map-some.ts";
 import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -78,10 +79,12 @@ export class GrpcBlobBatch {
       ({ size }) => size,
       async (batch) => {
         const found = await this.#readStored(batch, options);
-        const wrong = batch.filter((_, i) => found[i] === "wrong");
-        const again = wrong.length > 0 ? await this.#readContents(wrong, options) : [];
-        let next = 0;
-        return found.map((blob) => (blob === "wrong" ? again[next++] : blob));
+        const again = await mapSome(
+          found,
+          (blob, i) => (blob === "wrong" ? batch[i] : undefined),
+          (wrong) => this.#readContents(wrong, options),
+        );
+        return found.map((blob, i) => (blob === "wrong" ? again[i] : blob));
       },
       this.#support,
     );
@@ -114,17 +117,18 @@ export class GrpcBlobBatch {
   ): Promise<(Uint8Array | "wrong" | undefined)[]> {
     const sent = await this.#read(batch, { frames: true }, options);
     const sizes = sent.map((blob, i) => blob && sizeOf(batch[i]!, blob));
-    const framed = sent.flatMap((blob, i) => {
-      const size = sizes[i];
-      if (blob === undefined || size === undefined || blob.frame.length === 0) return [];
-      return [{ chunk: { digest: batch[i]!.digest, size }, frame: blob.frame }];
-    });
-    const decoded = await decodeFrames(framed);
-    let next = 0;
+    const decoded = await mapSome(
+      sent,
+      (blob, i) => {
+        const size = sizes[i];
+        if (blob === undefined || size === undefined || blob.frame.length === 0) return undefined;
+        return { chunk: { digest: batch[i]!.digest, size }, frame: blob.frame };
+      },
+      decodeFrames,
+    );
     return sent.map((blob, i) => {
       if (blob === undefined) return undefined;
-      if (sizes[i] === undefined) return "wrong";
-      if (blob.frame.length > 0) return decoded[next++] ?? "wrong";
+      if (blob.frame.length > 0) return decoded[i] ?? "wrong";
       const { contents } = blob;
       if (contents.length !== sizes[i]) return "wrong";
       return batch[i]!.digest.equals(blake3Digest(contents)) ? contents : "wrong";

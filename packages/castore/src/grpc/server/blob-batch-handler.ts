@@ -12,6 +12,7 @@ import {
 import type { BlobService, StoredBlob } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { mapSome } from "../../bytes/map-some.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_LIST_CHUNKS } from "../../model/limits.ts";
@@ -40,13 +41,14 @@ export function blobBatchHandler(blobService: BlobService): {
       const most = blobs.map(({ size, maxSize }) => Number(size) + Number(maxSize));
       expectAtMost(MAX_BATCH_BYTES, totalOf(most), "bytes");
       const sizes = await sizesOf(blobs, { signal });
-      const wanted = blobs.flatMap(({ digest }, i) => {
-        const size = sizes[i];
-        return size === undefined ? [] : [{ digest: B3Digest.fromBytes(digest), size }];
-      });
-      const found = await readStored(wanted, frames, { signal });
-      let next = 0;
-      return sizes.map((size) => (size === undefined ? undefined : found[next++]));
+      return await mapSome(
+        blobs,
+        ({ digest }, i) => {
+          const size = sizes[i];
+          return size === undefined ? undefined : { digest: B3Digest.fromBytes(digest), size };
+        },
+        (wanted) => readStored(wanted, frames, { signal }),
+      );
     } catch (error) {
       throw toConnectError(error);
     }
@@ -56,14 +58,14 @@ export function blobBatchHandler(blobService: BlobService): {
     blobs: ReadBlobsRequest["blobs"],
     options: AbortOptions,
   ): Promise<readonly (number | undefined)[]> => {
-    const unknown = blobs.filter(({ maxSize }) => maxSize > 0n);
-    if (unknown.length === 0) return blobs.map(({ size }) => Number(size));
-    const digests = unknown.map(({ digest }) => B3Digest.fromBytes(digest));
-    const stats = await blobService.statMany(digests, options);
-    let next = 0;
-    return blobs.map(({ size, maxSize }) => {
+    const stats = await mapSome(
+      blobs,
+      ({ digest, maxSize }) => (maxSize > 0n ? B3Digest.fromBytes(digest) : undefined),
+      (digests) => blobService.statMany(digests, options),
+    );
+    return blobs.map(({ size, maxSize }, i) => {
       if (maxSize === 0n) return Number(size);
-      const found = stats[next++]?.size;
+      const found = stats[i]?.size;
       return found !== undefined && found <= maxSize ? found : undefined;
     });
   };
