@@ -308,6 +308,10 @@ export function mistakesIn(
       ),
       mistake(["virtiofs", at("tree"), ...MEMORY], `Cannot listen on "${at("tree")}"`),
       mistake(
+        ["mount", at("tree"), ...MEMORY, "--cache-dir=/proc/x"],
+        'Cannot make folder "/proc/x": expected a file system that can be written',
+      ),
+      mistake(
         ["mount", at("none"), ...MEMORY],
         'expected a folder, found nothing; make it with "mkdir"',
       ),

@@ -1,6 +1,6 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type B3Digest, blake3Digest, CastoreError } from "@tvix/castore";
+import { type B3Digest, blake3Digest, CastoreError, makeFolder } from "@tvix/castore";
 
 /** Options of {@link DiskCache.open}. */
 export interface DiskCacheOptions {
@@ -74,14 +74,14 @@ export class DiskCache implements AsyncDisposable {
     const { folder } = options;
     const cache = new DiskCache(options);
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
+      await makeFolder(folder, 0o700);
       const tag = await readFile(join(folder, TAG_FILE), "utf8").catch(() => "");
       if (!tag.includes(OWN_LINE)) {
         const [other] = await readdir(folder);
         if (other !== undefined) throw cannotUse(folder, `found ${JSON.stringify(other)} in it`);
         await writeFile(join(folder, TAG_FILE), `${TAG}\n${OWN_LINE}\n`);
       }
-      for (const { path } of cache.#shards) await mkdir(path, { recursive: true, mode: 0o700 });
+      for (const { path } of cache.#shards) await makeFolder(path, 0o700);
     } catch (error) {
       if (error instanceof CastoreError) throw error;
       const { message } = error as NodeJS.ErrnoException;
