@@ -14,7 +14,7 @@ export function clientProgram(name: string): string {
   return `${DIST}${name}.js`;
 }
 
-/** Bundles the clients, as the command is: what is timed strips no types. */
+/** Bundles the clients in the way of the command: Node.js does not strip types while they are timed. */
 export async function buildClients(): Promise<void> {
   rmSync(DIST, { recursive: true, force: true });
   const names = readdirSync(CLIENTS).map((file) => file.replace(/\.ts$/, ""));

@@ -1,6 +1,5 @@
 /**
- * Answers Nix as a binary cache that is empty, and takes whatever is pushed without looking at it: a push to it takes the time of
- * Nix alone.
+ * Serves an empty binary cache that accepts every upload and drops it: a push to it takes the time of Nix alone.
  *
  *   upload-sink.ts PORT SOCKET
  */

@@ -6,7 +6,7 @@ import { runCommand } from "../measure.ts";
 import type { Place, Step, Subject } from "../subject.ts";
 import type { Tree } from "../trees/tree.ts";
 import { clientCommand } from "./client.ts";
-import { daemonCommand, importCommand, ours } from "./tvix-store.ts";
+import { cacheDaemonCommand, importCommand, ours } from "./tvix-store.ts";
 
 /** Where the caches listen, beside their sockets: the load generator knows no sockets. */
 const PORT = 18_573;
@@ -26,14 +26,7 @@ export function binaryCache(tree: Tree): Subject {
     profiled: true,
     keepsFolder: true,
     prepare: (place) => storeTree(place, tree),
-    daemon: (place) => {
-      const { argv, ...command } = daemonCommand(ours, place);
-      const objects = `sqlite://${encodeURI(place.folder)}/http-cache`;
-      return {
-        ...command,
-        argv: [...argv, "-l", `127.0.0.1:${PORT}`, "--cache-object-addr", objects],
-      };
-    },
+    daemon: (place) => cacheDaemonCommand(place, PORT),
     steps: [step("narinfo", "narinfo"), step("NAR", "nar"), step("NAR, zstd", "nar.zst")],
   };
 }

@@ -4,7 +4,7 @@ import { runCommand } from "../measure.ts";
 import type { Command, Place, Subject } from "../subject.ts";
 import { filesOf, type Tree } from "../trees/tree.ts";
 import { clientCommand } from "./client.ts";
-import { daemonCommand, ours } from "./tvix-store.ts";
+import { cacheDaemonCommand } from "./tvix-store.ts";
 
 /** Where the daemon and the sink listen, beside their sockets: Nix pushes over TCP. */
 const PORT = 18_578;
@@ -12,7 +12,7 @@ const PORT = 18_578;
 /** Name of the subject that takes no time of its own. */
 export const NIX_ALONE = "nix copy, to a sink";
 
-/** Name of the subject whose daemon stores what is pushed. */
+/** Name of the subject that stores the pushes. */
 export const NIX_PUSH = "nix copy, to the daemon";
 
 /** Store paths that are pushed together. */
@@ -25,14 +25,7 @@ export interface PushedPaths {
 
 /** Pushes the files of a tree by `nix copy` to a daemon of ours. */
 export function nixPush(paths: PushedPaths): Subject {
-  return push(NIX_PUSH, paths, (place) => {
-    const { argv, ...command } = daemonCommand(ours, place);
-    const objects = `sqlite://${encodeURI(place.folder)}/http-cache`;
-    return {
-      ...command,
-      argv: [...argv, "-l", `127.0.0.1:${PORT}`, "--cache-object-addr", objects],
-    };
-  });
+  return push(NIX_PUSH, paths, (place) => cacheDaemonCommand(place, PORT));
 }
 
 /** Pushes the same to a server that looks at nothing. */

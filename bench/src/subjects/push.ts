@@ -4,7 +4,7 @@ import { runCommand } from "../measure.ts";
 import type { Place, Subject } from "../subject.ts";
 import { clientCommand } from "./client.ts";
 import type { ImportTrees } from "./import-steps.ts";
-import { daemonCommand, ours } from "./tvix-store.ts";
+import { cacheDaemonCommand, ours } from "./tvix-store.ts";
 
 /** Where the daemon listens, beside its socket: the link is one of TCP. */
 const PORT = 18_575;
@@ -56,10 +56,7 @@ function push(
         await writeFile(pathFile(place, one), path);
       }
     },
-    daemon: (place) => {
-      const { argv, ...rest } = daemonCommand(ours, place);
-      return { ...rest, argv: [...argv, "-l", `127.0.0.1:${PORT}`] };
-    },
+    daemon: (place) => cacheDaemonCommand(place, PORT),
     steps: [step("first", tree), step("10 % changed", changed)],
   };
 }

@@ -77,6 +77,16 @@ export function daemonCommand(program: TvixStore, { folder, socket }: Place): Co
   return { argv: [...program.argv, "daemon", "-l", socket, ...addresses] };
 }
 
+/** Starts a daemon of ours that listens on a port as well, where it is a binary cache, and keeps all of it in the folder. */
+export function cacheDaemonCommand(place: Place, port: number): Command {
+  const { argv, ...command } = daemonCommand(ours, place);
+  const objects = `sqlite://${encodeURI(place.folder)}/http-cache`;
+  return {
+    ...command,
+    argv: [...argv, "-l", `127.0.0.1:${port}`, "--cache-object-addr", objects],
+  };
+}
+
 /** Where clients find a daemon. */
 export function daemonAddress(socket: string): string {
   return `grpc+unix://${encodeURI(socket)}`;
