@@ -1,3 +1,4 @@
+import { joinApart } from "../bytes/byte-string.ts";
 import type { Task } from "../worker/lane.ts";
 import { taskOf } from "../worker/lane.ts";
 import { runTask } from "../worker/lanes.ts";
@@ -43,23 +44,12 @@ export async function verifyFrames(framed: readonly FramedChunk[]): Promise<read
 async function decode(framed: readonly FramedChunk[]): Promise<DecodedFrames> {
   const sizes = Float64Array.from(framed, ({ chunk }) => chunk.size);
   const lengths = Float64Array.from(framed, ({ frame }) => frame.length);
-  const frames = join(framed.map(({ frame }) => frame));
-  const digests = join(framed.map(({ chunk }) => chunk.digest.bytes));
+  const frames = joinApart(framed.map(({ frame }) => frame));
+  const digests = joinApart(framed.map(({ chunk }) => chunk.digest.bytes));
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const isNext = total <= (framed.length === 1 ? INLINE_FRAME : INLINE_BYTES);
   const task = { frames, lengths, digests, sizes };
   const decoded = await runTask(DECODE, task, { here: decodeInLane, isNext });
   if (!frames.buffer.detached) frames.buffer.transfer(0); // the lane had a copy
   return decoded;
-}
-
-/** Joins bytes in memory of their own, which is copied to a lane without anything else. */
-function join(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

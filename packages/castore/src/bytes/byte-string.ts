@@ -23,6 +23,17 @@ export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
+/** Joins parts in memory of their own: other bytes in the same memory would travel to another thread with them. */
+export function joinApart(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const joined = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}
+
 /**
  * Formats bytes for a message: quoted, with `\xNN` for bytes that are not printable ASCII. Truncated after 100 bytes.
  */

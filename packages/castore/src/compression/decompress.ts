@@ -185,8 +185,8 @@ async function* through(
 }
 
 /**
- * What is decompressed in the calling thread, as other threads would take longer to be woken: so many compressed bytes at most,
- * and so many of contents, which take a few milliseconds.
+ * Limits of what the calling thread decompresses, in bytes compressed and decompressed: a few milliseconds of work. For
+ * most of it, another thread would take longer to wake.
  */
 const SMALL_BYTES = 32 * 1024;
 const SMALL_CONTENTS = 256 * 1024;
@@ -220,20 +220,18 @@ function contentsOfFrame(frame: Uint8Array): Uint8Array | undefined {
 async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { xz } = await loadLzma();
   const { start, isWhole } = await startOf(source);
+  const scanner = new XzScanner();
+  scanner.push(start);
   if (isWhole) {
-    const scanner = new XzScanner();
-    scanner.push(start);
     scanner.end();
     if (scanner.contentSize <= SMALL_CONTENTS) {
       yield xz.decompressSync(start);
       return;
     }
   }
-  const scanner = new XzScanner();
   let failure: { readonly error: unknown } | undefined;
   const scanned = async function* () {
     try {
-      scanner.push(start);
       yield start;
       for await (const data of source) {
         scanner.push(data);

@@ -1,5 +1,5 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
-import { concatBytes, copyBytes } from "../../bytes/byte-string.ts";
+import { joinApart } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { type Lane, type Task, taskOf } from "../../worker/lane.ts";
@@ -287,8 +287,7 @@ async function blobRecords(jobs: readonly BlobsJob[]): Promise<readonly Records[
   let short: Uint8Array[] = [];
   const endShort = () => {
     if (short.length === 0) return;
-    // In memory of its own: a part of a larger buffer would travel to the thread with all of that.
-    const bytes = copyBytes(concatBytes(short));
+    const bytes = joinApart(short);
     all.push({ bytes, length: bytes.length });
     short = [];
   };

@@ -1,5 +1,5 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
 
 /** Options of a {@link CallGatherer}. */
@@ -16,7 +16,7 @@ const CONCURRENCY = 2;
 /** How many bytes go into one call. */
 const BATCH_BYTES = 1024 * 1024;
 
-/** An item, and whoever waits for its result. */
+/** An item, with the promise of its result. */
 interface Waiting<Item, Result> extends PromiseWithResolvers<Result> {
   readonly item: Item;
   /** Set once it is sent. */
@@ -32,8 +32,8 @@ interface Call {
 }
 
 /**
- * Gathers what is asked of a server at the same time, each by itself, into few calls. None waits for more to come: a call
- * takes what has come while others were under way.
+ * Gathers requests for single items into few calls. A request does not wait for further ones: a call takes all that came
+ * while others were under way.
  */
 export class CallGatherer<Item, Result> {
   readonly #options: CallGathererOptions<Item, Result>;
@@ -97,7 +97,7 @@ export class CallGatherer<Item, Result> {
     try {
       await this.#call(batch);
     } catch (error) {
-      const isDown = error instanceof CastoreError && error.code === "unavailable";
+      const isDown = hasCode(error, "unavailable");
       for (const one of batch) {
         if (one.isDropped) continue;
         // One of them may be at fault, or all together are too long.

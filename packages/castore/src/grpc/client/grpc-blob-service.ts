@@ -31,7 +31,7 @@ import { sliceStream } from "../../bytes/slice-stream.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { Outboard } from "../../hash/outboard.ts";
 import type { B3Digest } from "../../model/digest.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
 import type { Channel } from "../transport/channel.ts";
@@ -237,8 +237,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
         }
         return;
       } catch (error) {
-        const isLacking = error instanceof CastoreError && error.code === "unimplemented";
-        if (hasBegun || !isLacking) throw error;
+        if (hasBegun || !hasCode(error, "unimplemented")) throw error;
       }
     }
     yield* framesByCompressing(this, chunks, options);
@@ -284,7 +283,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
       return await call();
     } catch (error) {
       const failure = fromConnectError(error, this.#cannot(`look up blob ${digest}`), signal);
-      if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
+      if (hasCode(failure, "not_found")) return undefined;
       throw failure;
     }
   }

@@ -12,7 +12,7 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { concatBytes } from "../../bytes/byte-string.ts";
 import { contentSizeOf } from "../../compression/zstd-frame.ts";
 import type { B3Digest } from "../../model/digest.ts";
-import { CastoreError } from "../../model/errors.ts";
+import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_LIST_CHUNKS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
@@ -76,7 +76,7 @@ export class GrpcChunkBatch {
       return await withRetries(this.#channel, take, options);
     } catch (error) {
       const failure = fromConnectError(error, action, signal);
-      if (failure instanceof CastoreError && failure.code === "not_found") return undefined;
+      if (hasCode(failure, "not_found")) return undefined;
       if (this.#lists.isAbsence(failure)) return "unknown";
       throw failure;
     }
