@@ -96,8 +96,8 @@ export interface BlobService extends AsyncDisposable {
   ): Promise<readonly (Uint8Array | undefined)[]>;
 
   /**
-   * Reads what {@link readMany} reads, as it is stored. Nothing of it need have been compared with its digest: whoever uses it does
-   * that, and reads what does not match by {@link readMany}, which finds out why. Absent where blobs are not stored as frames.
+   * Reads the same blobs as {@link readMany}, in their stored form. The bytes need not match the digests: the caller compares
+   * them, and reads those that differ by {@link readMany}, which reports why. Absent where blobs are not stored as frames.
    *
    * @returns each in order; `undefined` for one that is absent or of another length
    */
@@ -155,7 +155,8 @@ export interface BlobService extends AsyncDisposable {
    * Returns the length in bytes of the frame of each chunk, in order, as {@link verifiedFrames} streams it. Reads no frame.
    * Both methods are absent where frames are not stored, or cannot be measured without reading them.
    *
-   * @throws CastoreError `unimplemented` where only a server knows that it stores no frames, `data_loss` for a chunk that is absent or has another length than listed
+   * @throws CastoreError `unimplemented` from a client whose server stores no frames, `data_loss` for a chunk that is absent or
+   *   has another length than listed
    */
   frameSizes?(chunks: ChunkList, options?: AbortOptions): Promise<Uint32Array>;
 

@@ -3,7 +3,7 @@ import { promisify } from "node:util";
 
 const syncData = promisify(fdatasync);
 
-/** The write-ahead log of a database that is open, which makes what was committed without waiting for the disk durable. */
+/** Syncs the write-ahead log of an open database, for commits that did not wait for the disk. */
 export class LogFile implements AsyncDisposable {
   readonly #fd: number;
   #running: Promise<void> | undefined;
