@@ -119,9 +119,11 @@ describe("a daemon", () => {
     expect((await put(new Uint8Array(1025))).status).toBe(413);
     const nar = await (await fetch(`${url}/${(await narInfo()).url}`)).arrayBuffer();
     const first = dial();
-    first.write(`PUT /nar/${"0".repeat(52)}.nar HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx`);
+    first.write(
+      `PUT /nar/${"0".repeat(52)}.nar HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n`,
+    );
+    expect(`${(await once(first, "data"))[0]}`).toBe("HTTP/1.1 100 Continue\r\n\r\n");
     const ping = () => fetch(`${url}/nix-cache-info`).then((response) => response.text());
-    await ping(); // the daemon has met the first upload by then
     let isAnswered = false;
     const second = put(new Uint8Array(nar)).finally(() => {
       isAnswered = true;

@@ -61,8 +61,9 @@ export async function copyPaths(
     const graph = isGraph ? await readReferenceGraph(names[0]!) : undefined;
     const wanted =
       graph?.hashParts ?? names.map((name) => hashPartOfName(objectArgument(name), "copy"));
+    const targetAddresses = to === undefined ? options : servicesAt(to); // a mistake in it is told first
     await using source = graph ?? (await openSource(from, opening));
-    await using target = await openServices(to === undefined ? options : servicesAt(to), {
+    await using target = await openServices(targetAddresses, {
       ...opening,
       readOnly: options.dryRun ? "use" : "refuse",
       option: to === undefined ? undefined : "--to",
