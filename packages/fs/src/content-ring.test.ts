@@ -29,3 +29,15 @@ test("contents are dropped in the order in which they came", () => {
   for (const key of ["a", "b", "c", "d", "e"]) ring.set(key, new Uint8Array(30));
   expect(["a", "b", "c", "d", "e"].filter((key) => ring.has(key))).toEqual(["c", "d", "e"]);
 });
+
+test("contents that could not be written are not held, and may be written again", () => {
+  const ring = new ContentRing(100);
+  ring.set("before", Buffer.from("whole"));
+  expect(ring.fill("a", 10, (target) => !target.fill(1))).toBeUndefined();
+  expect(ring.has("a")).toBe(false);
+  const write = (target: Buffer) => target.fill(2).length === 10;
+  expect(ring.fill("a", 10, write)).toEqual(Buffer.alloc(10, 2));
+  expect(ring.get("a")).toEqual(Buffer.alloc(10, 2));
+  expect(ring.fill("a", 10, write)).toBeUndefined();
+  expect(ring.get("before")).toEqual(Buffer.from("whole"));
+});

@@ -35,18 +35,32 @@ export class ContentRing {
 
   /** Copies contents into the ring. Contents longer than half of it, and those that are held, are left out. */
   set(key: string, contents: Uint8Array): void {
-    const { length } = contents;
-    if (length > this.#buffer.length / 2 || this.#entries.has(key)) return;
+    this.fill(key, contents.length, (target) => {
+      target.set(contents);
+      return true;
+    });
+  }
+
+  /**
+   * Has contents written into the ring.
+   *
+   * @param write fills the target, and returns whether it could
+   * @returns them, as {@link get}; `undefined` if they could not be written, are held, or longer than half of the ring
+   */
+  fill(key: string, length: number, write: (target: Buffer) => boolean): Buffer | undefined {
+    if (length > this.#buffer.length / 2 || this.#entries.has(key)) return undefined;
     if (this.#next + length > this.#buffer.length) {
       this.#makeRoom(this.#buffer.length); // what is left at the end stays empty for this round
       this.#next = 0;
     }
     const entry = { key, start: this.#next, end: this.#next + length };
     this.#makeRoom(entry.end);
-    this.#buffer.set(contents, entry.start);
+    const target = this.#buffer.subarray(entry.start, entry.end);
+    if (!write(target)) return undefined;
     this.#entries.set(key, entry);
     this.#queue.push(entry);
     this.#next = entry.end;
+    return target;
   }
 
   /** Drops the entries between the end of the newest one and a position. */

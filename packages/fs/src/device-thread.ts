@@ -5,20 +5,21 @@
  */
 import { readSync, writeSync, writevSync } from "node:fs";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { PackView } from "@tvix/castore/pack-view";
 import { Dispatcher } from "./dispatcher.ts";
-import { FileSystem } from "./file-system.ts";
+import { type ContentsAtHand, FileSystem } from "./file-system.ts";
 import type { Answer } from "./need.ts";
 import { type DeviceThreadData, type FromDevice, STATE } from "./thread-messages.ts";
 
 /** Longest request: more than any that a read-only file system gets. */
 const REQUEST_BYTES = 128 * 1024;
 
-const { fd, state, options } = workerData as DeviceThreadData;
+const { fd, state, options, packFolder } = workerData as DeviceThreadData;
 const port = parentPort!;
 const tell = (message: FromDevice) => port.postMessage(message);
 
 const dispatcher = new Dispatcher({
-  fileSystem: new FileSystem(options),
+  fileSystem: new FileSystem(options, { atHand: chunksIn(packFolder) }),
   send: (parts) => unlessAnswered(() => writeParts(parts)),
   ask: (needs) => tell({ needs }),
   cancel: (keys) => tell({ cancelled: keys }),
@@ -33,6 +34,25 @@ for (let length = 0; length >= 0; length = readRequest()) {
   takeAnswers();
 }
 port.close();
+
+/** Returns the chunks of a pack store; `undefined` where this thread cannot read them. The other thread then tells why. */
+function chunksIn(folder: string | undefined): ContentsAtHand | undefined {
+  if (folder === undefined) return undefined;
+  try {
+    const view = new PackView(folder);
+    return {
+      read(digest, target) {
+        try {
+          return view.read(Buffer.from(digest, "latin1"), target);
+        } catch {
+          return false;
+        }
+      },
+    };
+  } catch {
+    return undefined;
+  }
+}
 
 /** Takes the answers that have come. */
 function takeAnswers(): void {

@@ -13,6 +13,7 @@ import {
   entryReply,
   FOREVER,
   initReply,
+  MAX_PAGES,
   openReply,
   statfsReply,
   xattrLengthReply,
@@ -33,6 +34,25 @@ export interface FileSystemOptions {
   readonly absentTtl: number;
   /** Limit of the contents that are held for the next reads, in bytes. */
   readonly cacheBytes: number;
+}
+
+/** Contents that are at hand: verified, and read without waiting for a store. */
+export interface ContentsAtHand {
+  /**
+   * Reads a file of one chunk, or a chunk.
+   *
+   * @param digest its 32 bytes as characters U+0000 to U+00FF
+   * @param target takes the contents: as long as they are expected to be
+   * @returns whether they were there
+   */
+  read(digest: string, target: Uint8Array): boolean;
+}
+
+/** What a {@link FileSystem} is made of. */
+interface FileSystemParts {
+  readonly inodes?: InodeTable | undefined;
+  /** Is asked for contents before they are fetched. Default: nothing is at hand. */
+  readonly atHand?: ContentsAtHand | undefined;
 }
 
 /** What became of a request. */
@@ -60,6 +80,10 @@ const AHEAD = { first: 256 * 1024, most: 4 * 1024 * 1024, tolerance: 512 * 1024 
 const FILES_AHEAD_BYTES = 2 * 1024 * 1024;
 const FOLDERS_AHEAD = 256;
 const FOLDERS_AHEAD_SIZE = 16_384;
+/** How much is held of files that are longer than half of what is held, in bytes. */
+const RECENT_BYTES = 2 * 1024 * 1024;
+/** Longest read of the kernel that is answered from contents at hand, in bytes: the longest that it makes. */
+const LONGEST_READ = MAX_PAGES * 4096;
 
 const NONE: Fetched = new Map();
 const SILENCE: Outcome = { type: "silence" };
@@ -80,16 +104,28 @@ export class FileSystem {
     sizeCalculation: ({ bytes }) => bytes.length + 200,
   });
   readonly #contents: ContentRing;
+  /**
+   * Chunks at hand of files that are too long to be held: the next read may go on in one. They would push out everything else,
+   * and decompressing into memory that the processor has in its cache saves a fifth of the time.
+   */
+  readonly #recent = new ContentRing(RECENT_BYTES);
   readonly #roots = new Map<number, RootListing>();
   readonly #bytesPattern = new ReadPattern(AHEAD);
   readonly #filesAhead = new FilesAhead();
   readonly #listing = Buffer.alloc(LONGEST_LISTING);
+  readonly #atHand: ContentsAtHand | undefined;
+  readonly #readBuffer: Buffer;
   #lastHandle = 0;
   #ahead: Need[] = [];
 
-  constructor(options: FileSystemOptions, inodes: InodeTable = new InodeTable()) {
+  constructor(
+    options: FileSystemOptions,
+    { inodes = new InodeTable(), atHand }: FileSystemParts = {},
+  ) {
     this.#options = options;
     this.#inodes = inodes;
+    this.#atHand = atHand;
+    this.#readBuffer = Buffer.allocUnsafeSlow(atHand === undefined ? 0 : LONGEST_READ);
     this.#contents = new ContentRing(options.cacheBytes);
   }
 
@@ -292,7 +328,13 @@ export class FileSystem {
   #readSmall(inode: Inode, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
     const need = smallFile(node);
     const contents = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-    if (!fetched.has(need.key)) this.#readFilesAhead(inode, contents !== undefined);
+    if (contents === undefined) {
+      const part = { key: need.key, digest: node.digest, length: node.size };
+      const read = this.#readAtHand([part], { start, end }, this.#contents);
+      if (read !== undefined) return reply(read);
+    }
+    if (!fetched.has(need.key) && this.#atHand === undefined)
+      this.#readFilesAhead(inode, contents !== undefined);
     if (contents === undefined) return wait(need);
     return reply(contents.subarray(start, end));
   }
@@ -348,9 +390,14 @@ export class FileSystem {
     const list = packed ? ChunkList.fromBytes(packed) : this.#lists.get(key);
     if (list === undefined) return wait({ type: "list", key, digest, size });
     const first = list.indexAt(start);
+    const origin = list.offsetAt(first);
+    const range = { start: start - origin, end: end - origin };
+    const ring = size > this.#options.cacheBytes / 2 ? this.#recent : this.#contents;
+    const read = this.#readAtHand(chunksFrom(digest, list, first), range, ring);
+    if (read !== undefined) return reply(read);
     const parts: Uint8Array[] = [];
     const needs: Need[] = [];
-    let offset = list.offsetAt(first);
+    let offset = origin;
     let index = first;
     for (; index < list.length && offset < end; index++) {
       const need = chunkOf(digest, list, index, offset);
@@ -368,6 +415,41 @@ export class FileSystem {
       }
     }
     return needs.length > 0 ? { type: "wait", needs } : reply(...parts);
+  }
+
+  /**
+   * Reads a range of some contents in a row that are at hand, up to its end; `undefined` if one of them is not. It is valid until
+   * the next request.
+   *
+   * @param range begins in the first of them
+   * @param ring holds those that are read in part
+   */
+  #readAtHand(
+    row: Iterable<Part>,
+    { start, end }: Range,
+    ring: ContentRing,
+  ): Uint8Array | undefined {
+    const atHand = this.#atHand;
+    if (atHand === undefined || end - start > this.#readBuffer.length) return undefined;
+    const out = this.#readBuffer.subarray(0, end - start);
+    let offset = 0;
+    for (const { key, digest, length } of row) {
+      const [from, to] = [Math.max(start - offset, 0), Math.min(end - offset, length)];
+      const target = out.subarray(Math.max(offset - start, 0), offset + to - start);
+      const held = this.#recent.get(key) ?? this.#contents.get(key);
+      if (held === undefined && target.length === length) {
+        if (!atHand.read(digest, target)) return undefined;
+      } else {
+        const read = (target: Uint8Array) => atHand.read(digest, target);
+        const contents =
+          held ?? ring.fill(key, length, read) ?? this.#contents.fill(key, length, read);
+        if (contents === undefined) return undefined;
+        target.set(contents.subarray(from, to));
+      }
+      offset += length;
+      if (offset >= end) return out;
+    }
+    return undefined;
   }
 
   #xattr(inode: Inode, request: Request & { type: "getxattr" | "listxattr" }): Outcome {
@@ -399,6 +481,13 @@ type FileNode = PackedNode & { type: "file" };
 interface Range {
   readonly start: number;
   readonly end: number;
+}
+
+/** A file of one chunk, or a chunk. */
+interface Part {
+  readonly key: string;
+  readonly digest: string;
+  readonly length: number;
 }
 
 interface FolderPart {
@@ -447,4 +536,12 @@ function chunkOf(
   const chunk = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
   const length = list.sizeAt(index);
   return { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
+}
+
+/** Returns the chunks of a blob from one on. */
+function* chunksFrom(digest: string, list: ChunkList, first: number): Generator<Part> {
+  for (let index = first; index < list.length; index++) {
+    const { key, chunk, length } = chunkOf(digest, list, index, 0);
+    yield { key, digest: chunk, length };
+  }
 }

@@ -78,6 +78,7 @@ class RunningMount implements Mount {
       fd: device.fd,
       state: this.#state,
       options: { listRoot, showXattr, pathTtl, absentTtl, cacheBytes },
+      packFolder: options.diskCache === undefined ? services.blobService.packFolder : undefined,
     };
     const module = new URL(`device-thread${extname(import.meta.url)}`, import.meta.url);
     this.#worker = new Worker(module, { workerData, resourceLimits: LIMITS });

@@ -8,6 +8,8 @@ export interface DeviceThreadData {
   /** Shared numbers, see {@link STATE}. */
   readonly state: Int32Array;
   readonly options: FileSystemOptions;
+  /** Folder of a pack store whose chunks the thread reads by itself; `undefined` where the other one fetches them. */
+  readonly packFolder: string | undefined;
 }
 
 /** Indexes of the numbers that both threads share. */

@@ -7,7 +7,7 @@ import {
 } from "@tvix/castore";
 import { MemoryPathInfoService, StorePath } from "@tvix/store";
 import { Dispatcher } from "../src/dispatcher.ts";
-import { FileSystem, type FileSystemOptions } from "../src/file-system.ts";
+import { type ContentsAtHand, FileSystem, type FileSystemOptions } from "../src/file-system.ts";
 import type { InodeTable } from "../src/inode-table.ts";
 import { LENGTH, OPCODE } from "../src/protocol/constants.ts";
 import { type MountedServices, StoreSource } from "../src/store-source.ts";
@@ -74,6 +74,7 @@ interface Listed {
 interface KernelOptions extends Partial<FileSystemOptions> {
   readonly services?: MountedServices;
   readonly inodes?: InodeTable;
+  readonly atHand?: ContentsAtHand;
   readonly timeoutMs?: number;
 }
 
@@ -93,6 +94,7 @@ export class Kernel {
   constructor({
     services = memoryServices(),
     inodes,
+    atHand,
     timeoutMs = 0,
     ...options
   }: KernelOptions = {}) {
@@ -112,7 +114,7 @@ export class Kernel {
         cacheBytes: 16 * 1024 * 1024,
         ...options,
       },
-      inodes,
+      { inodes, atHand },
     );
     this.#dispatcher = new Dispatcher({
       fileSystem: this.fileSystem,

@@ -176,6 +176,9 @@ export interface BlobService extends AsyncDisposable {
    */
   storedSizes?(chunks: ChunkList, options?: AbortOptions): Promise<readonly (number | undefined)[]>;
 
+  /** Folder of a pack store that has every chunk of this one, for other threads (`PackView`); absent where there is none. */
+  readonly packFolder?: string;
+
   /** Stores files of the local file system faster than by their contents; `undefined` where there is no such way. */
   readonly files?: FileStore | undefined;
 

@@ -46,7 +46,7 @@ export function initReply(reply: {
 /** How many reads ahead of programs may be under way. */
 const MAX_BACKGROUND = 64;
 /** Longest read in pages of 4 KiB: the most that kernels allow. */
-const MAX_PAGES = 256;
+export const MAX_PAGES = 256;
 
 /** Returns the answer to GETATTR. */
 export function attributesReply(attributes: Attributes, validSeconds: number): Buffer {

@@ -83,11 +83,13 @@ export class PackBlobService implements BlobService, Measured {
   #lookupHits = 0;
   /** Stores files of the local file system. */
   readonly files: FileStore;
+  readonly packFolder: string;
 
   private constructor(options: PackOptions, index: ChunkIndex) {
     const { path, maxPackSize = 1024 ** 3, zstdLevel: level = 1 } = options;
     const { averageChunkSize = DEFAULT_AVERAGE_CHUNK_SIZE, onCorrupt = warn } = options;
     this.#options = options;
+    this.packFolder = path;
     this.#index = index;
     const maxRecords = recordsBytesFor(averageChunkSize);
     this.#commits = new GroupCommit({ folder: path, maxPackSize, maxRecords });

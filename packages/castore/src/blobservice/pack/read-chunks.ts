@@ -56,8 +56,9 @@ export function readChunks(
     const piece = bytes.subarray(at, at + lengthAs(as, location));
     at += piece.length;
     const contents = isContents ? piece : chunkMemory.take(location.size);
-    const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-    if (isWhole(contents, location, payload, digest)) {
+    const bytesOfDigest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
+    const digest = B3Digest.fromBytes(bytesOfDigest);
+    if (isWholeChunk(contents, location, payload, digest)) {
       if (!isContents) piece.set(payload);
     } else {
       damaged.set(i, payload.length < location.storedSize ? "missing" : "damaged");
@@ -98,14 +99,14 @@ function unpackLocations(numbers: Float64Array): ChunkLocation[] {
 }
 
 /** Decodes a payload into memory as long as the chunk. Returns whether the contents match the digest. */
-function isWhole(
+export function isWholeChunk(
   contents: Uint8Array,
   { codec, storedSize }: ChunkLocation,
   payload: Uint8Array,
-  digest: Uint8Array,
+  digest: B3Digest,
 ): boolean {
   if (payload.length < storedSize || !decodeInto(contents, codec, payload)) return false;
-  return blake3Digest(contents).equals(B3Digest.fromBytes(digest));
+  return blake3Digest(contents).equals(digest);
 }
 
 /**
@@ -120,7 +121,7 @@ export function* readPayloads(
   paths: ReadonlyMap<number, string>,
   memory: Memory,
 ): Generator<{ readonly location: ChunkLocation; readonly payload: Uint8Array<ArrayBuffer> }> {
-  using packs = new Packs(paths, memory);
+  using packs = new OpenPacks((pack) => paths.get(pack)!, memory);
   for (const { pack, offset, length, chunks } of runsOf(locations, MAX_GAP)) {
     const bytes = packs.read(pack, offset, length);
     for (const location of chunks) {
@@ -168,23 +169,31 @@ function endOfRun(locations: readonly ChunkLocation[], from: number, maxGap: num
   return to;
 }
 
-/** Packs that are open while a task lasts. */
-class Packs implements Disposable {
-  readonly #paths: ReadonlyMap<number, string>;
+/** How many packs are open at the same time. */
+const MAX_OPEN = 64;
+
+/** Opens packs when they are read, and keeps them open. */
+export class OpenPacks implements Disposable {
+  readonly #pathOf: (pack: number) => string;
   readonly #memory: Memory;
+  /** Descriptors by number of the pack, in the order in which they were opened. */
   readonly #fds = new Map<number, number>();
 
-  constructor(paths: ReadonlyMap<number, string>, memory: Memory) {
-    this.#paths = paths;
+  /** @param memory returns memory for what is read at once */
+  constructor(pathOf: (pack: number) => string, memory: Memory) {
+    this.#pathOf = pathOf;
     this.#memory = memory;
   }
 
-  /** Reads a range of a pack, or as much of it as there is: nothing if the pack does not exist. */
+  /**
+   * Reads a range of a pack, or as much of it as there is: nothing if the pack does not exist.
+   *
+   * @throws CastoreError by cause if the system refuses to read
+   */
   read(pack: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
-    const path = this.#paths.get(pack)!;
+    const path = this.#pathOf(pack);
     try {
-      const fd = this.#fds.get(pack) ?? openSync(path, "r");
-      this.#fds.set(pack, fd);
+      const fd = this.#fds.get(pack) ?? this.#open(pack, path);
       const bytes = this.#memory(length);
       let filled = 0;
       while (filled < length) {
@@ -201,5 +210,16 @@ class Packs implements Disposable {
 
   [Symbol.dispose](): void {
     for (const fd of this.#fds.values()) closeSync(fd);
+  }
+
+  #open(pack: number, path: string): number {
+    for (const [oldest, fd] of this.#fds) {
+      if (this.#fds.size < MAX_OPEN) break;
+      closeSync(fd);
+      this.#fds.delete(oldest);
+    }
+    const fd = openSync(path, "r");
+    this.#fds.set(pack, fd);
+    return fd;
   }
 }
