@@ -11,7 +11,7 @@ import { OutputError, reportOutputError } from "./terminal/output.ts";
  */
 export async function run(body: (interrupt: Interrupt) => Promise<void>): Promise<void> {
   using interrupt = new Interrupt();
-  limitHeapGrowth("command");
+  limitHeapGrowth();
   try {
     await body(interrupt);
   } catch (error) {

@@ -1,5 +1,6 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { copyBytes } from "../bytes/byte-string.ts";
+import { freeMemory } from "../bytes/free-memory.ts";
 import { lruCache } from "../bytes/lru-cache.ts";
 import { SingleFlight } from "../bytes/single-flight.ts";
 import { type CacheOptions, OriginCache } from "../cache/origin-cache.ts";
@@ -145,8 +146,10 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
     await far.putFrames(chunks, options);
     if (mode === "write-through") {
       const frames = batch.frames.map(copyBytes); // if the local store hangs, it may use them after this call
-      const put = (near: BlobService, options: AbortOptions) =>
-        near.putFrames({ ...chunks, frames }, options);
+      const put = async (near: BlobService, options: AbortOptions) => {
+        await near.putFrames({ ...chunks, frames }, options);
+        for (const frame of frames) freeMemory([frame]);
+      };
       await this.#cache.write("put chunks into", put, options);
     }
     await putLists(this, batch.blobs, options);

@@ -1,8 +1,9 @@
 import { promisify } from "node:util";
 import { constants, zstdCompress } from "node:zlib";
 import { asBuffer } from "../bytes/byte-string.ts";
+import { freeMemory } from "../bytes/free-memory.ts";
 
-const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
+const compress = promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdCompress);
 
 const MAGIC = 0xfd2fb528;
 
@@ -26,12 +27,21 @@ const BLOCK_HEADER = 3;
  * @param level level of zstd, 1 to 22. Default: 1
  */
 export async function compressToFrame(data: Uint8Array, level = 1): Promise<Uint8Array> {
+  const chunkSize = compressBound(data.length); // one buffer takes the frame
   const frame = await compress(data, {
     params: { [constants.ZSTD_c_compressionLevel]: level },
     pledgedSrcSize: data.length,
-    chunkSize: Math.max(data.length, constants.Z_MIN_CHUNK),
+    chunkSize,
   });
-  return frame.length < data.length ? frame : rawFrame(data);
+  if (frame.length < data.length) return frame;
+  const isPooled = frame.buffer.byteLength !== chunkSize;
+  if (!isPooled) freeMemory([new Uint8Array(frame.buffer)]);
+  return rawFrame(data);
+}
+
+/** Returns how many bytes the longest frame of so many bytes of contents takes. */
+export function compressBound(length: number): number {
+  return length + (length >>> 7) + 512;
 }
 
 /** Returns the length of the {@link rawFrame} of so many bytes. */

@@ -8,7 +8,7 @@ import {
 } from "@tvix/store";
 import { storeServices } from "@tvix/store/rpc";
 import type { Logger } from "pino";
-import { limitHeapGrowth } from "../heap-growth.ts";
+import { limitServerHeapGrowth } from "../heap-growth.ts";
 import type { ServeOptions } from "../options/serve-options.ts";
 import { useStoreMode } from "../options/store-mode.ts";
 import type { Listener, ListenerEvents } from "../server/listener.ts";
@@ -65,7 +65,6 @@ export async function openServer(
   { logger, signal, metrics, listen, gather, workers }: OpenServerContext,
 ): Promise<OpenServer> {
   setDefaultHighWaterMark(false, STREAM_BYTES);
-  limitHeapGrowth("server");
   await using stack = new AsyncDisposableStack();
   stack.use(await startTracing(options, (message) => logger.warn(message)));
   stack.use(observeProcess(metrics.meter));
@@ -120,6 +119,7 @@ export async function openServer(
   );
   guarding.reloadTls(() => server.reloadTls());
   warnOfOpenAddresses(options, logger, server.openAddresses);
+  limitServerHeapGrowth();
   const opened = stack.move();
   return { server, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }

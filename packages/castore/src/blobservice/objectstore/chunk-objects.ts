@@ -117,7 +117,12 @@ export class ChunkObjects {
 
   /** Stores a chunk, whose bytes the caller leaves alone until it settles. One that is there is replaced. */
   async put(digest: B3Digest, data: Uint8Array, options?: AbortOptions): Promise<void> {
-    await this.#store.put(chunkKey(digest), await compress(data, this.#level), options);
+    await this.putFrame(digest, await compress(data, this.#level), options);
+  }
+
+  /** Like {@link put}, for a chunk that is compressed already, into a frame that states its size. It is not verified. */
+  async putFrame(digest: B3Digest, frame: Uint8Array, options?: AbortOptions): Promise<void> {
+    await this.#store.put(chunkKey(digest), frame, options);
     this.#lost.delete(digest.hex);
   }
 

@@ -4,6 +4,7 @@ import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
+import { freeMemory } from "../../bytes/free-memory.ts";
 import { lruCache } from "../../bytes/lru-cache.ts";
 import { mapInParallel } from "../../bytes/parallel.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE, isUncut } from "../../chunking/chunker.ts";
@@ -26,7 +27,8 @@ import type {
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
 import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
-import { putFramesByContents, unreadableChunk } from "../frames.ts";
+import { expectWholeFrames } from "../decode-frames.ts";
+import { putLists, unreadableChunk } from "../frames.ts";
 import { readWhole, statByOpening } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed } from "../put-list.ts";
@@ -185,26 +187,9 @@ export class ObjectStoreBlobService implements BlobService {
     options: AbortOptions = {},
   ): Promise<readonly B3Digest[]> {
     options.signal?.throwIfAborted();
-    const unique = new Map<string, Promise<void>>();
-    let failed = false;
-    const put = async (digest: B3Digest, data: Uint8Array) => {
-      if (failed) return;
-      try {
-        await this.#putWhole(digest, data, options);
-      } catch (error) {
-        failed = true;
-        throw error;
-      }
-    };
-    const digests = blobs.map((data) => {
-      const digest = blake3Digest(data);
-      if (unique.has(digest.hex)) return digest;
-      unique.set(digest.hex, this.#limit(put, digest, data));
-      return digest;
-    });
-    await Promise.allSettled(unique.values()); // until then the bytes are in use
-    await Promise.all(unique.values());
-    return digests;
+    const hashed = blobs.map((data) => ({ data, digest: blake3Digest(data) }));
+    await this.#putEach(hashed, ({ digest, data }) => this.#putBlob(digest, data, options));
+    return hashed.map(({ digest }) => digest);
   }
 
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
@@ -233,7 +218,13 @@ export class ObjectStoreBlobService implements BlobService {
   }
 
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
-    await putFramesByContents(this, batch, options);
+    const { chunks, frames, blobs } = batch;
+    await expectWholeFrames(batch, options);
+    const framed = frames.map((frame, i) => ({ frame, digest: chunks.digestAt(i) }));
+    await this.#putEach(framed, ({ digest, frame }) =>
+      this.#putWhole(digest, () => this.#chunks.putFrame(digest, frame, options), options),
+    );
+    await putLists(this, blobs, options);
   }
 
   async *frames(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
@@ -286,6 +277,7 @@ export class ObjectStoreBlobService implements BlobService {
             failure ??= { error };
           })
           .finally(() => {
+            freeMemory([copy]);
             this.#budget.release(length);
             uploads.delete(upload);
           });
@@ -303,16 +295,52 @@ export class ObjectStoreBlobService implements BlobService {
     };
   }
 
-  /** Stores a blob that is in memory. */
-  async #putWhole(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
-    if (!isUncut(data.length, this.#averageChunkSize)) {
-      await putBlob(this, data, options);
-      return;
+  /** Stores blobs, each of them once, some at the same time. When it settles, none of their bytes is in use any more. */
+  async #putEach<T extends { readonly digest: B3Digest }>(
+    blobs: readonly T[],
+    put: (blob: T) => Promise<void>,
+  ): Promise<void> {
+    const unique = new Map<string, Promise<void>>();
+    let failed = false;
+    const putUnlessFailed = async (blob: T) => {
+      if (failed) return;
+      try {
+        await put(blob);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    };
+    for (const blob of blobs) {
+      const { hex } = blob.digest;
+      if (!unique.has(hex)) unique.set(hex, this.#limit(putUnlessFailed, blob));
     }
+    await Promise.allSettled(unique.values());
+    await Promise.all(unique.values());
+  }
+
+  /** Stores a blob that is in memory, cut where it is long. */
+  async #putBlob(digest: B3Digest, data: Uint8Array, options: AbortOptions): Promise<void> {
+    if (isUncut(data.length, this.#averageChunkSize)) {
+      const putChunk = async () => {
+        if (data.length > 0) await this.#chunks.put(digest, data, options);
+      };
+      await this.#putWhole(digest, putChunk, options);
+    } else {
+      await putBlob(this, data, options);
+    }
+  }
+
+  /** Stores a blob that is one chunk, unless it is there. */
+  async #putWhole(
+    digest: B3Digest,
+    putChunk: () => Promise<void>,
+    options?: AbortOptions,
+  ): Promise<void> {
     const isAbsent = this.#absent.delete(digest.hex);
     const { list, hasChunk } = isAbsent ? ABSENT : await this.#look(digest, options);
     if (list === "cut") return;
-    if (!hasChunk && data.length > 0) await this.#chunks.put(digest, data, options);
+    if (!hasChunk) await putChunk();
     if (!hasChunk || list === undefined) await this.#lists.put(digest, NONE, options);
   }
 
