@@ -75,11 +75,19 @@ const MAX_DISCARD_MS = 5_000;
 
 const TEXT: Headers = { "content-type": "text/plain; charset=utf-8" };
 
+/** What an {@link Exchange} is told of its request. */
+interface ExchangeOptions {
+  readonly client: string;
+  readonly isWaiting: boolean;
+  /** Called once for the request. Default: nothing is. */
+  readonly onAnswered: ((answered: Answered, request: HttpRequest) => void) | undefined;
+}
+
 /** One request and the answer to it. */
 export class Exchange {
   readonly #request: HttpRequest;
   readonly #response: ServerResponse;
-  readonly #onAnswered: (answered: Answered) => void;
+  readonly #onAnswered: ExchangeOptions["onAnswered"];
   readonly #startedMs: number = performance.now();
   #left: AbortController | undefined;
   #status: number | undefined;
@@ -93,11 +101,7 @@ export class Exchange {
   /** Whose limit of uploads the request counts for. */
   readonly client: string;
 
-  constructor(
-    request: HttpRequest,
-    response: HttpResponse,
-    options: { client: string; isWaiting: boolean; onAnswered: (answered: Answered) => void },
-  ) {
+  constructor(request: HttpRequest, response: HttpResponse, options: ExchangeOptions) {
     this.#request = request;
     this.#isWaiting = options.isWaiting;
     this.client = options.client;
@@ -293,7 +297,7 @@ export class Exchange {
     if (this.#isOver) return;
     this.#isOver = true;
     if (complete) discardBody(this.#request);
-    this.#onAnswered({
+    const answered: Answered = {
       method: this.method,
       target: this.target,
       status: this.#status,
@@ -302,7 +306,8 @@ export class Exchange {
       bytesIn: this.#bytesIn,
       bytesOut: this.#bytesOut,
       error: this.#error,
-    });
+    };
+    this.#onAnswered?.(answered, this.#request);
   }
 }
 

@@ -158,9 +158,12 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const sweeping = setInterval(sweep, Math.min(uploadTtlMs, SWEEP_MS)).unref();
   return {
     handle(request, response, isWaiting = false, client = request.socket.remoteAddress ?? "unix") {
-      const log = (answered: Answered) => onAnswered?.(answered, request);
-      const exchange = new Exchange(request, response, { client, isWaiting, onAnswered: log });
-      router.answer(exchange).catch((error) => exchange.fail(error));
+      const exchange = new Exchange(request, response, { client, isWaiting, onAnswered });
+      try {
+        router.answer(exchange)?.catch((error) => exchange.fail(error));
+      } catch (error) {
+        exchange.fail(error);
+      }
     },
     async [Symbol.asyncDispose]() {
       clearInterval(sweeping);

@@ -52,21 +52,22 @@ export class Router {
     this.#routes.on("POST", this.#prefix + path, () => undefined, handler);
   }
 
-  /** Answers a request: with 404 for an unknown path, 405 for another method than the path has. */
-  async answer(exchange: Exchange): Promise<void> {
+  /**
+   * Answers a request: with 404 for an unknown path, 405 for another method than the path has. At once, where its handler
+   * does.
+   */
+  answer(exchange: Exchange): void | Promise<void> {
     const { method, target } = exchange;
     const route = METHODS.includes(method as Method)
       ? this.#routes.find(method as Method, target)
       : null;
-    if (route) {
-      await (route.store as Handler)(exchange, route.params, route.searchParams);
-      return;
-    }
+    if (route) return (route.store as Handler)(exchange, route.params, route.searchParams);
     const allowed = METHODS.filter((other) => this.#routes.find(other, target));
     if (allowed.length === 0) exchange.text(404, "There is nothing at this path");
     else {
       const allow = allowed.join(", ");
       exchange.text(405, `Expected one of the methods ${allow}, found ${method}`, { allow });
     }
+    return undefined;
   }
 }

@@ -16,6 +16,7 @@ import { logAnswered, type RequestContext } from "../server/http-log.ts";
 import { HttpSpan } from "../server/http-span.ts";
 import type { Services } from "../services.ts";
 import type { RequestMetrics } from "../telemetry/request-metrics.ts";
+import { isWanted } from "../telemetry/wanted-signals.ts";
 import { parseAllUpstreams } from "./upstreams.ts";
 
 /** A binary cache of Nix. Disposing closes what it has besides the stores. */
@@ -39,6 +40,7 @@ export async function openBinaryCache(
 ): Promise<BinaryCache> {
   await using stack = new AsyncDisposableStack();
   const objects = stack.use(await openObjectStore(options.cacheObjectAddr ?? "memory:///"));
+  const isTraced = isWanted("traces", options.otlp ?? false);
   const known = new WeakMap<HttpRequest, RequestContext>();
   const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
   const bridge = stack.use(
@@ -69,12 +71,12 @@ export async function openBinaryCache(
   const opened = stack.move();
   return {
     handle(request, response, { tokenName, client }) {
-      const span = HttpSpan.server(request);
-      known.set(request, { tokenName, span });
+      const span = isTraced ? HttpSpan.server(request) : undefined;
+      const isPlain = tokenName === undefined && span === undefined;
+      if (!isPlain) known.set(request, { tokenName, span });
       const isWaiting = request.headers.expect !== undefined;
-      const handle = () => bridge.handle(request, response, isWaiting, client);
-      if (span === undefined) handle();
-      else span.run(handle);
+      if (span === undefined) bridge.handle(request, response, isWaiting, client);
+      else span.run(() => bridge.handle(request, response, isWaiting, client));
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };

@@ -6,6 +6,7 @@ import type { AccessRefusal } from "./access/access-refusal.ts";
 import type { Guard } from "./access/guard.ts";
 import { scopeOfRequest } from "./access/http-scopes.ts";
 import { logAnswered } from "./http-log.ts";
+import { pathOf } from "./http-route.ts";
 import { type HttpRequest, type HttpResponse, peerOf, type RequestHandler } from "./one-port.ts";
 import { limitSilence } from "./silence.ts";
 
@@ -46,7 +47,7 @@ export function guardRequests(
     const { authorization } = request.headers;
     let tokenName: string | undefined;
     const call = {
-      scope: scopeOfRequest(method, target.split("?", 1)[0]!),
+      scope: scopeOfRequest(method, pathOf(target)),
       authorization,
       peer: peerOf(request.socket),
       onToken(name: string) {
@@ -57,7 +58,7 @@ export function guardRequests(
       limitSilence(request, bodyTimeoutMs, () => undefined);
       handler(request, response, { tokenName, client });
     };
-    guard.pass(call, answer).catch((error: AccessRefusal) => {
+    const refuse = (error: AccessRefusal) => {
       const { httpStatus: status, httpHeaders, rawMessage } = error;
       const text = `${rawMessage}\n`;
       const headers = { ...httpHeaders, "content-type": "text/plain; charset=utf-8" };
@@ -80,6 +81,12 @@ export function guardRequests(
         },
         request,
       );
-    });
+    };
+    try {
+      const passed = guard.pass(call, answer);
+      if (passed instanceof Promise) passed.catch(refuse);
+    } catch (error) {
+      refuse(error as AccessRefusal);
+    }
   };
 }

@@ -10,7 +10,7 @@ import {
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
-import { routeOf } from "./http-route.ts";
+import { pathOf, routeOf } from "./http-route.ts";
 import type { HttpRequest } from "./one-port.ts";
 
 const tracer = trace.getTracer("@tvix/cli");
@@ -35,7 +35,7 @@ export class HttpSpan {
     span.setAttributes({
       "http.request.method": method,
       "http.route": route,
-      "url.path": url.split("?", 1)[0]!,
+      "url.path": pathOf(url),
     });
     return new HttpSpan(span, around);
   }

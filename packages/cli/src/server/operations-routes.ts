@@ -1,5 +1,6 @@
 import type { ServerResponse } from "node:http";
 import type { AdmittedHandler } from "./http-guard.ts";
+import { pathOf } from "./http-route.ts";
 import type { HttpResponse } from "./one-port.ts";
 
 /** What the routes tell. */
@@ -26,7 +27,7 @@ export function operationsRoutes(operations: Operations, next: AdmittedHandler):
   };
   return (request, response, source) => {
     const { method, url = "" } = request;
-    const path = url.split("?", 1)[0]!;
+    const path = pathOf(url);
     const answer = Object.hasOwn(answers, path) ? answers[path] : undefined;
     const isRead = method === "GET" || method === "HEAD";
     if (answer === undefined || !isRead) next(request, response, source);

@@ -12,6 +12,7 @@ import {
 import { AccessRefusal } from "./access/access-refusal.ts";
 import type { Guard, GuardedRequest } from "./access/guard.ts";
 import type { UploadLimits } from "./access/upload-limits.ts";
+import { pathOf } from "./http-route.ts";
 import type { HttpRequest, HttpResponse } from "./one-port.ts";
 import { type CallLog, callLogKey } from "./request-log.ts";
 
@@ -128,7 +129,7 @@ export class RpcExchange implements BudgetedCall {
   }
 
   #refuseUnknown(): void {
-    const path = this.#request.url?.split("?", 1)[0];
+    const path = pathOf(this.#request.url ?? "");
     const message = this.#isGrpc()
       ? `no method ${JSON.stringify(path)}`
       : "There is no such method here";

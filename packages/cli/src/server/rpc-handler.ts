@@ -16,6 +16,7 @@ import type { Logger } from "pino";
 import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 import { Guard, type GuardedRequest } from "./access/guard.ts";
 import { scopeOfCall } from "./access/rpc-scopes.ts";
+import { pathOf } from "./http-route.ts";
 import { type HttpHandlers, peerOf, type RequestHandler } from "./one-port.ts";
 import { CallLog, noteErrors } from "./request-log.ts";
 import { isUncounted, RpcExchange } from "./rpc-exchange.ts";
@@ -90,7 +91,7 @@ export function createRpcHandler({
     },
 
     onRequest(request, response) {
-      const path = request.url?.split("?", 1)[0] ?? "";
+      const path = pathOf(request.url ?? "");
       const handler = handlers.get(path);
       const { "content-type": contentType, authorization } = request.headers;
       if (handler === undefined && onOther && !isGrpc(contentType)) {

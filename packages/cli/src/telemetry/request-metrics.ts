@@ -1,4 +1,4 @@
-import type { Attributes, Counter, Histogram, Meter } from "@opentelemetry/api";
+import type { Attributes, Histogram, Meter } from "@opentelemetry/api";
 
 /** Bounds of buckets of durations, in seconds. */
 const DURATION_BOUNDS = [
@@ -19,11 +19,8 @@ export interface EndedRequest {
 /** Counts requests of one protocol, by kind and code. */
 export class RequestMetrics {
   readonly #duration: Histogram;
-  readonly #received: Counter;
-  readonly #sent: Counter;
   readonly #label: string;
-  /** Attributes, kept: to make them takes longer than to count. */
-  readonly #attributes = new Map<string, Attributes>();
+  readonly #kinds = new Map<string, KindTotals>();
 
   /**
    * @param protocol prefix of the names, such as `rpc`
@@ -36,31 +33,43 @@ export class RequestMetrics {
       unit: "s",
       advice: { explicitBucketBoundaries: DURATION_BOUNDS },
     });
-    this.#received = meter.createCounter(`tvix_${protocol}_received_bytes`, {
-      description: "Bytes of bodies that clients sent",
-      unit: "By",
-    });
-    this.#sent = meter.createCounter(`tvix_${protocol}_sent_bytes`, {
-      description: "Bytes of bodies that were sent to clients",
-      unit: "By",
-    });
+    // Observed when somebody asks: to count with an instrument takes longer than to answer a small request.
+    const observe = (name: string, description: string, of: (totals: KindTotals) => number) =>
+      meter
+        .createObservableCounter(`tvix_${protocol}_${name}`, { description, unit: "By" })
+        .addCallback((result) => {
+          for (const totals of this.#kinds.values()) {
+            const bytes = of(totals);
+            if (bytes > 0) result.observe(bytes, totals.attributes);
+          }
+        });
+    observe("received_bytes", "Bytes of bodies that clients sent", (totals) => totals.bytesIn);
+    observe("sent_bytes", "Bytes of bodies that were sent to clients", (totals) => totals.bytesOut);
   }
 
   /** Counts a request that has ended. */
   record({ kind, code, durationMs, bytesIn, bytesOut }: EndedRequest): void {
-    const attributes = this.#attributesOf(kind);
-    this.#duration.record(durationMs / 1000, this.#attributesOf(kind, code));
-    if (bytesIn > 0) this.#received.add(bytesIn, attributes);
-    if (bytesOut > 0) this.#sent.add(bytesOut, attributes);
-  }
-
-  #attributesOf(kind: string, code?: string): Attributes {
-    const key = code === undefined ? kind : `${kind} ${code}`;
-    let attributes = this.#attributes.get(key);
-    if (attributes === undefined) {
-      attributes = { [this.#label]: kind, ...(code !== undefined && { code }) };
-      this.#attributes.set(key, attributes);
+    let totals = this.#kinds.get(kind);
+    if (totals === undefined) {
+      totals = { attributes: { [this.#label]: kind }, codes: new Map(), bytesIn: 0, bytesOut: 0 };
+      this.#kinds.set(kind, totals);
     }
-    return attributes;
+    totals.bytesIn += bytesIn;
+    totals.bytesOut += bytesOut;
+    let attributes = totals.codes.get(code);
+    if (attributes === undefined) {
+      attributes = { ...totals.attributes, code };
+      totals.codes.set(code, attributes);
+    }
+    this.#duration.record(durationMs / 1000, attributes);
   }
+}
+
+/** What is known of the requests of one kind. */
+interface KindTotals {
+  readonly attributes: Attributes;
+  /** Attributes by code, kept: to make them takes longer than to count. */
+  readonly codes: Map<string, Attributes>;
+  bytesIn: number;
+  bytesOut: number;
 }

@@ -1,5 +1,5 @@
 import type { DirectMethod } from "@tvix/castore/rpc";
-import type { AccessControl } from "./access-control.ts";
+import type { AccessControl, Grant } from "./access-control.ts";
 import { sourceOf } from "./failure-limit.ts";
 import { OPEN_ACCESS } from "./open-access.ts";
 import type { Scope } from "./scope.ts";
@@ -46,21 +46,20 @@ export class Guard {
   }
 
   /**
-   * Runs an action for a request that is admitted.
+   * Runs an action for a request that is admitted, at once where nothing has to be computed for that.
    *
    * @param action gets whose limits the request counts for
-   * @throws AccessRefusal for a request that is not admitted; whatever the action throws
+   * @throws AccessRefusal for a request that is not admitted, or rejects with it; whatever the action throws
    */
-  async pass<T>(
-    { scope, authorization, peer, onToken }: GuardedRequest,
-    action: (client: string) => T | Promise<T>,
-  ): Promise<T> {
-    if (scope === undefined) return await action(sourceOf(peer));
+  pass<T>(request: GuardedRequest, action: (client: string) => T): T | Promise<T> {
+    const { scope, authorization, peer, onToken } = request;
+    if (scope === undefined) return action(sourceOf(peer));
+    const run = ({ client, tokenName, storeNames }: Grant) => {
+      if (tokenName !== undefined) onToken(tokenName);
+      return this.#storeNames.run(storeNames, () => action(client));
+    };
     const admitted = this.#access.admit({ scope, authorization, peer });
-    const { client, tokenName, storeNames } =
-      admitted instanceof Promise ? await admitted : admitted;
-    if (tokenName !== undefined) onToken(tokenName);
-    return await this.#storeNames.run(storeNames, () => action(client));
+    return admitted instanceof Promise ? admitted.then(run) : run(admitted);
   }
 
   /**
@@ -69,8 +68,12 @@ export class Guard {
    * @param signal aborts when the call ends early
    * @throws AccessRefusal as {@link pass} does, and for an upload that has waited too long
    */
-  call<T>(request: GuardedRequest, signal: AbortSignal, action: () => Promise<T>): Promise<T> {
-    return this.pass(request, async (client) => {
+  async call<T>(
+    request: GuardedRequest,
+    signal: AbortSignal,
+    action: () => Promise<T>,
+  ): Promise<T> {
+    return await this.pass(request, async (client): Promise<T> => {
       if (request.scope !== "write") return await action();
       await this.uploads.enter(client, signal);
       try {
