@@ -34,7 +34,9 @@ export async function indexDebugInfo(
   }: { directoryService: DirectoryService; sideObjects: SideObjects },
   options?: AbortOptions,
 ): Promise<void> {
+  if (root.type !== "directory") return;
   const entries = await Array.fromAsync(debugFiles(root, directoryService, options));
+  if (entries.length === 0) return;
   const put = async ({ buildId, member }: DebugFile, options: AbortOptions) => {
     const path = debugInfoPath(buildId);
     if (await sideObjects.head(path, options)) return;

@@ -2,6 +2,7 @@ import {
   type AbortOptions,
   collectAtMost,
   type GetObjectOptions,
+  lruCache,
   type ObjectContents,
   type ObjectHead,
   type ObjectStore,
@@ -12,6 +13,10 @@ import { decodePushedNar, encodePushedNar, type PushedNar, withName } from "./pu
 /** Folders of NARs that a narinfo names, and of those that none names yet. */
 const NARS = "nar";
 const UPLOADS = "upload";
+
+/** How many uploads are remembered, about 300 bytes each, and for how long, in milliseconds. */
+const FRESH_UPLOADS = 1024;
+const FRESH_MS = 60_000;
 
 /** Folder of the digests of files that are made of what is stored. */
 const FILE_HASHES = "file-hash";
@@ -33,6 +38,8 @@ const MAX_RECORD_BYTES = 64 * 1024;
  */
 export class SideObjects {
   readonly #objects: ObjectStore;
+  /** Uploads that were stored a moment ago: most clients name a NAR right after they have pushed it. */
+  readonly #fresh = lruCache<string, PushedNar>(FRESH_UPLOADS, { ttlMs: FRESH_MS });
 
   constructor(objects: ObjectStore) {
     this.#objects = objects;
@@ -40,10 +47,11 @@ export class SideObjects {
 
   /** Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`; `undefined` if there is none. */
   async getNar(fileName: string, options?: AbortOptions): Promise<PushedNar | undefined> {
-    const [named, waiting] = await Promise.all(
-      [NARS, UPLOADS].map((folder) => this.#readNar(`${folder}/${fileName}`, options)),
-    );
-    return (named ?? waiting)?.nar;
+    const named = await this.#readNar(`${NARS}/${fileName}`, options);
+    if (named !== undefined) return named.nar;
+    const fresh = this.#fresh.get(fileName);
+    if (fresh !== undefined) return fresh;
+    return (await this.#readNar(`${UPLOADS}/${fileName}`, options))?.nar;
   }
 
   /**
@@ -53,6 +61,7 @@ export class SideObjects {
   async putUpload(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
     const key = `${UPLOADS}/${fileName}`;
     await this.#objects.put(key, encodePushedNar(nar), { ...options, isDurable: false });
+    this.#fresh.set(fileName, nar);
   }
 
   /**
@@ -73,6 +82,7 @@ export class SideObjects {
 
   /** Deletes a NAR that waits for a narinfo no more. */
   async deleteUpload(fileName: string, options?: AbortOptions): Promise<void> {
+    this.#fresh.delete(fileName);
     await this.#objects.delete(`${UPLOADS}/${fileName}`, { ...options, isDurable: false });
   }
 

@@ -70,6 +70,11 @@ export class StoredNars {
     };
   }
 
+  /** Notes the length of the NAR of a tree all of which was stored just now. */
+  noteStored(root: Node, narSize: bigint): void {
+    this.#plain.note(root, Number(narSize));
+  }
+
   /**
    * Measures the NAR of a tree as a zstd file of stored frames, once the tree is known to be whole.
    *
@@ -146,6 +151,11 @@ class Measured<T extends {}> {
       return found;
     };
     return await this.#running.run(key, measure, { signal });
+  }
+
+  /** Remembers what was measured elsewhere. */
+  note(root: Node, found: T): void {
+    this.#known.set(keyOf(root), found);
   }
 
   /** Passes the pieces of a NAR on. Where reading it fails, it may be damaged, and is measured again when it is asked for. */

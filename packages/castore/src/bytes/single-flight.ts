@@ -29,9 +29,9 @@ export class SingleFlight<T> {
       return await unlessAborted(flight.result, options?.signal);
     } finally {
       flight.waiting -= 1;
-      if (flight.waiting === 0) {
+      if (flight.waiting === 0 && this.#running.get(key) === flight) {
         // Now, so that no caller joins a cancelled operation.
-        this.#ended(key, flight);
+        this.#running.delete(key);
         flight.abandon.abort(new DOMException("abandoned: all callers have gone", "AbortError"));
       }
     }

@@ -6,7 +6,7 @@ import { plainBody } from "../upload/request-body.ts";
 
 /** Takes `PUT /nar/<hash>.nar[.<compression>]`, a NAR that a narinfo will name. */
 export function narUploadRoutes(router: Router, context: BridgeContext): void {
-  const { sideObjects, uploadSlots, maxUploadBytes } = context;
+  const { sideObjects, nars, uploadSlots, maxUploadBytes } = context;
   router.put("/nar/:name", async (exchange, params) => {
     const name = expectNarName(params.name ?? "");
     const { client, signal } = exchange;
@@ -14,6 +14,7 @@ export function narUploadRoutes(router: Router, context: BridgeContext): void {
       const body = plainBody(exchange, { name: `"nar/${name.text}"`, maxBytes: maxUploadBytes });
       const options = { ...context, maxBytes: maxUploadBytes, signal };
       const nar = await receiveNar(name, body, options);
+      nars.noteStored(nar.node, nar.narSize);
       await sideObjects.putUpload(name.text, nar, { signal });
     });
     exchange.created();

@@ -49,18 +49,32 @@ export class UploadSlots {
     this.#clients.set(client, own);
     own.uploads += 1;
     try {
-      const timeout = AbortSignal.timeout(this.#limits.waitMs);
-      const waiting = { signal: AbortSignal.any([signal, timeout]) };
-      try {
-        return await within(own.slots, waiting, () => within(this.#all, waiting, upload));
-      } catch (error) {
-        if (error !== timeout.reason || !timeout.aborted) throw error;
-        throw this.#refusal();
-      }
+      using _slots = await this.#take([own.slots, this.#all], signal);
+      return await upload();
     } finally {
       own.uploads -= 1;
       if (own.uploads === 0) this.#clients.delete(client);
     }
+  }
+
+  /** Takes one of each kind of slots, which are given back when the result is disposed of. */
+  async #take(kinds: readonly ByteBudget[], signal: AbortSignal): Promise<Disposable> {
+    using taken = new DisposableStack();
+    let limits: { readonly timeout: AbortSignal; readonly signal: AbortSignal } | undefined;
+    for (const slots of kinds) {
+      if (!slots.tryTake(1)) {
+        if (limits === undefined) {
+          const timeout = AbortSignal.timeout(this.#limits.waitMs);
+          limits = { timeout, signal: AbortSignal.any([signal, timeout]) };
+        }
+        const { timeout } = limits;
+        await slots.take(1, limits).catch((error) => {
+          throw error === timeout.reason && timeout.aborted ? this.#refusal() : error;
+        });
+      }
+      taken.defer(() => slots.release(1));
+    }
+    return taken.move();
   }
 
   #refusal(): HttpError {
@@ -71,19 +85,5 @@ export class UploadSlots {
       `Cannot take the upload: expected one of ${limits}, to end within ${waitMs} ms, found none; try again later`,
       { headers: { "retry-after": RETRY_AFTER_SECONDS } },
     );
-  }
-}
-
-/** Runs something while it holds a slot. */
-async function within<T>(
-  slots: ByteBudget,
-  options: { signal: AbortSignal },
-  action: () => Promise<T>,
-): Promise<T> {
-  await slots.take(1, options);
-  try {
-    return await action();
-  } finally {
-    slots.release(1);
   }
 }

@@ -58,6 +58,7 @@ export class SqlitePathInfoService implements PathInfoService, Measured {
       table: "path_infos",
       keyColumn: "hash_part",
       merge: mergeRows,
+      isSeenEarly: true, // what refers to a path info is in the same log, behind it
       signal: options.signal,
     });
     return new SqlitePathInfoService(
