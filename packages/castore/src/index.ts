@@ -192,6 +192,6 @@ export type {
   ObjectUpload,
   PutObjectOptions,
 } from "./objectstore/object-store.ts";
-export { openObjectStore } from "./objectstore/open.ts";
+export { openObjectStore, whyObjectsReadOnly } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
 export { laneLoad, limitLanes, startLanes } from "./worker/lanes.ts";

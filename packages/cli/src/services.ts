@@ -54,12 +54,18 @@ export interface OpenServicesOptions extends AbortOptions, CompositionOptions {
  * Opens the three services. If one of them cannot be opened, the others are closed.
  *
  * @param options.onEvent receives the events of stores. Default: a process warning for each
- * @throws CastoreError `permission_denied` for a store that can only be read, if it is to be refused; whatever opening
- *   the services throws
+ * @throws CastoreError `permission_denied` for a store that can only be read, if it is to be refused; `not_found` for one
+ *   that does not exist and is not to be created; whatever opening the services throws
  */
 export async function openServices(
   services: ServiceOptions,
-  { readOnly = "use", option, onEvent = warnOfStoreEvent, signal }: OpenServicesOptions = {},
+  {
+    readOnly = "use",
+    option,
+    onEvent = warnOfStoreEvent,
+    create,
+    signal,
+  }: OpenServicesOptions = {},
 ): Promise<Services> {
   await using stack = new AsyncDisposableStack();
   let refused: StoreEvent | undefined;
@@ -71,6 +77,7 @@ export async function openServices(
       : await readTomlFile("store composition", storeComposition);
   const composition = stack.use(
     await compose(compositionFile ?? services, {
+      create,
       onEvent(event) {
         if (event.type !== "read-only" || readOnly === "tell") tell(event);
         else if (readOnly === "refuse") refused ??= event;
@@ -91,6 +98,7 @@ export async function openServices(
       throw new CastoreError(error.code, `${error.message}; ${advice}`, { cause: error });
     }
   };
+  if (create === false) await open("pathinfoservices"); // it may fill the others, which are created then
   const blobService = await open("blobservices");
   const directoryService = await open("directoryservices");
   const pathInfoService = await open("pathinfoservices");

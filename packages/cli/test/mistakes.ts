@@ -28,6 +28,18 @@ const MEMORY = throughDaemon("memory://");
 const DIGEST = "0".repeat(64);
 const ABSENT = "0".repeat(32);
 
+/** Stores of which one is a cache in front of the daemon on localhost:8000. */
+const OWN_COMPOSITION = `
+  [blobservices.default]
+  type = "combined"
+  near = "memory://"
+  far = "combined://?near=memory://&far=grpc+http%3A%2F%2Flocalhost%3A8000"
+  [directoryservices.default]
+  type = "memory"
+  [pathinfoservices.default]
+  type = "memory"
+`;
+
 /** A file that is there. */
 const FILE = import.meta.filename;
 
@@ -169,7 +181,7 @@ export function mistakesIn(
       mistake(["copy", "none.json"], 'Cannot read reference graph "none.json"'),
       mistake(
         ["copy", `--from=${at("tree")}`, `--to=${at("other")}`, storePath],
-        'expected a store in this folder, found no "path-infos.sqlite"',
+        `path-infos.sqlite: Cannot open it: expected a store, found no "${at("tree")}/path-infos.sqlite"; check`,
       ),
       mistake(
         ["copy", `--from=local?root=${at("none")}`, `--to=${at("other")}`, storePath],
@@ -286,6 +298,24 @@ export function mistakesIn(
         ["daemon", "-l", at("sock"), ...throughDaemon(`grpc+unix://${at("sock")}`)],
         `Cannot use the store at grpc+unix://${at("sock")}: expected another store`,
       ),
+      mistake(
+        ["daemon", "-l", "127.0.0.1:8000", "--store-composition", written(OWN_COMPOSITION)],
+        "Cannot use the store at grpc+http://localhost:8000: expected another store",
+      ),
+      mistake(
+        [
+          "nar-bridge",
+          "-l",
+          "127.0.0.1:8000",
+          ...MEMORY,
+          "--upstream=http://localhost:8000?priority=1",
+        ],
+        "Cannot use the store at http://localhost:8000: expected another store",
+      ),
+      mistake(
+        daemon("--cache-object-addr=sqlite:///proc/x"),
+        "expected a file system that can be written; make it writable for this user, or name another with --cache-object-addr",
+      ),
       mistake(daemon("--upstream=nonsense"), 'expected a URL such as "https://..."'),
       mistake(daemon("--upstream=ftp://x"), "expected a URL with http: or https:"),
       mistake(
@@ -306,7 +336,14 @@ export function mistakesIn(
         daemon("--tls-cert", noKey, "--tls-key", noKey),
         `Cannot use TLS files "${noKey}", "${noKey}": expected a certificate and its key in PEM`,
       ),
-      mistake(["virtiofs", at("tree"), ...MEMORY], `Cannot listen on "${at("tree")}"`),
+      mistake(
+        ["virtiofs", at("tree"), ...MEMORY],
+        `Cannot listen on "${at("tree")}": expected no file or a socket there, found another kind of file`,
+      ),
+      mistake(
+        ["virtiofs", at("none/sock"), ...MEMORY],
+        `Cannot listen on "${at("none/sock")}": no such file or directory`,
+      ),
       mistake(
         ["mount", at("tree"), ...MEMORY, "--cache-dir=/proc/x"],
         'Cannot make folder "/proc/x": expected a file system that can be written',

@@ -57,9 +57,9 @@ describeWithFuse("a mount by a user that is not root", () => {
     it("shows files to others where /etc/fuse.conf allows it, and then disappears also when it is killed", async () => {
       const script = `
         echo > "$1/none"; mount --bind "$1/none" /etc/fuse.conf
-        start --allow-other || true
+        start "--allow-other" || true
         echo user_allow_other > "$1/allow"; mount --bind "$1/allow" /etc/fuse.conf
-        start --allow-other; cat "$M/${name}/file"; kill -KILL $PID
+        start "--allow-other"; cat "$M/${name}/file"; kill -KILL $PID
         for i in {1..100}; do mountpoint -q "$M" || break; sleep 0.05; done; mountpoint -q "$M" || echo " gone"
       `;
       const [refused, ...rest] = (await run(script)).split("\n");

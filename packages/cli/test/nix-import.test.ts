@@ -50,7 +50,8 @@ describeWithNix("store paths in the database", (version, open) => {
 
   beforeAll(async () => {
     nix = open(folder.path);
-    writeFileSync(join(nix.folder, "tree"), "a tree of one file");
+    const lines = Array.from({ length: 10_000 }, (_, i) => `${i} squared is ${i * i}\n`);
+    writeFileSync(join(nix.folder, "tree"), lines.join(""));
     writeFileSync(join(nix.folder, "expression.nix"), EXPRESSION);
     writeFileSync(join(nix.folder, "key"), key.toSecretText());
     daemon = await startDaemon([
@@ -115,6 +116,19 @@ describeWithNix("store paths in the database", (version, open) => {
     const copied = await run(["copy", "--from", root, "--to", to, "--closure", path]);
     expect(copied).toMatchObject({ status: 0, stderr: "" });
     expect(copied.stdout.trim().split("\n").toSorted()).toEqual(closure.toSorted());
+
+    const compressedAt = async (level: number) => {
+      const store = embeddedIn(join(folder.path, `level ${level}`));
+      await using other = await startDaemon([...store, "--listen-address=127.0.0.1:0"]);
+      const { stderr } = await run([
+        ...["copy", "--from", root, "--to", `grpc+http://${other.addresses[0]}`],
+        ...["--closure", path, `--zstd-level=${level}`, "--progress=plain"],
+      ]);
+      expect(stderr).toMatch(/-package: \d.*, \d\.\d s\n$/);
+      const { stdout } = await run(["du", "--json", "--closure", path, ...store]);
+      return JSON.parse(stdout).total.compressed;
+    };
+    expect(await compressedAt(19)).toBeLessThan(await compressedAt(1));
 
     const attributes = await nix.run(`nix-build --no-out-link -E '
       derivation {

@@ -1,7 +1,9 @@
 import {
   chmodSync,
+  existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -264,5 +266,96 @@ describe("tvix-store diff", () => {
       stdout: "",
       stderr: expect.stringContaining(ABSENT),
     });
+  });
+});
+
+describe("commands that read", () => {
+  it("take stores that a file describes", async () => {
+    const composition = join(folder.path, "stores.toml");
+    const tables = [
+      ["blobservices", "pack", "blobs"],
+      ["directoryservices", "sqlite", "directories.sqlite"],
+      ["pathinfoservices", "sqlite", "path-infos.sqlite"],
+    ].map(
+      ([kind, type, file]) =>
+        `[${kind}.default]\ntype = "${type}"\npath = "${folder.path}/store/${file}"\n`,
+    );
+    writeFileSync(composition, tables.join(""));
+    const key = join(folder.path, "described-key");
+    writeFileSync(key, SigningKey.generate("described-1").toSecretText());
+    const described = async (...args: string[]) => {
+      const outcome = await tvixStore([...args, `--store-composition=${composition}`]);
+      expect(outcome).toMatchObject({ status: 0, stderr: "" });
+      return outcome.stdout;
+    };
+    const at = (name: string) => join(folder.path, name);
+    const [listed, used, archive] = await Promise.all([
+      described("ls", program),
+      described("du", "--json", library),
+      described("nar", library),
+      described("restore", `${program}/text`, at("restored text")),
+      described("sign", `--key-file=${key}`, library),
+    ]);
+    expect(listed).toBe("./bin\n./link\n./same\n./text\n");
+    expect(JSON.parse(used).total.deduplicated).toBe(1000);
+    expect(archive).toContain("nix-archive-1");
+    expect(readFileSync(at("restored text"), "utf8")).toBe("text");
+    const { signatures } = await pathInfoOf(library);
+    expect(signatures.map(({ name }) => name)).toContain("described-1");
+  });
+
+  it("make no store at a mistyped address, and say what is missing", async () => {
+    const nowhere = join(folder.path, "mistyped");
+    const key = join(folder.path, "some-key");
+    writeFileSync(key, SigningKey.generate("some-1").toSecretText());
+    const commands = [
+      ...["ls", "cat", "nar", "path-info", "du"].map((command) => [command, program]),
+      ...[
+        ["diff", program, later],
+        ["restore", program, join(folder.path, "restored")],
+      ],
+      ...[
+        ["sign", `--key-file=${key}`, program],
+        ["mount", folder.path],
+      ],
+      ["virtiofs", join(folder.path, "guests")],
+    ];
+    const stores = embeddedIn(nowhere);
+    const outcomes = await Promise.all([
+      ...commands.map((command) => tvixStore([...command, ...stores])),
+      tvixStore(["copy", "--from", nowhere, "--to", join(folder.path, "copied"), program]),
+      tvixStore([
+        "cat",
+        `${program}/text`,
+        `--blob-service-addr=pack://${nowhere}`,
+        ...options.slice(1),
+      ]),
+    ]);
+    for (const { status, stdout, stderr } of outcomes) {
+      expect({ stdout, stderr }).toEqual({
+        stdout: "",
+        stderr: expect.stringMatching(
+          /^tvix-store: (sqlite|pack):\/\/\S*\/mistyped\S*: Cannot open it: expected a store, found no "[^\n]*; check its address[^\n]*\n$/,
+        ),
+      });
+      expect([1, 2]).toContain(status);
+    }
+    expect(existsSync(nowhere)).toBe(false);
+  });
+
+  it("make the stores that are filled by reading", async () => {
+    await using daemon = await startDaemon(["--listen-address=127.0.0.1:0", ...options]);
+    const filled = embeddedIn(join(folder.path, "filled"));
+    const cache = [
+      ...filled.slice(0, 2),
+      `--path-info-service-addr=nix+http://${daemon.addresses[0]}`,
+    ];
+    const text = await tvixStore(["cat", `${program}/text`, ...cache]);
+    expect(text).toEqual({ status: 0, stdout: "text", stderr: "" });
+    const local = `combined://?near=${encodeURIComponent(`pack://${folder.path}/near`)}`;
+    const combined = `${local}&far=${encodeURIComponent(`pack://${folder.path}/store/blobs`)}`;
+    const read = ["cat", `${program}/text`, `--blob-service-addr=${combined}`, ...options.slice(1)];
+    expect(await tvixStore(read)).toEqual({ status: 0, stdout: "text", stderr: "" });
+    expect(existsSync(join(folder.path, "near"))).toBe(true);
   });
 });

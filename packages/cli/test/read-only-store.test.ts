@@ -63,9 +63,13 @@ describe.skipIf(missing !== "")(`a store that can only be read${missing}`, () =>
   });
 
   it("is served by a daemon that warns of it", async () => {
-    await using daemon = await startDaemon(["-l", at("socket"), ...embeddedIn(frozen)]);
+    const objects = `--cache-object-addr=file://${at("disk/objects")}`;
+    await using daemon = await startDaemon(["-l", at("socket"), objects, ...embeddedIn(frozen)]);
     const warnings = daemon.log.filter(({ level }) => level === 40);
     const [blobs, ...others] = warnings.map(({ store, msg }) => `${store}: ${msg}`);
+    expect(others.pop()).toBe(
+      `file://${at("disk/objects")}: Cannot write what belongs to the binary cache: "${at("disk")}" is on a read-only file system; make it writable for this user, or name another with --cache-object-addr`,
+    );
     expect(blobs).toBe(
       `pack://${frozen}/blobs: Cannot write to it: "${frozen}/blobs" is on a read-only file system`,
     );

@@ -58,7 +58,7 @@ describe("tvix-store ls", () => {
   it("writes names as their bytes, and ends lines with NUL when asked to", async () => {
     const [lines, ended, itself] = await Promise.all([
       run("ls", odd),
-      run("ls", "-R", "--null", odd),
+      run("ls", "--recursive", "--null", odd),
       run("ls", "--long", "--directory", odd),
     ]);
     const name = Buffer.concat([Buffer.from("./"), ODD]);

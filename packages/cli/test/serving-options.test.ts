@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { mkdtempSync, statSync, writeFileSync } from "node:fs";
+import { createServer, get } from "node:http";
 import { type AddressInfo, connect } from "node:net";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -11,12 +11,13 @@ import {
   type Daemon,
   embeddedIn,
   startDaemon,
+  startServing,
   temporaryFolder,
   throughDaemon,
   tvixStore,
 } from "./harness.ts";
 
-describe("a daemon", () => {
+describe.each(["daemon", "nar-bridge"] as const)("%s", (command) => {
   const folder = temporaryFolder();
   const socket = join(folder.path, "socket");
   const store = embeddedIn(join(folder.path, "store"));
@@ -61,8 +62,9 @@ describe("a daemon", () => {
     ]);
     storePath = StorePath.parseAbsolute(stdout.trim());
     before = started;
-    daemon = await startDaemon([
-      ...["-l", socket, "-l", "127.0.0.1:0", "--unix-listen-unlink"],
+    daemon = await startServing([
+      ...[command, "-l", socket, "-l", "127.0.0.1:0", "--metrics-address=127.0.0.1:0"],
+      ...["--unix-listen-unlink", "--unix-listen-chmod=640", "--shutdown-timeout=100ms"],
       ...["--cache-compression=none", `--signing-key-file=${folder.path}/key`, "--sign=served"],
       ...[`--upstream=${upstreamUrl}`, `--store-composition=${composition}`],
       "--upstream-absent-ttl=0",
@@ -90,12 +92,19 @@ describe("a daemon", () => {
 
   it("takes a socket of another with --unix-listen-unlink, and only then", async () => {
     const path = storePath.toAbsolutePath();
-    const [refused, found] = await Promise.all([
-      tvixStore(["daemon", "-l", socket, ...throughDaemon("memory://")]),
-      tvixStore(["path-info", path, ...throughDaemon(`grpc+unix://${socket}`)]),
-    ]);
+    const refused = await tvixStore([command, "-l", socket, ...throughDaemon("memory://")]);
     expect(refused).toMatchObject({ status: 1, stderr: expect.stringContaining(socket) });
-    expect(found).toEqual({ status: 0, stdout: `${path}\n`, stderr: "" });
+    const served = get({ socketPath: socket, path: `/${path.slice(11, 11 + 32)}.narinfo` });
+    const [response] = await once(served, "response");
+    expect(await text(response)).toContain(`StorePath: ${path}\n`);
+    expect(statSync(socket).mode & 0o777).toBe(0o640);
+  });
+
+  it("serves metrics on an address of their own", async () => {
+    const line = daemon.log.find(({ msg }) => msg === "serving metrics");
+    const metrics = await fetch(`http://${line?.addresses}/metrics`);
+    expect(await metrics.text()).toContain("tvix_build_info");
+    expect((await fetch(`${url}/metrics`)).status).toBe(404);
   });
 
   it("announces NARs without compression, and signs what it serves but not what is stored", async () => {
@@ -138,5 +147,42 @@ describe("a daemon", () => {
     const silent = dial();
     silent.write("GET / HTTP/1.1\r\n");
     expect(await text(silent)).toMatch(/^(HTTP\/1\.1 408 .*)?/);
+  });
+
+  it("cuts what is in flight at the end of --shutdown-timeout", async () => {
+    const upload = dial();
+    upload.write(
+      `PUT /nar/${"0".repeat(52)}.nar HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n`,
+    );
+    expect(`${(await once(upload, "data"))[0]}`).toContain("100 Continue");
+    daemon.process.kill("SIGTERM");
+    expect(await daemon.exit).toBe(0);
+    const cut = daemon.log.filter(({ msg }) => `${msg}`.startsWith("calls in flight cut"));
+    expect(cut).toHaveLength(1);
+  });
+
+  it("serves by several processes, makes stores for a group, and ends uploads that stand still", async () => {
+    const place = mkdtempSync(join(folder.path, "workers-"));
+    const store = join(place, "store");
+    await using serving = await startServing([
+      ...[command, "--listen-address=127.0.0.1:0", "--workers=2", "--store-mode=0750"],
+      ...["--body-timeout=200ms", `--cache-object-addr=sqlite://${place}/objects`],
+      ...embeddedIn(store),
+    ]);
+    expect(statSync(store).mode & 0o777).toBe(0o750);
+    const port = Number(serving.addresses[0]!.split(":")[1]);
+    const ask = async () => {
+      const request = get({ port, host: "127.0.0.1", path: "/nix-cache-info", agent: false });
+      const [response] = await once(request, "response");
+      await text(response);
+    };
+    const processes = async () => {
+      await ask();
+      return new Set(serving.log.filter(({ msg }) => msg === "request").map(({ pid }) => pid)).size;
+    };
+    await expect.poll(processes, { timeout: 10_000 }).toBe(2);
+    const still = connect(port, "127.0.0.1");
+    still.write(`PUT /nar/${"0".repeat(52)}.nar HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n`);
+    expect(await text(still)).toBe(""); // cut; by default, it would take two minutes
   });
 });

@@ -1,6 +1,6 @@
 """Stands in for a virtual machine: speaks vhost-user and virtiofs on a socket, well and badly.
 
-usage: virtiofs-guest.py SOCKET well NAME FILE | SOCKET badly
+usage: virtiofs-guest.py SOCKET well NAME FILE | SOCKET look NAME FILE OTHER | SOCKET badly
 """
 import os, random, select, socket, struct, sys
 
@@ -109,6 +109,29 @@ def well(path, name, file):
     guest.end()
 
 
+def look(path, name, file, other):
+    """Prints the names in the root, those of the extended attributes of a file, and whether another name is found."""
+    guest = Guest(path)
+    guest.start()
+    guest.init()
+    error, opened = guest.ask(27, 1, bytes(8))
+    assert error == 0, error
+    handle = struct.unpack("<Q", opened[:8])[0]
+    error, body = guest.ask(28, 1, struct.pack("<QQIIQII", handle, 0, 4096, 0, 0, 0, 0))
+    assert error == 0, error
+    while body:
+        length = struct.unpack("<I", body[16:20])[0]
+        print(body[24 : 24 + length].decode())
+        body = body[24 + (length + 7) // 8 * 8 :]
+    node = guest.lookup(guest.lookup(1, name.encode()), file.encode())
+    error, body = guest.ask(23, node, struct.pack("<II", 4096, 0))
+    assert error == 0, error
+    print(body.rstrip(b"\0").replace(b"\0", b" ").decode())
+    guest.ask(15, node, struct.pack("<QQIIQII", 0, 0, 0x10000, 0, 0, 0, 0))
+    print("found" if guest.lookup(1, other.encode()) else "absent")
+    guest.end()
+
+
 def badly(path):
     def chain(*descriptors, count=1):
         def act(guest):
@@ -175,4 +198,4 @@ def badly(path):
     print("done")
 
 
-{"well": well, "badly": badly}[sys.argv[2]](sys.argv[1], *sys.argv[3:])
+{"well": well, "look": look, "badly": badly}[sys.argv[2]](sys.argv[1], *sys.argv[3:])

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -39,6 +39,55 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
   it("shows files to what speaks vhost-user, also to several at once", async () => {
     const found = await Promise.all([readFile(), readFile()]);
     expect(found).toEqual([`${sum}  -\n`, `${sum}  -\n`]);
+  });
+
+  it("lists store paths, shows digests, looks up anew and keeps contents in a folder, as it is told to", async () => {
+    const composition = join(folder.path, "stores.toml");
+    const tables = [
+      ["blobservices", "pack", "blobs"],
+      ["directoryservices", "sqlite", "directories.sqlite"],
+      ["pathinfoservices", "sqlite", "path-infos.sqlite"],
+    ].map(
+      ([kind, type, file]) =>
+        `[${kind}.default]\ntype = "${type}"\npath = "${folder.path}/store/${file}"\n`,
+    );
+    writeFileSync(composition, tables.join(""));
+    const cache = join(folder.path, "cache");
+    const other = join(folder.path, "other socket");
+    await using _other = await startServing([
+      ...["virtiofs", other, `--store-composition=${composition}`, "--list-root", "--show-xattr"],
+      ...["--threads=2", "--timeout=30", "--absent-ttl=0", "--cache-size=8"],
+      ...[`--cache-dir=${cache}`, "--cache-dir-size=10"],
+    ]);
+    const later = join(folder.path, "later");
+    writeFileSync(later, "later");
+    // Its store path is known only by then, so a first import goes elsewhere.
+    const elsewhere = await tvixStore([
+      "import",
+      later,
+      ...embeddedIn(join(folder.path, "second")),
+    ]);
+    const absent = elsewhere.stdout.trim().replace("/nix/store/", "");
+    const look = async () => {
+      const args = [GUEST, other, name, "file", absent];
+      return (await shell('python3 "$1" "$2" look "$3" "$4" "$5"', ...args)).trim().split("\n");
+    };
+    const digests = "user.tvix.castore.blob.digest user.snix.castore.blob.digest";
+    expect(await look()).toEqual([".", "..", name, digests, "absent"]);
+    await tvixStore(["import", later, ...embeddedIn(join(folder.path, "store"))]);
+    expect((await look()).at(-1)).toBe("found");
+    await expect.poll(() => readdirSync(cache, { recursive: true }).length).toBeGreaterThan(16);
+  });
+
+  it("takes no socket on which another process listens", async () => {
+    const { status, stderr } = await tvixStore([
+      ...["virtiofs", socket, ...embeddedIn(join(folder.path, "store"))],
+    ]);
+    expect([status, stderr]).toEqual([
+      1,
+      `tvix-store: Cannot listen on "${socket}": a running process already listens there; stop it, or choose another path\n`,
+    ]);
+    expect(await readFile()).toContain(sum);
   });
 
   /** Returns how many events and pieces of memory the server has open. */

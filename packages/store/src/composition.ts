@@ -59,8 +59,8 @@ export const PATH_INFO_SERVICES: ServiceRegistry<PathInfoService> = {
         const { NixHttpPathInfoService } = await import("./pathinfoservice/nix-http.ts");
         return new NixHttpPathInfoService({
           baseUrl: config.base_url,
-          blobService: await service("blobservices", config.blob_service),
-          directoryService: await service("directoryservices", config.directory_service),
+          blobService: await service("blobservices", config.blob_service, "filled"),
+          directoryService: await service("directoryservices", config.directory_service, "filled"),
           publicKeys: config.public_keys?.map((key) => VerifyingKey.parse(key)),
           timeoutMs: config.timeout_ms,
           tokenFile: config.token_file,

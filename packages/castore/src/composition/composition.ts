@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { showUnparsed } from "../address/service-address.ts";
 import { unlessAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
@@ -49,6 +50,11 @@ export interface NamedStatistics extends StoreStatistics {
 export interface CompositionOptions {
   /** Called for each event of a store. Default: a process warning, but of those that can only be read. */
   onEvent?: ((event: StoreEvent) => void) | undefined;
+  /**
+   * Whether a store that does not exist is created when it is opened; otherwise, opening it fails with `not_found`. Caches, and
+   * what is filled by reading, are created in any case. Default: true.
+   */
+  create?: boolean | undefined;
 }
 
 /** Options of {@link Composition.parseToml}. */
@@ -83,6 +89,7 @@ export class Composition implements AsyncDisposable {
   /** What describes the services, for messages. */
   #name = "composition";
   readonly #onEvent: (event: StoreEvent) => void;
+  readonly #create: boolean;
   readonly #opened = new Map<string, Promise<unknown>>();
   /** Services being opened, with the ones that they wait for, by key. */
   readonly #needs = new Map<string, Set<Wanted>>();
@@ -97,8 +104,9 @@ export class Composition implements AsyncDisposable {
   constructor(
     registries: Registries,
     named: NamedServices = {},
-    { onEvent = warnOfStoreEvent }: CompositionOptions = {},
+    { onEvent = warnOfStoreEvent, create = true }: CompositionOptions = {},
   ) {
+    this.#create = create;
     this.#registries = registries;
     this.#named = named;
     this.#onEvent = onEvent;
@@ -142,7 +150,7 @@ export class Composition implements AsyncDisposable {
    *
    * @param reference a name, or an address. Default: `default`, or `root` if there is no such name
    * @throws CastoreError `invalid_argument` for an unknown name, type or key, for a cycle, and once the composition is
-   *   disposed of; the errors of opening
+   *   disposed of; `not_found` for a store that does not exist and is not to be created; the errors of opening
    */
   async service<Kind extends ServiceKind>(
     kind: Kind,
@@ -232,6 +240,7 @@ export class Composition implements AsyncDisposable {
     const { name } = opener;
     const { signal } = this.#abandon;
     try {
+      if (!this.#create && role === "store") expectTrace(opener.traces());
       const opened = await opener.open({
         name,
         signal,
@@ -338,6 +347,17 @@ export class Composition implements AsyncDisposable {
     if (typeof config === "string") return await addressOpener(registry, config);
     return await tableOpener(registry, label, reference, config, refuse);
   }
+}
+
+/**
+ * @param traces files and folders of which one exists if a store does, if there are any
+ * @throws CastoreError `not_found` if none exists
+ */
+function expectTrace(traces: readonly string[]): void {
+  if (traces.length === 0 || traces.some((path) => existsSync(path))) return;
+  const found = `found no ${traces.map((path) => JSON.stringify(path)).join(" and no ")}`;
+  const advice = "check its address, or make it by importing into it";
+  throw new CastoreError("not_found", `Cannot open it: expected a store, ${found}; ${advice}`);
 }
 
 /** Emits a process warning for an event of a store, but for one that can only be read. */

@@ -34,6 +34,8 @@ export interface Opener<T> {
   readonly named: boolean;
   /** Returns the files and folders that it writes to. */
   files(): readonly string[];
+  /** Returns the files and folders of which one exists if the store does; none if opening makes nothing. */
+  traces(): readonly string[];
   open(context: ServiceContext): Promise<T>;
 }
 
@@ -82,9 +84,10 @@ export async function tableOpener<T>(
   return { name, named: true, ...prepare(type, config) };
 }
 
-function prepare<T>(type: ServiceType<T>, config: unknown): Pick<Opener<T>, "files" | "open"> {
+function prepare<T>(type: ServiceType<T>, config: unknown): Omit<Opener<T>, "name" | "named"> {
   return {
     files: () => type.files?.(config as never) ?? [],
+    traces: () => type.traces?.(config as never) ?? [],
     open: (context) => type.open(config as never, context),
   };
 }

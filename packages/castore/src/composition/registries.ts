@@ -35,6 +35,7 @@ export const BLOB_SERVICES: ServiceRegistry<BlobService> = {
       config: (address) => withKeys(address, { path: expectPath(address) }),
       schema: async () => (await import("./keys.ts")).PACK_KEYS,
       files: ({ path }) => [path, indexPath(path), packFolder(path)],
+      traces: ({ path }) => [indexPath(path), packFolder(path)],
       async open({ path, zstd_level, avg_chunk_size, max_pack_size }, context) {
         return await PackBlobService.open({
           path,

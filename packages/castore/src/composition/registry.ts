@@ -19,8 +19,14 @@ export interface ServiceKinds {
 /** A kind of services. */
 export type ServiceKind = keyof ServiceKinds;
 
-/** What a service is for. */
-export type ServiceRole = "store" | "cache";
+/**
+ * What a service is for:
+ *
+ * - `store`: it holds what callers read and write
+ * - `cache`: it holds copies, and calls succeed although it cannot be written
+ * - `filled`: it is written to also where callers only read
+ */
+export type ServiceRole = "store" | "cache" | "filled";
 
 /** Context of opening a service. */
 export interface ServiceContext extends AbortOptions {
@@ -37,7 +43,7 @@ export interface ServiceContext extends AbortOptions {
    * Opens a dependency of this service, which stays open at least as long.
    *
    * @param reference a name, or the address of a service that is not shared
-   * @param role what it is for: `cache` if calls succeed although it cannot be written. Default: `store`
+   * @param role what it is for. Default: `store`
    */
   service<Kind extends ServiceKind>(
     kind: Kind,
@@ -66,6 +72,12 @@ export interface ServiceType<T, Schema extends z.ZodType = z.ZodType, Config = n
 
   /** Returns the files and folders that it writes to, which need not exist. Default: none. */
   files?(config: Config): readonly string[];
+
+  /**
+   * Returns the files and folders of which at least one exists once there is a store: opening it would make one otherwise.
+   * Default: none, opening makes nothing.
+   */
+  traces?(config: Config): readonly string[];
 
   /** Loads the schema of the keys, for addresses and TOML. */
   schema(): Promise<Schema>;

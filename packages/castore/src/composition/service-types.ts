@@ -50,6 +50,7 @@ export function sqliteType<T>(open: (options: SqliteOptions) => Promise<T>): Ser
     },
     schema: async () => (await import("./keys.ts")).SQLITE_KEYS,
     files: ({ path }) => (path === undefined ? [] : [dirname(path), path]),
+    traces: ({ path }) => (path === undefined ? [] : [path]),
     open: ({ path = ":memory:" }, { signal, corrupt }) =>
       open({ path, onCorrupt: corrupt, signal }),
   });

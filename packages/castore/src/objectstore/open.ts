@@ -9,6 +9,7 @@ import {
   parseServiceAddress,
   type ServiceAddress,
 } from "../address/service-address.ts";
+import { whyReadOnly } from "../disk/read-only.ts";
 import { BucketObjectStore } from "./bucket-object-store.ts";
 import type { ObjectStore } from "./object-store.ts";
 
@@ -81,6 +82,17 @@ export async function openObjectStore(text: string, options: Options = {}): Prom
   if (open !== undefined) return await open(address, { ...address.query, ...options });
   const found = `expected an object store (${schemes.join(", ")}), found "${address.scheme}"`;
   throw addressError(address.shown, found + suggestAddress(address.shown, schemes));
+}
+
+/**
+ * Returns why an object store in the local file system cannot be written; `undefined` if it can, as far as permissions tell, and
+ * for those elsewhere, which tell when they are written.
+ *
+ * @param text its address, of which opening has been tried
+ */
+export async function whyObjectsReadOnly(text: string): Promise<string | undefined> {
+  const { scheme, path } = parseServiceAddress(text);
+  return scheme === "file" || scheme === "sqlite" ? await whyReadOnly([path]) : undefined;
 }
 
 function expectNoOptions(address: ServiceAddress, options: Options): void {

@@ -1,8 +1,7 @@
-import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { type AbortOptions, CastoreError, type CompositionOptions } from "@tvix/castore";
 import { StoredPaths, type StorePathSource } from "@tvix/store";
-import { embeddedIn, PATH_INFOS, type ServiceOptions } from "../options/addresses.ts";
+import { embeddedIn, type ServiceOptions } from "../options/addresses.ts";
 import { openServices } from "../services.ts";
 
 const FOLDER = /^\.{0,2}\//;
@@ -40,11 +39,7 @@ export async function openSource(
     return new BinaryCachePaths(parseUpstream(address.replace(/^nix\+/, "")));
   }
   const addresses = servicesAt(address);
-  const isFolder = addresses.storeComposition === undefined && FOLDER.test(address);
-  if (isFolder && !existsSync(join(resolve(address), PATH_INFOS))) {
-    throw refusal(address, `expected a store in this folder, found no "${PATH_INFOS}"`);
-  }
-  const services = await openServices(addresses, options);
+  const services = await openServices(addresses, { ...options, create: false });
   const source = new StoredPaths(JSON.stringify(address.replace(/[?].*/s, "?...")), services);
   return Object.assign(source, {
     [Symbol.asyncDispose]: () => services[Symbol.asyncDispose](),

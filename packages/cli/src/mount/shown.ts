@@ -50,6 +50,7 @@ export async function openShown(options: ShownOptions, { signal }: Interrupt): P
   const services = opened.use(
     await openServices(options, {
       signal,
+      create: false,
       onEvent(event) {
         const { kind, store, message } = event;
         logger[levelOfEvent(event)]({ store, kind }, message);

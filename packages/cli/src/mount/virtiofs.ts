@@ -1,5 +1,6 @@
-import { rmSync, statSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { serveGuests } from "@tvix/fs";
+import { assertReplaceable } from "../server/listen-unix.ts";
 import type { Interrupt } from "../terminal/interrupt.ts";
 import { openShown, type ShownOptions, utf8Path } from "./shown.ts";
 
@@ -12,7 +13,8 @@ export async function serveVirtiofs(
   const path = utf8Path(socket, "listen on");
   await using shown = await openShown(options, interrupt);
   const { logger, manager } = shown;
-  removeSocket(path);
+  await assertReplaceable(path);
+  rmSync(path, { force: true }); // a socket that was left behind
   await using _served = await serveGuests(path, shown.services, {
     ...shown.options,
     onGuest: (isConnected) =>
@@ -24,9 +26,4 @@ export async function serveVirtiofs(
     await new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve));
   }
   await manager.stopping("interrupted");
-}
-
-/** Removes a socket that was left behind. */
-function removeSocket(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })?.isSocket()) rmSync(path);
 }

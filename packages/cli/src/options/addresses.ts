@@ -39,9 +39,6 @@ export function serviceOptions(defaults: ServiceAddresses | undefined): Option[]
   ];
 }
 
-/** The database of path infos in a folder of embedded stores. */
-export const PATH_INFOS = "path-infos.sqlite";
-
 /** The default address of a daemon on this machine. */
 export const DAEMON_ADDRESS = "grpc+http://localhost:8000";
 
@@ -67,6 +64,6 @@ export function embeddedIn(path: string): ServiceAddresses {
   return {
     blobServiceAddr: `pack://${folder}/blobs`,
     directoryServiceAddr: `sqlite://${folder}/directories.sqlite`,
-    pathInfoServiceAddr: `sqlite://${folder}/${PATH_INFOS}`,
+    pathInfoServiceAddr: `sqlite://${folder}/path-infos.sqlite`,
   };
 }

@@ -1,4 +1,10 @@
-import { openObjectStore } from "@tvix/castore";
+import {
+  CastoreError,
+  hasCode,
+  type ObjectStore,
+  openObjectStore,
+  whyObjectsReadOnly,
+} from "@tvix/castore";
 import {
   createNarBridge,
   HttpError,
@@ -39,7 +45,7 @@ export async function openBinaryCache(
   { logger, metrics, uploads }: BinaryCacheContext,
 ): Promise<BinaryCache> {
   await using stack = new AsyncDisposableStack();
-  const objects = stack.use(await openObjectStore(options.cacheObjectAddr ?? "memory:///"));
+  const objects = stack.use(await openCacheObjects(options, logger));
   const isTraced = isWanted("traces", options.otlp ?? false);
   const known = new WeakMap<HttpRequest, RequestContext>();
   const { signingKeyFile, sign, maxUploadSize, maxUploads, maxUploadsPerClient } = options;
@@ -80,6 +86,26 @@ export async function openBinaryCache(
     },
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
+}
+
+/** Opens what belongs to the binary cache and to no store path. One that cannot be written is warned of. */
+async function openCacheObjects(
+  { cacheObjectAddr = "memory:///" }: ServeOptions,
+  logger: Logger,
+): Promise<ObjectStore> {
+  const advice = "make it writable for this user, or name another with --cache-object-addr";
+  try {
+    const objects = await openObjectStore(cacheObjectAddr);
+    const reason = await whyObjectsReadOnly(cacheObjectAddr);
+    if (reason !== undefined) {
+      const { name: store } = objects;
+      logger.warn({ store }, `Cannot write what belongs to the binary cache: ${reason}; ${advice}`);
+    }
+    return objects;
+  } catch (error) {
+    if (!hasCode(error, "permission_denied")) throw error;
+    throw new CastoreError(error.code, `${error.message}; ${advice}`, { cause: error });
+  }
 }
 
 /** Returns what counts an upload for limits, and refuses one that is beyond them as HTTP does. */

@@ -28,6 +28,7 @@ import { startTracing } from "../telemetry/tracing.ts";
 import { levelOfEvent } from "../terminal/notices.ts";
 import { Guarding, warnOfOpenAddresses } from "./guarding.ts";
 import { openBinaryCache } from "./open-binary-cache.ts";
+import { refuseOwnAddress } from "./own-address.ts";
 import { Readiness } from "./readiness.ts";
 
 /**
@@ -82,6 +83,7 @@ export async function openServer(
       },
     }),
   );
+  await refuseOwnAddress(options, stores.compositionFile);
   if (workers > 1) assertShared(stores, options);
   observeStores(metrics.meter, () => stores.statistics());
   const services = {

@@ -12,7 +12,6 @@ import { banner } from "./banner.ts";
 import { warnOfOpenAddresses } from "./guarding.ts";
 import { startMetricsServer } from "./metrics-server.ts";
 import { openServer, type ServedProtocols } from "./open-server.ts";
-import { refuseOwnAddress } from "./own-address.ts";
 import { ServerLog } from "./server-log.ts";
 import { ServiceManager } from "./service-manager.ts";
 import { serveUntilStopped, unlessStopped } from "./serving.ts";
@@ -42,7 +41,6 @@ async function serve(
       logger.info({ addresses, workers }, "listening");
     }
   };
-  if (protocols === "all") refuseOwnAddress(options);
   const context = { options, interrupt, protocols, logger, announce };
   if (isWorker()) await serveAsWorker(context);
   else if (options.workers > 1) await serveByWorkers(context);

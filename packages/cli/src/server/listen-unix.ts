@@ -21,6 +21,8 @@ export interface UnixSocketOptions {
   mode?: number | undefined;
 }
 
+const ADVICE = "stop it, choose another path, or take its place with --unix-listen-unlink";
+
 /**
  * Listens on the path of a unix socket.
  *
@@ -36,7 +38,7 @@ export async function listenUnix(
   const server = acceptingServer(events, "unix");
   try {
     await stat(dirname(path)); // else the system says EACCES where the folder is missing
-    await assertReplaceable(path, isReplaced);
+    await assertReplaceable(path, { isReplaced, advice: ADVICE });
     await startListening(server, { path: temporary });
     if (mode !== undefined) await chmod(temporary, mode);
     await rename(temporary, path);
@@ -64,8 +66,20 @@ export async function listenAbstract(name: string, events: ListenerEvents): Prom
   return listenerOf(server, { address: `@${name}`, isOpen: false });
 }
 
-/** Throws unless the path is free or holds a socket that may be replaced. */
-async function assertReplaceable(path: string, isReplaced: boolean): Promise<void> {
+/**
+ * Throws unless a path is free or holds a socket that may be replaced.
+ *
+ * @param options.isReplaced whether a socket may be replaced on which another process listens. Default: false
+ * @param options.advice what to do about one
+ * @throws CastoreError `invalid_argument` for another kind of file, `unavailable` for a socket of another process
+ */
+export async function assertReplaceable(
+  path: string,
+  {
+    isReplaced = false,
+    advice = "stop it, or choose another path",
+  }: { isReplaced?: boolean; advice?: string } = {},
+): Promise<void> {
   const found = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     throw error;
@@ -89,6 +103,6 @@ async function assertReplaceable(path: string, isReplaced: boolean): Promise<voi
   }
   throw new CastoreError(
     "unavailable",
-    `Cannot listen on "${path}": a running process already listens there; stop it, choose another path, or take its place with --unix-listen-unlink`,
+    `Cannot listen on "${path}": a running process already listens there; ${advice}`,
   );
 }

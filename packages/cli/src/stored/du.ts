@@ -60,7 +60,8 @@ export async function du(
       const others = "packs do, also behind a daemon, and object stores that this command opens";
       tell(`the store does not tell what its chunks take when compressed; ${others}`, "info");
     }
-    await writeStdout(json ? jsonOf(rows, total) : tableOf(rows, total), { signal });
+    if (json) await writeStdout(jsonOf(rows, total), { signal });
+    else if (rows.length > 0) await writeStdout(tableOf(rows, total), { signal });
   });
 }
 

@@ -20,7 +20,7 @@ interface ServicesContext {
 }
 
 /**
- * Opens the three services for the body of a command, which is traced. Events of stores become lines on stderr.
+ * Opens the three services, which must exist, for the body of a command, which is traced. Events of stores become lines on stderr.
  *
  * @param command its name, such as "cat"
  * @param context.tell writes a notice, such as that of a progress. Default: written plainly
@@ -37,6 +37,7 @@ export async function withServices(
   await traceCommand(`tvix-store ${command}`, async () => {
     await using services = await openServices(addresses, {
       signal,
+      create: false,
       onEvent: tell === undefined ? noticeStoreEvent : tellStoreEvents(tell),
     });
     await body(services);

@@ -1,7 +1,8 @@
 import { once } from "node:events";
-import { chmodSync } from "node:fs";
+import { chmodSync, statSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
-import { CastoreError } from "@tvix/castore";
+import { dirname } from "node:path";
+import { systemError } from "@tvix/castore";
 import { DescriptorReceiver } from "../descriptors/descriptor-receiver.ts";
 import type { PipeHandle } from "../descriptors/pipe-handle.ts";
 import type { FileSystemOptions } from "../file-system.ts";
@@ -22,7 +23,7 @@ export interface ServeGuestsOptions extends FileSystemOptions, StoreSourceOption
  * to the socket and speaks vhost-user. Several may at once. Disposing of it ends all connections and removes the socket.
  *
  * @param path where the socket is made
- * @throws CastoreError `unavailable` if it cannot be made
+ * @throws CastoreError naming the path if it cannot be made, with a code by what the system says
  */
 export async function serveGuests(
   path: string,
@@ -56,15 +57,12 @@ export async function serveGuests(
     ends.add(end);
   });
   try {
+    statSync(dirname(path)); // else the system says EACCES where the folder is missing
     server.listen(path);
     await once(server, "listening");
     chmodSync(path, 0o600);
   } catch (error) {
-    throw new CastoreError(
-      "unavailable",
-      `Cannot listen on ${JSON.stringify(path)}: ${(error as Error).message}`,
-      { cause: error },
-    );
+    throw systemError(error, `Cannot listen on ${JSON.stringify(path)}`);
   }
   return {
     async [Symbol.asyncDispose]() {
