@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { describeWithTools, seededBytes, startServer } from "@tvix/conformance";
@@ -69,6 +69,7 @@ describe("tvix-store copy", () => {
     const lines = dry.stdout.split("\n");
     expect(lines.map((line) => line.split("\t")[0])).toEqual([library, program, ""]);
     expect(lines[0]).toMatch(/\t3001\d{3}$/);
+    expect(existsSync(store)).toBe(false);
     expect(dry.stderr).toMatch(
       /^tvix-store: would copy 2 of 2 store paths, NARs of \d+ bytes; .*\n$/,
     );

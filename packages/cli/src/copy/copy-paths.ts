@@ -1,10 +1,11 @@
+import { type AbortOptions, type CompositionOptions, hasCode } from "@tvix/castore";
 import { findPaths, hashPartOfName, PathCopier, type PathMetadata } from "@tvix/store";
 import { importJob } from "../import/import-job.ts";
 import { runJobs } from "../import/jobs.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import type { ProgressOptions } from "../options/progress-option.ts";
 import { type StoreModeOptions, useStoreMode } from "../options/store-mode.ts";
-import { openServices } from "../services.ts";
+import { openServices, type Services } from "../services.ts";
 import { objectArgument } from "../stored/object-argument.ts";
 import { startTracing, traceCommand } from "../telemetry/tracing.ts";
 import type { TracingOptions } from "../telemetry/tracing-option.ts";
@@ -63,11 +64,13 @@ export async function copyPaths(
       graph?.hashParts ?? names.map((name) => hashPartOfName(objectArgument(name), "copy"));
     const targetAddresses = to === undefined ? options : servicesAt(to); // a mistake in it is told first
     await using source = graph ?? (await openSource(from, opening));
-    await using target = await openServices(targetAddresses, {
-      ...opening,
-      readOnly: options.dryRun ? "use" : "refuse",
-      option: to === undefined ? undefined : "--to",
-    });
+    await using target = options.dryRun
+      ? await openAsItIs(targetAddresses, opening)
+      : await openServices(targetAddresses, {
+          ...opening,
+          readOnly: "refuse",
+          option: to === undefined ? undefined : "--to",
+        });
     const copier = new PathCopier(source, target);
     const paths = await findPaths(source, wanted, { closure: options.closure, signal });
     const present = await copier.present(paths, { signal });
@@ -98,6 +101,24 @@ export async function copyPaths(
     );
     await runJobs(jobs, { signal, tell, concurrency: CONCURRENCY, things: "store paths" });
   });
+}
+
+/** Opens the target of `--dry-run`, which creates none: one that does not exist is like one that is empty. */
+async function openAsItIs(
+  addresses: ServiceOptions,
+  options: AbortOptions & CompositionOptions,
+): Promise<Services> {
+  try {
+    return await openServices(addresses, { ...options, create: false });
+  } catch (error) {
+    if (!hasCode(error, "not_found")) throw error;
+    const empty = "memory://";
+    return await openServices({
+      blobServiceAddr: empty,
+      directoryServiceAddr: empty,
+      pathInfoServiceAddr: empty,
+    });
+  }
 }
 
 /** Returns the line of `--dry-run` about a store path. */
