@@ -133,15 +133,16 @@ export class PackFrameReader {
     read: ReadPayloads,
     options?: AbortOptions,
   ): AsyncGenerator<readonly Uint8Array[]> {
+    const places = new Places((from) => this.#locate(chunks, from, LOOKUPS_PER_BATCH));
     let ahead: Batch | undefined;
     try {
       for (let next = 0; ; ) {
         options?.signal?.throwIfAborted();
-        const batch = ahead ?? (await this.#start(chunks, next, read));
+        const batch = ahead ?? (await this.#start(places, read));
         next += batch.wanted.length;
         const payloads = await batch.read; // before the next read begins
         const isLast = batch.failure !== undefined || next === chunks.length;
-        ahead = isLast ? undefined : await this.#start(chunks, next, read);
+        ahead = isLast ? undefined : await this.#start(places, read);
         const frames: Uint8Array[] = [];
         for (const [i, payload] of payloads.entries()) {
           if (payload instanceof CastoreError) throw payload;
@@ -177,25 +178,54 @@ export class PackFrameReader {
   }
 
   /** Starts to read the next frames. */
-  async #start(chunks: ChunkList, from: number, readPayloads: ReadPayloads): Promise<Batch> {
+  async #start(places: Places, readPayloads: ReadPayloads): Promise<Batch> {
     const wanted: WantedChunk[] = [];
     let failure: CastoreError | undefined;
     let bytes = 0;
-    for (let isFull = false; !isFull; ) {
-      const found = await this.#locate(chunks, from + wanted.length, LOOKUPS_PER_BATCH);
-      isFull = found.length === 0;
-      for (const chunk of found) {
-        if (chunk instanceof CastoreError) failure = chunk;
-        else bytes += chunk.location.storedSize;
-        isFull = failure !== undefined || (bytes > BATCH_BYTES && wanted.length > 0);
-        if (isFull) break;
-        wanted.push(chunk as WantedChunk);
+    while (wanted.length < BATCH_FRAMES) {
+      const next = await places.peek();
+      if (next === undefined) break;
+      if (next instanceof CastoreError) {
+        failure = next;
+        break;
       }
-      isFull ||= wanted.length >= BATCH_FRAMES;
+      bytes += next.location.storedSize;
+      if (bytes > BATCH_BYTES && wanted.length > 0) break;
+      wanted.push(next);
+      places.skip();
     }
     const read = readPayloads(wanted);
     read.catch(() => undefined); // handled when its turn comes
     return { wanted, read, failure };
+  }
+}
+
+/** Where chunks are, in order, some of which were looked up ahead. */
+class Places {
+  readonly #locate: (from: number) => Promise<readonly (WantedChunk | CastoreError)[]>;
+  #found: readonly (WantedChunk | CastoreError)[] = [];
+  /** Position of the first that was found, among all, and of the next among those. */
+  #from = 0;
+  #at = 0;
+
+  /** @param locate looks up some chunks from a position on; none behind the last */
+  constructor(locate: (from: number) => Promise<readonly (WantedChunk | CastoreError)[]>) {
+    this.#locate = locate;
+  }
+
+  /** Returns the next chunk, or why it cannot be read; `undefined` at the end. */
+  async peek(): Promise<WantedChunk | CastoreError | undefined> {
+    if (this.#at === this.#found.length) {
+      this.#from += this.#at;
+      this.#at = 0;
+      this.#found = await this.#locate(this.#from);
+    }
+    return this.#found[this.#at];
+  }
+
+  /** Goes on to the one behind it. */
+  skip(): void {
+    this.#at += 1;
   }
 }
 
