@@ -3,8 +3,6 @@ import { LRUCache } from "lru-cache";
 import pLimit from "p-limit";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
-import { copyBytes } from "../../bytes/byte-string.ts";
-import { freeMemory } from "../../bytes/free-memory.ts";
 import { lruCache } from "../../bytes/lru-cache.ts";
 import { mapInParallel } from "../../bytes/parallel.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE, isUncut } from "../../chunking/chunker.ts";
@@ -26,14 +24,16 @@ import type {
 } from "../blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../chunk-list.ts";
 import { ChunkedBlobReader, type FetchChunk, readChunked } from "../chunked-reader.ts";
-import { ChunkedBlobWriter, type ChunkSink } from "../chunked-writer.ts";
+import { ChunkedBlobWriter } from "../chunked-writer.ts";
 import { expectWholeFrames } from "../decode-frames.ts";
 import { putLists, unreadableChunk } from "../frames.ts";
 import { readWhole, statByOpening } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed } from "../put-list.ts";
+import { BlobObjects } from "./blob-objects.ts";
 import { ChunkObjects } from "./chunk-objects.ts";
 import { ListedBlobs } from "./listed-blobs.ts";
+import { ObjectSink } from "./object-sink.ts";
 
 /** Options of {@link ObjectStoreBlobService}. */
 export interface ObjectStoreBlobOptions {
@@ -47,21 +47,17 @@ export interface ObjectStoreBlobOptions {
   onCorrupt?: (message: string) => void;
 }
 
-/** How many bytes of chunks are looked up, compressed and sent at the same time. */
+/** How many bytes of chunks writers look up, compress and send at the same time. */
 const BYTES_IN_FLIGHT = 8 * 1024 * 1024;
 
-/** How many chunks one writer has under way, and how many blobs all batches together. */
-const UPLOADS = 16;
+/** How many blobs all batches together have under way. */
 const BLOBS = 48;
-
-/** How many absent blobs are remembered. */
-const KNOWN_ABSENT = 4096;
-
-/** How many chunks a writer remembers, to store each of them once. */
-const KNOWN_TAKEN = 65_536;
 
 /** How many bytes of chunks are kept for readers that read parts of them, one after the other. */
 const RECENT_BYTES = 16 * 1024 * 1024;
+
+/** How many chunks of a list are remembered, to look at each of them once. */
+const KNOWN_TAKEN = 65_536;
 
 /** How many chunks of a list are looked at before other events have their turn. */
 const CHUNKS_PER_TURN = 1024;
@@ -86,6 +82,7 @@ export class ObjectStoreBlobService implements BlobService {
   readonly #store: ObjectStore;
   readonly #chunks: ChunkObjects;
   readonly #lists: ListedBlobs;
+  readonly #objects: BlobObjects;
   readonly #averageChunkSize: number;
   readonly #budget = new ByteBudget(BYTES_IN_FLIGHT);
   readonly #limit = pLimit(BLOBS);
@@ -94,12 +91,6 @@ export class ObjectStoreBlobService implements BlobService {
     maxSize: RECENT_BYTES,
     sizeCalculation: ({ length }) => length,
   });
-  /**
-   * Blobs that were absent when they were looked up, by digest. Most are put next, and need not be looked up again: if
-   * somebody else has put one meanwhile, it is replaced by the same.
-   */
-  readonly #absent = new Set<string>();
-
   /** @throws CastoreError `invalid_argument` for an average chunk size that is not offered */
   constructor(options: ObjectStoreBlobOptions) {
     const { store, averageChunkSize, zstdLevel = 1 } = options;
@@ -109,15 +100,12 @@ export class ObjectStoreBlobService implements BlobService {
     const damaged = new DamagedObjects(store, onCorrupt);
     this.#chunks = new ChunkObjects(store, damaged, zstdLevel);
     this.#lists = new ListedBlobs(store, damaged, this.#chunks);
+    this.#objects = new BlobObjects(this.#chunks, this.#lists);
     void this.openWriter()[Symbol.asyncDispose](); // refuses a wrong chunk size here and now
   }
 
   async has(digest: B3Digest, options?: AbortOptions): Promise<boolean> {
-    const { list, hasChunk } = await this.#look(digest, options);
-    if (hasChunk || list === "cut") return true;
-    if (this.#absent.size === KNOWN_ABSENT) this.#absent.clear();
-    this.#absent.add(digest.hex);
-    return false;
+    return await this.#objects.has(digest, options);
   }
 
   statMany(
@@ -214,7 +202,7 @@ export class ObjectStoreBlobService implements BlobService {
       const first = refusals.find((refusal) => refusal !== undefined); // in the order of the list
       if (first !== undefined) throw first;
     }
-    await this.#commit(digest, chunks, { signal });
+    await this.#objects.commit(digest, chunks, { signal });
   }
 
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
@@ -222,7 +210,7 @@ export class ObjectStoreBlobService implements BlobService {
     await expectWholeFrames(batch, options);
     const framed = frames.map((frame, i) => ({ frame, digest: chunks.digestAt(i) }));
     await this.#putEach(framed, ({ digest, frame }) =>
-      this.#putWhole(digest, () => this.#chunks.putFrame(digest, frame, options), options),
+      this.#objects.putWhole(digest, () => this.#chunks.putFrame(digest, frame, options), options),
     );
     await putLists(this, blobs, options);
   }
@@ -248,51 +236,12 @@ export class ObjectStoreBlobService implements BlobService {
 
   openWriter(options?: AbortOptions): BlobWriter {
     const averageChunkSize = this.#averageChunkSize;
-    return new ChunkedBlobWriter(this.#sink(options), { ...options, averageChunkSize });
+    const sink = new ObjectSink(this.#chunks, this.#objects, this.#budget, options);
+    return new ChunkedBlobWriter(sink, { ...options, averageChunkSize });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#store[Symbol.asyncDispose]();
-  }
-
-  /** Takes the chunks of one blob. */
-  #sink(options?: AbortOptions): ChunkSink {
-    const limit = pLimit(UPLOADS);
-    const stop = new AbortController();
-    const signals = [stop.signal, ...(options?.signal ? [options.signal] : [])];
-    const signal = AbortSignal.any(signals);
-    const uploads = new Set<Promise<void>>();
-    const taken = lruCache<string, true>(KNOWN_TAKEN);
-    let failure: { readonly error: unknown } | undefined;
-    return {
-      putChunk: async (digest, data) => {
-        if (failure !== undefined) throw failure.error;
-        if (data.length === 0 || taken.has(digest.hex)) return;
-        taken.set(digest.hex, true);
-        const { length } = data;
-        await this.#budget.take(length, { signal });
-        const copy = copyBytes(data); // it is only lent
-        const upload = limit(() => this.#chunks.putIfAbsent(digest, copy, { signal }))
-          .catch((error) => {
-            failure ??= { error };
-          })
-          .finally(() => {
-            freeMemory([copy]);
-            this.#budget.release(length);
-            uploads.delete(upload);
-          });
-        uploads.add(upload);
-      },
-      commit: async (digest, chunks) => {
-        await Promise.all(uploads);
-        if (failure !== undefined) throw failure.error;
-        await this.#commit(digest, chunks, { signal });
-      },
-      discard: async () => {
-        stop.abort(new CastoreError("aborted", "Cannot store chunks: the blob was dropped"));
-        await Promise.all(uploads);
-      },
-    };
   }
 
   /** Stores blobs, each of them once, some at the same time. When it settles, none of their bytes is in use any more. */
@@ -325,52 +274,10 @@ export class ObjectStoreBlobService implements BlobService {
       const putChunk = async () => {
         if (data.length > 0) await this.#chunks.put(digest, data, options);
       };
-      await this.#putWhole(digest, putChunk, options);
+      await this.#objects.putWhole(digest, putChunk, options);
     } else {
       await putBlob(this, data, options);
     }
-  }
-
-  /** Stores a blob that is one chunk, unless it is there. */
-  async #putWhole(
-    digest: B3Digest,
-    putChunk: () => Promise<void>,
-    options?: AbortOptions,
-  ): Promise<void> {
-    const isAbsent = this.#absent.delete(digest.hex);
-    const { list, hasChunk } = isAbsent ? ABSENT : await this.#look(digest, options);
-    if (list === "cut") return;
-    if (!hasChunk) await putChunk();
-    if (!hasChunk || list === undefined) await this.#lists.put(digest, NONE, options);
-  }
-
-  /** Stores the list of a blob whose chunks are stored. To be called after that: who deletes lists relies on it. */
-  async #commit(digest: B3Digest, chunks: ChunkList, options: AbortOptions): Promise<void> {
-    const isCut = chunks.length > 1;
-    const lost = await this.#chunks.findLost(chunks, options);
-    if (lost !== undefined) {
-      const text = `Cannot store blob ${digest}: chunk ${lost} was found damaged meanwhile`;
-      throw new CastoreError("aborted", text);
-    }
-    if (!this.#absent.delete(digest.hex)) {
-      const list = await this.#lists.look(digest, options);
-      // A list that says that the blob is one chunk does not lead to several.
-      if (list === "cut" || (list === "whole" && !isCut)) return;
-      if (list === "whole" && (await this.#chunks.has(digest, options))) return;
-    }
-    await this.#lists.put(digest, isCut ? chunks : NONE, options);
-  }
-
-  /** Looks up both objects that a blob may be. */
-  async #look(digest: B3Digest, options?: AbortOptions): Promise<FoundObjects> {
-    options?.signal?.throwIfAborted();
-    const looking = this.#lists.look(digest, options);
-    if (digest.equals(EMPTY)) {
-      const list = await looking;
-      return { list, hasChunk: list !== undefined }; // there is none to be had
-    }
-    const [list, hasChunk] = await Promise.all([looking, this.#chunks.has(digest, options)]);
-    return { list, hasChunk };
   }
 
   /**
@@ -437,13 +344,5 @@ export class ObjectStoreBlobService implements BlobService {
     return await readWhole({ read: () => this.#lists.read(digest, list, options) }, blob);
   }
 }
-
-/** Which objects of a blob there are. */
-interface FoundObjects {
-  readonly list: "cut" | "whole" | undefined;
-  readonly hasChunk: boolean;
-}
-
-const ABSENT: FoundObjects = { list: undefined, hasChunk: false };
 
 const NOTHING = new Uint8Array(0);
