@@ -14,6 +14,9 @@ import { decodePushedNar, encodePushedNar, type PushedNar, withName } from "./pu
 const NARS = "nar";
 const UPLOADS = "upload";
 
+/** How long the record of an upload outlives the upload at most, in milliseconds. */
+const SETTLED_MS = 1000;
+
 /** How many uploads are remembered, about 300 bytes each, and for how long, in milliseconds. */
 const FRESH_UPLOADS = 1024;
 const FRESH_MS = 60_000;
@@ -40,6 +43,9 @@ export class SideObjects {
   readonly #objects: ObjectStore;
   /** Uploads that were stored a moment ago: most clients name a NAR right after they have pushed it. */
   readonly #fresh = lruCache<string, PushedNar>(FRESH_UPLOADS, { ttlMs: FRESH_MS });
+  /** Uploads that narinfos have named, whose records are about to be deleted. */
+  readonly #settled = new Set<string>();
+  #deleting: NodeJS.Timeout | undefined;
 
   constructor(objects: ObjectStore) {
     this.#objects = objects;
@@ -60,6 +66,8 @@ export class SideObjects {
    */
   async putUpload(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
     const key = `${UPLOADS}/${fileName}`;
+    this.#settled.delete(fileName);
+    this.#deleteSettled(); // in the same transaction, where there are such
     await this.#objects.put(key, encodePushedNar(nar), { ...options, isDurable: false });
     this.#fresh.set(fileName, nar);
   }
@@ -80,10 +88,14 @@ export class SideObjects {
     await this.#objects.put(key, encodePushedNar(withName(nar, hashPart, named?.nar)), options);
   }
 
-  /** Deletes a NAR that waits for a narinfo no more. */
-  async deleteUpload(fileName: string, options?: AbortOptions): Promise<void> {
+  /**
+   * Has the record of a NAR deleted that waits for a narinfo no more: together with the next one that is stored, or a moment
+   * later. If that fails, it is swept.
+   */
+  deleteUpload(fileName: string): void {
     this.#fresh.delete(fileName);
-    await this.#objects.delete(`${UPLOADS}/${fileName}`, { ...options, isDurable: false });
+    this.#settled.add(fileName);
+    this.#deleting ??= setTimeout(() => this.#deleteSettled(), SETTLED_MS).unref();
   }
 
   /**
@@ -107,6 +119,16 @@ export class SideObjects {
       if (names && !(await isStored(names))) await this.#objects.delete(namedKey, options);
       await this.#objects.delete(key, options);
     }
+  }
+
+  #deleteSettled(): void {
+    clearTimeout(this.#deleting);
+    this.#deleting = undefined;
+    for (const fileName of this.#settled) {
+      const key = `${UPLOADS}/${fileName}`;
+      this.#objects.delete(key, { isDurable: false }).catch(() => undefined); // it is swept
+    }
+    this.#settled.clear();
   }
 
   /** Returns the SHA-256 digest of a file that is made of what is stored, 32 bytes; `undefined` if it is not known. */

@@ -178,6 +178,7 @@ describe("the upload of a NAR", () => {
   it("is pushed again where its record is damaged", async () => {
     const pushed = await pushOf("tree", TREE);
     await push(pushed);
+    await expect.poll(() => keysOf(objects), { timeout: 10_000 }).toHaveLength(1); // that of the upload goes later
     const [key] = await keysOf(objects);
     await objects.put(key!, Buffer.from("{}"));
     expect((await head(pushed.narPath)).status).toBe(404);

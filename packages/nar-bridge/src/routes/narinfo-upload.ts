@@ -69,7 +69,7 @@ export function narInfoUploadRoutes(router: Router, context: BridgeContext): voi
     ]);
     narInfos.delete(hash);
     exchange.created();
-    await sideObjects.deleteUpload(found.fileName); // or else it is swept
+    sideObjects.deleteUpload(found.fileName);
   });
 }
 
