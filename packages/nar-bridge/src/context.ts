@@ -1,6 +1,7 @@
 import type { BlobService, DirectoryService } from "@tvix/castore";
 import type { PathInfoService } from "@tvix/store";
 import type { LRUCache } from "lru-cache";
+import type { DebugInfoScan } from "./debug-info-scan.ts";
 import type { TextAnswer } from "./exchange.ts";
 import type { FileHashes } from "./file-hashes.ts";
 import type { SideObjects } from "./side-objects.ts";
@@ -17,6 +18,7 @@ export interface BridgeContext {
   readonly sideObjects: SideObjects;
   readonly nars: StoredNars;
   readonly fileHashes: FileHashes;
+  readonly debugInfoScan: DebugInfoScan;
   /** Narinfos as they were served a moment ago, by hash part: what is put into the PathInfo service itself shows up soon. */
   readonly narInfos: LRUCache<string, TextAnswer>;
   /** How narinfos announce NARs, `zstd` where frames are stored. */

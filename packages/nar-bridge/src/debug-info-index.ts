@@ -19,6 +19,12 @@ export function debugInfoPath(buildId: string): string[] {
   return ["debuginfo", buildId];
 }
 
+/** Where directories are found, and where entries are stored. */
+export interface DebugInfoSources {
+  readonly directoryService: DirectoryService;
+  readonly sideObjects: SideObjects;
+}
+
 /**
  * Stores where the debug information in a store path is, by build id, unless that is stored already.
  *
@@ -28,10 +34,7 @@ export function debugInfoPath(buildId: string): string[] {
 export async function indexDebugInfo(
   root: Node,
   url: string,
-  {
-    directoryService,
-    sideObjects,
-  }: { directoryService: DirectoryService; sideObjects: SideObjects },
+  { directoryService, sideObjects }: DebugInfoSources,
   options?: AbortOptions,
 ): Promise<void> {
   if (root.type !== "directory") return;

@@ -8,6 +8,7 @@ import {
 } from "@tvix/store";
 import { LRUCache } from "lru-cache";
 import type { BridgeContext } from "./context.ts";
+import { DebugInfoScan } from "./debug-info-scan.ts";
 import {
   type Answered,
   Exchange,
@@ -130,6 +131,7 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const context: BridgeContext = {
     ...services,
     ...{ sideObjects, storeDir, nars, fileHashes, pullThrough },
+    debugInfoScan: new DebugInfoScan({ directoryService, pathInfoService, sideObjects }),
     narInfos: new LRUCache<string, TextAnswer>({
       maxSize: NARINFO_CHARACTERS,
       sizeCalculation: ({ text }) => text.length,

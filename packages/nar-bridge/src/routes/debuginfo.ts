@@ -16,11 +16,16 @@ const PLACE = z.looseObject({ archive: z.string().min(1), member: z.string().min
 
 /**
  * Serves `/debuginfo/<build id>`, which tells in what NAR the debug information of a program is: as it was found in store
- * paths that were pushed, or as clients push it. Nix appends `.debug` to the build id, debuggers may not.
+ * paths, or as clients push it. Nix appends `.debug` to the build id, debuggers may not.
  */
-export function debugInfoRoutes(router: Router, { sideObjects }: BridgeContext): void {
+export function debugInfoRoutes(router: Router, context: BridgeContext): void {
+  const { sideObjects, debugInfoScan } = context;
   router.get("/debuginfo/:id", async (exchange, { id = "" }) => {
-    await sendPushedFile(exchange, sideObjects, pathOf(id), HEADERS);
+    const path = pathOf(id);
+    const { signal } = exchange;
+    const isKnown = (await sideObjects.head(path, { signal })) !== undefined;
+    if (!isKnown) await debugInfoScan.run({ signal });
+    await sendPushedFile(exchange, sideObjects, path, HEADERS);
   });
 
   router.put("/debuginfo/:id", async (exchange, { id = "" }) => {

@@ -1,7 +1,8 @@
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { MemoryObjectStore } from "@tvix/castore";
+import { encodeNixbase32 } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type BridgeFixture, startBridge } from "../../test/bridge-fixture.ts";
+import { addTree, type BridgeFixture, narOf, startBridge } from "../../test/bridge-fixture.ts";
 import { pushOf, put as putFile } from "../../test/push.ts";
 
 const HASH = "00bgd045z0d4icpbc2yyz4gx48ak44la";
@@ -152,6 +153,33 @@ describe("files that clients push", () => {
       expect(found).toEqual({ archive: `..${pushed.narPath}`, member });
     }
     expect((await get("/debuginfo/other.debug")).status).toBe(400);
+  });
+
+  it("tell where it is in a store path that was imported", async () => {
+    const rest = `${"ab".repeat(19)}.debug`;
+    const tree = (text: string) => ({
+      lib: { debug: { ".build-id": { "12": { [rest]: text } } } },
+    });
+    await addTree(bridge.services, "program", tree("not separate"));
+    const { storePath, narSha256 } = await addTree(
+      bridge.services,
+      "program-1.0-debug",
+      tree("separate"),
+    );
+    const hash = encodeNixbase32(storePath.hashPart);
+    const archive = `../nar/${encodeNixbase32(narSha256)}.nar?hash=${hash}`;
+    const found = await (await get(`/debuginfo/12${rest}`)).json();
+    expect(found).toEqual({ archive, member: `lib/debug/.build-id/12/${rest}` });
+    const nar = await fetch(new URL(archive, `${bridge.url}/debuginfo/x`));
+    expect([nar.status, await nar.text()]).toEqual([200, expect.stringContaining("separate")]);
+  });
+
+  it("are not looked for in store paths whose directories are lost", async () => {
+    const lost = { "12": { [`${"cd".repeat(19)}.debug`]: "lost" } };
+    const { pathInfoService } = bridge.services;
+    const elsewhere = await narOf("lost-debug", { lib: { debug: { ".build-id": lost } } });
+    await pathInfoService.put(elsewhere.pathInfo);
+    expect((await get(`/debuginfo/12${"cd".repeat(19)}.debug`)).status).toBe(404);
   });
 
   it("are found by a build id without the ending that Nix gives it", async () => {
