@@ -71,7 +71,7 @@ function takeAnswers(): void {
  * as much would be in memory.
  */
 function release(answer: Answer): void {
-  if (!("supply" in answer) || !answer.isContents) return;
+  if (!("supply" in answer) || answer.form === undefined) return;
   const { buffer } = answer.supply as Uint8Array;
   if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0); // several may share it
 }

@@ -1,4 +1,4 @@
-import type { Fetched, FileSystem } from "./file-system.ts";
+import { type Fetched, type FileSystem, WRONG } from "./file-system.ts";
 import type { Answer, Need, Supplies } from "./need.ts";
 import { ERRNO } from "./protocol/constants.ts";
 import { writeOutHeader } from "./protocol/reply.ts";
@@ -26,7 +26,7 @@ interface Waiting {
 
 /** A need that is being fetched. */
 interface Flight {
-  readonly need: Need;
+  need: Need;
   readonly waiting: Set<Waiting>;
   /** How many bytes it counts for what is fetched ahead; 0 for what was asked for. */
   ahead: number;
@@ -74,21 +74,28 @@ export class Dispatcher {
   answer(answer: Answer): void {
     const flight = this.#flights.get(answer.key);
     if (flight === undefined) return; // nobody waited any more
-    this.#land(flight);
     const { need, waiting } = flight;
-    if ("supply" in answer) this.#options.fileSystem.keep(need, answer.supply);
-    for (const request of waiting) {
-      if ("errno" in answer) {
+    if ("errno" in answer) {
+      this.#land(flight);
+      for (const request of waiting) {
         this.#leave(request);
         this.#fail(request.request.unique, answer.errno);
-        continue;
       }
+      return;
+    }
+    const kept = this.#options.fileSystem.keep(need, answer.supply, answer.form);
+    if (kept === WRONG) {
+      flight.need = { ...need, asContents: true } as Need;
+      this.#options.ask([flight.need]); // the store then tells why
+      return;
+    }
+    this.#land(flight);
+    for (const request of waiting) {
       request.missing.delete(answer.key);
-      const { supply, isContents } = answer;
       const isLast = request.missing.size === 0;
-      // Contents are freed before the rest has come.
-      const kept = isContents && !isLast ? Uint8Array.from(supply as Uint8Array) : supply;
-      request.fetched.set(answer.key, kept);
+      // Contents are valid until others come, or another request is handled.
+      const isBrief = answer.form !== undefined && (!isLast || waiting.size > 1);
+      request.fetched.set(answer.key, isBrief ? (kept as Uint8Array).slice() : kept);
       if (!isLast) continue;
       this.#waiting.delete(request.request.unique);
       this.#handle(request.request, request.fetched);

@@ -1,3 +1,4 @@
+import { zstdCompressSync } from "node:zlib";
 import {
   type AbortOptions,
   type B3Digest,
@@ -507,4 +508,48 @@ test("contents at hand are read at any offset without the store, and the others 
   isThere = false;
   await readAll();
   expect(readMany).toHaveBeenCalled();
+});
+
+test("what comes as it is stored is verified, and fetched as contents where it is wrong", async () => {
+  const services = memoryServices();
+  const big = Buffer.alloc(2_000_000, seededBytes("stored", 3000));
+  const small = Buffer.alloc(20_000, "compressible ");
+  const folder = await putDirectory(services, [
+    named("big", await fileOf(services, big)),
+    named("small", await fileOf(services, small)),
+  ]);
+  const root = await register(services, "tree", folder);
+  const { blobService } = services;
+  let calls = 0;
+  let damage = (stored: Buffer): Buffer => stored;
+  const readManyStored = async (chunks: readonly ChunkMeta[]) => {
+    const found = await blobService.readMany(chunks);
+    return found.map((contents) => {
+      calls += 1;
+      if (contents === undefined) return undefined;
+      if (calls % 2 === 0) return { contents: damage(Buffer.from(contents)) };
+      return { frame: damage(zstdCompressSync(contents)) };
+    });
+  };
+  Object.assign(blobService, { readManyStored });
+  const read = async (kernel: Kernel) => [
+    await kernel.read(await kernel.walk(root, "big"), 0, big.length),
+    await kernel.read(await kernel.walk(root, "small"), 0, small.length),
+  ];
+  // Most are longer than half of what is held.
+  for (const cacheBytes of [200_000, 16 * 1024 * 1024]) {
+    expect(await read(new Kernel({ services, cacheBytes }))).toEqual([big, small]);
+  }
+  const open = vi.spyOn(blobService, "open");
+  const shorten = (stored: Buffer) => stored.subarray(0, stored.length - 1);
+  const flip = (stored: Buffer) =>
+    Buffer.concat([stored.subarray(0, -1), Buffer.of(stored.at(-1)! ^ 1)]);
+  for (const wrong of [shorten, flip, () => Buffer.alloc(0)]) {
+    damage = wrong;
+    open.mockClear();
+    const kernel = new Kernel({ services });
+    expect(await read(kernel)).toEqual([big, small]);
+    expect(open).toHaveBeenCalledTimes(2); // by the readers of both
+    expect(kernel.errors).toEqual([]);
+  }
 });

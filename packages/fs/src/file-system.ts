@@ -1,9 +1,17 @@
 import { ChunkList } from "@tvix/castore/chunk-list";
+import { verifyStored } from "@tvix/castore/stored-contents";
 import { LRUCache } from "lru-cache";
 import { ContentRing } from "./content-ring.ts";
 import { FilesAhead, type Step, walkFiles } from "./files-ahead.ts";
 import { type Inode, InodeTable } from "./inode-table.ts";
-import type { Need, RootPage, Supplies } from "./need.ts";
+import {
+  type ContentsNeed,
+  type Form,
+  lengthOf,
+  type Need,
+  type RootPage,
+  type Supplies,
+} from "./need.ts";
 import { PackedDirectory, type PackedNode } from "./packed-directory.ts";
 import { ERRNO, INIT_FLAG, OPEN_FLAG, ROOT_ID, VERSION, WAKE_ID } from "./protocol/constants.ts";
 import {
@@ -85,6 +93,9 @@ const RECENT_BYTES = 2 * 1024 * 1024;
 /** Longest read of the kernel that is answered from contents at hand, in bytes: the longest that it makes. */
 const LONGEST_READ = MAX_PAGES * 4096;
 
+/** Stands for contents that do not match their digest. */
+export const WRONG: unique symbol = Symbol("wrong");
+
 const NONE: Fetched = new Map();
 const SILENCE: Outcome = { type: "silence" };
 
@@ -141,22 +152,58 @@ export class FileSystem {
     return ahead;
   }
 
-  /** Keeps what was fetched, within limits, for other requests. Bytes are copied. */
-  keep(need: Need, supply: Supplies[Need["type"]]): void {
+  /**
+   * Keeps what was fetched, within limits, for other requests. Bytes are copied.
+   *
+   * @param form that of contents
+   * @returns what was fetched, contents as such, which are valid until others are kept; {@link WRONG} for those that do not
+   *   match their digest
+   */
+  keep(
+    need: Need,
+    supply: Supplies[Need["type"]],
+    form: Form | undefined,
+  ): Supplies[Need["type"]] | typeof WRONG {
     switch (need.type) {
       case "directory":
         this.#directories.set(need.key, new PackedDirectory(supply as Supplies["directory"]));
-        break;
+        return supply;
       case "list":
         this.#lists.set(need.key, ChunkList.fromBytes((supply as Supplies["list"]).slice()));
-        break;
+        return supply;
       case "file":
       case "chunk":
-        this.#contents.set(need.key, supply as Uint8Array);
-        break;
+        return this.#keepContents(need, supply as Uint8Array, form);
       case "path": // the kernel keeps it
       case "page": // belongs to one listing
+        return supply;
     }
+  }
+
+  #keepContents(
+    need: ContentsNeed,
+    bytes: Uint8Array,
+    form: Form | undefined,
+  ): Uint8Array | typeof WRONG {
+    const held = this.#contents.get(need.key);
+    if (held !== undefined) return held;
+    if (form !== "stored" && form !== "frame") {
+      this.#contents.set(need.key, bytes);
+      return bytes;
+    }
+    const digest = Buffer.from(need.type === "chunk" ? need.chunk : need.digest, "latin1");
+    const stored = form === "frame" ? { frame: bytes } : { contents: bytes };
+    let isRight: boolean | undefined;
+    const take = (target: Uint8Array) => {
+      isRight = verifyStored(stored, digest, target);
+      return isRight;
+    };
+    const length = lengthOf(need);
+    const kept = this.#contents.fill(need.key, length, take);
+    if (kept !== undefined) return kept;
+    if (isRight === false) return WRONG;
+    const contents = new Uint8Array(length); // longer than what is held
+    return take(contents) ? contents : WRONG;
   }
 
   /**

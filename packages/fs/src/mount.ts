@@ -170,15 +170,24 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
     taken.set(buffer, (taken.get(buffer) ?? 0) + length);
   }
   const buffers = new Set<ArrayBuffer>();
+  const isMovable = ({ buffer }: Uint8Array) =>
+    taken.get(buffer) === buffer.byteLength &&
+    buffer instanceof ArrayBuffer &&
+    !isMarkedAsUntransferable(buffer);
+  const parts = answers.map(contentsOf).filter((contents) => contents && !isMovable(contents));
+  const copy = new Uint8Array(parts.reduce((sum, part) => sum + part!.length, 0));
+  let copied = 0;
   const moved = answers.map((answer) => {
     let contents = contentsOf(answer);
     if (contents === undefined) {
       for (const buffer of packedBuffers(answer)) buffers.add(buffer);
       return answer;
     }
-    const { buffer } = contents;
-    const isWhole = taken.get(buffer) === buffer.byteLength && buffer instanceof ArrayBuffer;
-    if (!isWhole || isMarkedAsUntransferable(buffer)) contents = Uint8Array.from(contents);
+    if (!isMovable(contents)) {
+      copy.set(contents, copied);
+      contents = copy.subarray(copied, copied + contents.length);
+      copied += contents.length;
+    }
     buffers.add(contents.buffer as ArrayBuffer);
     return { ...answer, supply: contents };
   });
@@ -186,7 +195,7 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
 }
 
 function contentsOf(answer: Answer): Uint8Array | undefined {
-  const isContents = "supply" in answer && answer.isContents;
+  const isContents = "supply" in answer && answer.form !== undefined;
   return isContents ? (answer.supply as Uint8Array) : undefined;
 }
 

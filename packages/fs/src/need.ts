@@ -14,6 +14,7 @@ export type Need =
       readonly digest: string;
       /** Length that the directory states. */
       readonly size: number;
+      readonly asContents?: true;
     }
   /** The list of chunks of a blob. */
   | { readonly type: "list"; readonly key: string; readonly digest: string; readonly size: number }
@@ -28,7 +29,17 @@ export type Need =
       /** Where the chunk begins in the blob. */
       readonly offset: number;
       readonly length: number;
+      /** Set where it came as it is stored, and that was wrong. */
+      readonly asContents?: true;
     };
+
+/** A need for contents. */
+export type ContentsNeed = Need & { type: "file" | "chunk" };
+
+/** Returns the length of contents in bytes. */
+export function lengthOf(need: ContentsNeed): number {
+  return need.type === "chunk" ? need.length : need.size;
+}
 
 /** A page of the root. */
 export interface RootPage {
@@ -49,12 +60,15 @@ export interface Supplies {
   readonly chunk: Uint8Array;
 }
 
+/** Form of the contents of an {@link Answer}: verified, or as they are stored and not verified, plain or as a zstd frame. */
+export type Form = "verified" | "stored" | "frame";
+
 /** The outcome of a need: what was fetched, or an errno. */
 export type Answer =
   | {
       readonly key: string;
       readonly supply: Supplies[Need["type"]];
-      /** Whether these are contents: bytes that are copied, and freed then. */
-      readonly isContents: boolean;
+      /** Set for contents: bytes that are copied, and freed then. */
+      readonly form?: Form | undefined;
     }
   | { readonly key: string; readonly errno: number };

@@ -14,7 +14,15 @@ import {
 import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
 import { LRUCache } from "lru-cache";
 import type { DiskCache } from "./disk-cache.ts";
-import type { Answer, Need, RootPage, Supplies } from "./need.ts";
+import {
+  type Answer,
+  type ContentsNeed,
+  type Form,
+  lengthOf,
+  type Need,
+  type RootPage,
+  type Supplies,
+} from "./need.ts";
 import { packDirectory } from "./pack-directory.ts";
 import type { PackedBytes } from "./packed-directory.ts";
 import { Patience, type PatienceOptions } from "./patience.ts";
@@ -43,9 +51,14 @@ const MAX_READERS = 256;
 const PAGE_PATHS = 1024;
 
 /** About how many bytes of contents are read by one call: the first of them waits for the last. */
-const BATCH_BYTES = 512 * 1024;
+const BATCH_BYTES = 1024 * 1024;
 
-type ContentsNeed = Need & { type: "file" | "chunk" };
+/** Contents, in the form that they came in. */
+interface Contents {
+  readonly supply: Uint8Array;
+  readonly form: Form;
+}
+
 type FolderNeed = Need & { type: "directory" };
 type OnAnswer = (answers: readonly Answer[]) => void;
 
@@ -83,8 +96,9 @@ export class StoreSource implements AsyncDisposable {
     if (folders.length > 1) void this.#fetchFolders(folders, onAnswer);
     for (const need of needs) {
       if (need.type === "directory" && folders.length > 1) continue;
-      if (need.type !== "file" && need.type !== "chunk") {
-        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+      const isContents = need.type === "file" || need.type === "chunk";
+      if (!isContents || need.asContents) {
+        void this.#run(need, onAnswer);
         continue;
       }
       batch.push(need);
@@ -107,28 +121,23 @@ export class StoreSource implements AsyncDisposable {
     this.#readers.clear();
   }
 
-  async #run(
-    key: string,
-    fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
-    onAnswer: OnAnswer,
-    isContents = false,
-  ): Promise<void> {
+  /** Fetches something by itself. */
+  async #run(need: Need, onAnswer: OnAnswer): Promise<void> {
+    const { key } = need;
     const abort = new AbortController();
     this.#fetches.set(key, abort);
-    const outcome = await this.#attempt(key, fetch, abort.signal, isContents);
+    const outcome = await this.#attempt(need, abort.signal);
     if (abort.signal.aborted) return;
     this.#fetches.delete(key);
     onAnswer([outcome]);
   }
 
-  async #attempt(
-    key: string,
-    fetch: (signal: AbortSignal) => Promise<Supplies[Need["type"]]>,
-    signal: AbortSignal,
-    isContents: boolean,
-  ): Promise<Answer> {
+  async #attempt(need: Need, signal: AbortSignal): Promise<Answer> {
+    const { key, type } = need;
+    const form = type === "file" || type === "chunk" ? "verified" : undefined;
     try {
-      return { key, supply: await this.#patience.with(fetch, signal), isContents };
+      const fetch = (signal: AbortSignal) => this.#fetchOne(need, signal);
+      return { key, supply: await this.#patience.with(fetch, signal), form };
     } catch (error) {
       return { key, errno: signal.aborted ? ERRNO.EINTR : this.#tell(error) };
     }
@@ -205,11 +214,11 @@ export class StoreSource implements AsyncDisposable {
       if (aborts[i]!.signal.aborted) continue;
       const directory = found[i];
       if (directory === undefined) {
-        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer);
+        void this.#run(need, onAnswer);
         continue;
       }
       this.#fetches.delete(need.key);
-      answers.push({ key: need.key, supply: packDirectory(directory), isContents: false });
+      answers.push({ key: need.key, supply: packDirectory(directory) });
     }
     if (answers.length > 0) onAnswer(answers);
   }
@@ -234,19 +243,33 @@ export class StoreSource implements AsyncDisposable {
     const answers: Answer[] = [];
     for (const [i, need] of needs.entries()) {
       if (aborts[i]!.signal.aborted) continue;
-      const supply = found[i];
-      if (supply === undefined) {
-        void this.#run(need.key, (signal) => this.#fetchOne(need, signal), onAnswer, true);
+      const contents = found[i];
+      if (contents === undefined) {
+        void this.#run(need, onAnswer);
         continue;
       }
       this.#fetches.delete(need.key);
-      answers.push({ key: need.key, supply, isContents: true });
+      answers.push({ key: need.key, ...contents });
     }
     if (answers.length > 0) onAnswer(answers);
   }
 
   /** Reads contents from the disk cache, or else from the store; none of those of a batch that the store fails. */
-  async #readMany(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
+  async #readMany(wanted: readonly ChunkMeta[]): Promise<readonly (Contents | undefined)[]> {
+    const { blobService } = this.#services;
+    if (this.#diskCache === undefined && blobService.readManyStored !== undefined) {
+      const found = await blobService.readManyStored(wanted).catch(() => []);
+      return found.map((stored) => {
+        if (stored === undefined) return undefined;
+        if ("frame" in stored) return { supply: stored.frame, form: "frame" };
+        return { supply: stored.contents, form: "stored" };
+      });
+    }
+    const found = await this.#readVerified(wanted);
+    return found.map((supply) => supply && { supply, form: "verified" });
+  }
+
+  async #readVerified(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
     const cache = this.#diskCache;
     const readMany = (missing: readonly ChunkMeta[]) =>
       this.#services.blobService.readMany(missing).catch(() => []);
@@ -307,10 +330,6 @@ function storePathOf(baseName: string): StorePath | undefined {
     if (hasCode(error, "invalid_argument")) return undefined;
     throw error;
   }
-}
-
-function lengthOf(need: ContentsNeed): number {
-  return need.type === "chunk" ? need.length : need.size;
 }
 
 function errnoOf({ code }: CastoreError): number {

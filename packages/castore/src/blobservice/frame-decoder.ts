@@ -1,10 +1,7 @@
 /** The task of lanes that decompresses frames of chunks. */
-import { zstdCodec } from "../compression/zstd-codec.ts";
-import { faultOfFrame } from "../compression/zstd-frame.ts";
-import { blake3Digest } from "../hash/blake3-digest.ts";
 import { B3Digest } from "../model/digest.ts";
-import { MAX_CHUNK_BYTES } from "../model/limits.ts";
 import type { LaneContext } from "../worker/lane.ts";
+import { verifyStored } from "./stored-contents.ts";
 
 /** Frames to decompress. */
 export interface DecodeFramesTask {
@@ -38,10 +35,8 @@ export function decodeFrames(task: DecodeFramesTask, { transfer }: LaneContext):
     from += frame.length;
     const piece = contents.subarray(at, at + size);
     at += size;
-    const isFrame = faultOfFrame(frame, size, MAX_CHUNK_BYTES) === undefined;
-    if (!isFrame || !zstdCodec().decompress(frame, piece)) continue;
     const digest = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
-    isWhole[i] = blake3Digest(piece).equals(B3Digest.fromBytes(digest)) ? 1 : 0;
+    isWhole[i] = verifyStored({ frame }, digest, piece) ? 1 : 0;
   }
   frames.buffer.transfer(0); // left to the garbage collector, several times as much would be in memory
   return { contents, isWhole };

@@ -99,3 +99,11 @@ function frameOf(data: Buffer, length: number): Buffer {
   expect(frame.length).toBe(length);
   return frame;
 }
+
+it("small blobs come as they are stored: as frames where that is shorter", async () => {
+  await using service = await store.open();
+  await service.putMany([TEXT, NOISE]);
+  const [text, raw] = await service.readManyStored([...CHUNKS]);
+  expect(zstdDecompressSync((text as { frame: Uint8Array }).frame).equals(TEXT)).toBe(true);
+  expect(NOISE.equals((raw as { contents: Uint8Array }).contents)).toBe(true);
+});

@@ -296,6 +296,7 @@ export class PackBlobService implements BlobService, Measured {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#ingest[Symbol.asyncDispose]();
     await this.#commits[Symbol.asyncDispose]();
+    this.#frameReader[Symbol.dispose]();
     this.#index[Symbol.dispose]();
   }
 

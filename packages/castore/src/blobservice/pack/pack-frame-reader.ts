@@ -7,6 +7,8 @@ import type { StoredBlob } from "../blob-service.ts";
 import type { ChunkList, ChunkMeta } from "../chunk-list.ts";
 import type { ChunkIndex, ChunkLocation } from "./chunk-index.ts";
 import { CODEC } from "./format.ts";
+import { PackDescriptors } from "./pack-descriptors.ts";
+import { packPath } from "./pack-files.ts";
 import type { PackReader, WantedChunk } from "./pack-reader.ts";
 import { NO_CHECKSUM, payloadChecksum } from "./payload-checksum.ts";
 import { PayloadReader } from "./payload-reader.ts";
@@ -33,14 +35,16 @@ interface Batch {
 }
 
 /** Reads chunks as they are stored, verified or not, and tells beforehand how long they are. */
-export class PackFrameReader {
-  readonly #folder: string;
+export class PackFrameReader implements Disposable {
+  readonly #packs: PackDescriptors;
+  readonly #payloads: PayloadReader;
   readonly #index: ChunkIndex;
   readonly #reader: PackReader;
 
   /** @param folder the folder of the store */
   constructor(folder: string, index: ChunkIndex, reader: PackReader) {
-    this.#folder = folder;
+    this.#packs = new PackDescriptors((pack) => packPath(folder, pack));
+    this.#payloads = new PayloadReader(this.#packs);
     this.#index = index;
     this.#reader = reader;
   }
@@ -61,9 +65,8 @@ export class PackFrameReader {
 
   /** Streams frames, as `BlobService.frames` says. */
   async *stored(chunks: ChunkList, options?: AbortOptions): AsyncGenerator<Uint8Array> {
-    await using payloads = new PayloadReader(this.#folder);
     const read: ReadPayloads = async (wanted) => {
-      const found = await payloads.read(locationsOf(wanted), Buffer.allocUnsafeSlow);
+      const found = await this.#payloads.read(locationsOf(wanted), Buffer.allocUnsafeSlow);
       const checked = found.map((payload, i) => {
         const fault = faultOf(payload, wanted[i]!.location);
         return fault === undefined ? payload : this.#reader.lose(wanted[i]!, fault);
@@ -94,11 +97,10 @@ export class PackFrameReader {
         locations.push(location?.size === part[i]!.size ? location : undefined);
       }
     }
-    await using reader = new PayloadReader(this.#folder);
     const payloads = await mapSome(
       locations,
       (location) => location,
-      (wanted) => reader.read(wanted, Buffer.allocUnsafeSlow),
+      (wanted) => this.#payloads.read(wanted, Buffer.allocUnsafeSlow),
     );
     return locations.map((location, i) => {
       const payload = payloads[i];
@@ -113,12 +115,11 @@ export class PackFrameReader {
     chunks: ChunkList,
     options?: AbortOptions,
   ): AsyncGenerator<readonly Uint8Array[]> {
-    await using payloads = new PayloadReader(this.#folder);
     const memory = new AlternatingMemory();
     const read: ReadPayloads = async (wanted) => {
       const locations = locationsOf(wanted);
       if (locations.every(({ checksum }) => checksum !== NO_CHECKSUM)) {
-        const found = await payloads.read(locations, (length) => memory.take(length));
+        const found = await this.#payloads.read(locations, (length) => memory.take(length));
         const isWhole = (payload: Uint8Array, i: number) =>
           payloadChecksum(payload) === locations[i]!.checksum;
         if (found.every(isWhole)) return found;
@@ -126,6 +127,10 @@ export class PackFrameReader {
       return await this.#reader.readPayloads(wanted);
     };
     yield* this.#batches(chunks, read, options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#packs[Symbol.dispose]();
   }
 
   async *#batches(

@@ -1,26 +1,23 @@
-import { close, open, read } from "node:fs";
+import { read } from "node:fs";
 import { promisify } from "node:util";
 import { systemError } from "../../model/system-error.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
-import { packPath } from "./pack-files.ts";
+import type { PackDescriptors } from "./pack-descriptors.ts";
 import { runsOf } from "./read-chunks.ts";
 
-const [openFile, readFile, closeFile] = [promisify(open), promisify(read), promisify(close)];
+const readFile = promisify(read);
 
 /** Payloads with at most this many bytes between them, such as a header, are read at once. */
 const MAX_GAP = 1024;
 
 /**
- * Reads payloads as they are stored, in the thread pool of Node.js: neither this thread nor a lane waits for the disk. It keeps
- * the last pack open. One call at a time.
+ * Reads payloads as they are stored, in the thread pool of Node.js: neither this thread nor a lane waits for the disk.
  */
-export class PayloadReader implements AsyncDisposable {
-  readonly #folder: string;
-  #open: { readonly pack: number; readonly fd: number } | undefined;
+export class PayloadReader {
+  readonly #packs: PackDescriptors;
 
-  /** @param folder the folder of the store */
-  constructor(folder: string) {
-    this.#folder = folder;
+  constructor(packs: PackDescriptors) {
+    this.#packs = packs;
   }
 
   /**
@@ -49,31 +46,25 @@ export class PayloadReader implements AsyncDisposable {
     return payloads;
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#open !== undefined) await closeFile(this.#open.fd);
-    this.#open = undefined;
-  }
-
   /** Reads a range of a pack. Returns how much of it there is: nothing if the pack does not exist. */
   async #readPack(pack: number, offset: number, target: Uint8Array): Promise<number> {
-    const path = packPath(this.#folder, pack);
     try {
-      if (this.#open?.pack !== pack) {
-        await this[Symbol.asyncDispose]();
-        this.#open = { pack, fd: await openFile(path, "r") };
+      const fd = this.#packs.take(pack);
+      try {
+        let filled = 0;
+        while (filled < target.length) {
+          const left = target.length - filled;
+          const { bytesRead } = await readFile(fd, target, filled, left, offset + filled);
+          if (bytesRead === 0) break;
+          filled += bytesRead;
+        }
+        return filled;
+      } finally {
+        this.#packs.give(pack);
       }
-      let filled = 0;
-      while (filled < target.length) {
-        const { fd } = this.#open;
-        const left = target.length - filled;
-        const { bytesRead } = await readFile(fd, target, filled, left, offset + filled);
-        if (bytesRead === 0) break;
-        filled += bytesRead;
-      }
-      return filled;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
-      throw systemError(error, `Cannot read pack "${path}"`);
+      throw systemError(error, `Cannot read pack "${this.#packs.pathOf(pack)}"`);
     }
   }
 }

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync } from "node:fs";
+import { readSync } from "node:fs";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { systemError } from "../../model/system-error.ts";
@@ -6,6 +6,7 @@ import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeInto } from "./codec.ts";
 import type { Codec } from "./format.ts";
+import { PackDescriptors } from "./pack-descriptors.ts";
 
 /** Chunks to read. */
 export interface ReadChunksTask {
@@ -169,19 +170,14 @@ function endOfRun(locations: readonly ChunkLocation[], from: number, maxGap: num
   return to;
 }
 
-/** How many packs are open at the same time. */
-const MAX_OPEN = 64;
-
-/** Opens packs when they are read, and keeps them open. */
+/** Reads packs that are open. */
 export class OpenPacks implements Disposable {
-  readonly #pathOf: (pack: number) => string;
+  readonly #descriptors: PackDescriptors;
   readonly #memory: Memory;
-  /** Descriptors by number of the pack, in the order in which they were opened. */
-  readonly #fds = new Map<number, number>();
 
   /** @param memory returns memory for what is read at once */
   constructor(pathOf: (pack: number) => string, memory: Memory) {
-    this.#pathOf = pathOf;
+    this.#descriptors = new PackDescriptors(pathOf);
     this.#memory = memory;
   }
 
@@ -191,35 +187,27 @@ export class OpenPacks implements Disposable {
    * @throws CastoreError by cause if the system refuses to read
    */
   read(pack: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
-    const path = this.#pathOf(pack);
     try {
-      const fd = this.#fds.get(pack) ?? this.#open(pack, path);
-      const bytes = this.#memory(length);
-      let filled = 0;
-      while (filled < length) {
-        const count = readSync(fd, bytes, filled, length - filled, offset + filled);
-        if (count === 0) break;
-        filled += count;
+      const fd = this.#descriptors.take(pack);
+      try {
+        const bytes = this.#memory(length);
+        let filled = 0;
+        while (filled < length) {
+          const count = readSync(fd, bytes, filled, length - filled, offset + filled);
+          if (count === 0) break;
+          filled += count;
+        }
+        return bytes.subarray(0, filled);
+      } finally {
+        this.#descriptors.give(pack);
       }
-      return bytes.subarray(0, filled);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return new Uint8Array(0);
-      throw systemError(error, `Cannot read pack "${path}"`);
+      throw systemError(error, `Cannot read pack "${this.#descriptors.pathOf(pack)}"`);
     }
   }
 
   [Symbol.dispose](): void {
-    for (const fd of this.#fds.values()) closeSync(fd);
-  }
-
-  #open(pack: number, path: string): number {
-    for (const [oldest, fd] of this.#fds) {
-      if (this.#fds.size < MAX_OPEN) break;
-      closeSync(fd);
-      this.#fds.delete(oldest);
-    }
-    const fd = openSync(path, "r");
-    this.#fds.set(pack, fd);
-    return fd;
+    this.#descriptors[Symbol.dispose]();
   }
 }

@@ -3,7 +3,7 @@ import {
   PutBlobsRequestSchema,
   type ReadBlobsResponse_Blob,
 } from "@tvix/proto/castore";
-import type { BlobStat } from "../../blobservice/blob-service.ts";
+import type { BlobStat, StoredBlob } from "../../blobservice/blob-service.ts";
 import type { ChunkMeta } from "../../blobservice/chunk-list.ts";
 import { decodeFrames } from "../../blobservice/decode-frames.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
@@ -78,13 +78,36 @@ export class GrpcBlobBatch {
       blobs,
       ({ size }) => size,
       async (batch) => {
-        const found = await this.#readStored(batch, options);
+        const found = await this.#readVerified(batch, options);
         const again = await mapSome(
           found,
           (blob, i) => (blob === "wrong" ? batch[i] : undefined),
           (wrong) => this.#readContents(wrong, options),
         );
         return found.map((blob, i) => (blob === "wrong" ? again[i] : blob));
+      },
+      this.#support,
+    );
+  }
+
+  /** Each blob as it is stored, not verified; `undefined` if the server takes no batches. */
+  readStored(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (StoredBlob | undefined)[] | undefined> {
+    return this.#calls.inBatches(
+      blobs,
+      ({ size }) => size,
+      async (batch) => {
+        const sent = await this.#read(batch, { frames: true }, options);
+        return sent.map((blob, i) => {
+          if (blob === undefined) return undefined;
+          const { contents, frame } = blob;
+          const isFrame = frame.length > 0;
+          const size = isFrame ? contentSizeOf(frame) : contents.length;
+          if (size !== batch[i]!.size) return undefined;
+          return isFrame ? { frame } : { contents };
+        });
       },
       this.#support,
     );
@@ -103,15 +126,15 @@ export class GrpcBlobBatch {
       digests.map((digest) => ({ digest, maxSize })),
       () => maxSize,
       async (batch) => {
-        const found = await this.#readStored(batch, options);
+        const found = await this.#readVerified(batch, options);
         return found.map((blob) => (blob === "wrong" ? undefined : blob));
       },
       this.#support,
     );
   }
 
-  /** Reads blobs as they are stored. The server has not looked at their digests: some may be wrong. */
-  async #readStored(
+  /** Reads blobs by what is stored. The server has not looked at their digests: some may be wrong. */
+  async #readVerified(
     batch: readonly WantedBlob[],
     options?: AbortOptions,
   ): Promise<(Uint8Array | "wrong" | undefined)[]> {

@@ -7,6 +7,7 @@ import type {
   FrameBatch,
   PutListOptions,
   ReadOptions,
+  StoredBlob,
 } from "../../blobservice/blob-service.ts";
 import { ChunkList, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import { ChunkedBlobReader, readChunked } from "../../blobservice/chunked-reader.ts";
@@ -184,6 +185,18 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
     const found = small ? await this.#batch.read(blobs, options) : undefined;
     return found ?? (await readOneByOne(this, blobs, options));
+  }
+
+  async readManyStored(
+    blobs: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (StoredBlob | undefined)[]> {
+    options?.signal?.throwIfAborted();
+    const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
+    const found = small ? await this.#batch.readStored(blobs, options) : undefined;
+    if (found !== undefined) return found;
+    const contents = await this.readMany(blobs, options);
+    return contents.map((data) => data && { contents: data });
   }
 
   async putMany(
