@@ -147,7 +147,7 @@ export class PackBlobService implements BlobService, Measured {
       if (size === undefined) return this.#index.statBlob(digest);
       return { size, chunks: size > 0 ? 1 : 0 };
     };
-    return await inTurns(digests, LOOKUPS_PER_TURN, stat, options);
+    return await this.#lookUp(digests, stat, options);
   }
 
   async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
@@ -165,7 +165,7 @@ export class PackBlobService implements BlobService, Measured {
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     const isReadable = (digest: B3Digest) => this.#isReadable(digest);
-    const found = await inTurns(digests, LOOKUPS_PER_TURN, isReadable, options);
+    const found = await this.#lookUp(digests, isReadable, options);
     this.#lookups += found.length;
     for (const isFound of found) if (isFound) this.#lookupHits += 1;
     return found;
@@ -321,6 +321,16 @@ export class PackBlobService implements BlobService, Measured {
   }
 
   /** Takes the chunks of one blob. */
+  /** Looks digests up in the index, several in a fraction of the time that each takes by itself. */
+  #lookUp<T>(
+    digests: readonly B3Digest[],
+    lookUp: (digest: B3Digest) => T,
+    options?: AbortOptions,
+  ): Promise<T[]> {
+    const around = digests.length > 1 ? () => this.#index.snapshot() : undefined;
+    return inTurns(digests, LOOKUPS_PER_TURN, lookUp, { ...options, around });
+  }
+
   #sink(options?: AbortOptions): ChunkSink {
     const call = new IngestCall(() => options?.signal?.throwIfAborted());
     let isNew = false;
