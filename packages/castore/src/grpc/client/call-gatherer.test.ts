@@ -101,6 +101,20 @@ describe("small blobs that are put at the same time", () => {
     expect((puts[50] as PromiseRejectedResult).reason).toMatchObject({ code: "invalid_argument" });
   });
 
+  it("fail together where a server refuses access", async () => {
+    let calls = 0;
+    const refuse = () => {
+      calls += 1;
+      throw new CastoreError("permission_denied", "not you");
+    };
+    await using fixture = await start(refuse);
+    const puts = await Promise.allSettled(BLOBS.map((data) => putBlob(fixture.blobService, data)));
+    for (const put of puts) {
+      expect(put).toMatchObject({ status: "rejected", reason: { code: "permission_denied" } });
+    }
+    expect(calls).toBeLessThan(10);
+  });
+
   it("are stored but for those that are cancelled", async () => {
     const gate = Promise.withResolvers<void>();
     await using fixture = await start(() => gate.promise);

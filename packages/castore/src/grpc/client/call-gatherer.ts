@@ -1,5 +1,5 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { hasCode } from "../../model/errors.ts";
+import { type ErrorCode, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
 
 /** Options of a {@link CallGatherer}. */
@@ -15,6 +15,14 @@ const CONCURRENCY = 2;
 
 /** How many bytes go into one call. */
 const BATCH_BYTES = 1024 * 1024;
+
+/** Codes of errors of which one of many items may be the reason, or that all together are too long. */
+const OF_ITEMS: readonly ErrorCode[] = [
+  "invalid_argument",
+  "not_found",
+  "data_loss",
+  "resource_exhausted",
+];
 
 /** An item, with the promise of its result. */
 interface Waiting<Item, Result> extends PromiseWithResolvers<Result> {
@@ -97,11 +105,10 @@ export class CallGatherer<Item, Result> {
     try {
       await this.#call(batch);
     } catch (error) {
-      const isDown = hasCode(error, "unavailable");
+      const isOfItem = OF_ITEMS.some((code) => hasCode(error, code));
       for (const one of batch) {
         if (one.isDropped) continue;
-        // One of them may be at fault, or all together are too long.
-        if (batch.length > 1 && !isDown) await this.#call([one]).catch(one.reject);
+        if (batch.length > 1 && isOfItem) await this.#call([one]).catch(one.reject);
         else one.reject(error);
       }
     }
