@@ -11,9 +11,10 @@ import {
   rawFrameLength,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { walkNodes, writeStep } from "./renderer.ts";
+import { writeStep } from "./renderer.ts";
 import type { NarRange } from "./seekable.ts";
 import { TreeReader } from "./tree-reader.ts";
+import { walkSteps } from "./walk-steps.ts";
 import { NarWriter } from "./writer.ts";
 
 /** A blob service that stores frames, and tells how long they are. */
@@ -151,19 +152,21 @@ async function* planParts(
   const writer = new NarWriter((bytes) => pieces.push(bytes));
   let files: OpenFile[] = [];
   let bytes = 0;
-  for await (const step of walkNodes(root, tree)) {
-    if (step.type === "begin") continue; // only where a part is walked
-    writeStep(writer, step);
-    if (step.type !== "file" || step.file.size === 0n) continue;
-    const size = Number(step.file.size);
-    writer.finish();
-    files.push({ framing: takeFraming(), digest: step.file.digest, size });
-    writer.skipContents(size);
-    bytes += size;
-    if (files.length < FILES_PER_PLAN && bytes < BYTES_PER_PLAN) continue;
-    yield await planOf(files, undefined, blobService, options);
-    files = [];
-    bytes = 0;
+  for await (const steps of walkSteps(root, tree)) {
+    for (const step of steps) {
+      if (step.type === "begin") continue; // only where a part is walked
+      writeStep(writer, step);
+      if (step.type !== "file" || step.file.size === 0n) continue;
+      const size = Number(step.file.size);
+      writer.finish();
+      files.push({ framing: takeFraming(), digest: step.file.digest, size });
+      writer.skipContents(size);
+      bytes += size;
+      if (files.length < FILES_PER_PLAN && bytes < BYTES_PER_PLAN) continue;
+      yield await planOf(files, undefined, blobService, options);
+      files = [];
+      bytes = 0;
+    }
   }
   writer.finish();
   await tree.readAll(); // the directory service checks the tree as a whole at its end

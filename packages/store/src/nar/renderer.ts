@@ -2,20 +2,21 @@ import {
   type AbortOptions,
   type B3Digest,
   type BlobService,
-  type DirectoryEntry,
   type DirectoryService,
-  type FileNode,
   freeMemory,
   type Node,
-  type PathComponent,
-  quoteBytes,
-  type SymlinkTarget,
 } from "@tvix/castore";
-import { StoreError } from "../errors.ts";
-import { entrySize, leafSize, type NarSizes } from "./sizes.ts";
 import { TreeReader } from "./tree-reader.ts";
-import { CLOSE, DIRECTORY, MAGIC } from "./wire.ts";
-import { type NarPlace, type NarSink, NarWriter } from "./writer.ts";
+import {
+  BYTES_PER_BATCH,
+  type FileStep,
+  isSmallFile,
+  type NarPart,
+  refusal,
+  type Step,
+  walkSteps,
+} from "./walk-steps.ts";
+import { type NarSink, NarWriter } from "./writer.ts";
 
 /** Where the contents of a NAR come from. */
 export interface NarSources {
@@ -23,15 +24,8 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
-/** Files of up to this many bytes are read ahead, in batches. */
-const SMALL_FILE = 256 * 1024;
-
-/** Size of a batch: steps of the walk, and bytes of the small files among them. */
-const STEPS_PER_STRETCH = 256;
-const BYTES_PER_STRETCH = 512 * 1024;
-
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
-const READ_AHEAD = 6 * BYTES_PER_STRETCH;
+const READ_AHEAD = 6 * BYTES_PER_BATCH;
 
 /** Options of {@link renderNar}. */
 export interface RenderOptions extends AbortOptions {
@@ -40,14 +34,6 @@ export interface RenderOptions extends AbortOptions {
    * bounds what all of its NARs hold together. A batch of small files, up to 768 KiB, is held in any case. Default: 3 MiB.
    */
   readonly readAhead?: () => number;
-}
-
-/** A part of a NAR. */
-export interface NarPart {
-  readonly sizes: NarSizes;
-  /** Offset of the first byte, and of the first byte after the part. */
-  readonly start: number;
-  readonly end: number;
 }
 
 /** Where the contents of a NAR come from, with its directories read. */
@@ -95,45 +81,34 @@ export async function* renderPart(
     if (wanted.length > 0) ready.push(wanted);
   };
   let writer = new NarWriter(sink);
-  for await (const { step, contents } of stepsAhead(root, sources, { part, signal, readAhead })) {
-    signal?.throwIfAborted();
-    if (step.type === "begin") writer = new NarWriter(sink, step);
-    else writeStep(writer, step);
-    if (step.type === "file" && contents === undefined) {
-      const size = Number(step.file.size);
-      const offset = Math.min(Math.max(start - writer.offset, 0), size);
-      const length = Math.min(end - writer.offset, size) - offset;
-      if (offset > 0) writer.skipContents(offset);
-      if (length > 0) {
-        const range = { offset, length, readAhead: readAhead() };
-        for await (const data of readFile(step, range, sources, signal)) {
-          if (data.length > 0) writer.contents(data);
-          yield* ready.splice(0);
-          freeMemory([data]);
+  for await (const { steps, files } of stepsAhead(root, sources, { part, signal, readAhead })) {
+    let small = 0;
+    for (const step of steps) {
+      signal?.throwIfAborted();
+      if (step.type === "begin") writer = new NarWriter(sink, step);
+      else writeStep(writer, step);
+      const contents = isSmallFile(step) ? files[small++] : undefined;
+      if (step.type === "file" && contents === undefined) {
+        const size = Number(step.file.size);
+        const offset = Math.min(Math.max(start - writer.offset, 0), size);
+        const length = Math.min(end - writer.offset, size) - offset;
+        if (offset > 0) writer.skipContents(offset);
+        if (length > 0) {
+          const range = { offset, length, readAhead: readAhead() };
+          for await (const data of readFile(step, range, sources, signal)) {
+            if (data.length > 0) writer.contents(data);
+            yield* ready.splice(0);
+            freeMemory([data]);
+          }
         }
+      } else if (contents !== undefined && contents.length > 0) {
+        writer.contents(contents);
       }
-    } else if (contents !== undefined && contents.length > 0) {
-      writer.contents(contents);
+      if (ready.length > 0) yield* ready.splice(0);
     }
-    if (ready.length > 0) yield* ready.splice(0);
   }
   writer.finish();
   yield* ready;
-}
-
-/** The path of a node below the root; `undefined` for the root. */
-export interface Place {
-  readonly name: PathComponent;
-  readonly parent: Place | undefined;
-}
-
-/** Shows a place in a message, as names with slashes between them. */
-export function showPlace(place: Place): string {
-  const names: string[] = [];
-  for (let at: Place | undefined = place; at !== undefined; at = at.parent) {
-    names.unshift(quoteBytes(at.name));
-  }
-  return names.join("/");
 }
 
 /** Writes all of a step but the contents of a file. */
@@ -157,187 +132,59 @@ export function writeStep(
   }
 }
 
-interface FileStep {
-  readonly type: "file";
-  readonly place: Place | undefined;
-  readonly file: FileNode;
-}
-
-/**
- * One step of the walk, in canonical order. A directory takes two: `enter` and `leave`. If the walk begins in the
- * middle of the NAR, `begin` comes first, with the place of the next step.
- */
-export type Step =
-  | FileStep
-  | ({ readonly type: "begin" } & NarPlace)
-  | { readonly type: "enter"; readonly place: Place | undefined }
-  | { readonly type: "leave" }
-  | {
-      readonly type: "symlink";
-      readonly place: Place | undefined;
-      readonly target: SymlinkTarget;
-    };
-
-/** A step, with the contents of a file that was read ahead. */
-interface StepAhead {
-  readonly step: Step;
-  /** `undefined` if the step is not a file, or the file is large or could not be read: reading it again tells why. */
-  readonly contents: Uint8Array | undefined;
-}
-
-/** A batch: consecutive steps, whose small files are read together. */
-interface Stretch {
+/** Consecutive steps, with the contents of the small files among them. */
+interface StepsAhead {
   readonly steps: readonly Step[];
-  /** The contents of the small files among the steps, in order. */
-  readonly read: Promise<readonly (Uint8Array | undefined)[]>;
+  /**
+   * The contents of each small file, in order, which are freed when the next steps are asked for; `undefined` for one that could
+   * not be read: reading it again tells why.
+   */
+  readonly files: readonly (Uint8Array | undefined)[];
 }
 
-/** Walks a tree as {@link walkNodes} does, and reads small files ahead. */
+/** Walks a tree as {@link walkSteps} does, and reads small files ahead. */
 export async function* stepsAhead(
   root: Node,
   sources: PartSources,
   options: Required<Pick<RenderOptions, "readAhead">> &
     RenderOptions & { part?: NarPart | undefined },
-): AsyncGenerator<StepAhead> {
+): AsyncGenerator<StepsAhead> {
   const { part, signal: callerSignal, readAhead } = options;
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const walk = walkNodes(root, sources.tree, part);
-  const window: Stretch[] = [];
+  const walk = walkSteps(root, sources.tree, part);
+  const window: { steps: readonly Step[]; files: Promise<StepsAhead["files"]> }[] = [];
   try {
     for (let ended = false; ; ) {
       while (!ended && (window.length === 0 || isWithin(readAhead(), window.length))) {
-        const stretch = await nextStretch(walk, sources.blobService, signal);
-        ended = stretch.steps.length === 0;
-        if (!ended) window.push(stretch);
+        const { value: steps } = await walk.next();
+        ended = steps === undefined;
+        if (steps === undefined) break;
+        const files = sources.blobService.readMany(steps.filter(isSmallFile).map(blobOf), {
+          signal,
+        });
+        files.catch(() => undefined); // handled when the batch is rendered
+        window.push({ steps, files });
       }
       const next = window.shift();
       if (next === undefined) return;
-      const files = await next.read;
-      const contents = files.values();
-      for (const step of next.steps) {
-        yield { step, contents: isSmallFile(step) ? contents.next().value : undefined };
-      }
+      const files = await next.files;
+      yield { steps: next.steps, files };
       freeMemory(files.filter((file) => file !== undefined));
     }
   } finally {
     abandon.abort(new Error("Nobody reads the NAR any more"));
-    await Promise.allSettled(window.map(({ read }) => read));
+    await Promise.allSettled(window.map(({ files }) => files));
   }
+}
+
+function blobOf({ file: { digest, size } }: FileStep): { digest: B3Digest; size: number } {
+  return { digest, size: Number(size) };
 }
 
 /** Whether another batch may be read ahead of so many. */
 function isWithin(bytes: number, batches: number): boolean {
-  return (batches + 1) * BYTES_PER_STRETCH <= bytes;
-}
-
-/** Takes the next steps of the walk, and starts to read their small files. No steps are left at the end of the walk. */
-async function nextStretch(
-  walk: AsyncGenerator<Step, undefined>,
-  blobService: BlobService,
-  signal: AbortSignal,
-): Promise<Stretch> {
-  const steps: Step[] = [];
-  const blobs: { digest: B3Digest; size: number }[] = [];
-  let bytes = 0;
-  while (steps.length < STEPS_PER_STRETCH && bytes < BYTES_PER_STRETCH) {
-    const { value: step } = await walk.next();
-    if (step === undefined) break;
-    steps.push(step);
-    if (!isSmallFile(step)) continue;
-    const size = Number(step.file.size);
-    blobs.push({ digest: step.file.digest, size });
-    bytes += size;
-  }
-  const read = blobService.readMany(blobs, { signal });
-  read.catch(() => undefined); // handled when the batch is rendered
-  return { steps, read };
-}
-
-function isSmallFile(step: Step): step is FileStep {
-  return step.type === "file" && step.file.size <= SMALL_FILE;
-}
-
-/** Walks a tree, or the part of it that a part of its NAR is rendered from. */
-export async function* walkNodes(
-  root: Node,
-  tree: TreeReader,
-  part?: NarPart,
-): AsyncGenerator<Step, undefined> {
-  const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];
-  const cursor = new PartCursor(part);
-  let next: { place: Place | undefined; node: Node } | undefined = { place: undefined, node: root };
-  while (next !== undefined || stack.length > 0) {
-    if (cursor.isBehind) return;
-    const depth = stack.length;
-    if (next === undefined) {
-      stack.pop();
-      const bytes = CLOSE.length * (depth > 1 ? 2 : 1);
-      if (!cursor.skips(bytes)) {
-        yield* cursor.takes(bytes, depth);
-        yield { type: "leave" };
-      }
-    } else if (!cursor.skipsNode(next.node, next.place)) {
-      const { place, node } = next;
-      if (node.type === "directory") {
-        const directory = await tree.get(node.digest);
-        if (directory === undefined) {
-          throw refusal("not_found", `directory ${node.digest}`, place, "is missing");
-        }
-        const bytes = DIRECTORY.length + (place ? entrySize(place.name.length) - CLOSE.length : 0);
-        if (!cursor.skips(bytes)) {
-          yield* cursor.takes(bytes, depth);
-          yield { type: "enter", place };
-        }
-        stack.push({ place, entries: directory.entries.values() });
-      } else {
-        yield* cursor.takes(leafSize(node) + (place ? entrySize(place.name.length) : 0), depth);
-        if (node.type === "file") yield { type: "file", place, file: node };
-        else yield { type: "symlink", place, target: node.target };
-      }
-    }
-    const folder = stack.at(-1);
-    const entry = folder?.entries.next().value;
-    next = entry && { place: { name: entry.name, parent: folder?.place }, node: entry.node };
-  }
-}
-
-/** Tracks the offset of a walk in the NAR, of which a part is rendered. */
-class PartCursor {
-  readonly #part: NarPart | undefined;
-  #offset = MAGIC.length;
-  /** Whether the offset is still before the part. */
-  #isBefore: boolean;
-
-  constructor(part: NarPart | undefined) {
-    this.#part = part;
-    this.#isBefore = part !== undefined && part.start >= MAGIC.length;
-  }
-
-  /** Whether the part has ended. */
-  get isBehind(): boolean {
-    return this.#part !== undefined && this.#offset >= this.#part.end;
-  }
-
-  /** Advances by so many bytes if all of them are before the part; returns whether it did. */
-  skips(bytes: number): boolean {
-    if (!this.#isBefore || this.#offset + bytes > this.#part!.start) return false;
-    this.#offset += bytes;
-    return true;
-  }
-
-  /** Advances past a node and its entry if all of it is before the part; returns whether it did. */
-  skipsNode(node: Node, place: Place | undefined): boolean {
-    if (!this.#isBefore) return false;
-    return this.skips(this.#part!.sizes.node(node) + (place ? entrySize(place.name.length) : 0));
-  }
-
-  /** Advances by bytes of the part. Yields `begin` before the first of them. */
-  *takes(bytes: number, depth: number): Generator<Step> {
-    if (this.#isBefore) yield { type: "begin", offset: this.#offset, depth };
-    this.#isBefore = false;
-    this.#offset += bytes;
-  }
+  return (batches + 1) * BYTES_PER_BATCH <= bytes;
 }
 
 async function* readFile(
@@ -360,14 +207,4 @@ async function* readFile(
     const bytes = found > end ? `more than ${end}` : `only ${found}`;
     throw refusal("data_loss", `blob ${digest}`, place, `has ${bytes} bytes, expected ${size}`);
   }
-}
-
-function refusal(
-  code: "not_found" | "data_loss",
-  what: string,
-  place: Place | undefined,
-  reason: string,
-): StoreError {
-  const where = place === undefined ? "" : ` of ${showPlace(place)}`;
-  return new StoreError(code, `Cannot render NAR: ${what}${where} ${reason}`);
 }

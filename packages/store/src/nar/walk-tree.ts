@@ -1,7 +1,7 @@
 import type { AbortOptions, DirectoryService, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { type Place, type Step, walkNodes } from "./renderer.ts";
 import { TreeReader } from "./tree-reader.ts";
+import { type Place, type Step, walkSteps } from "./walk-steps.ts";
 
 /** The path of a node below the root, as its name and the place of its folder; `undefined` for the root. */
 export type TreePlace = Place | undefined;
@@ -26,9 +26,11 @@ export async function* walkTree(
   if (root.type === "directory" && (await tree.get(root.digest)) === undefined) {
     throw new StoreError("not_found", `Cannot read a tree: directory ${root.digest} is missing`);
   }
-  for await (const step of walkNodes(root, tree)) {
-    options?.signal?.throwIfAborted();
-    if (step.type !== "begin") yield step; // only where a part is walked
+  for await (const steps of walkSteps(root, tree)) {
+    for (const step of steps) {
+      options?.signal?.throwIfAborted();
+      if (step.type !== "begin") yield step; // only where a part is walked
+    }
   }
   await tree.readAll(); // the directory service checks the tree as a whole at its end
 }

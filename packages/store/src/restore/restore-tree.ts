@@ -2,7 +2,6 @@ import {
   type AbortOptions,
   CastoreError,
   equalBytes,
-  type FileNode,
   type Node,
   readFileNode,
 } from "@tvix/castore";
@@ -10,8 +9,9 @@ import { StoreError } from "../errors.ts";
 import { describeNar } from "../nar/describe-nar.ts";
 import type { CalculatedNar } from "../nar/nar-calculation-service.ts";
 import { NarHasher } from "../nar/nar-hasher.ts";
-import { type NarSources, type Place, showPlace, stepsAhead, writeStep } from "../nar/renderer.ts";
+import { type NarSources, stepsAhead, writeStep } from "../nar/renderer.ts";
 import { TreeReader } from "../nar/tree-reader.ts";
+import { type FileStep, isSmallFile, type Step, showPlace } from "../nar/walk-steps.ts";
 import { NarWriter } from "../nar/writer.ts";
 import { DraftTree } from "./draft-tree.ts";
 
@@ -90,34 +90,47 @@ class Restore {
     const { signal } = this.#options;
     /** The paths of the folders that the walk is in. */
     const folders: Buffer[] = [];
-    const steps = stepsAhead(root, this.#sources, { signal, readAhead: () => READ_AHEAD });
-    for await (const { step, contents } of steps) {
-      signal?.throwIfAborted();
-      if (step.type === "begin") continue; // only where a part is walked
-      if (this.#nar !== undefined) writeStep(this.#nar, step);
-      if (step.type === "leave") {
-        await this.#draft.finishFolder(folders.pop()!);
-        continue;
+    const batches = stepsAhead(root, this.#sources, { signal, readAhead: () => READ_AHEAD });
+    for await (const { steps, files } of batches) {
+      let small = 0;
+      for (const step of steps) {
+        signal?.throwIfAborted();
+        await this.#take(step, isSmallFile(step) ? files[small++] : undefined, folders);
       }
-      const { place } = step;
-      const above = folders.at(-1);
-      const path = above && place ? Buffer.concat([above, SLASH, place.name]) : this.#draft.path;
-      if (step.type === "enter") {
-        folders.push(path);
-        await this.#draft.startFolder(path);
-      } else if (step.type === "symlink") {
-        await this.#draft.symlink(path, step.target);
-      } else if (contents !== undefined) {
-        this.#addToNar(contents);
-        await this.#draft.file(path, step.file, contents);
-      } else {
-        await this.#draft.stream(path, step.file, this.#contents(step), (data) => {
-          this.#addToNar(data);
-        });
-      }
-      this.#advance(step.type === "file" ? Number(step.file.size) : 0);
     }
     this.#nar?.finish();
+  }
+
+  /**
+   * Takes a step of the walk.
+   *
+   * @param contents of a file; `undefined` if it is large or could not be read
+   * @param folders the paths of those that the walk is in
+   */
+  async #take(step: Step, contents: Uint8Array | undefined, folders: Buffer[]): Promise<void> {
+    if (step.type === "begin") return; // only where a part is walked
+    if (this.#nar !== undefined) writeStep(this.#nar, step);
+    if (step.type === "leave") {
+      await this.#draft.finishFolder(folders.pop()!);
+      return;
+    }
+    const { place } = step;
+    const above = folders.at(-1);
+    const path = above && place ? Buffer.concat([above, SLASH, place.name]) : this.#draft.path;
+    if (step.type === "enter") {
+      folders.push(path);
+      await this.#draft.startFolder(path);
+    } else if (step.type === "symlink") {
+      await this.#draft.symlink(path, step.target);
+    } else if (contents !== undefined) {
+      this.#addToNar(contents);
+      await this.#draft.file(path, step.file, contents);
+    } else {
+      await this.#draft.stream(path, step.file, this.#contents(step), (data) => {
+        this.#addToNar(data);
+      });
+    }
+    this.#advance(step.type === "file" ? Number(step.file.size) : 0);
   }
 
   /** @throws StoreError `data_loss` if the NAR of what was restored is not the expected one */
@@ -138,7 +151,7 @@ class Restore {
     if (contents.length > 0) this.#nar?.contents(contents);
   }
 
-  async *#contents({ file, place }: LargeFile): AsyncGenerator<Uint8Array> {
+  async *#contents({ file, place }: FileStep): AsyncGenerator<Uint8Array> {
     const options = { signal: this.#options.signal, readAhead: READ_AHEAD };
     try {
       yield* readFileNode(this.#sources.blobService, file, options);
@@ -154,11 +167,6 @@ class Restore {
     this.#progress = { entries: entries + 1, bytes: before + bytes };
     this.#options.onProgress?.(this.#progress);
   }
-}
-
-interface LargeFile {
-  readonly file: FileNode;
-  readonly place: Place | undefined;
 }
 
 const SLASH = Buffer.from("/");
