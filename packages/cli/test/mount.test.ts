@@ -1,8 +1,12 @@
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { B3Digest, blake3, putBlob } from "@tvix/castore";
+import { ChunkList } from "@tvix/castore/chunk-list";
 import { readTreeSpecs, seededBytes, writeTree } from "@tvix/conformance";
+import { StorePath } from "@tvix/store";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { embeddedIn, MAIN, temporaryFolder, tvixStore } from "./harness.ts";
+import { openServices } from "../src/services.ts";
+import { addressesOf, embeddedIn, MAIN, temporaryFolder, tvixStore } from "./harness.ts";
 import { describeWithFuse, type Mounted, shell, startMount } from "./mounted.ts";
 
 /** What `tvix-store import` printed, as paths below a mount. */
@@ -92,6 +96,38 @@ describeWithFuse("a mount", () => {
     expect(await look()).toBe("absent\n");
     await tvixStore(["import", file, ...store]);
     expect(await look()).toBe("later");
+  });
+
+  it("reads a file of more than 4 GiB at any offset", async () => {
+    const block = seededBytes("block of a long file", 8 * 1024 * 1024);
+    const blocks = 513;
+    const end = Buffer.from("the end");
+    const hasher = blake3.createHasher();
+    for (let i = 0; i < blocks; i++) hasher.update(block);
+    hasher.update(end);
+    const digest = B3Digest.fromBytes(hasher.digest());
+    const size = blocks * block.length + end.length;
+    const storePath = StorePath.from(new Uint8Array(20).fill(7), "long");
+    {
+      await using services = await openServices(addressesOf(store));
+      const { blobService, pathInfoService } = services;
+      await using reader = await blobService.open(await putBlob(blobService, block));
+      const last = { digest: await putBlob(blobService, end), size: end.length };
+      const chunks = Array.from({ length: blocks }, () => [...reader!.chunks]).flat();
+      await blobService.putList(digest, ChunkList.of([...chunks, last]), { proven: true });
+      const node = { type: "file", digest, size: BigInt(size), executable: false } as const;
+      const sums = { narSize: 1n, narSha256: new Uint8Array(32) };
+      await pathInfoService.put({ storePath, node, references: [], signatures: [], ...sums });
+    }
+    const path = join(mounted.folder, storePath.toString());
+    expect(await shell('stat -c %s "$1"', path)).toBe(`${size}\n`);
+    const part = 'dd if="$1" skip="$2" count=100 bs=1M iflag=skip_bytes,count_bytes status=none';
+    for (const at of [0, 2 ** 31 - 50, 2 ** 32 - 50, 2 ** 32 + 12_345, size - 50]) {
+      const inBlock = at % block.length;
+      const expected = Buffer.concat([block, at < size - 100 ? block : end]);
+      const found = Buffer.from(await shell(part, path, String(at)), "latin1");
+      expect(found).toEqual(expected.subarray(inBlock, inBlock + 100));
+    }
   });
 
   it("refuses every change", async () => {
