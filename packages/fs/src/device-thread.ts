@@ -9,12 +9,18 @@ import { PackView } from "@tvix/castore/pack-view";
 import { Dispatcher } from "./dispatcher.ts";
 import { type ContentsAtHand, FileSystem } from "./file-system.ts";
 import type { Answer } from "./need.ts";
-import { type DeviceThreadData, type FromDevice, STATE } from "./thread-messages.ts";
+import { bytesIn, release } from "./shared-ring.ts";
+import {
+  type DeviceThreadData,
+  type FromDevice,
+  type PostedAnswer,
+  STATE,
+} from "./thread-messages.ts";
 
 /** Longest request: more than any that a read-only file system gets. */
 const REQUEST_BYTES = 128 * 1024;
 
-const { fd, state, options, packFolder } = workerData as DeviceThreadData;
+const { fd, state, options, packFolder, ring } = workerData as DeviceThreadData;
 const port = parentPort!;
 const tell = (message: FromDevice) => port.postMessage(message);
 
@@ -60,17 +66,27 @@ function takeAnswers(): void {
     const received = receiveMessageOnPort(port);
     if (received === undefined) return; // is on its way
     taken = (taken + 1) | 0;
-    const answers = received.message as readonly Answer[];
-    for (const answer of answers) dispatcher.answer(answer);
-    for (const answer of answers) release(answer);
+    const answers = received.message as readonly PostedAnswer[];
+    for (const answer of answers) dispatcher.answer(withContents(answer));
+    for (const answer of answers) free(answer);
   }
 }
 
+/** Returns an answer with the contents that stand in the ring. */
+function withContents(answer: PostedAnswer): Answer {
+  if (!("region" in answer)) return answer;
+  return { key: answer.key, supply: bytesIn(ring, answer.region), form: answer.form };
+}
+
 /**
- * Frees the buffer of contents, which belongs to this thread and has been copied. Left to the garbage collector, many times
+ * Makes room in the ring, or frees the buffer of contents, which belongs to this thread and has been copied. Left to the garbage collector, many times
  * as much would be in memory.
  */
-function release(answer: Answer): void {
+function free(answer: PostedAnswer): void {
+  if ("region" in answer) {
+    release(ring, answer.region);
+    return;
+  }
   if (!("supply" in answer) || answer.form === undefined) return;
   const { buffer } = answer.supply as Uint8Array;
   if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0); // several may share it

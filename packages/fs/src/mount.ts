@@ -3,10 +3,16 @@ import { extname, join } from "node:path";
 import { isMarkedAsUntransferable, Worker } from "node:worker_threads";
 import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
 import { expectMountPoint, type MountedDevice, mountDevice } from "./mount-program.ts";
-import type { Answer } from "./need.ts";
+import type { Answer, Form } from "./need.ts";
 import { wakeNotification } from "./protocol/reply.ts";
+import { RingWriter, sharedRing } from "./shared-ring.ts";
 import { type MountedServices, StoreSource, type StoreSourceOptions } from "./store-source.ts";
-import { type DeviceThreadData, type FromDevice, STATE } from "./thread-messages.ts";
+import {
+  type DeviceThreadData,
+  type FromDevice,
+  type PostedAnswer,
+  STATE,
+} from "./thread-messages.ts";
 
 /** Options of {@link mount}. */
 export interface MountOptions extends FileSystemOptions, StoreSourceOptions {
@@ -27,6 +33,9 @@ export interface Mount extends AsyncDisposable {
    */
   unmount(): Promise<boolean>;
 }
+
+/** How many bytes of contents are on their way to the thread of the device without a buffer of their own. */
+const RING_BYTES = 4 * 1024 * 1024;
 
 /** Heap limits of the thread of the device in MB. Contents are in buffers outside of the heap. */
 const LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256 };
@@ -60,6 +69,8 @@ class RunningMount implements Mount {
   readonly #worker: Worker;
   readonly #state = new Int32Array(new SharedArrayBuffer(4 * Object.keys(STATE).length));
   readonly #wake = wakeNotification();
+  readonly #ring = sharedRing(RING_BYTES);
+  readonly #writer = new RingWriter(this.#ring);
   #answers: Answer[] = [];
   #isUnmounted = false;
   #watcher: FSWatcher | undefined;
@@ -77,6 +88,7 @@ class RunningMount implements Mount {
     const workerData: DeviceThreadData = {
       fd: device.fd,
       state: this.#state,
+      ring: this.#ring,
       options: { listRoot, showXattr, pathTtl, absentTtl, cacheBytes },
       packFolder: options.diskCache === undefined ? services.blobService.packFolder : undefined,
     };
@@ -124,10 +136,17 @@ class RunningMount implements Mount {
     this.#answers.push(...answers);
   };
 
+  readonly #inRing = (answer: Answer): PostedAnswer => {
+    const contents = contentsOf(answer);
+    const region = contents && this.#writer.write(contents);
+    if (region === undefined) return answer;
+    return { key: answer.key, region, form: (answer as { form: Form }).form };
+  };
+
   readonly #postAnswers = (): void => {
     const answers = this.#answers;
     this.#answers = [];
-    const { moved, buffers } = movable(answers);
+    const { moved, buffers } = movable(answers.map(this.#inRing));
     this.#worker.postMessage(moved, buffers);
     Atomics.add(this.#state, STATE.posted, 1);
     this.#wakeThread();
@@ -161,7 +180,10 @@ class RunningMount implements Mount {
  * Returns answers whose contents and directories can be moved to another thread, and the buffers to move. Contents that are a
  * part of something else are copied.
  */
-function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffers: ArrayBuffer[] } {
+function movable(answers: readonly PostedAnswer[]): {
+  moved: readonly PostedAnswer[];
+  buffers: ArrayBuffer[];
+} {
   const taken = new Map<ArrayBufferLike, number>();
   for (const answer of answers) {
     const contents = contentsOf(answer);
@@ -194,13 +216,13 @@ function movable(answers: readonly Answer[]): { moved: readonly Answer[]; buffer
   return { moved, buffers: [...buffers] };
 }
 
-function contentsOf(answer: Answer): Uint8Array | undefined {
+function contentsOf(answer: PostedAnswer): Uint8Array | undefined {
   const isContents = "supply" in answer && answer.form !== undefined;
   return isContents ? (answer.supply as Uint8Array) : undefined;
 }
 
 /** Returns the memory of a directory, which nobody else has. */
-function packedBuffers(answer: Answer): readonly ArrayBuffer[] {
+function packedBuffers(answer: PostedAnswer): readonly ArrayBuffer[] {
   const supply = "supply" in answer ? answer.supply : undefined;
   if (supply === undefined || !("starts" in supply)) return [];
   return [supply.bytes.buffer, supply.starts.buffer];

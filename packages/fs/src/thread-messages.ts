@@ -1,5 +1,6 @@
 import type { FileSystemOptions } from "./file-system.ts";
-import type { Need } from "./need.ts";
+import type { Answer, Form, Need } from "./need.ts";
+import type { Region, SharedRingMemory } from "./shared-ring.ts";
 
 /** What the thread of the device starts with. */
 export interface DeviceThreadData {
@@ -10,7 +11,14 @@ export interface DeviceThreadData {
   readonly options: FileSystemOptions;
   /** Folder of a pack store whose chunks the thread reads by itself; `undefined` where the other one fetches them. */
   readonly packFolder: string | undefined;
+  /** Where the contents of {@link PostedAnswer}s are. */
+  readonly ring: SharedRingMemory;
 }
+
+/** An answer on its way to the thread of the device: contents stand in the ring, where there was room. */
+export type PostedAnswer =
+  | Answer
+  | { readonly key: string; readonly form: Form; readonly region: Region };
 
 /** Indexes of the numbers that both threads share. */
 export const STATE = {
