@@ -35,10 +35,10 @@ export interface Mount extends AsyncDisposable {
 }
 
 /** How many bytes of contents are on their way to the thread of the device without a buffer of their own. */
-const RING_BYTES = 4 * 1024 * 1024;
+const RING_BYTES = 2 * 1024 * 1024;
 
 /** Heap limits of the thread of the device in MB. Contents are in buffers outside of the heap. */
-const LIMITS = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256 };
+const LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 256 };
 
 /**
  * Mounts the store paths of services on a folder, read-only.
