@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
 import {
   addressesOf,
+  compositionIn,
   type Daemon,
   embeddedIn,
   MAIN,
@@ -196,12 +197,7 @@ describe("tvix-store copy", () => {
   it("takes stores from a TOML file", async () => {
     const to = newStore();
     const file = join(folder.path, "stores.toml");
-    const tables = [
-      ["blobservices", "pack", "blobs"],
-      ["directoryservices", "sqlite", "directories.sqlite"],
-      ["pathinfoservices", "sqlite", "path-infos.sqlite"],
-    ].map(([kind, type, name]) => `[${kind}.default]\ntype = "${type}"\npath = "${to}/${name}"\n`);
-    writeFileSync(file, tables.join("\n"));
+    writeFileSync(file, compositionIn(to));
     const outcome = await copy("--from", grpc, "--to", file, library);
     expect(outcome).toEqual({ status: 0, stdout: `${library}\n`, stderr: "" });
     expect(await readEverything(embeddedIn(to))).toEqual([library]);

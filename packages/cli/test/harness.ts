@@ -133,6 +133,19 @@ export function embeddedIn(folder: string): string[] {
   ];
 }
 
+/** Returns the TOML that describes the same stores as {@link embeddedIn}, for `--store-composition`. */
+export function compositionIn(folder: string): string {
+  return [
+    ["blobservices", "pack", "blobs"],
+    ["directoryservices", "sqlite", "directories.sqlite"],
+    ["pathinfoservices", "sqlite", "path-infos.sqlite"],
+  ]
+    .map(
+      ([kind, type, name]) => `[${kind}.default]\ntype = "${type}"\npath = "${folder}/${name}"\n`,
+    )
+    .join("");
+}
+
 /** Returns the number of PathInfos in the embedded stores of a folder. */
 export async function countPathInfos(folder: string): Promise<number> {
   await using service = await openPathInfoService(`sqlite://${folder}/path-infos.sqlite`);

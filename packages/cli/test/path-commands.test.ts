@@ -17,6 +17,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openServices } from "../src/services.ts";
 import {
   addressesOf,
+  compositionIn,
   embeddedIn,
   type Outcome,
   startDaemon,
@@ -272,15 +273,7 @@ describe("tvix-store diff", () => {
 describe("commands that read", () => {
   it("take stores that a file describes", async () => {
     const composition = join(folder.path, "stores.toml");
-    const tables = [
-      ["blobservices", "pack", "blobs"],
-      ["directoryservices", "sqlite", "directories.sqlite"],
-      ["pathinfoservices", "sqlite", "path-infos.sqlite"],
-    ].map(
-      ([kind, type, file]) =>
-        `[${kind}.default]\ntype = "${type}"\npath = "${folder.path}/store/${file}"\n`,
-    );
-    writeFileSync(composition, tables.join(""));
+    writeFileSync(composition, compositionIn(join(folder.path, "store")));
     const key = join(folder.path, "described-key");
     writeFileSync(key, SigningKey.generate("described-1").toSecretText());
     const described = async (...args: string[]) => {

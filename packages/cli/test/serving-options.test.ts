@@ -8,6 +8,7 @@ import { text } from "node:stream/consumers";
 import { encodeNixbase32, fingerprint, NarInfo, SigningKey, StorePath } from "@tvix/store";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import {
+  compositionIn,
   type Daemon,
   embeddedIn,
   startDaemon,
@@ -39,22 +40,8 @@ describe.each(["daemon", "nar-bridge"] as const)("%s", (command) => {
     await once(upstream.listen(0, "127.0.0.1"), "listening");
     const upstreamUrl = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`;
     const composition = join(folder.path, "composition.toml");
-    writeFileSync(
-      composition,
-      `
-        [blobservices.default]
-        type = "pack"
-        path = "${folder.path}/store/blobs"
-        [directoryservices.default]
-        type = "sqlite"
-        path = "${folder.path}/store/directories.sqlite"
-        [pathinfoservices.default]
-        type = "sqlite"
-        path = "${folder.path}/store/path-infos.sqlite"
-        [[upstreams]]
-        base_url = "${upstreamUrl}/named"
-      `,
-    );
+    const upstreams = `[[upstreams]]\nbase_url = "${upstreamUrl}/named"\n`;
+    writeFileSync(composition, compositionIn(join(folder.path, "store")) + upstreams);
     const memory = throughDaemon("memory://");
     const [{ stdout }, started] = await Promise.all([
       tvixStore(["import", join(folder.path, "file"), ...store]),

@@ -3,7 +3,14 @@ import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Daemon, embeddedIn, startServing, temporaryFolder, tvixStore } from "./harness.ts";
+import {
+  compositionIn,
+  type Daemon,
+  embeddedIn,
+  startServing,
+  temporaryFolder,
+  tvixStore,
+} from "./harness.ts";
 import { shell } from "./mounted.ts";
 
 const GUEST: string = join(import.meta.dirname, "virtiofs-guest.py");
@@ -43,15 +50,7 @@ describeWithTools("virtiofs", ["python3", "sha256sum"], () => {
 
   it("lists store paths, shows digests, looks up anew and keeps contents in a folder, as it is told to", async () => {
     const composition = join(folder.path, "stores.toml");
-    const tables = [
-      ["blobservices", "pack", "blobs"],
-      ["directoryservices", "sqlite", "directories.sqlite"],
-      ["pathinfoservices", "sqlite", "path-infos.sqlite"],
-    ].map(
-      ([kind, type, file]) =>
-        `[${kind}.default]\ntype = "${type}"\npath = "${folder.path}/store/${file}"\n`,
-    );
-    writeFileSync(composition, tables.join(""));
+    writeFileSync(composition, compositionIn(join(folder.path, "store")));
     const cache = join(folder.path, "cache");
     const other = join(folder.path, "other socket");
     await using _other = await startServing([
