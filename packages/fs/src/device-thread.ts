@@ -79,8 +79,8 @@ function withContents(answer: PostedAnswer): Answer {
 }
 
 /**
- * Makes room in the ring, or frees the buffer of contents, which belongs to this thread and has been copied. Left to the garbage collector, many times
- * as much would be in memory.
+ * Makes room in the ring, or frees the buffer of contents, which belongs to this thread and has been copied. Left to the
+ * garbage collector, many times as much would be in memory.
  */
 function free(answer: PostedAnswer): void {
   if ("region" in answer) {

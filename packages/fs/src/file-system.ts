@@ -380,8 +380,9 @@ export class FileSystem {
       const read = this.#readAtHand([part], { start, end }, this.#contents);
       if (read !== undefined) return reply(read);
     }
-    if (!fetched.has(need.key) && this.#atHand === undefined)
+    if (!fetched.has(need.key) && this.#atHand === undefined) {
       this.#readFilesAhead(inode, contents !== undefined);
+    }
     if (contents === undefined) return wait(need);
     return reply(contents.subarray(start, end));
   }
@@ -440,7 +441,11 @@ export class FileSystem {
     const origin = list.offsetAt(first);
     const range = { start: start - origin, end: end - origin };
     const ring = size > this.#options.cacheBytes / 2 ? this.#recent : this.#contents;
-    const read = this.#readAtHand(chunksFrom(digest, list, first), range, ring);
+    // What was fetched is valid until something is written into a ring.
+    const isFetched = fetched.size > (packed === undefined ? 0 : 1);
+    const read = isFetched
+      ? undefined
+      : this.#readAtHand(chunksFrom(digest, list, first), range, ring);
     if (read !== undefined) return reply(read);
     const parts: Uint8Array[] = [];
     const needs: Need[] = [];
