@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
@@ -14,8 +14,20 @@ describe.skipIf(!canMount)(title, () => {
   describeWithTools("of a disk with XFS", ["mkfs.xfs", "xfs_io"], (mkfs, xfsIo) => {
     let folder: ReturnType<typeof temporaryFolder>;
     let disk: string;
-    const mount = () => execFileSync("mount", ["-o", "loop", join(folder.path, "image"), disk]);
+    const imageOf = (boot: number) => join(folder.path, `image-${boot}`);
+    const mount = (boot: number) =>
+      execFileSync("mount", ["-o", "loop,nouuid", imageOf(boot), disk]);
     const unmount = () => execFileSync("umount", [disk]);
+    /**
+     * Mounts what is on the disk, from a copy: a mount namespace of another test may keep the file system mounted that has
+     * lost its power.
+     */
+    const reboot = (boot: number) => {
+      unmount();
+      execFileSync("cp", ["--sparse=always", imageOf(boot), imageOf(boot + 1)]);
+      rmSync(imageOf(boot));
+      mount(boot + 1);
+    };
     /** From here on nothing reaches the disk that was not made durable before. */
     const losePower = () => execFileSync(xfsIo, ["-x", "-c", "shutdown", disk]);
 
@@ -23,11 +35,11 @@ describe.skipIf(!canMount)(title, () => {
       folder = temporaryFolder();
       disk = join(folder.path, "disk");
       mkdirSync(disk);
-      const image = join(folder.path, "image");
+      const image = imageOf(0);
       writeFileSync(image, "");
       truncateSync(image, 400 * 1024 * 1024);
       execFileSync(mkfs, ["-q", image]);
-      mount();
+      mount(0);
     });
     afterEach(() => {
       unmount();
@@ -57,8 +69,7 @@ describe.skipIf(!canMount)(title, () => {
         losePower();
         const { status, stdout } = await importing;
         if (status === 0) reported.push(StorePath.parseAbsolute(stdout.trim()).toAbsolutePath());
-        unmount();
-        mount();
+        reboot(round);
         expect(await readEverything(services)).toEqual(expect.arrayContaining(reported));
       }
       expect(reported.length).toBeGreaterThanOrEqual(2);
