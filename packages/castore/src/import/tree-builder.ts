@@ -80,7 +80,7 @@ export class TreeBuilder implements AsyncDisposable {
 
   /** Has all directories that are left from now on wait for contents to be durable. */
   waitFor(stored: Promise<unknown>): void {
-    const all = Promise.all([this.#stored, stored]);
+    const all = Promise.all([this.#stored, stored]).then(() => undefined); // nothing before it is kept
     all.catch((reason: unknown) => this.#fail(reason));
     this.#stored = all;
   }
