@@ -1,4 +1,4 @@
-import type { BlobService } from "../../blobservice/blob-service.ts";
+import type { BlobService, FrameBatch } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
 import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
@@ -10,6 +10,9 @@ import type {
 } from "../../blobservice/file-store.ts";
 import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { ByteBudget } from "../../bytes/byte-budget.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
+import { freeMemory } from "../../bytes/free-memory.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { SourceFile } from "../../disk/source-file.ts";
 import { B3Digest } from "../../model/digest.ts";
@@ -29,13 +32,16 @@ const COMPRESS_CHUNKS: Task<typeof lane.compressChunks> = taskOf(
 );
 
 /** Length of a batch, and of a piece of a large file, in bytes. */
-const CONTENTS_BYTES = 1024 * 1024;
+const CONTENTS_BYTES = 2 * 1024 * 1024;
 
 /** Room for frames in a slab, in bytes: chunks that cannot be compressed fit. */
 const FRAMES_BYTES = CONTENTS_BYTES + 64 * 1024;
 
-/** How many batches, and pieces, are under way for each lane, and for this thread: some of them wait for the server. */
-const BATCHES_PER_THREAD = 3;
+/** How many batches, and pieces, are under way for each lane, and for this thread, until they are compressed. */
+const BATCHES_PER_THREAD = 2;
+
+/** How many bytes of frames are sent, or wait until the server has stored them. */
+const SENT_BYTES = 4 * 1024 * 1024;
 
 /** Level of zstd: the next ones take twice as long for a tenth fewer bytes. */
 const DEFAULT_LEVEL = 1;
@@ -44,6 +50,12 @@ const DEFAULT_LEVEL = 1;
 interface CutBlob {
   readonly digest: B3Digest;
   readonly chunks: ChunkList;
+}
+
+/** Frames on their way to the server. */
+interface SentFrames extends FrameBatch {
+  /** What the frames are in. */
+  readonly memory: Uint8Array;
 }
 
 /** Chunks in a slab, and the blobs that they make up. */
@@ -67,6 +79,7 @@ export class GrpcFileStore implements FileStore {
   readonly #contents: ContentsFileStore;
   readonly #smallSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
   readonly #pieceSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
+  readonly #sent = new ByteBudget(SENT_BYTES);
 
   constructor(service: BlobService, batch: GrpcChunkBatch) {
     this.#service = service;
@@ -90,15 +103,13 @@ export class GrpcFileStore implements FileStore {
         isNext: options.isNext,
       });
       const list = ChunkList.fromBytes(chunks);
-      const stored = this.#store(
-        { slab, chunks: list, blobs: blobsOf(files, list, counts) },
-        options,
-      );
+      const blobs = blobsOf(files, list, counts);
+      const { compressed, stored } = this.#store({ slab, chunks: list, blobs }, options);
       const hasEmpty = counts.includes(0);
       const all = hasEmpty ? Promise.all([stored, this.#storeEmpty(options)]) : stored;
       return new SlabFileBatch(slab, files, {
         stored: all.then(() => undefined),
-        release: slabs.giveAfter(slab, stored),
+        release: slabs.giveAfter(slab, compressed),
       });
     } catch (error) {
       slabs.give(slab);
@@ -134,13 +145,14 @@ export class GrpcFileStore implements FileStore {
         here: cutPiece,
         isShort: true, // where the next piece begins is known when this one is cut
       });
-      const stored = this.#store({ slab, chunks: ChunkList.fromBytes(list), blobs: [] }, options);
+      const chunks = ChunkList.fromBytes(list);
+      const { compressed, stored } = this.#store({ slab, chunks, blobs: [] }, options);
       stored.catch(() => undefined); // handled where it is awaited
       return {
         ...read,
         contents: new Uint8Array(slab, 0, read.length),
         prepared: Promise.resolve({ list, stored: [stored] }),
-        release: slabs.giveAfter(slab, stored),
+        release: slabs.giveAfter(slab, compressed),
       };
     } catch (error) {
       slabs.give(slab);
@@ -148,8 +160,23 @@ export class GrpcFileStore implements FileStore {
     }
   }
 
-  /** Sends the chunks that the server lacks. */
-  async #store({ slab, chunks, blobs }: SlabChunks, options?: PutFileOptions): Promise<void> {
+  /**
+   * Stores the chunks that the server lacks. The slab is not used any more once they are `compressed`: the next batch is read
+   * while the server works on this one.
+   */
+  #store(
+    cut: SlabChunks,
+    options?: PutFileOptions,
+  ): { compressed: Promise<unknown>; stored: Promise<void> } {
+    const compressed = this.#compress(cut, options);
+    return { compressed, stored: compressed.then((batch) => batch && this.#send(batch, options)) };
+  }
+
+  /** Compresses the chunks that the server lacks, and waits for room for them; `undefined` if it lacks nothing. */
+  async #compress(
+    { slab, chunks, blobs }: SlabChunks,
+    options?: PutFileOptions,
+  ): Promise<SentFrames | undefined> {
     const digests = [
       ...Array.from(chunks, ({ digest }) => digest),
       ...blobs.map(({ digest }) => digest),
@@ -171,7 +198,7 @@ export class GrpcFileStore implements FileStore {
     const missingBlobs = blobs.filter((_, i) => !present[chunks.length + i]);
     const list = missing.finish();
     options?.onNewBytes?.(list.size);
-    if (list.length + missingBlobs.length === 0) return;
+    if (list.length + missingBlobs.length === 0) return undefined;
     const lengths = Uint32Array.from(list, ({ size }) => size);
     const compressing = {
       slab,
@@ -184,12 +211,25 @@ export class GrpcFileStore implements FileStore {
       list.length > 0
         ? await runTask(COMPRESS_CHUNKS, compressing, { here: compressChunks })
         : new Uint32Array(0);
-    let from = CONTENTS_BYTES;
+    const length = sizes.reduce((sum, size) => sum + size, 0);
+    await this.#sent.take(length, options);
+    const memory = copyBytes(new Uint8Array(slab, CONTENTS_BYTES, length));
+    let end = 0;
     const frames = Array.from(sizes, (size) => {
-      from += size;
-      return new Uint8Array(slab, from - size, size);
+      end += size;
+      return memory.subarray(end - size, end);
     });
-    await this.#batch.putFrames({ chunks: list, frames, blobs: missingBlobs }, options);
+    return { chunks: list, frames, blobs: missingBlobs, memory };
+  }
+
+  async #send({ memory, ...batch }: SentFrames, options?: PutFileOptions): Promise<void> {
+    const { length } = memory;
+    try {
+      await this.#batch.putFrames(batch, options);
+    } finally {
+      freeMemory([memory]);
+      this.#sent.release(length);
+    }
   }
 
   async #storeEmpty(options: AbortOptions): Promise<void> {
