@@ -9,8 +9,7 @@ export function instrumentFiles(files: FileStore, calls: StoreCalls): FileStore 
     async putSmall(paths, options) {
       const about = () => ({ "tvix.count": paths.length });
       const call = calls.begin("files.putSmall", about, options);
-      const batch = await call.run(() => files.putSmall(paths, options));
-      return withStored(batch, endingWith(call, batch.stored));
+      return new InstrumentedFileBatch(call, await call.run(() => files.putSmall(paths, options)));
     },
     async putLarge(file, options) {
       const call = calls.begin("files.putLarge", () => ({ "tvix.bytes": file.size }), options);
@@ -31,14 +30,39 @@ function endingWith(call: StoreCall, stored: Promise<void>): Promise<void> {
   return ending;
 }
 
-function withStored(batch: FileBatch, stored: Promise<void>): FileBatch {
-  return new Proxy(batch, {
-    get(target, name) {
-      if (name === "stored") return stored;
-      const value: unknown = Reflect.get(target, name);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+/** Passes on what is asked of a batch. Each file asks five times: a proxy would make a function each time. */
+class InstrumentedFileBatch implements FileBatch {
+  readonly stored: Promise<void>;
+  readonly #batch: FileBatch;
+
+  constructor(call: StoreCall, batch: FileBatch) {
+    this.stored = endingWith(call, batch.stored);
+    this.#batch = batch;
+  }
+
+  outcome(i: number): ReturnType<FileBatch["outcome"]> {
+    return this.#batch.outcome(i);
+  }
+
+  size(i: number): number {
+    return this.#batch.size(i);
+  }
+
+  isExecutable(i: number): boolean {
+    return this.#batch.isExecutable(i);
+  }
+
+  digest(i: number): Uint8Array {
+    return this.#batch.digest(i);
+  }
+
+  contents(i: number): Uint8Array {
+    return this.#batch.contents(i);
+  }
+
+  [Symbol.dispose](): void {
+    this.#batch[Symbol.dispose]();
+  }
 }
 
 class InstrumentedLargeFile implements LargeFile {

@@ -12,7 +12,7 @@ import type { PathComponent } from "../model/path.ts";
 import type { EntryFilter } from "./entry-filter.ts";
 import { TreeBuilder } from "./tree-builder.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
-import { TreeWalk, type WalkStep } from "./walk.ts";
+import { pathBytes, TreeWalk, type WalkStep } from "./walk.ts";
 
 /** How far an import has come. */
 export interface ImportProgress {
@@ -160,9 +160,7 @@ class FileSystemImport implements AsyncDisposable {
   async #nextStretch(walk: TreeWalk): Promise<Stretch> {
     this.#signal.throwIfAborted();
     const steps = await walk.take({ maxSteps: STEPS_PER_STRETCH, maxFiles: this.#filesPerStretch });
-    const paths = steps
-      .filter(({ type }) => type === "file")
-      .map(({ at }) => at.toString("latin1"));
+    const paths = steps.filter(({ type }) => type === "file").map(({ at }) => at);
     const batch = paths.length > 0 ? this.#files.putSmall(paths, this.#putOptions()) : undefined;
     batch?.catch(() => undefined); // awaited in its turn
     return { steps, paths, batch };
@@ -188,7 +186,7 @@ class FileSystemImport implements AsyncDisposable {
             this.#tree.leaveDirectory();
             break;
           case "symlink": {
-            const target = symlinkTarget(readTarget(at));
+            const target = symlinkTarget(readTarget(pathBytes(at)));
             this.#visitor?.symlink(target);
             this.#tree.symlink(name, target);
             break;
@@ -201,8 +199,9 @@ class FileSystemImport implements AsyncDisposable {
               batch = await this.#files.putSmall(paths.slice(from), options);
               this.#tree.waitFor(batch.stored);
             }
-            await this.#file(name, at, batch!, next - from);
-            next += 1;
+            const i = next++ - from;
+            if (batch!.outcome(i) === "large") await this.#largeFile(name, pathBytes(at));
+            else this.#smallFile(name, batch!, i);
           }
         }
         this.#progress(1, 0);
@@ -225,18 +224,9 @@ class FileSystemImport implements AsyncDisposable {
     this.#filesPerStretch = Math.min(Math.max(fitting, LEAST_FILES), FILES_PER_STRETCH);
   }
 
-  async #file(
-    name: PathComponent | undefined,
-    at: Buffer,
-    batch: FileBatch,
-    i: number,
-  ): Promise<void> {
+  #smallFile(name: PathComponent | undefined, batch: FileBatch, i: number): void {
     const outcome = batch.outcome(i);
     if (outcome instanceof CastoreError) throw outcome;
-    if (outcome === "large") {
-      await this.#largeFile(name, at);
-      return;
-    }
     const size = batch.size(i);
     const isExecutable = batch.isExecutable(i);
     this.#visitor?.file(BigInt(size), isExecutable);

@@ -10,14 +10,14 @@ export interface WalkStep {
   readonly type: "enter" | "leave" | "file" | "symlink";
   /** Its name in the folder above; `undefined` for the root. */
   readonly name: PathComponent | undefined;
-  /** Its path in the file system. */
-  readonly at: Buffer;
+  /** Its path in the file system, one character a byte. */
+  readonly at: string;
 }
 
 /** A folder that is being walked. */
 interface Frame {
   readonly name: PathComponent | undefined;
-  readonly at: Buffer;
+  readonly at: string;
   /** Its entries, sorted bytewise by name, last first: the next one is taken from the end. */
   readonly rest: ListedEntry[];
 }
@@ -35,14 +35,14 @@ interface ListedEntry {
  * symlinks.
  */
 export class TreeWalk {
-  readonly #root: Buffer;
+  readonly #root: string;
   readonly #isExcluded: EntryFilter | undefined;
   readonly #stack: Frame[] = [];
   #hasBegun = false;
 
   /** @param isExcluded leaves entries out, and does not enter folders. Default: none */
   constructor(root: Buffer, isExcluded?: EntryFilter) {
-    this.#root = root;
+    this.#root = root.toString("latin1");
     this.#isExcluded = isExcluded;
   }
 
@@ -57,7 +57,7 @@ export class TreeWalk {
     if (!this.#hasBegun) {
       this.#hasBegun = true;
       const at = this.#root;
-      const type = expectStorable(at, typeOf(await lstatRoot(at)));
+      const type = expectStorable(at, typeOf(await lstatRoot(pathBytes(at))));
       const name = undefined;
       steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
     }
@@ -69,30 +69,34 @@ export class TreeWalk {
         steps.push({ type: "leave", name: frame.name, at: frame.at });
         this.#stack.pop();
       } else {
-        const name = Buffer.from(entry.name, "latin1");
-        const at = Buffer.concat([frame.at, SLASH, name]);
-        const found = entry.type ?? typeOf(await lstatEntry(at));
-        const below = at.subarray(this.#root.length + SLASH.length);
-        if (this.#isExcluded?.(below, found === "directory")) continue;
+        const at = `${frame.at}/${entry.name}`;
+        const found = entry.type ?? typeOf(await lstatEntry(pathBytes(at)));
+        if (this.#excludes(at, found)) continue;
         const type = expectStorable(at, found);
         if (type === "file") files += 1;
-        const component = pathComponent(new Uint8Array(name));
-        steps.push(
-          type === "directory" ? await this.#enter(component, at) : { type, name: component, at },
-        );
+        const name = pathComponent(new Uint8Array(Buffer.from(entry.name, "latin1")));
+        steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
       }
       frame = this.#stack.at(-1);
     }
     return steps;
   }
 
-  async #enter(name: PathComponent | undefined, at: Buffer): Promise<WalkStep> {
-    this.#stack.push({ name, at, rest: await listFolder(at) });
+  async #enter(name: PathComponent | undefined, at: string): Promise<WalkStep> {
+    this.#stack.push({ name, at, rest: await listFolder(pathBytes(at)) });
     return { type: "enter", name, at };
+  }
+
+  #excludes(at: string, type: FileType | undefined): boolean {
+    if (this.#isExcluded === undefined) return false;
+    return this.#isExcluded(pathBytes(at.slice(this.#root.length + 1)), type === "directory");
   }
 }
 
-const SLASH = Buffer.from("/");
+/** Returns the bytes of a path that has one character a byte. */
+export function pathBytes(path: string): Buffer {
+  return Buffer.from(path, "latin1");
+}
 
 /** Largest folder that is read while this thread waits: its own length in bytes, which grows with the number of entries. */
 const SMALL_FOLDER = 64 * 1024;
@@ -149,11 +153,11 @@ function typeOf(entry: Stats | Dirent<Buffer>): FileType | undefined {
   return undefined;
 }
 
-function expectStorable(at: Buffer, type: FileType | undefined): "directory" | "file" | "symlink" {
+function expectStorable(at: string, type: FileType | undefined): "directory" | "file" | "symlink" {
   if (type === "directory" || type === "file" || type === "symlink") return type;
   throw new CastoreError(
     "invalid_argument",
-    `Cannot import ${showFilePath(at)}: expected a folder, a regular file or a symlink, found ` +
+    `Cannot import ${showFilePath(pathBytes(at))}: expected a folder, a regular file or a symlink, found ` +
       `a ${type ?? "file of unknown type"}`,
   );
 }
