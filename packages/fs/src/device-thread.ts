@@ -7,7 +7,8 @@ import { readSync, writeSync, writevSync } from "node:fs";
 import { parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { PackView } from "@tvix/castore/pack-view";
 import { Dispatcher } from "./dispatcher.ts";
-import { type ContentsAtHand, FileSystem } from "./file-system.ts";
+import type { ContentsAtHand } from "./file-contents.ts";
+import { FileSystem } from "./file-system.ts";
 import type { Answer } from "./need.ts";
 import { bytesIn, release } from "./shared-ring.ts";
 import {

@@ -1,5 +1,7 @@
-import { type Fetched, type FileSystem, WRONG } from "./file-system.ts";
+import { WRONG } from "./file-contents.ts";
+import type { FileSystem } from "./file-system.ts";
 import type { Answer, Need, Supplies } from "./need.ts";
+import type { Fetched } from "./outcome.ts";
 import { ERRNO } from "./protocol/constants.ts";
 import { writeOutHeader } from "./protocol/reply.ts";
 import { decodeRequest, type Request } from "./protocol/request.ts";

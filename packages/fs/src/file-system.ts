@@ -1,17 +1,15 @@
-import { ChunkList } from "@tvix/castore/chunk-list";
-import { verifyStored } from "@tvix/castore/stored-contents";
 import { LRUCache } from "lru-cache";
-import { ContentRing } from "./content-ring.ts";
+import {
+  type ContentsAtHand,
+  FileContents,
+  isSmall,
+  smallFile,
+  type WRONG,
+} from "./file-contents.ts";
 import { FilesAhead, type Step, walkFiles } from "./files-ahead.ts";
 import { type Inode, InodeTable } from "./inode-table.ts";
-import {
-  type ContentsNeed,
-  type Form,
-  lengthOf,
-  type Need,
-  type RootPage,
-  type Supplies,
-} from "./need.ts";
+import type { Form, Need, RootPage, Supplies } from "./need.ts";
+import { type Fetched, failure, type Outcome, reply, wait } from "./outcome.ts";
 import { PackedDirectory, type PackedNode } from "./packed-directory.ts";
 import { ERRNO, INIT_FLAG, OPEN_FLAG, ROOT_ID, VERSION, WAKE_ID } from "./protocol/constants.ts";
 import {
@@ -21,13 +19,11 @@ import {
   entryReply,
   FOREVER,
   initReply,
-  MAX_PAGES,
   openReply,
   statfsReply,
   xattrLengthReply,
 } from "./protocol/reply.ts";
 import type { Request } from "./protocol/request.ts";
-import { ReadPattern } from "./read-pattern.ts";
 import { RootListing } from "./root-listing.ts";
 import { xattrsOf } from "./xattrs.ts";
 
@@ -44,18 +40,6 @@ export interface FileSystemOptions {
   readonly cacheBytes: number;
 }
 
-/** Contents that are at hand: verified, and read without waiting for a store. */
-export interface ContentsAtHand {
-  /**
-   * Reads a file of one chunk, or a chunk.
-   *
-   * @param digest its 32 bytes as characters U+0000 to U+00FF
-   * @param target takes the contents: as long as they are expected to be
-   * @returns whether they were there
-   */
-  read(digest: string, target: Uint8Array): boolean;
-}
-
 /** What a {@link FileSystem} is made of. */
 interface FileSystemParts {
   readonly inodes?: InodeTable | undefined;
@@ -63,39 +47,13 @@ interface FileSystemParts {
   readonly atHand?: ContentsAtHand | undefined;
 }
 
-/** What became of a request. */
-export type Outcome =
-  | { readonly type: "reply"; readonly parts: readonly Uint8Array[] }
-  | { readonly type: "error"; readonly errno: number }
-  /** Nothing is to be answered. */
-  | { readonly type: "silence" }
-  /** The same request is handled again once these were met. */
-  | { readonly type: "wait"; readonly needs: readonly Need[] };
-
-/** What was fetched for a request, by the keys of its needs. */
-export type Fetched = ReadonlyMap<string, Supplies[Need["type"]]>;
-
-/** Files up to this length are fetched whole, without their list of chunks. */
-const SMALL_FILE = 128 * 1024;
-
 /** Limits of what is kept to answer at once. */
 const DIRECTORY_BYTES = 24 * 1024 * 1024;
-const LIST_BYTES = 8 * 1024 * 1024;
 const LONGEST_LISTING = 128 * 1024;
-/** How much is read ahead in a file, in bytes. */
-const AHEAD = { first: 256 * 1024, most: 4 * 1024 * 1024, tolerance: 512 * 1024 };
 /** Limits of what is fetched ahead at once: bytes of small files, folders, and entries below these, counted twice. */
 const FILES_AHEAD_BYTES = 2 * 1024 * 1024;
 const FOLDERS_AHEAD = 256;
 const FOLDERS_AHEAD_SIZE = 16_384;
-/** How much is held of files that are longer than half of what is held, in bytes. */
-const RECENT_BYTES = 2 * 1024 * 1024;
-/** Longest read of the kernel that is answered from contents at hand, in bytes: the longest that it makes. */
-const LONGEST_READ = MAX_PAGES * 4096;
-
-/** Stands for contents that do not match their digest. */
-export const WRONG: unique symbol = Symbol("wrong");
-
 const NONE: Fetched = new Map();
 const SILENCE: Outcome = { type: "silence" };
 
@@ -110,22 +68,11 @@ export class FileSystem {
     maxSize: DIRECTORY_BYTES,
     sizeCalculation: ({ byteLength }) => byteLength + 200,
   });
-  readonly #lists = new LRUCache<string, ChunkList>({
-    maxSize: LIST_BYTES,
-    sizeCalculation: ({ bytes }) => bytes.length + 200,
-  });
-  readonly #contents: ContentRing;
-  /**
-   * Chunks at hand of files that are too long to be held: the next read may go on in one. They would push out everything else,
-   * and decompressing into memory that the processor has in its cache saves a fifth of the time.
-   */
-  readonly #recent = new ContentRing(RECENT_BYTES);
   readonly #roots = new Map<number, RootListing>();
-  readonly #bytesPattern = new ReadPattern(AHEAD);
   readonly #filesAhead = new FilesAhead();
   readonly #listing = Buffer.alloc(LONGEST_LISTING);
-  readonly #atHand: ContentsAtHand | undefined;
-  readonly #readBuffer: Buffer;
+  readonly #contents: FileContents;
+  readonly #readsFilesAhead: boolean;
   #lastHandle = 0;
   #ahead: Need[] = [];
 
@@ -135,9 +82,9 @@ export class FileSystem {
   ) {
     this.#options = options;
     this.#inodes = inodes;
-    this.#atHand = atHand;
-    this.#readBuffer = Buffer.allocUnsafeSlow(atHand === undefined ? 0 : LONGEST_READ);
-    this.#contents = new ContentRing(options.cacheBytes);
+    const fetchAhead = (need: Need) => this.#ahead.push(need);
+    this.#contents = new FileContents({ cacheBytes: options.cacheBytes, atHand, fetchAhead });
+    this.#readsFilesAhead = atHand === undefined;
   }
 
   /** How many inodes there are, with the two that always are. */
@@ -169,41 +116,15 @@ export class FileSystem {
         this.#directories.set(need.key, new PackedDirectory(supply as Supplies["directory"]));
         return supply;
       case "list":
-        this.#lists.set(need.key, ChunkList.fromBytes((supply as Supplies["list"]).slice()));
+        this.#contents.keepList(need.key, supply as Supplies["list"]);
         return supply;
       case "file":
       case "chunk":
-        return this.#keepContents(need, supply as Uint8Array, form);
+        return this.#contents.keep(need, supply as Uint8Array, form);
       case "path": // the kernel keeps it
       case "page": // belongs to one listing
         return supply;
     }
-  }
-
-  #keepContents(
-    need: ContentsNeed,
-    bytes: Uint8Array,
-    form: Form | undefined,
-  ): Uint8Array | typeof WRONG {
-    const held = this.#contents.get(need.key);
-    if (held !== undefined) return held;
-    if (form !== "stored" && form !== "frame") {
-      this.#contents.set(need.key, bytes);
-      return bytes;
-    }
-    const digest = Buffer.from(need.type === "chunk" ? need.chunk : need.digest, "latin1");
-    const stored = form === "frame" ? { frame: bytes } : { contents: bytes };
-    let isRight: boolean | undefined;
-    const take = (target: Uint8Array) => {
-      isRight = verifyStored(stored, digest, target);
-      return isRight;
-    };
-    const length = lengthOf(need);
-    const kept = this.#contents.fill(need.key, length, take);
-    if (kept !== undefined) return kept;
-    if (isRight === false) return WRONG;
-    const contents = new Uint8Array(length); // longer than what is held
-    return take(contents) ? contents : WRONG;
   }
 
   /**
@@ -367,24 +288,11 @@ export class FileSystem {
     const start = Math.min(request.offset, node.size);
     const end = Math.min(start + request.size, node.size);
     if (start === end) return reply();
-    return node.size <= SMALL_FILE
-      ? this.#readSmall(inode, node, { start, end }, fetched)
-      : this.#readChunks(inode, node, { start, end }, fetched);
-  }
-
-  #readSmall(inode: Inode, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
-    const need = smallFile(node);
-    const contents = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-    if (contents === undefined) {
-      const part = { key: need.key, digest: node.digest, length: node.size };
-      const read = this.#readAtHand([part], { start, end }, this.#contents);
-      if (read !== undefined) return reply(read);
+    const outcome = this.#contents.read(inode.id, node, { start, end }, fetched);
+    if (isSmall(node) && this.#readsFilesAhead && !fetched.has(smallFile(node).key)) {
+      this.#readFilesAhead(inode, outcome.type === "reply");
     }
-    if (!fetched.has(need.key) && this.#atHand === undefined) {
-      this.#readFilesAhead(inode, contents !== undefined);
-    }
-    if (contents === undefined) return wait(need);
-    return reply(contents.subarray(start, end));
+    return outcome;
   }
 
   /** Fetches the small files behind one in its tree, where they are read one after the other. */
@@ -404,7 +312,7 @@ export class FileSystem {
     }
     let [files, bytes] = [0, 0];
     for (const node of walkFiles(steps, enter)) {
-      if (node.size === 0 || node.size > SMALL_FILE) continue;
+      if (node.size === 0 || !isSmall(node)) continue;
       bytes += node.size;
       if (bytes > FILES_AHEAD_BYTES || files === count) break;
       const need = smallFile(node);
@@ -431,79 +339,6 @@ export class FileSystem {
     }
   }
 
-  #readChunks(inode: Inode, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
-    const { digest, size } = node;
-    const key = `list ${digest}`;
-    const packed = fetched.get(key) as Uint8Array | undefined;
-    const list = packed ? ChunkList.fromBytes(packed) : this.#lists.get(key);
-    if (list === undefined) return wait({ type: "list", key, digest, size });
-    const first = list.indexAt(start);
-    const origin = list.offsetAt(first);
-    const range = { start: start - origin, end: end - origin };
-    const ring = size > this.#options.cacheBytes / 2 ? this.#recent : this.#contents;
-    // What was fetched is valid until something is written into a ring.
-    const isFetched = fetched.size > (packed === undefined ? 0 : 1);
-    const read = isFetched
-      ? undefined
-      : this.#readAtHand(chunksFrom(digest, list, first), range, ring);
-    if (read !== undefined) return reply(read);
-    const parts: Uint8Array[] = [];
-    const needs: Need[] = [];
-    let offset = origin;
-    let index = first;
-    for (; index < list.length && offset < end; index++) {
-      const need = chunkOf(digest, list, index, offset);
-      const chunk = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-      if (chunk === undefined) needs.push(need);
-      else parts.push(chunk.subarray(Math.max(start - offset, 0), end - offset));
-      offset += need.length;
-    }
-    if (fetched.size === 0) {
-      const ahead = this.#bytesPattern.note(inode.id, start, end);
-      for (; ahead && index < list.length && offset < ahead.to; index++) {
-        const need = chunkOf(digest, list, index, offset);
-        if (!this.#contents.has(need.key)) this.#ahead.push(need);
-        offset += need.length;
-      }
-    }
-    return needs.length > 0 ? { type: "wait", needs } : reply(...parts);
-  }
-
-  /**
-   * Reads a range of some contents in a row that are at hand, up to its end; `undefined` if one of them is not. It is valid until
-   * the next request.
-   *
-   * @param range begins in the first of them
-   * @param ring holds those that are read in part
-   */
-  #readAtHand(
-    row: Iterable<Part>,
-    { start, end }: Range,
-    ring: ContentRing,
-  ): Uint8Array | undefined {
-    const atHand = this.#atHand;
-    if (atHand === undefined || end - start > this.#readBuffer.length) return undefined;
-    const out = this.#readBuffer.subarray(0, end - start);
-    let offset = 0;
-    for (const { key, digest, length } of row) {
-      const [from, to] = [Math.max(start - offset, 0), Math.min(end - offset, length)];
-      const target = out.subarray(Math.max(offset - start, 0), offset + to - start);
-      const held = this.#recent.get(key) ?? this.#contents.get(key);
-      if (held === undefined && target.length === length) {
-        if (!atHand.read(digest, target)) return undefined;
-      } else {
-        const read = (target: Uint8Array) => atHand.read(digest, target);
-        const contents =
-          held ?? ring.fill(key, length, read) ?? this.#contents.fill(key, length, read);
-        if (contents === undefined) return undefined;
-        target.set(contents.subarray(from, to));
-      }
-      offset += length;
-      if (offset >= end) return out;
-    }
-    return undefined;
-  }
-
   #xattr(inode: Inode, request: Request & { type: "getxattr" | "listxattr" }): Outcome {
     if (!this.#options.showXattr) return failure(ERRNO.ENOSYS); // the kernel then asks no more
     const xattrs = xattrsOf(inode.node);
@@ -528,20 +363,6 @@ export class FileSystem {
   }
 }
 
-type FileNode = PackedNode & { type: "file" };
-
-interface Range {
-  readonly start: number;
-  readonly end: number;
-}
-
-/** A file of one chunk, or a chunk. */
-interface Part {
-  readonly key: string;
-  readonly digest: string;
-  readonly length: number;
-}
-
 interface FolderPart {
   readonly entries: PackedDirectory;
   /** Index of the first of them in the folder. */
@@ -558,42 +379,6 @@ const WAKE: Buffer = Buffer.from(WAKE_NAME);
 const DOT = Buffer.from(".");
 const DOT_DOT = Buffer.from("..");
 
-function reply(...parts: readonly Uint8Array[]): Outcome {
-  return { type: "reply", parts };
-}
-
-function failure(errno: number): Outcome {
-  return { type: "error", errno };
-}
-
-function wait(need: Need): Outcome {
-  return { type: "wait", needs: [need] };
-}
-
 function directoryKey(digest: string): string {
   return `directory ${digest}`;
-}
-
-function smallFile({ digest, size }: FileNode): Need {
-  return { type: "file", key: `file ${digest}${size}`, digest, size };
-}
-
-function chunkOf(
-  digest: string,
-  list: ChunkList,
-  index: number,
-  offset: number,
-): Need & { type: "chunk" } {
-  const at = index * ChunkList.ENTRY_BYTES;
-  const chunk = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
-  const length = list.sizeAt(index);
-  return { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
-}
-
-/** Returns the chunks of a blob from one on. */
-function* chunksFrom(digest: string, list: ChunkList, first: number): Generator<Part> {
-  for (let index = first; index < list.length; index++) {
-    const { key, chunk, length } = chunkOf(digest, list, index, 0);
-    yield { key, digest: chunk, length };
-  }
 }

@@ -7,7 +7,8 @@ import {
 } from "@tvix/castore";
 import { MemoryPathInfoService, StorePath } from "@tvix/store";
 import { Dispatcher } from "../src/dispatcher.ts";
-import { type ContentsAtHand, FileSystem, type FileSystemOptions } from "../src/file-system.ts";
+import type { ContentsAtHand } from "../src/file-contents.ts";
+import { FileSystem, type FileSystemOptions } from "../src/file-system.ts";
 import type { InodeTable } from "../src/inode-table.ts";
 import { LENGTH, OPCODE } from "../src/protocol/constants.ts";
 import { type MountedServices, StoreSource } from "../src/store-source.ts";
