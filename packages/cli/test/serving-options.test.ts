@@ -85,6 +85,9 @@ describe.each(["daemon", "nar-bridge"] as const)("%s", (command) => {
     const [response] = await once(served, "response");
     expect(await text(response)).toContain(`StorePath: ${path}\n`);
     expect(statSync(socket).mode & 0o777).toBe(0o640);
+    if (command !== "daemon") return; // the only one that serves gRPC
+    const found = await tvixStore(["path-info", path, ...throughDaemon(`grpc+unix://${socket}`)]);
+    expect(found).toEqual({ status: 0, stdout: `${path}\n`, stderr: "" });
   });
 
   it("serves metrics on an address of their own", async () => {
