@@ -136,13 +136,10 @@ export class FileContents {
   #readSmall(node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
     const need = smallFile(node);
     const contents = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-    if (contents === undefined) {
-      const part = { key: need.key, digest: node.digest, length: node.size };
-      const read = this.#readAtHand([part], { start, end }, this.#contents);
-      if (read !== undefined) return reply(read);
-    }
-    if (contents === undefined) return wait(need);
-    return reply(contents.subarray(start, end));
+    if (contents !== undefined) return reply(contents.subarray(start, end));
+    const part = { key: need.key, digest: node.digest, length: node.size };
+    const read = this.#readAtHand([part], { start, end }, this.#contents);
+    return read === undefined ? wait(need) : reply(read);
   }
 
   #readChunks(id: number, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {

@@ -65,7 +65,7 @@ export async function expectWholeFrames(
     const areWhole = await verifyFrames(framed);
     options?.signal?.throwIfAborted();
     const damaged = framed[areWhole.indexOf(false)];
-    if (damaged !== undefined) decodeFrame(damaged.frame, damaged.chunk); // tells what is wrong with it
+    if (damaged !== undefined) decodeFrame(damaged.frame, damaged.chunk); // throws, and says what is wrong
   }
 }
 

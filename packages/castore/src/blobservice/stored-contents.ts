@@ -6,10 +6,10 @@ import { MAX_CHUNK_BYTES } from "../model/limits.ts";
 import type { StoredBlob } from "./blob-service.ts";
 
 /**
- * Takes the contents out of what somebody else has stored.
+ * Decompresses a blob that comes in its stored form from somewhere else, and compares its digest.
  *
  * @param digest its 32 bytes
- * @param target takes the contents: as long as they are expected to be. It holds anything where they are wrong
+ * @param target takes the contents: as long as they are expected to be. Its bytes mean nothing unless it returns `true`
  * @returns whether they have that length and digest
  */
 export function verifyStored(stored: StoredBlob, digest: Uint8Array, target: Uint8Array): boolean {

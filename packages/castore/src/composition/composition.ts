@@ -52,7 +52,7 @@ export interface CompositionOptions {
   onEvent?: ((event: StoreEvent) => void) | undefined;
   /**
    * Whether a store that does not exist is created when it is opened; otherwise, opening it fails with `not_found`. Caches, and
-   * what is filled by reading, are created in any case. Default: true.
+   * stores that a binary cache fills, are created in either case. Default: true.
    */
   create?: boolean | undefined;
 }
@@ -350,7 +350,9 @@ export class Composition implements AsyncDisposable {
 }
 
 /**
- * @param traces files and folders of which one exists if a store does, if there are any
+ * Refuses a store that does not exist.
+ *
+ * @param traces see {@link Opener.traces}
  * @throws CastoreError `not_found` if none exists
  */
 function expectTrace(traces: readonly string[]): void {

@@ -30,7 +30,7 @@ function endingWith(call: StoreCall, stored: Promise<void>): Promise<void> {
   return ending;
 }
 
-/** Passes on what is asked of a batch. Each file asks five times: a proxy would make a function each time. */
+/** Delegates to a batch. It is no `Proxy`, which would bind a function for each of the five calls that a file takes. */
 class InstrumentedFileBatch implements FileBatch {
   readonly stored: Promise<void>;
   readonly #batch: FileBatch;

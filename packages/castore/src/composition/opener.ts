@@ -34,7 +34,7 @@ export interface Opener<T> {
   readonly named: boolean;
   /** Returns the files and folders that it writes to. */
   files(): readonly string[];
-  /** Returns the files and folders of which one exists if the store does; none if opening makes nothing. */
+  /** Returns paths of which at least one exists once the store was created; none for one that is not in the file system. */
   traces(): readonly string[];
   open(context: ServiceContext): Promise<T>;
 }

@@ -74,8 +74,8 @@ export interface ServiceType<T, Schema extends z.ZodType = z.ZodType, Config = n
   files?(config: Config): readonly string[];
 
   /**
-   * Returns the files and folders of which at least one exists once there is a store: opening it would make one otherwise.
-   * Default: none, opening makes nothing.
+   * Returns paths of which at least one exists once the store was created. Default: none, as for a store that is not in the
+   * file system.
    */
   traces?(config: Config): readonly string[];
 

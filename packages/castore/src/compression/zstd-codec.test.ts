@@ -1,8 +1,14 @@
 import { readFileSync } from "node:fs";
 import { constants, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
-import { KeptZstdCodec, PublicZstdCodec, type ZstdCodec, zstdCodec } from "./zstd-codec.ts";
-import { compressBound, contentSizeOf } from "./zstd-frame.ts";
+import {
+  compressBound,
+  KeptZstdCodec,
+  PublicZstdCodec,
+  type ZstdCodec,
+  zstdCodec,
+} from "./zstd-codec.ts";
+import { contentSizeOf } from "./zstd-frame.ts";
 
 const TEXT = Buffer.from("all work and no play ".repeat(5000));
 /** Bytes that cannot be compressed: a linear congruential generator. */

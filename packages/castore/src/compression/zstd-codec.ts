@@ -1,5 +1,5 @@
 import * as zlib from "node:zlib";
-import { compressBound, contentSizeOf, frameLengthOf } from "./zstd-frame.ts";
+import { contentSizeOf, frameLengthOf } from "./zstd-frame.ts";
 
 /**
  * Compresses and decompresses single zstd frames, in the calling thread. Keeps its contexts from frame to frame: to make
@@ -181,6 +181,11 @@ function expectRoundTrip(codec: ZstdCodec): void {
       zlib.zstdDecompressSync(frame.subarray(0, length)).equals(sample);
     if (!isSame) throw new Error("contexts of zstd cannot be kept");
   }
+}
+
+/** Returns how long a target of compression has to be so that every frame fits, in bytes. */
+export function compressBound(length: number): number {
+  return length + (length >>> 7) + 512;
 }
 
 function compressOptions(level: number): zlib.ZstdOptions {

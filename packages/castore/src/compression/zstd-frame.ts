@@ -3,7 +3,7 @@ import { constants, zstdCompress } from "node:zlib";
 import { asBuffer } from "../bytes/byte-string.ts";
 import { freeMemory } from "../bytes/free-memory.ts";
 
-const compress = promisify<Uint8Array, object, Buffer<ArrayBuffer>>(zstdCompress);
+const compress = promisify<Uint8Array, object, Buffer>(zstdCompress);
 
 const MAGIC = 0xfd2fb528;
 
@@ -27,21 +27,14 @@ const BLOCK_HEADER = 3;
  * @param level level of zstd, 1 to 22. Default: 1
  */
 export async function compressToFrame(data: Uint8Array, level = 1): Promise<Uint8Array> {
-  const chunkSize = compressBound(data.length); // one buffer takes the frame
   const frame = await compress(data, {
     params: { [constants.ZSTD_c_compressionLevel]: level },
     pledgedSrcSize: data.length,
-    chunkSize,
+    chunkSize: Math.max(data.length, constants.Z_MIN_CHUNK),
   });
   if (frame.length < data.length) return frame;
-  const isPooled = frame.buffer.byteLength !== chunkSize;
-  if (!isPooled) freeMemory([new Uint8Array(frame.buffer)]);
+  freeMemory([frame]);
   return rawFrame(data);
-}
-
-/** Returns how many bytes the longest frame of so many bytes of contents takes. */
-export function compressBound(length: number): number {
-  return length + (length >>> 7) + 512;
 }
 
 /** Returns the length of the {@link rawFrame} of so many bytes. */

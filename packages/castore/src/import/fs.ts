@@ -200,7 +200,9 @@ class FileSystemImport implements AsyncDisposable {
               this.#tree.waitFor(batch.stored);
             }
             const i = next++ - from;
-            if (batch!.outcome(i) === "large") await this.#largeFile(name, pathBytes(at));
+            const outcome = batch!.outcome(i);
+            if (outcome instanceof CastoreError) throw outcome;
+            if (outcome === "large") await this.#largeFile(name, pathBytes(at));
             else this.#smallFile(name, batch!, i);
           }
         }
@@ -225,8 +227,6 @@ class FileSystemImport implements AsyncDisposable {
   }
 
   #smallFile(name: PathComponent | undefined, batch: FileBatch, i: number): void {
-    const outcome = batch.outcome(i);
-    if (outcome instanceof CastoreError) throw outcome;
     const size = batch.size(i);
     const isExecutable = batch.isExecutable(i);
     this.#visitor?.file(BigInt(size), isExecutable);

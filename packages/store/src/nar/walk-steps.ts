@@ -1,5 +1,11 @@
-import type { DirectoryEntry, FileNode, Node, PathComponent, SymlinkTarget } from "@tvix/castore";
-import { quoteBytes } from "@tvix/castore";
+import {
+  type DirectoryEntry,
+  type FileNode,
+  type Node,
+  type PathComponent,
+  quoteBytes,
+  type SymlinkTarget,
+} from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { entrySize, leafSize, type NarSizes } from "./sizes.ts";
 import type { TreeReader } from "./tree-reader.ts";

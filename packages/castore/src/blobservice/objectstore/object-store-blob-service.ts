@@ -91,6 +91,7 @@ export class ObjectStoreBlobService implements BlobService {
     maxSize: RECENT_BYTES,
     sizeCalculation: ({ length }) => length,
   });
+
   /** @throws CastoreError `invalid_argument` for an average chunk size that is not offered */
   constructor(options: ObjectStoreBlobOptions) {
     const { store, averageChunkSize, zstdLevel = 1 } = options;

@@ -1,6 +1,5 @@
 import type { ZstdCodec } from "../../compression/zstd-codec.ts";
-import { zstdCodec } from "../../compression/zstd-codec.ts";
-import { compressBound } from "../../compression/zstd-frame.ts";
+import { compressBound, zstdCodec } from "../../compression/zstd-codec.ts";
 import { CODEC, type Codec } from "./format.ts";
 
 /** Chunks longer than this are sampled first. */

@@ -320,7 +320,6 @@ export class PackBlobService implements BlobService, Measured {
     return this.#index.stateOf(digest) === "live" || this.#index.hasBlob(digest);
   }
 
-  /** Takes the chunks of one blob. */
   /** Looks digests up in the index, several in a fraction of the time that each takes by itself. */
   #lookUp<T>(
     digests: readonly B3Digest[],
@@ -331,6 +330,7 @@ export class PackBlobService implements BlobService, Measured {
     return inTurns(digests, LOOKUPS_PER_TURN, lookUp, { ...options, around });
   }
 
+  /** Takes the chunks of one blob. */
   #sink(options?: AbortOptions): ChunkSink {
     const call = new IngestCall(() => options?.signal?.throwIfAborted());
     let isNew = false;

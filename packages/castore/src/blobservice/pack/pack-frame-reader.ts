@@ -205,7 +205,7 @@ export class PackFrameReader implements Disposable {
   }
 }
 
-/** Where chunks are, in order, some of which were looked up ahead. */
+/** The locations of the chunks of a list, in order, looked up many at a time. */
 class Places {
   readonly #locate: (from: number) => Promise<readonly (WantedChunk | CastoreError)[]>;
   #found: readonly (WantedChunk | CastoreError)[] = [];

@@ -26,8 +26,9 @@ export class PackView implements Disposable {
    * Reads a chunk, verified by its digest.
    *
    * @param digest its 32 bytes
-   * @param target takes the contents: as long as they are expected to be. Where they cannot be read, it holds anything
-   * @returns whether they were read. Where they were not, the store itself tells why, and forgets what is damaged
+   * @param target takes the contents: as long as they are expected to be. Its bytes mean nothing unless it returns `true`
+   * @returns `false` for a chunk that is absent, damaged or of another length: reading it through the store tells which, and
+   *   drops it if it is damaged
    * @throws CastoreError by cause if the system refuses to read
    */
   read(digest: Uint8Array, target: Uint8Array): boolean {

@@ -175,7 +175,7 @@ export class OpenPacks implements Disposable {
   readonly #descriptors: PackDescriptors;
   readonly #memory: Memory;
 
-  /** @param memory returns memory for what is read at once */
+  /** @param memory allocates the target of one read */
   constructor(pathOf: (pack: number) => string, memory: Memory) {
     this.#descriptors = new PackDescriptors(pathOf);
     this.#memory = memory;

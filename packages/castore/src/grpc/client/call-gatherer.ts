@@ -16,7 +16,7 @@ const CONCURRENCY = 2;
 /** How many bytes go into one call. */
 const BATCH_BYTES = 1024 * 1024;
 
-/** Codes of errors of which one of many items may be the reason, or that all together are too long. */
+/** Codes of errors that a single item may cause, or the size of all together. */
 const OF_ITEMS: readonly ErrorCode[] = [
   "invalid_argument",
   "not_found",

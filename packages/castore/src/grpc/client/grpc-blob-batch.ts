@@ -133,7 +133,7 @@ export class GrpcBlobBatch {
     );
   }
 
-  /** Reads blobs by what is stored. The server has not looked at their digests: some may be wrong. */
+  /** Reads blobs in their stored form, and verifies them here: `"wrong"` for one that does not match its digest. */
   async #readVerified(
     batch: readonly WantedBlob[],
     options?: AbortOptions,
