@@ -1,4 +1,6 @@
-import { closeSync, constants, openSync, writeSync } from "node:fs";
+import { closeSync, constants, mkdtempSync, openSync, rmdirSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { CastoreError } from "@tvix/castore";
 import { openDescriptors, targetOf } from "./open-descriptors.ts";
 import { newPipe, type PipeHandle, sendDescriptor } from "./pipe-handle.ts";
@@ -10,8 +12,16 @@ const MOST_ATTEMPTS = 10;
 /** The descriptors that were open when one was received last, or began to be waited for, by any receiver. */
 let seen: ReadonlyMap<number, string> = new Map();
 
+/** Two connected sockets. */
+interface Pair {
+  readonly receiver: DescriptorReceiver;
+  readonly peer: PipeHandle;
+}
+
 /** The last socket that is being taken over: one after the other. */
 let takingOver: Promise<unknown> = Promise.resolve();
+/** On which this process sends sockets to itself. */
+let ownChannel: Promise<Pair> | undefined;
 
 /** Result of one read. */
 export interface Received {
@@ -35,6 +45,8 @@ export interface Received {
 export class DescriptorReceiver {
   readonly #pipe: PipeHandle;
   readonly #fd: number;
+  /** The folder that was received first; it has to stay open as long as the handle reads. */
+  #folder: number | undefined;
   #isClosed = false;
 
   private constructor(pipe: PipeHandle) {
@@ -44,11 +56,12 @@ export class DescriptorReceiver {
   }
 
   /** Opens two connected sockets: one that receives, and one for the sender. */
-  static async pair(): Promise<{ receiver: DescriptorReceiver; peer: PipeHandle }> {
+  static async pair(): Promise<Pair> {
     const [pipe, peer] = await socketPair();
     const receiver = new DescriptorReceiver(pipe);
-    const folder = newPipe("plain", openSync("/", constants.O_RDONLY | constants.O_DIRECTORY));
-    await Promise.all([receiver.receive(), sendDescriptor(peer, folder)]);
+    const folder = newPipe("plain", openNewFolder());
+    const [received] = await Promise.all([receiver.receive(), sendDescriptor(peer, folder)]);
+    [receiver.#folder] = numbersOf(targetOf(folder.fd), received);
     folder.close();
     return { receiver, peer };
   }
@@ -70,22 +83,21 @@ export class DescriptorReceiver {
   }
 
   static async #takeOver(socket: PipeHandle): Promise<DescriptorReceiver> {
-    const { receiver: channel, peer: sender } = await DescriptorReceiver.pair();
-    try {
-      for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
-        const { receiver, peer } = await DescriptorReceiver.pair();
-        peer.close();
-        const taken = [];
-        do taken.push(openSync("/dev/null", "r"));
-        while (taken.at(-1)! < receiver.#fd);
-        closeSync(receiver.#fd);
-        await Promise.all([channel.receive(), sendDescriptor(sender, socket)]);
-        for (const fd of taken) closeSync(fd);
-        if (targetOf(receiver.#fd) === targetOf(socket.fd)) return receiver;
-      }
-    } finally {
-      channel.close();
-      sender.close();
+    ownChannel ??= DescriptorReceiver.pair();
+    const { receiver: channel, peer: sender } = await ownChannel;
+    const target = targetOf(socket.fd);
+    for (let attempt = 0; attempt < MOST_ATTEMPTS; attempt++) {
+      const { receiver, peer } = await DescriptorReceiver.pair();
+      peer.close();
+      const taken = [];
+      do taken.push(openSync("/dev/null", "r"));
+      while (taken.at(-1)! < receiver.#fd);
+      closeSync(receiver.#fd);
+      const [received] = await Promise.all([channel.receive(), sendDescriptor(sender, socket)]);
+      for (const fd of taken) closeSync(fd);
+      if (targetOf(receiver.#fd) === target) return receiver;
+      receiver.#end(); // its number is that of something else by now
+      for (const fd of numbersOf(target, received)) closeSync(fd);
     }
     throw new CastoreError(
       "unavailable",
@@ -117,11 +129,33 @@ export class DescriptorReceiver {
    */
   close(): void {
     if (this.#isClosed) return;
+    this.#end();
+    closeSync(this.#fd);
+    seen = openDescriptors(); // what gets a number anew that was closed has not been seen
+  }
+
+  /** Reads no more. */
+  #end(): void {
     this.#isClosed = true;
     this.#pipe.readStop();
     this.#pipe.onread();
-    closeSync(this.#fd);
+    if (this.#folder !== undefined) closeSync(this.#folder);
   }
+}
+
+/** Opens a folder that nothing else opens: it is removed at once. */
+function openNewFolder(): number {
+  const path = mkdtempSync(join(tmpdir(), "tvix-store-"));
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } finally {
+    rmdirSync(path);
+  }
+}
+
+/** Returns the numbers under which a file was received. */
+function numbersOf(target: string | undefined, received: Received | undefined): number[] {
+  return [...(received?.opened ?? [])].filter(([, one]) => one === target).map(([fd]) => fd);
 }
 
 /** Returns the descriptors that were not seen yet, with what they are of, and notes them. */

@@ -1,4 +1,4 @@
-import { fstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { constants, fstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 
 /** What a descriptor is of that counts events, as `/proc` tells it. */
 export const EVENT = "anon_inode:[eventfd]";
@@ -35,6 +35,12 @@ export function targetOf(fd: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Returns for which access a descriptor was opened: `O_RDONLY`, `O_WRONLY` or `O_RDWR`; it throws if it is not open. */
+export function accessOf(fd: number): number {
+  const [, flags] = /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))!;
+  return Number.parseInt(flags!, 8) & (constants.O_WRONLY | constants.O_RDWR);
 }
 
 /** Returns the descriptors that event loops of this process wait for. */

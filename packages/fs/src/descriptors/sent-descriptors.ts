@@ -1,6 +1,6 @@
-import { closeSync, fstatSync, statfsSync } from "node:fs";
+import { closeSync, constants, fstatSync, statfsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { EVENT, identityOf, watchedByUs } from "./open-descriptors.ts";
+import { accessOf, EVENT, identityOf, watchedByUs } from "./open-descriptors.ts";
 
 /** What a descriptor is wanted for: to count events, or to hold memory. */
 type Kind = "event" | "memory";
@@ -67,9 +67,10 @@ function isEvent([, target]: readonly [number, string]): boolean {
   return target === EVENT;
 }
 
+/** Tells whether a descriptor is of a file that is open for reading and writing, as memory of a guest has to be. */
 function isFile([fd]: readonly [number, string]): boolean {
   try {
-    return fstatSync(fd).isFile();
+    return fstatSync(fd).isFile() && accessOf(fd) === constants.O_RDWR;
   } catch {
     return false; // was closed meanwhile
   }
