@@ -155,6 +155,8 @@ export { ContentsStore, type IncomingFile, type StoreOutcome } from "./import/co
 export type { EntryFilter } from "./import/entry-filter.ts";
 export { type ImportOptions, type ImportProgress, importPath } from "./import/fs.ts";
 export { type IngestEntry, ingestEntries } from "./import/ingest-entries.ts";
+export { stampTree } from "./import/stamp-tree.ts";
+export { TreeStamp } from "./import/tree-stamp.ts";
 export type { TreeVisitor } from "./import/tree-visitor.ts";
 export {
   anonymousNodeFromProto,

@@ -191,7 +191,7 @@ describe("tvix-store import", () => {
     const half = seededBytes("half", 300_000);
     writeFileSync(file, half);
     const run = async (...services: string[]) => {
-      const { stdout } = await tvixStore(["import", "--json", file, ...services]);
+      const { stdout } = await tvixStore(["import", "--json", "--reread", file, ...services]);
       return JSON.parse(stdout);
     };
     const listen = `${folder.path}/sock`;

@@ -11,8 +11,9 @@ import { type Node, symlinkTarget } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
 import type { EntryFilter } from "./entry-filter.ts";
 import { TreeBuilder } from "./tree-builder.ts";
+import type { TreeStamp } from "./tree-stamp.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
-import { pathBytes, TreeWalk, type WalkStep } from "./walk.ts";
+import { pathBytes, TreeWalk, type TreeWalkOptions, type WalkStep } from "./walk.ts";
 
 /** How far an import has come. */
 export interface ImportProgress {
@@ -38,6 +39,8 @@ export interface ImportOptions extends AbortOptions {
    * that is near.
    */
   zstdLevel?: number | undefined;
+  /** Receives what the file system says of each entry, before its contents are read. Default: it is not asked. */
+  stamp?: TreeStamp | undefined;
   /** Receives running totals after each entry and each piece of a large file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
 }
@@ -95,7 +98,7 @@ class FileSystemImport implements AsyncDisposable {
   readonly #files: FileStore;
   readonly #visitor: TreeVisitor | undefined;
   readonly #onProgress: ImportOptions["onProgress"];
-  readonly #exclude: EntryFilter | undefined;
+  readonly #walk: TreeWalkOptions;
   readonly #zstdLevel: number | undefined;
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
@@ -115,7 +118,7 @@ class FileSystemImport implements AsyncDisposable {
   ) {
     this.#visitor = options.visitor;
     this.#onProgress = options.onProgress;
-    this.#exclude = options.exclude;
+    this.#walk = { exclude: options.exclude, stamp: options.stamp };
     this.#zstdLevel = options.zstdLevel;
     const { signal } = this.#stop;
     this.#signal = options.signal ? AbortSignal.any([options.signal, signal]) : signal;
@@ -124,7 +127,7 @@ class FileSystemImport implements AsyncDisposable {
   }
 
   async run(root: Buffer): Promise<Node> {
-    const walk = new TreeWalk(root, this.#exclude);
+    const walk = new TreeWalk(root, this.#walk);
     let last: Promise<unknown> = Promise.resolve();
     for (;;) {
       while (this.#ahead.length < this.#files.parallelism) {

@@ -1,9 +1,10 @@
-import { type Dirent, readdirSync, type Stats, statSync } from "node:fs";
+import { type Dirent, lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { lstat, readdir } from "node:fs/promises";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
 import type { EntryFilter } from "./entry-filter.ts";
+import type { TreeStamp } from "./tree-stamp.ts";
 
 /** One step of a walk. A folder is two: before and after everything in it. */
 export interface WalkStep {
@@ -30,6 +31,14 @@ interface ListedEntry {
   readonly type: FileType | undefined;
 }
 
+/** Options of {@link TreeWalk}. */
+export interface TreeWalkOptions {
+  /** Leaves entries out, and does not enter folders. Default: none. */
+  readonly exclude?: EntryFilter | undefined;
+  /** Receives what the file system says of each entry, when that is met. Default: it is not asked. */
+  readonly stamp?: TreeStamp | undefined;
+}
+
 /**
  * Walks a tree in canonical order: depth first, the entries of a folder sorted bytewise by name. Does not follow
  * symlinks.
@@ -37,13 +46,14 @@ interface ListedEntry {
 export class TreeWalk {
   readonly #root: string;
   readonly #isExcluded: EntryFilter | undefined;
+  readonly #stamp: TreeStamp | undefined;
   readonly #stack: Frame[] = [];
   #hasBegun = false;
 
-  /** @param isExcluded leaves entries out, and does not enter folders. Default: none */
-  constructor(root: Buffer, isExcluded?: EntryFilter) {
+  constructor(root: Buffer, { exclude, stamp }: TreeWalkOptions = {}) {
     this.#root = root.toString("latin1");
-    this.#isExcluded = isExcluded;
+    this.#isExcluded = exclude;
+    this.#stamp = stamp;
   }
 
   /**
@@ -57,8 +67,10 @@ export class TreeWalk {
     if (!this.#hasBegun) {
       this.#hasBegun = true;
       const at = this.#root;
-      const type = expectStorable(at, typeOf(await lstatRoot(pathBytes(at))));
+      const stats = await lstatRoot(pathBytes(at));
+      const type = expectStorable(at, typeOf(stats));
       const name = undefined;
+      if (type !== "directory") this.#stamp?.add(at, stats);
       steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
     }
     let files = 0;
@@ -70,10 +82,11 @@ export class TreeWalk {
         this.#stack.pop();
       } else {
         const at = `${frame.at}/${entry.name}`;
-        const found = entry.type ?? typeOf(await lstatEntry(pathBytes(at)));
+        const found = entry.type ?? typeOf(lstatEntry(at));
         if (this.#excludes(at, found)) continue;
         const type = expectStorable(at, found);
         if (type === "file") files += 1;
+        if (type !== "directory") this.#stamp?.add(at, lstatEntry(at));
         const name = pathComponent(new Uint8Array(Buffer.from(entry.name, "latin1")));
         steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
       }
@@ -83,7 +96,9 @@ export class TreeWalk {
   }
 
   async #enter(name: PathComponent | undefined, at: string): Promise<WalkStep> {
-    this.#stack.push({ name, at, rest: await listFolder(pathBytes(at)) });
+    const { stats, entries } = await listFolder(pathBytes(at));
+    this.#stamp?.add(at, stats);
+    this.#stack.push({ name, at, rest: entries });
     return { type: "enter", name, at };
   }
 
@@ -101,17 +116,19 @@ export function pathBytes(path: string): Buffer {
 /** Largest folder that is read while this thread waits: its own length in bytes, which grows with the number of entries. */
 const SMALL_FOLDER = 64 * 1024;
 
-async function listFolder(at: Buffer): Promise<ListedEntry[]> {
+/** Lists a folder, behind what the file system says of it. */
+async function listFolder(at: Buffer): Promise<{ stats: Stats; entries: ListedEntry[] }> {
   try {
     const options = { encoding: "buffer", withFileTypes: true } as const;
     // A promise costs more than to read a folder that is small; a large one would hold up the event loop.
-    const isSmall = statSync(at).size <= SMALL_FOLDER;
+    const stats = statSync(at);
+    const isSmall = stats.size <= SMALL_FOLDER;
     const entries = isSmall ? readdirSync(at, options) : await readdir(at, options);
     const listed = entries.map((entry) => ({
       name: entry.name.toString("latin1"),
       type: typeOf(entry),
     }));
-    return listed.sort((a, b) => (a.name < b.name ? 1 : -1));
+    return { stats, entries: listed.sort((a, b) => (a.name < b.name ? 1 : -1)) };
   } catch (error) {
     throw fileError(error, at, "read folder");
   }
@@ -125,11 +142,11 @@ async function lstatRoot(at: Buffer): Promise<Stats> {
   }
 }
 
-async function lstatEntry(at: Buffer): Promise<Stats> {
+function lstatEntry(at: string): Stats {
   try {
-    return await lstat(at);
+    return lstatSync(pathBytes(at));
   } catch (error) {
-    throw fileError(error, at, "import");
+    throw fileError(error, pathBytes(at), "import");
   }
 }
 

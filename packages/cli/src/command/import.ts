@@ -46,6 +46,11 @@ export function importCommand(): Command {
       (pattern: string, before: string[] = []) => [...before, pattern],
     )
     .option(
+      "--reread",
+      "read everything, also what was imported from the same path before and, by its times, sizes and inodes, has not " +
+        "changed since",
+    )
+    .option(
       "--closure",
       "of a store path of the local Nix, import what it refers to as well, directly or indirectly",
     )

@@ -22,6 +22,7 @@ import type { Progress } from "../terminal/progress-contract.ts";
 import { type ImportAction, importJob } from "./import-job.ts";
 import { type NixImport, NixImports } from "./import-nix-paths.ts";
 import { type Job, runJobs } from "./jobs.ts";
+import { type ImportSource, KnownImports } from "./known-imports.ts";
 import { type Candidates, findCandidates } from "./reference-candidates.ts";
 
 /** Options of {@link importPaths} about what is imported, and how. */
@@ -36,6 +37,8 @@ export interface ImportCommandOptions {
   stripComponents?: number;
   /** Globs of what is left out. */
   exclude?: readonly string[];
+  /** Whether to read what has not changed since an import before. Default: false. */
+  reread?: boolean;
   /** Whether to import what a store path of the local Nix refers to as well. Default: false. */
   closure?: boolean;
   /** Whether to print an object of JSON a path. Default: false, its store path. */
@@ -63,7 +66,11 @@ export async function importPaths(
     ImportCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  if (paths.some(isFolder)) startLanes(); // while stores are opened
+  // What mentions of store paths mean depends on the store.
+  const isFree = options.references === undefined || options.references === "none";
+  const known = isFree ? new KnownImports({ reread: options.reread }) : undefined;
+  const isRead = (path: string) => isFolder(path) && !known?.has(sourceOf(path, options));
+  if (paths.some(isRead)) startLanes(); // while stores are opened
   using progress = await openProgress(options);
   const tell = (message: string, level?: NoticeLevel) => progress.tell(message, level);
   await using _tracing = await startTracing(options, tell);
@@ -74,7 +81,7 @@ export async function importPaths(
       readOnly: "refuse",
       onEvent: tellStoreEvents(tell),
     });
-    await new ImportCommand(services, options, progress).run(paths, signal);
+    await new ImportCommand(services, options, { progress, known }).run(paths, signal);
   });
 }
 
@@ -82,15 +89,22 @@ class ImportCommand {
   readonly #services: Services;
   readonly #options: ImportCommandOptions;
   readonly #progress: Progress;
+  readonly #known: KnownImports | undefined;
   /** Ends the forecast. */
   readonly #measuring = new AbortController();
   #candidates: Candidates | undefined;
   #exclude: EntryFilter | undefined;
 
-  constructor(services: Services, options: ImportCommandOptions, progress: Progress) {
+  /** @param known remembers imports; absent where results depend on more than their sources */
+  constructor(
+    services: Services,
+    options: ImportCommandOptions,
+    { progress, known }: { progress: Progress; known: KnownImports | undefined },
+  ) {
     this.#services = services;
     this.#options = options;
     this.#progress = progress;
+    this.#known = known;
   }
 
   async run(paths: readonly string[], signal: AbortSignal): Promise<void> {
@@ -144,15 +158,32 @@ class ImportCommand {
       if (!(error instanceof CastoreError)) throw error;
       return [{ run: () => Promise.reject(error) }];
     }
-    const runPath = (options: CommonOptions) =>
-      importPath(absolutePath(path), this.#services, options);
     if (this.#progress.isShown) {
       const onBytes = (bytes: number) => this.#progress.expect({ bytes });
       const { measurePath } = await import("./measure-path.ts");
       const { signal } = this.#measuring;
       void measurePath(absolutePath(path), { exclude: this.#exclude, onBytes, signal });
     }
-    return [this.#plainJob(path, runPath)];
+    return [this.#plainJob(path, (options) => this.#importPath(path, options))];
+  }
+
+  /** Imports a path, unless that was done before and nothing has changed. */
+  async #importPath(path: string, options: CommonOptions): Promise<PathInfo> {
+    const source = sourceOf(path, this.#options);
+    const { signal, onProgress } = options;
+    const filter = this.#exclude;
+    const found = await this.#known?.find(source, this.#services, { filter, signal });
+    if (found !== undefined) {
+      onProgress({ entries: found.entries, bytes: 0, newBytes: 0 });
+      return found.pathInfo;
+    }
+    const watched = this.#known?.begin(source);
+    const pathInfo = await importPath(source.path, this.#services, {
+      ...options,
+      stamp: watched?.stamp,
+    });
+    watched?.finish(pathInfo);
+    return pathInfo;
   }
 
   #nixJob({ source, narSize, run }: NixImport): Job {
@@ -214,6 +245,11 @@ function nameOfArchive(path: string): string {
 function symlinkWarning(path: string, target: Uint8Array): string {
   const [from, to] = [path, Buffer.from(target).toString()].map((text) => JSON.stringify(text));
   return `warning: stored only the symlink ${from}, which points to ${to}; to store what it points to, give the path that "readlink -f" prints`;
+}
+
+/** Returns what an argument asks to import. */
+function sourceOf(path: string, { name, exclude }: ImportCommandOptions): ImportSource {
+  return { path: absolutePath(path), name, exclude };
 }
 
 /** Tells whether a path is that of a folder. */

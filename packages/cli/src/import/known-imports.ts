@@ -1,0 +1,181 @@
+import { createHash } from "node:crypto";
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import {
+  type AbortOptions,
+  type B3Digest,
+  type EntryFilter,
+  hasCode,
+  type Node,
+  stampTree,
+  TreeStamp,
+  walkClosure,
+} from "@tvix/castore";
+import { type PathInfo, StorePath } from "@tvix/store";
+import type { Services } from "../services.ts";
+import { cacheFolder } from "../user-folders.ts";
+
+/**
+ * How long a tree has to have been left alone before it is imported, in milliseconds: what changes within the resolution of
+ * the times of a file system, which is 2 s at worst (FAT), might go unseen.
+ */
+const SETTLED_MS = 2_000;
+
+/** How long a record that nobody uses is kept, in milliseconds: 30 days. */
+const KEPT_MS = 30 * 24 * 60 * 60 * 1000;
+
+/** How many blobs are looked up together. */
+const BLOBS_PER_LOOKUP = 4096;
+
+/** What an import is of. */
+export interface ImportSource {
+  /** Absolute, as bytes where it is not UTF-8. */
+  readonly path: string | Buffer;
+  /** Its name in the store, if that is not the last name of the path. */
+  readonly name: string | undefined;
+  /** Globs of what is left out. */
+  readonly exclude: readonly string[] | undefined;
+}
+
+/** An import that is not needed: its result is stored, and its source has not changed since. */
+export interface KnownImport {
+  readonly pathInfo: PathInfo;
+  /** How many files, symlinks and folders it has. */
+  readonly entries: number;
+}
+
+/** What is remembered of an import. */
+interface ImportRecord {
+  readonly stamp: string;
+  /** Without the folder of the store. */
+  readonly storePath: string;
+}
+
+/**
+ * Remembers, in a folder for caches, which store path came of which path of the local file system, and how that looked then,
+ * as restic does: so a tree that has not changed is not read again. Losing what is remembered costs time alone; what cannot
+ * be read or written is left out.
+ */
+export class KnownImports {
+  readonly #folder: string | undefined;
+  readonly #reread: boolean;
+  #isSwept = false;
+
+  /** @param options.reread whether nothing of before counts. Default: false */
+  constructor({ reread = false }: { reread?: boolean | undefined } = {}) {
+    const cache = cacheFolder();
+    this.#folder = cache && join(cache, "imports");
+    this.#reread = reread;
+  }
+
+  /** Tells whether anything is remembered of an import. */
+  has(source: ImportSource): boolean {
+    return this.#read(source) !== undefined;
+  }
+
+  /**
+   * Returns the result of an import before, unless its source has changed since, or anything of it is not stored (any more).
+   *
+   * @param options.filter leaves out what `source.exclude` matches
+   * @throws whatever the services throw, and `stampTree` of @tvix/castore
+   */
+  async find(
+    source: ImportSource,
+    services: Services,
+    { filter, signal }: AbortOptions & { filter: EntryFilter | undefined },
+  ): Promise<KnownImport | undefined> {
+    const record = this.#read(source);
+    if (record === undefined) return undefined;
+    const storePath = StorePath.parse(record.storePath);
+    const pathInfo = await services.pathInfoService.get(storePath.hashPart, { signal });
+    if (`${pathInfo?.storePath}` !== `${storePath}`) return undefined;
+    const { digest, entries } = await stampTree(source.path, { exclude: filter, signal });
+    if (digest !== record.stamp) return undefined;
+    if (!(await isStored(pathInfo!.node, services, { signal }))) return undefined;
+    return { pathInfo: pathInfo!, entries };
+  }
+
+  /** Starts to watch an import, which fills the stamp. */
+  begin(source: ImportSource): { stamp: TreeStamp; finish(pathInfo: PathInfo): void } {
+    const stamp = new TreeStamp();
+    const begunMs = Date.now();
+    const finish = ({ storePath }: PathInfo) => {
+      if (stamp.newestMs > begunMs - SETTLED_MS) return;
+      this.#write(source, { stamp: stamp.digest, storePath: `${storePath}` });
+    };
+    return { stamp, finish };
+  }
+
+  #read(source: ImportSource): ImportRecord | undefined {
+    if (this.#folder === undefined || this.#reread) return undefined;
+    try {
+      const file = join(this.#folder, nameOf(source));
+      const { stamp, storePath } = JSON.parse(readFileSync(file, "utf8")) as Partial<ImportRecord>;
+      if (typeof stamp !== "string" || typeof storePath !== "string") return undefined;
+      StorePath.parse(storePath);
+      const now = new Date();
+      utimesSync(file, now, now); // it is in use
+      return { stamp, storePath };
+    } catch {
+      return undefined; // none, or not one of this version
+    }
+  }
+
+  #write(source: ImportSource, record: ImportRecord): void {
+    if (this.#folder === undefined) return;
+    try {
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      this.#sweep(this.#folder);
+      const file = join(this.#folder, nameOf(source));
+      const written = `${file}.${process.pid}`; // swept like a record, should this process end in between
+      writeFileSync(written, JSON.stringify(record), { mode: 0o600 });
+      renameSync(written, file);
+    } catch {} // the next import reads everything
+  }
+
+  /** Removes records that nobody has used for long, once. */
+  #sweep(folder: string): void {
+    if (this.#isSwept) return;
+    this.#isSwept = true;
+    const oldest = Date.now() - KEPT_MS;
+    for (const name of readdirSync(folder)) {
+      const file = join(folder, name);
+      const found = statSync(file, { throwIfNoEntry: false }); // others sweep as well
+      if (found !== undefined && found.mtimeMs < oldest) rmSync(file, { force: true });
+    }
+  }
+}
+
+function nameOf({ path, name, exclude = [] }: ImportSource): string {
+  const key = JSON.stringify([Buffer.from(path).toString("latin1"), name ?? null, exclude]);
+  return createHash("sha256").update(key).digest("hex");
+}
+
+/** Tells whether everything that a node leads to is stored. */
+async function isStored(node: Node, services: Services, options: AbortOptions): Promise<boolean> {
+  const { blobService, directoryService } = services;
+  const isComplete = async (digests: readonly B3Digest[]) =>
+    (await blobService.hasMany(digests, options)).every((has) => has);
+  try {
+    let digests: B3Digest[] = [];
+    for await (const item of walkClosure(directoryService, node, options)) {
+      if (item.type !== "blob") continue;
+      if (digests.push(item.digest) < BLOBS_PER_LOOKUP) continue;
+      if (!(await isComplete(digests))) return false;
+      digests = [];
+    }
+    return await isComplete(digests);
+  } catch (error) {
+    if (hasCode(error, "not_found") || hasCode(error, "data_loss")) return false;
+    throw error;
+  }
+}
