@@ -3,6 +3,7 @@ import { constants, type Http2ServerRequest, type Http2ServerResponse } from "no
 import { stopSender } from "@tvix/castore/rpc";
 import { parse as parseRange } from "range-parser";
 import { answerTo, HttpError } from "./http-error.ts";
+import { atEndOfTurn } from "./turn-end.ts";
 
 /** A request over either version of HTTP. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
@@ -39,6 +40,8 @@ export interface ByteRange {
 /** A text with the headers of the answer that it is, ready to be sent many times. Made by {@link textAnswer}. */
 export interface TextAnswer {
   readonly text: string;
+  /** `latin1` where that is the same bytes, which Node.js writes in one go. */
+  readonly encoding: "latin1" | "utf8";
   /** Length in bytes. */
   readonly size: number;
   readonly headers: Headers;
@@ -50,6 +53,7 @@ export function textAnswer(text: string, headers: Headers): TextAnswer {
   // Decoded again, since V8 keeps a text that was put together as its pieces, and joins them whenever it is sent.
   return {
     text: bytes.toString(),
+    encoding: bytes.length === text.length ? "latin1" : "utf8",
     size: bytes.length,
     headers: { ...headers, "content-length": bytes.length },
   };
@@ -95,6 +99,8 @@ export class Exchange {
   #bytesOut = 0;
   #error: unknown;
   #isOver = false;
+  /** Whether an answer is about to be sent. */
+  #isQueued = false;
   /** Whether the client waits to be told to send the body. */
   #isWaiting: boolean;
 
@@ -122,7 +128,7 @@ export class Exchange {
 
   /** Whether an answer has begun. */
   get hasAnswer(): boolean {
-    return this.#isOver || this.#response.headersSent;
+    return this.#isOver || this.#isQueued || this.#response.headersSent;
   }
 
   /** Is aborted when the client leaves before the answer is complete. */
@@ -180,8 +186,8 @@ export class Exchange {
   }
 
   /** Answers with a text that is ready to be sent. */
-  sendText({ text, size, headers }: TextAnswer): void {
-    this.#sendWhole(200, text, size, headers);
+  sendText({ text, encoding, size, headers }: TextAnswer): void {
+    this.#sendWhole(200, text, size, headers, encoding);
   }
 
   /**
@@ -223,7 +229,7 @@ export class Exchange {
 
   /** Answers with the reason of an error, or breaks off an answer that has begun. */
   fail(error: unknown): void {
-    if (this.#isOver) return;
+    if (this.#isOver || this.#isQueued) return;
     if (!this.#response.headersSent) {
       const { status, message, headers } = answerTo(error);
       this.#error = error;
@@ -251,16 +257,26 @@ export class Exchange {
     return { offset: range.start, length: range.end - range.start + 1 };
   }
 
-  #sendWhole(status: number, body: string | Uint8Array, size: number, headers: Headers): void {
-    const response = this.#response;
-    if (this.#isOver || response.destroyed) return;
-    this.#writeHead(status, headers);
-    if (this.method === "HEAD") response.end();
-    else {
-      this.#bytesOut = size;
-      response.end(body);
-    }
-    this.#end(true);
+  #sendWhole(
+    status: number,
+    body: string | Uint8Array,
+    size: number,
+    headers: Headers,
+    encoding: BufferEncoding = "utf8",
+  ): void {
+    if (this.#isOver || this.#isQueued) return;
+    this.#isQueued = true;
+    atEndOfTurn(() => {
+      const response = this.#response;
+      if (this.#isOver || response.destroyed) return;
+      this.#writeHead(status, headers);
+      if (this.method === "HEAD") response.end();
+      else {
+        this.#bytesOut = size;
+        response.end(body, encoding);
+      }
+      this.#end(true);
+    });
   }
 
   #sendHead(status: number, headers: Headers): void {
