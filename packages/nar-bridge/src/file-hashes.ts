@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { type AbortOptions, lruCache, type Node } from "@tvix/castore";
+import { type AbortOptions, equalBytes, lruCache, type Node } from "@tvix/castore";
 import type { FramedNar } from "@tvix/store";
 import { formatNode } from "./node-text.ts";
 import type { SideObjects } from "./side-objects.ts";
@@ -24,13 +24,14 @@ export class FileHashes {
 
   /** Returns the digest of the file of a tree, 32 bytes; `undefined` where it was not served yet. */
   async get(root: Node, file: FramedNar, options?: AbortOptions): Promise<Uint8Array | undefined> {
-    const name = nameOf(root, file);
-    let known = this.#known.get(name);
+    const key = keyOf(root, file);
+    let known = this.#known.get(key);
     if (known === undefined) {
-      const kept = this.#sideObjects.getFileHash(name, options).catch(() => undefined);
-      known = (await kept) ?? UNKNOWN; // a narinfo can do without
+      const found = this.#sideObjects.getFileHash(nameOf(root), options).catch(() => undefined);
+      const kept = await found; // a narinfo can do without
       options?.signal?.throwIfAborted();
-      this.#known.set(name, known, known === UNKNOWN ? { ttl: UNKNOWN_MS } : undefined);
+      known = kept && equalBytes(kept.madeOf, madeOf(file)) ? kept.sha256 : UNKNOWN;
+      this.#known.set(key, known, known === UNKNOWN ? { ttl: UNKNOWN_MS } : undefined);
     }
     return known === UNKNOWN ? undefined : known;
   }
@@ -55,18 +56,25 @@ export class FileHashes {
     }
     if (size !== file.fileSize) return; // the reader finds out
     const sha256 = new Uint8Array(hash.digest());
-    const name = nameOf(root, file);
     // Nobody waits: what cannot be kept is computed again.
-    this.#sideObjects.putFileHash(name, sha256).then(
-      () => this.#known.set(name, sha256),
+    this.#sideObjects.putFileHash(nameOf(root), { sha256, madeOf: madeOf(file) }).then(
+      () => this.#known.set(keyOf(root, file), sha256),
       () => undefined,
     );
   }
 }
 
-/** Names a file by its tree and by the frames in it, in hexadecimal. */
-function nameOf(root: Node, { tag, fileSize }: FramedNar): string {
-  return createHash("sha256")
-    .update(`${formatNode(root)} ${tag} ${fileSize}`)
-    .digest("hex");
+/** Names a tree, in hexadecimal. */
+function nameOf(root: Node): string {
+  return createHash("sha256").update(formatNode(root)).digest("hex");
+}
+
+/** Names the file of a tree, by the frames in it. */
+function keyOf(root: Node, { tag }: FramedNar): string {
+  return `${formatNode(root)} ${tag}`;
+}
+
+/** Returns the 32 bytes that tell of which frames a file is made. */
+function madeOf({ tag }: FramedNar): Uint8Array {
+  return Buffer.from(tag, "base64url");
 }

@@ -21,9 +21,17 @@ const SETTLED_MS = 1000;
 const FRESH_UPLOADS = 1024;
 const FRESH_MS = 60_000;
 
-/** Folder of the digests of files that are made of what is stored. */
+/** Folder of the digests of files that are made of what is stored, and how long each half of such a record is, in bytes. */
 const FILE_HASHES = "file-hash";
 const SHA256_BYTES = 32;
+
+/** What is known of a file that is made of what is stored. */
+export interface FileHash {
+  /** Its SHA-256 digest, 32 bytes. */
+  readonly sha256: Uint8Array;
+  /** Differs where the file does, 32 bytes. */
+  readonly madeOf: Uint8Array;
+}
 
 /** Longest record of a NAR, in bytes: most of it is the root node, which may be a symlink. */
 const MAX_RECORD_BYTES = 64 * 1024;
@@ -34,7 +42,8 @@ const MAX_RECORD_BYTES = 64 * 1024;
  *
  * - `nar/<file name>`, a NAR that was pushed under this name and that a narinfo names
  * - `upload/<file name>`, a NAR that no narinfo has named yet
- * - `file-hash/<name>`, the SHA-256 digest, 32 bytes, of a file that is made of what is stored
+ * - `file-hash/<name>`, the SHA-256 digest of a file that is made of what is stored, and what tells that it is still made of
+ *   the same: 32 bytes each. A tree has one, which is replaced where its file is another one
  * - the path in the cache of other files, such as logs: their bytes as they were pushed
  *
  * A NAR whose object is damaged counts as absent, so that pushing it again heals it.
@@ -131,16 +140,18 @@ export class SideObjects {
     this.#settled.clear();
   }
 
-  /** Returns the SHA-256 digest of a file that is made of what is stored, 32 bytes; `undefined` if it is not known. */
-  async getFileHash(name: string, options?: AbortOptions): Promise<Uint8Array | undefined> {
+  /** Returns what is known of a file that is made of what is stored; `undefined` if nothing is. */
+  async getFileHash(name: string, options?: AbortOptions): Promise<FileHash | undefined> {
     const contents = await this.#objects.get(`${FILE_HASHES}/${name}`, options);
-    const bytes = contents && (await collectAtMost(contents, SHA256_BYTES));
-    return bytes?.length === SHA256_BYTES ? bytes : undefined;
+    const bytes = contents && (await collectAtMost(contents, 2 * SHA256_BYTES));
+    if (bytes?.length !== 2 * SHA256_BYTES) return undefined;
+    return { sha256: bytes.slice(0, SHA256_BYTES), madeOf: bytes.slice(SHA256_BYTES) };
   }
 
-  /** Keeps the SHA-256 digest of a file that is made of what is stored. After a power failure it may not be known. */
-  async putFileHash(name: string, sha256: Uint8Array): Promise<void> {
-    await this.#objects.put(`${FILE_HASHES}/${name}`, sha256, { isDurable: false });
+  /** Keeps what is known of a file that is made of what is stored. After a power failure nothing may be. */
+  async putFileHash(name: string, { sha256, madeOf }: FileHash): Promise<void> {
+    const record = Buffer.concat([sha256, madeOf]);
+    await this.#objects.put(`${FILE_HASHES}/${name}`, record, { isDurable: false });
   }
 
   /** Looks up a file that was pushed, by the parts of its path; `undefined` if there is none. */

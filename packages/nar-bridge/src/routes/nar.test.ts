@@ -46,6 +46,7 @@ afterEach(() => bridge[Symbol.asyncDispose]());
 const get = (path: string, headers: Record<string, string> = {}, method = "GET") =>
   fetch(`${bridge.url}${path}`, { headers, method });
 const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer());
+const sha256 = (bytes: Buffer) => new Uint8Array(createHash("sha256").update(bytes).digest());
 
 describe("a NAR", () => {
   it("is served where its narinfo says, and by its root node", async () => {
@@ -189,7 +190,7 @@ describe("a NAR of stored frames", () => {
     await using before = await startBridge(framed.services);
     expect(await fileHashAt(before.url)).toBeUndefined();
     const file = await bytesOf(await fetch(`${framed.url}${path}`));
-    const digest = new Uint8Array(createHash("sha256").update(file).digest());
+    const digest = sha256(file);
     await using after = await startBridge(framed.services);
     expect(await fileHashAt(after.url)).toEqual({ algorithm: "sha256", digest });
     // Other frames, and so another file, of the same contents.
@@ -200,6 +201,40 @@ describe("a NAR of stored frames", () => {
     await using again = await startBridge({ ...framed.services, blobService: other });
     await addTree(again.services, "tree", TREE);
     expect(await fileHashAt(again.url)).toBeUndefined();
+    const otherFile = await bytesOf(await fetch(`${again.url}${path}`));
+    await using last = await startBridge(again.services);
+    expect(await fileHashAt(last.url)).toEqual({ algorithm: "sha256", digest: sha256(otherFile) });
+    // A tree has one record, however often its frames change.
+    const records = await Array.fromAsync(framed.services.objects.list("file-hash/"));
+    expect(records.length).toBe(1);
+  });
+
+  it("is announced with the hash of its new file once it was healed with other frames", async () => {
+    const tree = { digits: Buffer.from(seededBytes("healed", 500_000)).toString("hex") };
+    const healed = await addTree(framed.services, "healed", tree);
+    const narInfoOf = async () => {
+      const response = await fetch(`${framed.url}/${hashOf(healed)}.narinfo`);
+      return response.ok ? NarInfo.parse(await response.text()) : undefined;
+    };
+    const { url, fileSize } = (await narInfoOf())!;
+    await (await fetch(`${framed.url}/${url}`)).arrayBuffer();
+    await vi.waitFor(async () => expect((await narInfoOf())?.fileHash).toBeDefined(), 5000);
+    const pack = join(folder, "packs", (await readdir(join(folder, "packs")))[0]!);
+    const bytes = await readFile(pack);
+    await writeFile(pack, bytes.fill(0, bytes.length - 1000, bytes.length - 900)); // in the last chunk
+    await expect(fetch(`${framed.url}/${url}`).then(bytesOf)).rejects.toThrow();
+    await vi.waitFor(async () => expect(await narInfoOf()).toBeUndefined(), 5000);
+    await using other = await PackBlobService.open({ path: folder, zstdLevel: 19 });
+    await addTree({ ...framed.services, blobService: other }, "healed", tree);
+    const announced = (await narInfoOf())!;
+    expect(announced.fileSize).not.toBe(fileSize);
+    expect(announced.fileHash).toBeUndefined();
+    const file = await bytesOf(await fetch(`${framed.url}/${url}`));
+    expect(BigInt(file.length)).toBe(announced.fileSize);
+    await vi.waitFor(
+      async () => expect((await narInfoOf())?.fileHash?.digest).toEqual(sha256(file)),
+      5000,
+    );
   });
 
   it("is not announced on demand, nor where no frames are stored", async () => {
