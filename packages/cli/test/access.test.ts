@@ -221,6 +221,22 @@ describeWithTools("a daemon with TLS and tokens", ["openssl", "curl", "grpcurl"]
     expect((await fetch(url)).status).toBe(401);
   });
 
+  it("serves a nar-bridge by TLS, to clients with a certificate", async () => {
+    const [own, client] = [certificates.make("bridge"), certificates.make("client of bridge")];
+    await using bridge = await startNarBridge([
+      ...[...throughDaemon("memory://"), "--cache-object-addr=memory://"],
+      ...["--listen-address=127.0.0.1:0", `--tls-cert=${own.cert}`, `--tls-key=${own.key}`],
+      `--tls-client-ca=${certificates.ca}`,
+    ]);
+    const ask = (...args: readonly string[]) => {
+      const url = `https://${bridge.addresses[0]}/nix-cache-info`;
+      return run(curl, ["-sf", "--cacert", certificates.ca, ...args, url]);
+    };
+    const { stdout } = await ask("--cert", client.cert, "--key", client.key);
+    expect(stdout).toContain("StoreDir");
+    await expect(ask()).rejects.toThrow();
+  });
+
   it("asks for certificates of clients, and takes new ones of its own without a restart", async () => {
     const client = certificates.make("client");
     const own = certificates.make("reloaded");

@@ -1,9 +1,10 @@
-import { realpathSync, writeFileSync } from "node:fs";
+import { realpathSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { SigningKey } from "@tvix/store";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import {
+  compositionIn,
   type Daemon,
   embeddedIn,
   MAIN,
@@ -136,7 +137,10 @@ describeWithNix("store paths in the database", (version, open) => {
         args = [ "-c" "/bin/cat .attrs.json > \${builtins.placeholder "out"}" ];
         __structuredAttrs = true; exportReferencesGraph.closure = [ (import ./expression.nix) ];
       }'`);
-    const graph = await tvixStore(`copy ${attributes.trim()} ${store("graph")}`);
+    writeFileSync(join(nix.folder, "stores.toml"), compositionIn(join(nix.folder, "graph")));
+    const options = "--store-composition stores.toml --store-mode 0750";
+    const graph = await tvixStore(`copy ${attributes.trim()} ${options}`);
+    expect(statSync(join(nix.folder, "graph")).mode & 0o777).toBe(0o750);
     expect(graph.trim().split("\n").toSorted()).toEqual(closure.toSorted());
     expect(await tvixStore(`copy - ${store("graph")} < ${attributes.trim()}`)).toBe("");
     expect(await tvixStore(`copy - ${store("graph")} < key`)).toMatch(

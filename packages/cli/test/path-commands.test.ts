@@ -278,20 +278,24 @@ describe("commands that read", () => {
     writeFileSync(key, SigningKey.generate("described-1").toSecretText());
     const described = async (...args: string[]) => {
       const outcome = await tvixStore([...args, `--store-composition=${composition}`]);
-      expect(outcome).toMatchObject({ status: 0, stderr: "" });
+      expect(outcome).toMatchObject({ status: args[0] === "diff" ? 1 : 0, stderr: "" });
       return outcome.stdout;
     };
     const at = (name: string) => join(folder.path, name);
-    const [listed, used, archive] = await Promise.all([
+    const [listed, used, archive, all, different] = await Promise.all([
       described("ls", program),
       described("du", "--json", library),
       described("nar", library),
+      described("path-info", "--all"),
+      described("diff", `${program}/text`, `${later}/text`),
       described("restore", `${program}/text`, at("restored text")),
       described("sign", `--key-file=${key}`, library),
     ]);
     expect(listed).toBe("./bin\n./link\n./same\n./text\n");
     expect(JSON.parse(used).total.deduplicated).toBe(1000);
     expect(archive).toContain("nix-archive-1");
+    expect(all.trim().split("\n").toSorted()).toEqual([library, program, later].toSorted());
+    expect(different).toContain("4 -> 6 bytes");
     expect(readFileSync(at("restored text"), "utf8")).toBe("text");
     const { signatures } = await pathInfoOf(library);
     expect(signatures.map(({ name }) => name)).toContain("described-1");

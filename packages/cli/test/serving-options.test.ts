@@ -52,7 +52,8 @@ describe.each(["daemon", "nar-bridge"] as const)("%s", (command) => {
     daemon = await startServing([
       ...[command, "-l", socket, "-l", "127.0.0.1:0", "--metrics-address=127.0.0.1:0"],
       ...["--unix-listen-unlink", "--unix-listen-chmod=640", "--shutdown-timeout=100ms"],
-      ...["--cache-compression=none", `--signing-key-file=${folder.path}/key`, "--sign=served"],
+      ...["--cache-priority=17", "--cache-compression=none"],
+      ...[`--signing-key-file=${folder.path}/key`, "--sign=served"],
       ...[`--upstream=${upstreamUrl}`, `--store-composition=${composition}`],
       "--upstream-absent-ttl=0",
       ...["--max-upload-size=1KiB", "--max-uploads=1", "--max-uploads-per-client=1"],
@@ -95,6 +96,11 @@ describe.each(["daemon", "nar-bridge"] as const)("%s", (command) => {
     const metrics = await fetch(`http://${line?.addresses}/metrics`);
     expect(await metrics.text()).toContain("tvix_build_info");
     expect((await fetch(`${url}/metrics`)).status).toBe(404);
+  });
+
+  it("tells clients which cache to ask first", async () => {
+    const info = await fetch(`${url}/nix-cache-info`);
+    expect(await info.text()).toContain("Priority: 17\n");
   });
 
   it("announces NARs without compression, and signs what it serves but not what is stored", async () => {

@@ -9,7 +9,7 @@ export function pathInfoCommand(): Command {
   const command = new Command("path-info")
     .description("Prints what is known about store paths, as `nix path-info` does")
     .argument("[storepath...]", "store paths, or their hash parts")
-    .option("--all", "print all store paths of the store, in the order of their hash parts")
+    .option("--all", "print all store paths of the store, in an order that stays the same")
     .option(
       "-r, --closure",
       "also print the store paths that they refer to, directly or not; each behind those that it refers to",
