@@ -14,6 +14,7 @@ export type {
   FrameBatch,
   PutListOptions,
   ReadOptions,
+  StoredBlob,
 } from "./blobservice/blob-service.ts";
 export { ChunkList, ChunkListBuilder, type ChunkMeta } from "./blobservice/chunk-list.ts";
 export {

@@ -6,7 +6,9 @@ import {
   type ChunkMeta,
   concatBytes,
   equalBytes,
+  freeMemory,
   putBlob,
+  type StoredBlob,
 } from "@tvix/castore";
 import { describe, expect, it } from "vitest";
 import { chunksOf, EMPTY, expectAbsent, expectStored, KIB, MANY_CHUNKS } from "./blob-support.ts";
@@ -250,13 +252,19 @@ export function blobFrameTests(service: () => BlobService): void {
       const wanted = blobs.map((data) => ({ digest: blake3Digest(data), size: data.length }));
       const absent: ChunkMeta = { digest: blake3Digest(Buffer.from("never")), size: 5 };
       const wrong = { ...wanted[0]!, size: wanted[0]!.size + 1 };
-      const found = await service().readManyStored!([absent, ...wanted, wrong]);
-      expect([found[0], found.at(-1)]).toEqual([undefined, undefined]);
-      for (const [i, data] of blobs.entries()) {
-        const stored = found[i + 1]!;
-        const contents = "frame" in stored ? zstdDecompressSync(stored.frame) : stored.contents;
-        expect(equalBytes(contents, data)).toBe(true);
-        if ("frame" in stored) expect(statedSize(stored.frame)).toBe(data.length);
+      let found: readonly (StoredBlob | undefined)[] = [];
+      for (const _ of ["first", "after the memory of the first was freed"]) {
+        found = await service().readManyStored!([absent, ...wanted, wrong]);
+        expect([found[0], found.at(-1)]).toEqual([undefined, undefined]);
+        const memories = new Set<Uint8Array>();
+        for (const [i, data] of blobs.entries()) {
+          const stored = found[i + 1]!;
+          const contents = "frame" in stored ? zstdDecompressSync(stored.frame) : stored.contents;
+          expect(equalBytes(contents, data)).toBe(true);
+          if ("frame" in stored) expect(statedSize(stored.frame)).toBe(data.length);
+          if (stored.memory !== undefined) memories.add(stored.memory);
+        }
+        for (const memory of memories) freeMemory([memory]);
       }
       if ((await storesFrames(ChunkList.of([wanted[0]!]))) === true) {
         expect(found.some((stored) => stored && "frame" in stored)).toBe(true);

@@ -1,6 +1,7 @@
 import { type FSWatcher, stat, watch, writeSync } from "node:fs";
 import { extname, join } from "node:path";
 import { isMarkedAsUntransferable, Worker } from "node:worker_threads";
+import { freeMemory } from "@tvix/castore";
 import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
 import { expectMountPoint, type MountedDevice, mountDevice } from "./mount-program.ts";
 import type { Answer, Form } from "./need.ts";
@@ -72,6 +73,7 @@ class RunningMount implements Mount {
   readonly #ring = sharedRing(RING_BYTES);
   readonly #writer = new RingWriter(this.#ring);
   #answers: Answer[] = [];
+  #memory: Uint8Array[] = [];
   #isUnmounted = false;
   #watcher: FSWatcher | undefined;
 
@@ -131,9 +133,10 @@ class RunningMount implements Mount {
     await this.#source[Symbol.asyncDispose]();
   }
 
-  readonly #onAnswers = (answers: readonly Answer[]): void => {
+  readonly #onAnswers = (answers: readonly Answer[], memory: readonly Uint8Array[] = []): void => {
     if (this.#answers.length === 0) queueMicrotask(this.#postAnswers);
     this.#answers.push(...answers);
+    this.#memory.push(...memory);
   };
 
   readonly #inRing = (answer: Answer): PostedAnswer => {
@@ -144,12 +147,13 @@ class RunningMount implements Mount {
   };
 
   readonly #postAnswers = (): void => {
-    const answers = this.#answers;
-    this.#answers = [];
+    const [answers, memory] = [this.#answers, this.#memory];
+    [this.#answers, this.#memory] = [[], []];
     const { moved, buffers } = movable(answers.map(this.#inRing));
     this.#worker.postMessage(moved, buffers);
     Atomics.add(this.#state, STATE.posted, 1);
     this.#wakeThread();
+    for (const one of memory) freeMemory([one]); // its contents were copied, or it was moved
   };
 
   #wakeThread(): void {

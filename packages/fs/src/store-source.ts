@@ -57,10 +57,13 @@ const BATCH_BYTES = 1024 * 1024;
 interface Contents {
   readonly supply: Uint8Array;
   readonly form: Form;
+  /** What they are in, with others of the same batch. Default: they have it alone. */
+  readonly memory?: Uint8Array | undefined;
 }
 
 type FolderNeed = Need & { type: "directory" };
-type OnAnswer = (answers: readonly Answer[]) => void;
+/** @param memory what contents are in: it can be freed once they are copied */
+type OnAnswer = (answers: readonly Answer[], memory?: readonly Uint8Array[]) => void;
 
 /** Fetches what a file system needs from the stores. */
 export class StoreSource implements AsyncDisposable {
@@ -241,6 +244,7 @@ export class StoreSource implements AsyncDisposable {
     }));
     const found = await this.#readMany(wanted);
     const answers: Answer[] = [];
+    const memories = new Set<Uint8Array>();
     for (const [i, need] of needs.entries()) {
       if (aborts[i]!.signal.aborted) continue;
       const contents = found[i];
@@ -249,9 +253,11 @@ export class StoreSource implements AsyncDisposable {
         continue;
       }
       this.#fetches.delete(need.key);
-      answers.push({ key: need.key, ...contents });
+      const { supply, form, memory } = contents;
+      answers.push({ key: need.key, supply, form });
+      if (memory !== undefined) memories.add(memory);
     }
-    if (answers.length > 0) onAnswer(answers);
+    if (answers.length > 0) onAnswer(answers, [...memories]);
   }
 
   /** Reads contents from the disk cache, or else from the store; none of those of a batch that the store fails. */
@@ -261,8 +267,9 @@ export class StoreSource implements AsyncDisposable {
       const found = await blobService.readManyStored(wanted).catch(() => []);
       return found.map((stored) => {
         if (stored === undefined) return undefined;
-        if ("frame" in stored) return { supply: stored.frame, form: "frame" };
-        return { supply: stored.contents, form: "stored" };
+        const { memory } = stored;
+        if ("frame" in stored) return { supply: stored.frame, form: "frame", memory };
+        return { supply: stored.contents, form: "stored", memory };
       });
     }
     const found = await this.#readVerified(wanted);

@@ -40,7 +40,10 @@ export interface FrameBatch {
 }
 
 /** A small blob: its contents, or one zstd frame of them that states their length. */
-export type StoredBlob = { readonly contents: Uint8Array } | { readonly frame: Uint8Array };
+export type StoredBlob = ({ readonly contents: Uint8Array } | { readonly frame: Uint8Array }) & {
+  /** The memory that blobs of the same call are in, for `freeMemory` once all of them are used. Default: the blob itself. */
+  readonly memory?: Uint8Array;
+};
 
 /**
  * Stores blobs: byte strings of any length, named by the BLAKE3 digest of their bytes.

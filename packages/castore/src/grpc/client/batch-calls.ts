@@ -76,6 +76,20 @@ export class BatchCalls {
     );
   }
 
+  /** Makes a unary call as {@link call} does. Byte strings of the response are in the memory that is returned as well. */
+  async callWithMemory<Method extends DescMethod>(
+    action: string,
+    method: Method,
+    request: MessageInitShape<Method["input"]>,
+    options?: AbortOptions,
+  ): Promise<{ response: MessageShape<Method["output"]>; memory: Uint8Array }> {
+    const call = async () => {
+      const memory = await StreamCall.unaryEncoded(this.#channel, method, request, options);
+      return { response: StreamCall.parse(method, memory), memory };
+    };
+    return await this.#convert(action, call, options);
+  }
+
   /** Makes a call whose request is fields of bytes, which are copied once. */
   async send<Method extends DescMethod>(
     action: string,

@@ -99,14 +99,14 @@ export class GrpcBlobBatch {
       blobs,
       ({ size }) => size,
       async (batch) => {
-        const sent = await this.#read(batch, { frames: true }, options);
+        const { sent, memory } = await this.#read(batch, { frames: true }, options);
         return sent.map((blob, i) => {
           if (blob === undefined) return undefined;
           const { contents, frame } = blob;
           const isFrame = frame.length > 0;
           const size = isFrame ? contentSizeOf(frame) : contents.length;
           if (size !== batch[i]!.size) return undefined;
-          return isFrame ? { frame } : { contents };
+          return isFrame ? { frame, memory } : { contents, memory };
         });
       },
       this.#support,
@@ -138,7 +138,7 @@ export class GrpcBlobBatch {
     batch: readonly WantedBlob[],
     options?: AbortOptions,
   ): Promise<(Uint8Array | "wrong" | undefined)[]> {
-    const sent = await this.#read(batch, { frames: true }, options);
+    const { sent } = await this.#read(batch, { frames: true }, options);
     const sizes = sent.map((blob, i) => blob && sizeOf(batch[i]!, blob));
     const decoded = await mapSome(
       sent,
@@ -162,7 +162,7 @@ export class GrpcBlobBatch {
     batch: readonly ChunkMeta[],
     options?: AbortOptions,
   ): Promise<(Uint8Array | undefined)[]> {
-    const sent = await this.#read(batch, { frames: false }, options);
+    const { sent } = await this.#read(batch, { frames: false }, options);
     return sent.map((blob, i) => {
       if (blob === undefined) return undefined;
       const { digest, size } = batch[i]!;
@@ -177,14 +177,23 @@ export class GrpcBlobBatch {
     batch: readonly WantedBlob[],
     { frames }: { frames: boolean },
     options?: AbortOptions,
-  ): Promise<readonly (ReadBlobsResponse_Blob | undefined)[]> {
+  ): Promise<{
+    sent: readonly (ReadBlobsResponse_Blob | undefined)[];
+    /** What the contents and frames are in. */
+    memory: Uint8Array;
+  }> {
     const blobs = batch.map((wanted) => ({
       digest: wanted.digest.bytes,
       ...("size" in wanted ? { size: BigInt(wanted.size) } : { maxSize: BigInt(wanted.maxSize) }),
     }));
-    const response = await this.#calls.call("read blobs", METHODS.read, { blobs, frames }, options);
+    const { response, memory } = await this.#calls.callWithMemory(
+      "read blobs",
+      METHODS.read,
+      { blobs, frames },
+      options,
+    );
     this.#calls.expectAnswers(batch, response.blobs);
-    return response.blobs.map((blob) => (blob.present ? blob : undefined));
+    return { sent: response.blobs.map((blob) => (blob.present ? blob : undefined)), memory };
   }
 
   /**
