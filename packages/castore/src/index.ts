@@ -197,4 +197,4 @@ export type {
 } from "./objectstore/object-store.ts";
 export { openObjectStore, whyObjectsReadOnly } from "./objectstore/open.ts";
 export { ATTEMPTS, type RetryOptions, retryRequest } from "./policy/retry.ts";
-export { laneLoad, limitLanes, startLanes } from "./worker/lanes.ts";
+export { laneLoad, limitLanes, shareLanes, startLanes } from "./worker/lanes.ts";

@@ -64,15 +64,15 @@ export function taskOf<Run extends (input: never, context: LaneContext) => unkno
  * to do. Input and result are copied, but for shared buffers and what a task transfers.
  */
 export class Lane implements AsyncDisposable {
-  readonly #onReady: (() => void) | undefined;
+  readonly #onRoom: ((lane: Lane) => void) | undefined;
   #worker: Worker | undefined;
   #isReady = false;
   readonly #running = new Map<number, Running>();
   #lastId = 0;
 
-  /** @param onReady called when the thread has started. Default: none */
-  constructor(onReady?: () => void) {
-    this.#onReady = onReady;
+  /** @param onRoom called when the thread has started, and whenever a task of it has ended. Default: none */
+  constructor(onRoom?: (lane: Lane) => void) {
+    this.#onRoom = onRoom;
   }
 
   /** How many tasks it has that have not ended. */
@@ -132,6 +132,7 @@ export class Lane implements AsyncDisposable {
       const error = failure ?? new Error("a thread ended in the middle of its work");
       for (const { reject } of this.#running.values()) reject(error);
       this.#running.clear();
+      this.#onRoom?.(this);
     });
     worker.unref();
     return worker;
@@ -140,7 +141,7 @@ export class Lane implements AsyncDisposable {
   #receive(worker: Worker, reply: LaneReply): void {
     if ("isReady" in reply) {
       this.#isReady = true;
-      this.#onReady?.();
+      this.#onRoom?.(this);
       return;
     }
     const task = this.#running.get(reply.id);
@@ -149,6 +150,7 @@ export class Lane implements AsyncDisposable {
     if (this.#running.size === 0) worker.unref();
     if ("result" in reply) task.resolve(reply.result);
     else task.reject(errorOf(reply.failure));
+    this.#onRoom?.(this);
   }
 }
 

@@ -11,6 +11,8 @@ let lanes: Lane[] | undefined;
 /** Lanes that have started and belong to nobody: to start another takes 0.1 s of a core. */
 const idle: Lane[] = [];
 const MAX_IDLE = 2;
+/** Whether those who take a lane may get one that others use. */
+let areShared = false;
 /** Whether a task runs in this thread, or is about to. */
 let isRunningHere = false;
 /** What waits for a lane, the first come first. */
@@ -28,6 +30,14 @@ export function startLanes(): void {
 export function limitLanes(limit: number): void {
   if (lanes !== undefined) throw new Error("expected no lane to run yet");
   count = limit;
+}
+
+/**
+ * Has those who take a lane use that of all services and imports, where there is but one: another thread would take some 15 MB.
+ * For programs that wait for the end of all their work alone: what is taken up first there holds up the rest.
+ */
+export function shareLanes(): void {
+  areShared = true;
 }
 
 /** Returns how many lanes there are. */
@@ -80,11 +90,7 @@ export async function runTask<Run extends (input: never, context: LaneContext) =
       lane = findLane();
     }
   }
-  try {
-    return await lane.run(task, input);
-  } finally {
-    waiting.shift()?.();
-  }
+  return await lane.run(task, input);
 }
 
 async function runHere<Run extends (input: never, context: LaneContext) => unknown>(
@@ -103,13 +109,18 @@ export async function runInAll<Run extends (input: never, context: LaneContext) 
   await Promise.all(allLanes().map((lane) => (lane.isStarted ? lane.run(task, input) : undefined)));
 }
 
-/** Returns a lane for the caller alone, who gives it back with {@link giveLane}. */
+/**
+ * Returns a lane for the caller, who gives it back with {@link giveLane}. Nobody else uses it, unless lanes are shared
+ * ({@link shareLanes}).
+ */
 export function takeLane(): Lane {
+  if (areShared && count === 1) return allLanes()[0]!;
   return idle.pop() ?? new Lane();
 }
 
-/** Takes back a lane that has nothing to do. The next who needs one gets it, or it ends. */
+/** Takes back a lane, which has nothing to do for the caller. The next who needs one gets it, or it ends. */
 export async function giveLane(lane: Lane): Promise<void> {
+  if (lanes?.includes(lane)) return;
   if (lane.isStarted && idle.length < MAX_IDLE) idle.push(lane);
   else await lane[Symbol.asyncDispose]();
 }
@@ -119,9 +130,9 @@ function allLanes(): readonly Lane[] {
   return lanes;
 }
 
-/** Wakes as many tasks as a lane takes that has become ready. */
-function offerLane(): void {
-  for (const wake of waiting.splice(0, TASKS_PER_LANE)) wake();
+/** Wakes as many tasks as a lane has room for. */
+function offerLane({ load }: Lane): void {
+  for (const wake of waiting.splice(0, Math.max(TASKS_PER_LANE - load, 0))) wake();
 }
 
 /** Returns the lane with the fewest tasks; `undefined` where all have enough. */

@@ -5,6 +5,7 @@ import {
   type EntryFilter,
   type ImportProgress,
   type MemberSelection,
+  shareLanes,
   startLanes,
 } from "@tvix/castore";
 import { importArchive, importPath, type PathInfo, type ReferenceCandidates } from "@tvix/store";
@@ -70,6 +71,7 @@ export async function importPaths(
   const isFree = options.references === undefined || options.references === "none";
   const known = isFree ? new KnownImports({ reread: options.reread }) : undefined;
   const isRead = (path: string) => isFolder(path) && !known?.has(sourceOf(path, options));
+  shareLanes();
   if (paths.some(isRead)) startLanes(); // while stores are opened
   using progress = await openProgress(options);
   const tell = (message: string, level?: NoticeLevel) => progress.tell(message, level);

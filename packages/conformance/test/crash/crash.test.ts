@@ -128,7 +128,7 @@ const CHANGES: Readonly<Record<string, readonly [changes: string[], writes: stri
       "exec blobs/index.sqlite",
       "mkdir blobs/packs",
       "writevSync blobs/packs/*.pack",
-      "fdatasyncSync blobs/packs/*.pack",
+      "fdatasync blobs/packs/*.pack",
       "fsyncSync blobs/packs",
     ],
     ["writevSync blobs/packs/*.pack"],

@@ -10,6 +10,7 @@
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { relative } from "node:path";
+import { callbackify, promisify } from "node:util";
 import { getEnvironmentData, isMainThread, setEnvironmentData } from "node:worker_threads";
 import Sqlite from "better-sqlite3";
 
@@ -83,6 +84,14 @@ function wrap(target: object, name: string, { pathOf, halves }: Wrapping): void 
   };
 }
 
+/** Replaces a method that calls back, as its last argument says, by one with failpoints. */
+function wrapCallback(target: object, name: string, wrapping: Wrapping): void {
+  const methods = target as Record<string, Call>;
+  const promised = { [name]: promisify(methods[name]!) };
+  wrap(promised, name, wrapping);
+  methods[name] = callbackify(promised[name] as () => Promise<unknown>) as Call;
+}
+
 /** Runs a function once a result is available. Returns the result of the function or, if `undefined`, the first one. */
 function andThen(result: unknown, run: (value: unknown) => unknown): unknown {
   if (result instanceof Promise) return result.then((value) => andThen(value, run));
@@ -116,6 +125,7 @@ for (const name of ["mkdir", "rm", "unlink", "truncate"]) wrap(fs.promises, name
 for (const name of ["renameSync", "linkSync"]) wrap(fs, name, secondPath);
 for (const name of ["rename", "link"]) wrap(fs.promises, name, secondPath);
 for (const name of ["fsyncSync", "fdatasyncSync", "ftruncateSync"]) wrap(fs, name, ofFile);
+wrapCallback(fs, "fdatasync", ofFile);
 wrap(fs, "writeSync", ofFile);
 wrap(fs, "writevSync", {
   ...ofFile,

@@ -69,6 +69,8 @@ const STEP_BYTES = 4 * 1024 * 1024;
 const COMMIT: Task<typeof thread.commit> = taskOf(import.meta.url, "commit-thread", "commit");
 const CLOSE: Task<typeof thread.close> = taskOf(import.meta.url, "commit-thread", "close");
 
+let lastStore = 0;
+
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
  * into it. While chunks keep coming, a commit waits until there is enough of them. The thread is taken with the
@@ -76,6 +78,7 @@ const CLOSE: Task<typeof thread.close> = taskOf(import.meta.url, "commit-thread"
  */
 export class GroupCommit implements AsyncDisposable {
   readonly #options: GroupCommitOptions;
+  readonly #store: number = ++lastStore;
   #lane: Lane | undefined;
   readonly #slabs: SlabPool;
   readonly #slabBytes: number;
@@ -164,12 +167,10 @@ export class GroupCommit implements AsyncDisposable {
     const lane = this.#lane;
     this.#lane = undefined;
     try {
-      await lane.run(CLOSE, undefined as never);
-    } catch (error) {
-      await lane[Symbol.asyncDispose]();
-      throw error;
+      await lane.run(CLOSE, this.#store);
+    } finally {
+      await giveLane(lane);
     }
-    await giveLane(lane);
   }
 
   /** Adds things in the order of the calls. */
@@ -232,7 +233,7 @@ export class GroupCommit implements AsyncDisposable {
     const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
     this.#commits += 1;
     if (this.#lane !== undefined || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
-      return await this.#openLane().run(COMMIT, { folder, maxPackSize, group });
+      return await this.#openLane().run(COMMIT, { store: this.#store, folder, maxPackSize, group });
     }
     using writer = await PackWriter.open(folder, maxPackSize);
     return await writer.commit(group);

@@ -66,15 +66,18 @@ export class IndexWriter implements Disposable {
   }
 
   /**
-   * Runs `body` while this process alone may change the index and its packs. All changes are durable
+   * Runs `body`, one at a time, while this process alone may change the index and its packs. All changes are durable
    * when it resolves; none is made when it rejects.
    *
    * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed. Default: nothing
    */
-  async change(body: () => void, undo: () => void = () => undefined): Promise<void> {
+  async change(
+    body: () => void | Promise<void>,
+    undo: () => void = () => undefined,
+  ): Promise<void> {
     try {
       await beginWrite(this.#db);
-      body();
+      await body();
       commit(this.#db);
     } catch (error) {
       if (this.#db.inTransaction) undo();

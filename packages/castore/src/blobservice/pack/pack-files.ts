@@ -1,7 +1,7 @@
 import {
   closeSync,
   constants,
-  fdatasyncSync,
+  fdatasync as fdatasyncCallback,
   openSync,
   readdirSync,
   rmSync,
@@ -10,9 +10,12 @@ import {
   writevSync,
 } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { makeFolder } from "../../disk/make-folder.ts";
 import { syncFolder } from "../../disk/sync-folder.ts";
 import { systemError } from "../../model/system-error.ts";
+
+const fdatasync = promisify(fdatasyncCallback);
 
 /** How many buffers are given to the system at once. */
 const MAX_BUFFERS = 512;
@@ -61,7 +64,7 @@ export interface PackWrite {
  * @throws CastoreError `resource_exhausted` if there is no room, `invalid_argument` if a pack that is new is there
  *   already, `unavailable` and the like
  */
-export function writePack(folder: string, write: PackWrite): void {
+export async function writePack(folder: string, write: PackWrite): Promise<void> {
   const { pack, isNew, from, parts } = write;
   const path = packPath(folder, pack);
   try {
@@ -73,7 +76,7 @@ export function writePack(folder: string, write: PackWrite): void {
       for (let i = 0; i < parts.length; i += MAX_BUFFERS) {
         position += writeAll(fd, parts.slice(i, i + MAX_BUFFERS), position);
       }
-      fdatasyncSync(fd);
+      await fdatasync(fd); // the thread may have other things to do
     } catch (error) {
       takeBack(folder, write);
       throw error;

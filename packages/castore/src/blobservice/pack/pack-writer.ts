@@ -105,7 +105,7 @@ export class PackWriter implements Disposable {
     // Ahead of all that is looked up.
     if (lost.length > 0) await this.#index.change(() => this.#forget(lost));
     const wanted = await this.#lookUpLongLists(blobs, chunks);
-    await this.#index.change(() => {
+    await this.#index.change(async () => {
       const fresh = this.#freshChunks(chunks);
       const complete = this.#completeBlobs(wanted, fresh, incomplete);
       const used = new Set<string>();
@@ -131,7 +131,7 @@ export class PackWriter implements Disposable {
         if (header.size > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
       }
       for (const write of layout.writes) {
-        writePack(this.#folder, write);
+        await writePack(this.#folder, write);
         written.push(write);
       }
       for (const { digest, location, live } of located) {
