@@ -97,6 +97,18 @@ describeWithFuse("a mount over a store elsewhere", () => {
     expect(await shell(cat, at)).toBe("read\n");
   });
 
+  it("leaves what was read to the page cache: reading it again needs neither memory nor the daemon", async () => {
+    const args = [...throughDaemon(`grpc+unix://${socket}`), "--timeout=1", "--cache-size=1"];
+    await using mounted = await startMount(args); // which holds a sixth of the tree
+    const at = join(mounted.folder, name);
+    const [unread, others] = [join(at, "file-38"), '--exclude=file-38 "$1" "$2"'];
+    await shell(`diff -r ${others}`, tree, at);
+    await daemon[Symbol.asyncDispose]();
+    await shell(`diff -r ${others}`, tree, at);
+    expect(await shell('cat "$1" 2>&1 >/dev/null || true', unread)).toContain("timed out");
+    daemon = await serve();
+  });
+
   it("ends a program that waits for a daemon when it is interrupted", async () => {
     await using mounted = await startMount(throughDaemon(`grpc+unix://${socket}`));
     await daemon[Symbol.asyncDispose]();

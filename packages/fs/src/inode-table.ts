@@ -1,7 +1,7 @@
 import type { PackedNode } from "./packed-directory.ts";
 import { FILE_TYPE, ROOT_ID, WAKE_ID } from "./protocol/constants.ts";
 import type { Attributes } from "./protocol/reply.ts";
-import { SlotMap } from "./slot-map.ts";
+import { lengthen, SlotMap } from "./slot-map.ts";
 
 /** A file, folder or symlink that the kernel knows, or is about to. */
 export interface Inode extends Attributes {
@@ -25,27 +25,21 @@ type Kind = (typeof KINDS)[number];
 
 /** The columns of the table, of some 70 bytes an inode. */
 class Columns {
-  readonly kinds: Uint8Array;
-  readonly sizes: Float64Array;
-  readonly parents: Float64Array;
-  readonly indexes: Int32Array;
-  readonly lookups: Float64Array;
-  readonly digests: Buffer;
+  kinds = new Uint8Array(0);
+  sizes = new Float64Array(0);
+  parents = new Float64Array(0);
+  indexes = new Int32Array(0);
+  lookups = new Float64Array(0);
+  digests: Buffer<ArrayBuffer> = Buffer.from(new ArrayBuffer(0));
 
-  constructor(capacity: number, before?: Columns) {
-    this.kinds = new Uint8Array(capacity);
-    this.sizes = new Float64Array(capacity);
-    this.parents = new Float64Array(capacity);
-    this.indexes = new Int32Array(capacity);
-    this.lookups = new Float64Array(capacity);
-    this.digests = Buffer.alloc(capacity * DIGEST_BYTES);
-    if (before === undefined) return;
-    this.kinds.set(before.kinds);
-    this.sizes.set(before.sizes);
-    this.parents.set(before.parents);
-    this.indexes.set(before.indexes);
-    this.lookups.set(before.lookups);
-    this.digests.set(before.digests);
+  /** Makes room for so many inodes. */
+  lengthen(capacity: number): void {
+    this.kinds = new Uint8Array(lengthen(this.kinds, capacity));
+    this.sizes = new Float64Array(lengthen(this.sizes, capacity));
+    this.parents = new Float64Array(lengthen(this.parents, capacity));
+    this.indexes = new Int32Array(lengthen(this.indexes, capacity));
+    this.lookups = new Float64Array(lengthen(this.lookups, capacity));
+    this.digests = Buffer.from(lengthen(this.digests, capacity * DIGEST_BYTES));
   }
 }
 
@@ -58,16 +52,15 @@ class Columns {
  */
 export class InodeTable {
   readonly #hash: (key: string) => number;
-  readonly #slots = new SlotMap((capacity) => {
-    this.#columns = new Columns(capacity, this.#columns);
-  });
-  #columns = new Columns(this.#slots.capacity);
+  readonly #columns = new Columns();
+  readonly #slots = new SlotMap((capacity) => this.#columns.lengthen(capacity));
   /** What does not fit into columns: targets of symlinks, and names of folders in the root. */
   readonly #texts = new Map<number, string>();
 
   /** @param hash returns a whole number below 2^52 for a key; two may be equal. Default: 52 bits of two hashes */
   constructor(hash: (key: string) => number = hashKey) {
     this.#hash = hash;
+    this.#columns.lengthen(this.#slots.capacity);
   }
 
   /** How many inodes there are, with the two that always are. */

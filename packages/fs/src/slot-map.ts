@@ -1,5 +1,16 @@
 const FIRST_CAPACITY = 1024;
 
+/**
+ * Returns the memory of numbers, for so many of them: further ones are 0. The array is empty afterwards. Memory that was
+ * copied would stay until the garbage collector comes, which took as much again as the table.
+ */
+export function lengthen(array: Column, length: number): ArrayBuffer {
+  return array.buffer.transfer(length * array.BYTES_PER_ELEMENT);
+}
+
+/** Numbers that have all of their memory. */
+type Column = { readonly buffer: ArrayBuffer; readonly BYTES_PER_ELEMENT: number };
+
 /** Gives numbers slots in a table: open addressing in typed arrays, of some 16 bytes a number. */
 export class SlotMap {
   readonly #onGrow: (capacity: number) => void;
@@ -71,12 +82,11 @@ export class SlotMap {
   }
 
   #grow(): void {
-    const ids = new Float64Array(2 * this.capacity);
-    ids.set(this.#ids);
-    this.#ids = ids;
-    this.#places = new Uint32Array(2 * ids.length);
+    this.#ids = new Float64Array(lengthen(this.#ids, 2 * this.capacity));
+    this.#places = new Uint32Array(lengthen(this.#places, 2 * this.capacity));
+    this.#places.fill(0);
     for (let slot = 0; slot < this.#used; slot++)
-      this.#places[this.#placeOf(ids[slot]!)] = slot + 1;
+      this.#places[this.#placeOf(this.#ids[slot]!)] = slot + 1;
     this.#onGrow(this.capacity);
   }
 }

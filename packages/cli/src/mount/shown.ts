@@ -1,7 +1,6 @@
 import { CastoreError, limitLanes, parseServiceAddress } from "@tvix/castore";
 import { DiskCache, type MountOptions } from "@tvix/fs";
 import { absolutePath } from "../arguments.ts";
-import { limitServerHeapGrowth } from "../heap-growth.ts";
 import type { ServiceOptions } from "../options/addresses.ts";
 import { ServerLog } from "../serve/server-log.ts";
 import { ServiceManager } from "../serve/service-manager.ts";
@@ -58,7 +57,6 @@ export async function openShown(options: ShownOptions, { signal }: Interrupt): P
       },
     }),
   );
-  limitServerHeapGrowth();
   const diskCache =
     options.cacheDir === undefined
       ? undefined
