@@ -14,6 +14,10 @@ import {
 } from "@tvix/castore/rpc";
 import { temporaryFolder } from "./temporary-folder.ts";
 
+/** Windows of a call and of a connection, as our server has them: a client may send more than a socket holds. */
+const STREAM_WINDOW_BYTES = 256 * 1024;
+const CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024;
+
 /** How calls are answered: straight on their streams, as our server does where it can, or by Connect. */
 export type ServedBy = "streams" | "Connect";
 
@@ -34,6 +38,7 @@ export async function serve(
     streamResetRate: 1_000,
     // Node.js counts the unsent bytes of a reset stream until the connection ends.
     maxSessionMemory: 1_000_000,
+    settings: { initialWindowSize: STREAM_WINDOW_BYTES },
   };
   const server = createServer(limits);
   if (by === "Connect") {
@@ -50,6 +55,7 @@ export async function serve(
   }
   server.on("session", (session) => {
     sessions.add(session);
+    session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
     session.once("close", () => sessions.delete(session));
   });
   server.listen(socket);

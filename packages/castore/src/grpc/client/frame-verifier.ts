@@ -1,11 +1,14 @@
-import type { ChunkList } from "../../blobservice/chunk-list.ts";
+import { ChunkList } from "../../blobservice/chunk-list.ts";
 import { type FramedChunk, verifyFrames } from "../../blobservice/decode-frames.ts";
 import { unreadableChunk } from "../../blobservice/frames.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { lruCache } from "../../bytes/lru-cache.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 
-/** How many contents are decoded at a time to verify them, in bytes, and how many chunks. */
+/** Reads the frames of chunks from a server, one for each, in order. */
+type ReadFrames = (chunks: ChunkList) => AsyncIterable<Uint8Array>;
+
+/** How much is read and verified at a time, by the length of the contents in bytes, and how many chunks. */
 const BATCH_BYTES = 1024 * 1024;
 const BATCH_CHUNKS = 512;
 
@@ -21,22 +24,19 @@ export class FrameVerifier {
   readonly #known = lruCache<string, string>(REMEMBERED);
 
   /**
-   * Passes frames on in batches, reading one batch ahead.
+   * Reads frames in batches: while one is with the caller, the next one is verified, and the one after that read. Each batch is a
+   * call of its own, read to its end at once. A call that waited for a slow caller would keep memory of the server, and room in
+   * the window of the connection, from those that others wait for, or the caller itself.
    *
-   * @param frames one for each chunk, in order
-   * @throws CastoreError `data_loss`, from iterating, for a frame that is not of its chunk; whatever `frames` throws
+   * @throws CastoreError `data_loss`, from iterating, for a frame that is not of its chunk; whatever `read` throws
    */
   async *verified(
     chunks: ChunkList,
-    frames: AsyncIterable<Uint8Array>,
+    read: ReadFrames,
     { signal }: AbortOptions = {},
   ): AsyncGenerator<readonly Uint8Array[]> {
-    const batches = this.#batches(chunks, frames);
-    const next = () => {
-      const batch = batches.next();
-      batch.catch(() => undefined); // handled when its turn comes
-      return batch;
-    };
+    const batches = this.#batches(chunks, read);
+    const next = () => handledLater(batches.next());
     let ahead = next();
     try {
       for (let batch = await ahead; !batch.done; batch = await ahead) {
@@ -52,21 +52,32 @@ export class FrameVerifier {
 
   async *#batches(
     chunks: ChunkList,
-    frames: AsyncIterable<Uint8Array>,
+    read: ReadFrames,
   ): AsyncGenerator<readonly Uint8Array[], undefined> {
-    let batch: FramedChunk[] = [];
-    let bytes = 0;
-    let i = 0;
-    for await (const frame of frames) {
-      const chunk = chunks.at(i++);
-      batch.push({ chunk, frame });
-      bytes += chunk.size;
-      if (bytes < BATCH_BYTES && batch.length < BATCH_CHUNKS) continue;
-      yield await this.#verify(batch);
-      batch = [];
-      bytes = 0;
+    const { ENTRY_BYTES } = ChunkList;
+    const batches = chunks.batches(BATCH_CHUNKS, BATCH_BYTES);
+    let at = 0;
+    const readNext = (): Promise<readonly FramedChunk[]> | undefined => {
+      const { done, value: batch } = batches.next();
+      if (done) return undefined;
+      const entries = chunks.bytes.subarray(at, at + batch.length * ENTRY_BYTES);
+      at += entries.length;
+      const frames = Array.fromAsync(read(ChunkList.fromBytes(entries)));
+      return handledLater(
+        frames.then((frames) => batch.map((chunk, i) => ({ chunk, frame: frames[i]! }))),
+      );
+    };
+    let reading = readNext();
+    try {
+      while (reading !== undefined) {
+        const batch: readonly FramedChunk[] = await reading;
+        reading = readNext();
+        yield await this.#verify(batch);
+      }
+    } finally {
+      await reading?.catch(() => undefined);
     }
-    if (batch.length > 0) yield await this.#verify(batch);
+    return undefined;
   }
 
   async #verify(batch: readonly FramedChunk[]): Promise<readonly Uint8Array[]> {
@@ -81,4 +92,10 @@ export class FrameVerifier {
     for (const [i, { chunk }] of batch.entries()) this.#known.set(chunk.digest.hex, digests[i]!);
     return batch.map(({ frame }) => frame);
   }
+}
+
+/** Returns a promise whose rejection is handled when its turn comes. */
+function handledLater<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
 }

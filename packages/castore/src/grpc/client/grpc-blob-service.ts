@@ -262,7 +262,8 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   }
 
   verifiedFrames(chunks: ChunkList, options?: AbortOptions): AsyncIterable<readonly Uint8Array[]> {
-    return this.#verifier.verified(chunks, this.#chunkBatch.frames(chunks, options), options);
+    const read = (part: ChunkList) => this.#chunkBatch.frames(part, options);
+    return this.#verifier.verified(chunks, read, options);
   }
 
   openWriter(options?: AbortOptions): BlobWriter {

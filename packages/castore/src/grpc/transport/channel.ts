@@ -24,6 +24,20 @@ const CONNECTION_WINDOW = 16 * 1024 * 1024;
 /** How long a frame may be that a server sends, in bytes: each one costs time, however long it is. */
 const MAX_FRAME_SIZE = 256 * 1024;
 
+/**
+ * Methods whose requests are long and whose answers are short. They have a connection of their own: Node.js reads nothing of a
+ * connection while something that it has written waits in the socket. Where both sides write more than their sockets hold, both
+ * would wait for ever.
+ */
+const LONG_REQUESTS: ReadonlySet<string> = new Set([
+  "FrameSizes",
+  "Has",
+  "Put",
+  "PutFrames",
+  "PutList",
+  "Stat",
+]);
+
 /** A connection without a call is closed after this long. */
 const IDLE_MS = 5 * 60_000;
 
@@ -80,8 +94,8 @@ interface TlsFiles {
 }
 
 /**
- * A connection to a gRPC server, shared by all calls. It is made when the first call is, and made again
- * when it broke.
+ * Connections to a gRPC server, shared by all calls: one for calls that send much, one for the others. Each is made when its
+ * first call is, and made again when it broke.
  */
 export interface Channel extends AsyncDisposable {
   /** The address of the server, as it was given. */
@@ -93,7 +107,7 @@ export interface Channel extends AsyncDisposable {
   /** Tells that calls wait for the server, unless that was told since it was there last. */
   tellWait(reason: string): void;
   /**
-   * Begins a request of gRPC on a stream of the same connection.
+   * Begins a request of gRPC on a stream of the connection for its method.
    *
    * @param headers what it has beside those of gRPC
    * @throws ConnectError `unavailable` if the server cannot be reached, `unauthenticated` if the file of the token or one
@@ -112,6 +126,9 @@ export function openChannel(address: string, options?: ChannelOptions): Channel 
   return new Http2Channel(address, options);
 }
 
+/** What most bytes of a connection are: requests, or answers. */
+type Direction = "up" | "down";
+
 class Http2Channel implements Channel {
   readonly address: string;
   readonly retryMs: number;
@@ -123,7 +140,10 @@ class Http2Channel implements Channel {
   #toldAt: number | undefined;
   readonly #token: TokenFile | undefined;
   readonly #tls: TlsFiles | undefined;
-  #current: Promise<Connection> | undefined;
+  readonly #current: Record<Direction, Promise<Connection> | undefined> = {
+    up: undefined,
+    down: undefined,
+  };
   readonly #open = new Set<Connection>();
   #isDisposed = false;
 
@@ -152,12 +172,13 @@ class Http2Channel implements Channel {
       ":method": "POST",
       ":path": path,
     };
+    const direction = LONG_REQUESTS.has(path.slice(path.lastIndexOf("/") + 1)) ? "up" : "down";
     for (let attempt = 1; ; attempt++) {
-      const current = this.#connection();
+      const current = this.#connection(direction);
       const connection = await current;
       const stream = connection.request(all);
       if (stream !== undefined) return stream;
-      if (this.#current === current) this.#current = undefined; // it takes no more calls
+      if (this.#current[direction] === current) this.#current[direction] = undefined; // it takes no more calls
       if (attempt === 3)
         throw unreachable(`the server at ${this.address} closes connections at once`);
     }
@@ -168,16 +189,16 @@ class Http2Channel implements Channel {
     for (const connection of this.#open) connection.destroy(closed());
   }
 
-  #connection(): Promise<Connection> {
+  #connection(direction: Direction): Promise<Connection> {
     if (this.#isDisposed) throw closed();
-    this.#current ??= this.#connect();
-    return this.#current;
+    this.#current[direction] ??= this.#connect(direction);
+    return this.#current[direction];
   }
 
-  #connect(): Promise<Connection> {
+  #connect(direction: Direction): Promise<Connection> {
     const { promise, resolve, reject } = Promise.withResolvers<Connection>();
     const fail = (error: unknown) => {
-      if (this.#current === promise) this.#current = undefined;
+      if (this.#current[direction] === promise) this.#current[direction] = undefined;
       reject(error);
     };
     const start = (tls: SecureClientSessionOptions) => {
