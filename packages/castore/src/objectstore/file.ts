@@ -333,6 +333,6 @@ function ifPresent(error: NodeJS.ErrnoException): void {
 
 /** Returns `null` where there is no file. */
 function ifAbsent(error: NodeJS.ErrnoException): null {
-  if (error.code === "ENOENT" || error.code === "ENOTDIR") return null;
+  if (["ENOENT", "ENOTDIR", "ENAMETOOLONG"].includes(error.code ?? "")) return null; // a name that is too long cannot be there
   throw error;
 }

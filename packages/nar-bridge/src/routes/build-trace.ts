@@ -21,7 +21,7 @@ interface Form {
 }
 
 const OUTPUT = /^[\w+.?=-]{1,211}\.doi$/;
-const HASHED_OUTPUT = /^[a-z0-9]+:[0-9a-f]{32,128}![\w+.?=-]{1,211}\.doi$/;
+const HASHED_OUTPUT = /^[a-z0-9]{1,16}:[0-9a-f]{32,128}![\w+.?=-]{1,211}\.doi$/;
 
 const REALISATION = z.looseObject({ id: z.string(), outPath: z.string() });
 
