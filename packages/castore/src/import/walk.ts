@@ -70,8 +70,8 @@ export class TreeWalk {
       const stats = await lstatRoot(pathBytes(at));
       const type = expectStorable(at, typeOf(stats));
       const name = undefined;
-      if (type !== "directory") this.#stamp?.add(at, stats);
-      steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
+      const isFolder = type === "directory";
+      steps.push(isFolder ? await this.#enter(name, at) : this.#leaf({ type, name, at }, stats));
     }
     let files = 0;
     let frame = this.#stack.at(-1);
@@ -82,13 +82,14 @@ export class TreeWalk {
         this.#stack.pop();
       } else {
         const at = `${frame.at}/${entry.name}`;
-        const found = entry.type ?? typeOf(lstatEntry(at));
+        const stats = entry.type === undefined ? lstatEntry(at) : undefined;
+        const found = entry.type ?? typeOf(stats!);
         if (this.#excludes(at, found)) continue;
         const type = expectStorable(at, found);
         if (type === "file") files += 1;
-        if (type !== "directory") this.#stamp?.add(at, lstatEntry(at));
         const name = pathComponent(new Uint8Array(Buffer.from(entry.name, "latin1")));
-        steps.push(type === "directory" ? await this.#enter(name, at) : { type, name, at });
+        const isFolder = type === "directory";
+        steps.push(isFolder ? await this.#enter(name, at) : this.#leaf({ type, name, at }, stats));
       }
       frame = this.#stack.at(-1);
     }
@@ -100,6 +101,12 @@ export class TreeWalk {
     this.#stamp?.add(at, stats);
     this.#stack.push({ name, at, rest: entries });
     return { type: "enter", name, at };
+  }
+
+  /** @param stats what the file system says of it, if it was asked already */
+  #leaf(step: WalkStep, stats: Stats | undefined): WalkStep {
+    this.#stamp?.add(step.at, stats ?? lstatEntry(step.at));
+    return step;
   }
 
   #excludes(at: string, type: FileType | undefined): boolean {

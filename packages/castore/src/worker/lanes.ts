@@ -34,7 +34,7 @@ export function limitLanes(limit: number): void {
 
 /**
  * Has those who take a lane use that of all services and imports, where there is but one: another thread would take some 15 MB.
- * For programs that wait for the end of all their work alone: what is taken up first there holds up the rest.
+ * A task then waits for those before it, whoever gave them: for programs in which nobody waits for a part of the work.
  */
 export function shareLanes(): void {
   areShared = true;

@@ -38,7 +38,7 @@ export interface ImportCommandOptions {
   stripComponents?: number;
   /** Globs of what is left out. */
   exclude?: readonly string[];
-  /** Whether to read what has not changed since an import before. Default: false. */
+  /** Whether to read also what has not changed since it was imported from the same path. Default: false. */
   reread?: boolean;
   /** Whether to import what a store path of the local Nix refers to as well. Default: false. */
   closure?: boolean;
@@ -67,9 +67,9 @@ export async function importPaths(
     ImportCommandOptions,
   { signal }: Interrupt,
 ): Promise<void> {
-  // What mentions of store paths mean depends on the store.
-  const isFree = options.references === undefined || options.references === "none";
-  const known = isFree ? new KnownImports({ reread: options.reread }) : undefined;
+  const { references = "none", reread } = options;
+  // References depend on what the store has besides.
+  const known = references === "none" ? new KnownImports({ reread }) : undefined;
   const isRead = (path: string) => isFolder(path) && !known?.has(sourceOf(path, options));
   shareLanes();
   if (paths.some(isRead)) startLanes(); // while stores are opened

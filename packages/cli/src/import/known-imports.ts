@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import {
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -56,14 +57,12 @@ export interface KnownImport {
 /** What is remembered of an import. */
 interface ImportRecord {
   readonly stamp: string;
-  /** Without the folder of the store. */
-  readonly storePath: string;
+  readonly storePath: StorePath;
 }
 
 /**
- * Remembers, in a folder for caches, which store path came of which path of the local file system, and how that looked then,
- * as restic does: so a tree that has not changed is not read again. Losing what is remembered costs time alone; what cannot
- * be read or written is left out.
+ * Remembers, in the user's folder for caches, which store path an import of a path made, and the stamp of the tree: a tree that
+ * has not changed need not be read again. A record that is lost, or cannot be written, costs no more than reading the tree.
  */
 export class KnownImports {
   readonly #folder: string | undefined;
@@ -79,7 +78,8 @@ export class KnownImports {
 
   /** Tells whether anything is remembered of an import. */
   has(source: ImportSource): boolean {
-    return this.#read(source) !== undefined;
+    const file = this.#fileOf(source);
+    return file !== undefined && existsSync(file);
   }
 
   /**
@@ -93,15 +93,16 @@ export class KnownImports {
     services: Services,
     { filter, signal }: AbortOptions & { filter: EntryFilter | undefined },
   ): Promise<KnownImport | undefined> {
-    const record = this.#read(source);
+    const file = this.#fileOf(source);
+    const record = file === undefined ? undefined : readRecord(file);
     if (record === undefined) return undefined;
-    const storePath = StorePath.parse(record.storePath);
+    const { storePath } = record;
     const pathInfo = await services.pathInfoService.get(storePath.hashPart, { signal });
-    if (`${pathInfo?.storePath}` !== `${storePath}`) return undefined;
+    if (pathInfo === undefined || `${pathInfo.storePath}` !== `${storePath}`) return undefined;
     const { digest, entries } = await stampTree(source.path, { exclude: filter, signal });
     if (digest !== record.stamp) return undefined;
-    if (!(await isStored(pathInfo!.node, services, { signal }))) return undefined;
-    return { pathInfo: pathInfo!, entries };
+    if (!(await isStored(pathInfo.node, services, { signal }))) return undefined;
+    return { pathInfo, entries };
   }
 
   /** Starts to watch an import, which fills the stamp. */
@@ -110,34 +111,25 @@ export class KnownImports {
     const begunMs = Date.now();
     const finish = ({ storePath }: PathInfo) => {
       if (stamp.newestMs > begunMs - SETTLED_MS) return;
-      this.#write(source, { stamp: stamp.digest, storePath: `${storePath}` });
+      this.#write(source, { stamp: stamp.digest, storePath });
     };
     return { stamp, finish };
   }
 
-  #read(source: ImportSource): ImportRecord | undefined {
+  /** Returns where an import before is remembered; `undefined` where none counts. */
+  #fileOf(source: ImportSource): string | undefined {
     if (this.#folder === undefined || this.#reread) return undefined;
-    try {
-      const file = join(this.#folder, nameOf(source));
-      const { stamp, storePath } = JSON.parse(readFileSync(file, "utf8")) as Partial<ImportRecord>;
-      if (typeof stamp !== "string" || typeof storePath !== "string") return undefined;
-      StorePath.parse(storePath);
-      const now = new Date();
-      utimesSync(file, now, now); // it is in use
-      return { stamp, storePath };
-    } catch {
-      return undefined; // none, or not one of this version
-    }
+    return join(this.#folder, nameOf(source));
   }
 
-  #write(source: ImportSource, record: ImportRecord): void {
+  #write(source: ImportSource, { stamp, storePath }: ImportRecord): void {
     if (this.#folder === undefined) return;
     try {
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
       this.#sweep(this.#folder);
       const file = join(this.#folder, nameOf(source));
       const written = `${file}.${process.pid}`; // swept like a record, should this process end in between
-      writeFileSync(written, JSON.stringify(record), { mode: 0o600 });
+      writeFileSync(written, JSON.stringify({ stamp, storePath: `${storePath}` }), { mode: 0o600 });
       renameSync(written, file);
     } catch {} // the next import reads everything
   }
@@ -152,6 +144,19 @@ export class KnownImports {
       const found = statSync(file, { throwIfNoEntry: false }); // others sweep as well
       if (found !== undefined && found.mtimeMs < oldest) rmSync(file, { force: true });
     }
+  }
+}
+
+/** Reads a record, and notes that it is in use; `undefined` if there is none, or not one of this version. */
+function readRecord(file: string): ImportRecord | undefined {
+  try {
+    const { stamp, storePath } = JSON.parse(readFileSync(file, "utf8"));
+    if (typeof stamp !== "string") return undefined;
+    const now = new Date();
+    utimesSync(file, now, now);
+    return { stamp, storePath: StorePath.parse(storePath) };
+  } catch {
+    return undefined;
   }
 }
 
