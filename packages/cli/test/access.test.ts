@@ -185,7 +185,7 @@ describeWithTools("a daemon with TLS and tokens", ["openssl", "curl", "grpcurl"]
     const refusals: readonly (readonly [keys: string, reason: string])[] = [
       [`${ca}&token_file=${tokens.read!.file}`, 'expected a token with the scope "write"'],
       [ca, "expected a token with the scope"],
-      [`token_file=${tokens.write!.file}`, "unable to verify the first certificate"],
+      [`token_file=${tokens.write!.file}`, "no authority that is known here"],
       [`${ca}&token_file=${folder.path}/none`, "no such file or directory"],
       [`${ca}&token_file=${certificates.ca}`, "expected a token in one line"],
     ];
@@ -260,6 +260,13 @@ describeWithTools("a daemon with TLS and tokens", ["openssl", "curl", "grpcurl"]
       ...throughDaemon(`grpc+https://${address}?${keys}`),
     ]);
     expect([imported.stderr, imported.status]).toEqual(["", 0]);
+    const refused = (address: string) =>
+      tvixStore(["import", file, "--reread", ...throughDaemon(address)]);
+    const { stderr, status } = await refused(`grpc+https://${address}?tls_ca=${certificates.ca}`);
+    expect(stderr).toContain("the server asks for a certificate of the client; name one with tls_");
+    expect(status).toBe(1);
+    expect((await refused(`grpc+https://${address}`)).stderr).toContain("name it with tls_ca\n");
+    expect((await refused(`grpc+http://${address}`)).stderr).toContain("name it with grpc+https\n");
     const serial = async () => {
       const [host, port] = address!.split(":");
       const socket = connect({

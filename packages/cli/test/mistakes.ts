@@ -129,6 +129,10 @@ export function mistakesIn(
       mistake(blobs("pack:/tmp/x"), 'did you mean "pack:///tmp/x"?'),
       mistake(blobs("/tmp/x"), 'did you mean "pack:///tmp/x"?'),
       mistake(blobs("localhost:8000"), 'did you mean "grpc+http://localhost:8000"?'),
+      mistake(
+        blobs("grpc://host:1"),
+        'did you mean "grpc+http://host:1" or "grpc+https://host:1"?',
+      ),
       mistake(blobs("pakc:///tmp/x"), 'did you mean "pack:///tmp/x"?'),
       mistake(blobs("redb:///tmp/x"), 'scheme "redb" is not offered, use "pack"'),
       mistake(blobs("sqlite:///tmp/x"), "expected the scheme of a blob service (memory, pack, "),
@@ -190,12 +194,16 @@ export function mistakesIn(
     ],
     compositions: [
       mistake(
+        described('[blobservices.default]\ntype = "pack"'),
+        'line 1, column 1: [blobservices.default]: expected key "path", found none',
+      ),
+      mistake(
         described('[blobservices.default]\ntype = "pakc"'),
         'toml": line 2, column 1: [blobservices.default]: expected the type of a blob service (memory, pack, grpc, objectstore, combined), found "pakc"; did you mean "pack"?',
       ),
       mistake(
         described('[blobservices.default]\ntype = "pack"\n  pth = "/x"'),
-        'line 1, column 1: [blobservices.default]: expected key "path", found none',
+        'line 3, column 3: [blobservices.default]: unknown key "pth": did you mean "path"?',
       ),
       mistake(
         described('[blobservices.default]\ntype = "pack"\npath = "/x"\n  zstdlevel = 3'),

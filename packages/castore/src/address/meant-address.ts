@@ -36,6 +36,8 @@ function meantAddresses(shown: string, schemes: readonly string[]): string[] {
 function meantSchemes(found: string, schemes: readonly string[]): string[] {
   if (schemes.includes(found)) return [found];
   const longer = schemes.filter((scheme) => scheme.endsWith(`+${found}`));
-  const nearest = longer.length > 0 ? undefined : nearestOf(found, schemes);
-  return nearest === undefined ? longer : [nearest];
+  if (longer.length > 0) return longer;
+  const nearest = nearestOf(found, schemes);
+  if (nearest !== undefined) return [nearest];
+  return schemes.filter((scheme) => scheme.startsWith(`${found}+http`));
 }

@@ -21,7 +21,7 @@ interface Definition {
 }
 
 /**
- * Returns why a schema refused a value: the first reason.
+ * Returns why a schema refused a value: an unknown key, which may be a mistyped one that is missing, or else the first reason.
  *
  * @param hidden keys that nobody can give, and that are not listed among the valid ones
  */
@@ -31,7 +31,8 @@ export function refusalOf(
   value: unknown,
   hidden: readonly string[] = [],
 ): SchemaRefusal {
-  const issue = error.issues[0]!;
+  const isUnknownKey = ({ code }: z.core.$ZodIssue) => code === "unrecognized_keys";
+  const issue = error.issues.find(isUnknownKey) ?? error.issues[0]!;
   if (issue.code === "unrecognized_keys") {
     const [key = ""] = issue.keys;
     const valid = keysOf(schema, issue.path).filter((key) => !hidden.includes(key));

@@ -229,6 +229,21 @@ describe("a channel", () => {
     await expect(blobs.has(DIGEST)).rejects.toMatchObject({ code: "unavailable" });
   });
 
+  it("tells that a server does not speak TLS", async () => {
+    const server = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", () => socket.end("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    cleanup.add(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    await using channel = openChannel(`grpc+https://127.0.0.1:${port}`);
+    await expect(new GrpcBlobService(channel).has(DIGEST)).rejects.toThrow(
+      /: the server does not speak TLS there; name it with grpc\+http$/,
+    );
+  });
+
   it("gives up a server that accepts connections and is silent", async () => {
     const server = createServer((socket) => socket.resume()).listen(0, "127.0.0.1");
     await once(server, "listening");

@@ -14,6 +14,7 @@ import { TokenFile } from "../../address/token-file.ts";
 import { systemReason } from "../../model/system-error.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { lookupHost } from "./lookup-host.ts";
+import { tlsFailure } from "./tls-failure.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
 const STREAM_WINDOW = 4 * 1024 * 1024;
@@ -208,6 +209,7 @@ class Http2Channel implements Channel {
         keepAliveMs: this.#keepAliveMs,
         timeoutMs: this.#timeoutMs,
         onConnect: () => resolve(connection),
+        wasThere: () => this.connections > 0,
         onAnswer: () => {
           this.connections += 1;
         },
@@ -232,6 +234,8 @@ interface ConnectionOptions {
   readonly keepAliveMs: number;
   readonly timeoutMs: number;
   readonly onConnect: () => void;
+  /** Tells whether the server has answered on any connection so far. */
+  readonly wasThere: () => boolean;
   /** Is called when the server has sent its first frame, its settings. */
   readonly onAnswer: () => void;
   readonly onTooManyPings: () => void;
@@ -256,7 +260,9 @@ class Connection {
     let failure: unknown;
     const silent = `the server at ${address} did not answer within ${options.timeoutMs} ms`;
     const unanswered = setTimeout(() => this.destroy(unreachable(silent)), options.timeoutMs);
-    session.once("connect", () => {
+    session.once("connect", (_session, socket) => {
+      // Node.js does not close the session when its socket fails before anything was read, as by an alert of TLS.
+      socket.once("error", () => socket.destroy());
       if (session.destroyed) return;
       session.setLocalWindowSize(CONNECTION_WINDOW);
       this.#heartbeat = this.#watch();
@@ -277,7 +283,9 @@ class Connection {
     session.once("close", () => {
       clearTimeout(unanswered);
       clearTimeout(this.#idle);
-      options.onEnd(failure ?? unreachable(`the server at ${address} closed the connection`));
+      const refusal = tlsFailure(failure);
+      if (refusal !== undefined) options.onEnd(unreachable(refusal, failure));
+      else options.onEnd(failure ?? unreachable(this.#whyClosed()));
     });
   }
 
@@ -299,6 +307,12 @@ class Connection {
 
   destroy(reason: Error): void {
     this.#session.destroy(reason, constants.NGHTTP2_CANCEL);
+  }
+
+  #whyClosed(): string {
+    const reason = `the server at ${this.#address} closed the connection`;
+    const mayTakeTls = this.#address.startsWith("grpc+http:") && !this.#options.wasThere();
+    return mayTakeTls ? `${reason}; if it takes TLS, name it with grpc+https` : reason;
   }
 
   /** Keeps no process alive while there is no call, and ends the connection if there is none for long. */
@@ -353,8 +367,8 @@ function refuseFile(error: Error): never {
   throw new ConnectError(error.message, Code.Unauthenticated, undefined, undefined, error);
 }
 
-function unreachable(reason: string): ConnectError {
-  return new ConnectError(reason, Code.Unavailable);
+function unreachable(reason: string, cause?: unknown): ConnectError {
+  return new ConnectError(reason, Code.Unavailable, undefined, undefined, cause);
 }
 
 function closed(): ConnectError {
