@@ -9,10 +9,14 @@ const { packageManager } = JSON.parse(readFileSync(new URL("package.json", root)
 
 /** Runs pnpm to its end and gives its exit status. */
 function pnpm(...args) {
-  const { status, error } = spawnSync("npx", ["--yes", packageManager, ...args], {
-    cwd: root,
-    stdio: "inherit",
-  });
+  const { status, error } = spawnSync(
+    "npx",
+    ["--yes", "--prefer-offline", packageManager, ...args],
+    {
+      cwd: root,
+      stdio: "inherit",
+    },
+  );
   if (error) throw error;
   return status ?? 1;
 }
