@@ -97,16 +97,23 @@ export class PackFrameReader implements Disposable {
         locations.push(location?.size === part[i]!.size ? location : undefined);
       }
     }
+    let memory: Uint8Array | undefined;
+    const allocate = (length: number) => {
+      memory = Buffer.allocUnsafeSlow(length);
+      return memory;
+    };
     const payloads = await mapSome(
       locations,
       (location) => location,
-      (wanted) => this.#payloads.read(wanted, Buffer.allocUnsafeSlow),
+      (wanted) => this.#payloads.read(wanted, allocate),
     );
     return locations.map((location, i) => {
       const payload = payloads[i];
       if (location === undefined || payload === undefined) return undefined;
       if (faultOf(payload, location) !== undefined) return undefined;
-      return location.codec === CODEC.raw ? { contents: payload } : { frame: payload };
+      return location.codec === CODEC.raw
+        ? { contents: payload, memory }
+        : { frame: payload, memory };
     });
   }
 

@@ -13,7 +13,7 @@ const OWN_PART = 16 * 1024;
 /**
  * Encodes a ReadBlobsResponse in parts, so that contents and frames are not copied.
  *
- * @param blobs each blob, which nobody changes from then on; `undefined` for one that is absent
+ * @param blobs each blob, which nobody changes from then on, and whose memory nobody else uses; `undefined` for one that is absent
  */
 export function encodeReadResponse(blobs: readonly (StoredBlob | undefined)[]): EncodedMessage {
   const parts: Uint8Array[] = [];
@@ -44,7 +44,10 @@ export function encodeReadResponse(blobs: readonly (StoredBlob | undefined)[]): 
     endPart(bytes);
   }
   endPart(writer.finish());
-  return { length, parts: eachOf(parts) };
+  const memory = new Set(
+    blobs.map((blob) => blob?.memory).filter((memory) => memory !== undefined),
+  );
+  return { length, parts: eachOf(parts), memory: [...memory] };
 }
 
 function fieldOf(blob: StoredBlob | undefined): [field: { number: number }, bytes: Uint8Array] {

@@ -110,7 +110,7 @@ describe("the response to Stat", () => {
           sent.push(...parts);
           return undefined;
         },
-        sendOwned: () => undefined,
+        free: () => undefined,
         reserve: async () => undefined,
       });
       const call = implementation as unknown as { stat: (...args: unknown[]) => unknown };
@@ -139,7 +139,7 @@ describe("the response to Stat", () => {
       .get("/tvix.castore.v1.BlobService/Stat")!
       .answer(requestsOf(toBinary(StatBlobRequestSchema, request)), new AbortController().signal, {
         send: () => undefined,
-        sendOwned: () => undefined,
+        free: () => undefined,
         reserve: async () => undefined,
       });
     await expect(answering).rejects.toMatchObject({ code: 5 });

@@ -1,7 +1,9 @@
 import { once } from "node:events";
 import { constants } from "node:http2";
 import { setTimeout as delay } from "node:timers/promises";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { ReadBlobsRequestSchema, ReadBlobsResponseSchema } from "@tvix/proto/castore";
 import { describe, expect, it } from "vitest";
 import {
   type Answer,
@@ -12,6 +14,7 @@ import {
   startHttp2,
 } from "../../../test/http2-fixture.ts";
 import { noise } from "../../../test/noise.ts";
+import type { StoredBlob } from "../../blobservice/blob-service.ts";
 import { MemoryBlobService } from "../../blobservice/memory.ts";
 import { putBlob } from "../../blobservice/put-blob.ts";
 import { MemoryDirectoryService } from "../../directoryservice/memory.ts";
@@ -21,11 +24,12 @@ import { castoreServices, registerServices } from "../server/index.ts";
 import { CallBudget } from "./call-budget.ts";
 import { answerDirectly, type CallObserver, isDirect } from "./direct-exchange.ts";
 import { directMethods } from "./direct-methods.ts";
-import { dataFrameHeader } from "./frames.ts";
+import { dataFrameHeader, frameMessage } from "./frames.ts";
 
 const PUT = "/tvix.castore.v1.BlobService/Put";
 const READ = "/tvix.castore.v1.BlobService/Read";
 const STAT = "/tvix.castore.v1.BlobService/Stat";
+const READ_BLOBS = "/tvix.castore.v1alpha.BlobBatchService/Read";
 
 /** What is known of a call when it is over. */
 interface Followed extends CallObserver {
@@ -179,6 +183,28 @@ describe("a call that is answered straight on its stream", () => {
     expect(fixture.calls[0]?.status).not.toBe("0");
     session.destroy();
     await expect(fixture.blobService.has(blake3Digest(contents))).resolves.toBe(false);
+  });
+
+  it("frees the memory of blobs that were read together, once they are sent", async () => {
+    await using fixture = await start();
+    const memory = noise(200_000);
+    const first = Buffer.from(memory.subarray(10, 90_000));
+    const second = Buffer.from(memory.subarray(100_000, 100_005));
+    Object.assign(fixture.blobService, {
+      readManyStored: async (): Promise<readonly StoredBlob[]> => [
+        { contents: memory.subarray(10, 90_000), memory },
+        { contents: memory.subarray(100_000, 100_005), memory },
+      ],
+    });
+    const blobs = [first, second].map((data) => {
+      return { digest: blake3Digest(data).bytes, size: BigInt(data.length) };
+    });
+    const request = create(ReadBlobsRequestSchema, { blobs, frames: true });
+    const body = frameMessage(ReadBlobsRequestSchema, request);
+    const read = await call(fixture, READ_BLOBS, body);
+    const found = fromBinary(ReadBlobsResponseSchema, read.body.subarray(5));
+    expect(found.blobs.map(({ contents }) => Buffer.from(contents))).toEqual([first, second]);
+    await expect.poll(() => memory.length).toBe(0);
   });
 
   it("waits for a reader that is slow, and ends with one that leaves", async () => {

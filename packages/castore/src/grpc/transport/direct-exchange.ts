@@ -102,22 +102,18 @@ class DirectExchange implements ResponseSender, BudgetedCall {
   }
 
   send(...parts: readonly Uint8Array[]): Promise<void> | undefined {
-    return this.#send(parts, false);
-  }
-
-  sendOwned(...parts: readonly Uint8Array[]): Promise<void> | undefined {
-    return this.#send(parts, true);
-  }
-
-  #send(parts: readonly Uint8Array[], isLastOwned: boolean): Promise<void> | undefined {
     this.#begin();
     this.#stream.cork();
     for (const part of parts) {
       this.#observer.bytesOut += part.length;
-      this.#unsent.write(part, isLastOwned && part === parts.at(-1) ? [part] : undefined);
+      this.#unsent.write(part);
     }
     this.#stream.uncork();
     return this.#unsent.untilAtMost(UNSENT_BYTES);
+  }
+
+  free(memory: readonly Uint8Array[]): void {
+    this.#unsent.free(memory);
   }
 
   reserve(bytes: number): Promise<void> {

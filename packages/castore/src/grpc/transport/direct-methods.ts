@@ -11,6 +11,8 @@ export interface EncodedMessage {
   readonly length: number;
   /** The encoding in parts, to be iterated once. */
   readonly parts: AsyncIterable<Uint8Array>;
+  /** Memory that nobody else uses, to be freed once it is sent: byte strings, each all that is in its buffer. Default: none. */
+  readonly memory?: readonly Uint8Array[];
 }
 
 /** Encodes the response to a request; `undefined` leaves the call to the implementation of the service. */
@@ -50,8 +52,8 @@ export interface ResponseSender {
    * room for more; `undefined` if there is already.
    */
   send(...parts: readonly Uint8Array[]): Promise<void> | undefined;
-  /** Sends like {@link send} parts of which nobody else has the last: its memory is freed once it is sent. */
-  sendOwned(...parts: readonly Uint8Array[]): Promise<void> | undefined;
+  /** Frees memory that nobody else uses, once everything is sent before: byte strings, each all that is in its buffer. */
+  free(memory: readonly Uint8Array[]): void;
   /** Waits for room for what the call is going to hold. */
   reserve(bytes: number): Promise<void>;
 }
@@ -145,6 +147,7 @@ function directMethod(
       if (encoded !== undefined) {
         await sender.send(frameHeader(encoded.length));
         for await (const part of encoded.parts) await sender.send(part);
+        if (encoded.memory !== undefined) sender.free(encoded.memory);
         return;
       }
       const request = message ?? mapEach(requests, parse);
@@ -163,8 +166,9 @@ function directMethod(
           await sender.send(...messageParts(output, create(output, message)));
         } else {
           const data = (message as unknown as Record<string, Uint8Array>)[givenData]!;
-          const parts = dataParts(data);
-          await (isOwned ? sender.sendOwned(...parts) : sender.send(...parts));
+          const hasRoom = sender.send(...dataParts(data));
+          if (isOwned) sender.free([data]);
+          await hasRoom;
         }
       }
     },

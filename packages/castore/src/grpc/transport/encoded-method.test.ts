@@ -35,7 +35,7 @@ function answer(
   const reserve = async () => undefined;
   return directMethods(served)
     .get(path)!
-    .answer(request(), signal, { send, sendOwned: send, reserve });
+    .answer(request(), signal, { send, free: () => undefined, reserve });
 }
 
 describe("encoded messages in frames", () => {

@@ -35,9 +35,7 @@ export class StreamCall<Method extends DescMethod> {
   readonly #span: RpcSpan | undefined;
   readonly #unsent: UnsentBytes;
   /** The withheld last byte of the request so far, and what to free once it is sent. */
-  #kept:
-    | { readonly last: Uint8Array; readonly frees: readonly Uint8Array[] | undefined }
-    | undefined;
+  #kept: { readonly last: Uint8Array; readonly frees: readonly Uint8Array[] } | undefined;
   #headers: IncomingHttpHeaders | undefined;
   #trailers: IncomingHttpHeaders | undefined;
   #error: unknown;
@@ -288,11 +286,13 @@ export class StreamCall<Method extends DescMethod> {
     this.#writeKept();
     this.#unsent.write(rest);
     this.#stream.uncork();
-    this.#kept = { last, frees: isOwned ? [rest, last] : undefined };
+    this.#kept = { last, frees: isOwned ? [frame] : [] };
   }
 
   #writeKept(): void {
-    if (this.#kept !== undefined) this.#unsent.write(this.#kept.last, this.#kept.frees);
+    if (this.#kept === undefined) return;
+    this.#unsent.write(this.#kept.last);
+    this.#unsent.free(this.#kept.frees);
   }
 
   /**
@@ -304,7 +304,10 @@ export class StreamCall<Method extends DescMethod> {
     if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
     this.#writeKept();
-    for (const part of parts) this.#unsent.write(part, isOwned ? [part] : undefined);
+    for (const part of parts) {
+      this.#unsent.write(part);
+      if (isOwned) this.#unsent.free([part]);
+    }
     this.#stream.end();
     this.#stream.uncork();
   }

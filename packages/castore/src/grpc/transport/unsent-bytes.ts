@@ -31,17 +31,23 @@ export class UnsentBytes {
     return this.#bytes;
   }
 
-  /**
-   * Writes bytes, which must not change from then on.
-   *
-   * @param frees bytes that nobody else has, written before or now, whose memory is freed once these are sent. Default: none
-   */
-  write(bytes: Uint8Array, frees?: readonly Uint8Array[]): void {
+  /** Writes bytes, which must not change from then on. */
+  write(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
-    if (frees !== undefined) this.#freed.set(bytes, frees);
     this.#buffers.push(bytes);
     this.#bytes += bytes.length;
     this.#stream.write(bytes, this.#onSent);
+  }
+
+  /**
+   * Frees memory that nobody else uses, once everything is sent that was written before.
+   *
+   * @param memory byte strings, each of them all that is in its buffer. Those of a stream that is reset are not freed
+   */
+  free(memory: readonly Uint8Array[]): void {
+    const last = this.#buffers.at(-1);
+    if (last === undefined || this.#sent === this.#buffers.length) this.#free(memory);
+    else this.#freed.set(last, [...(this.#freed.get(last) ?? []), ...memory]);
   }
 
   /**
@@ -69,13 +75,18 @@ export class UnsentBytes {
     const bytes = this.#buffers[this.#sent++]!;
     this.#bytes -= bytes.length;
     const freed = this.#freed.get(bytes);
-    if (freed !== undefined && !this.#stream.destroyed) freeMemory(freed);
+    if (freed !== undefined) this.#free(freed);
     if (this.#sent * 2 > this.#buffers.length) {
       this.#buffers = this.#buffers.slice(this.#sent);
       this.#sent = 0;
     }
     this.#wake?.();
   };
+
+  #free(memory: readonly Uint8Array[]): void {
+    if (this.#stream.destroyed) return; // the socket may still refer to it
+    for (const one of memory) freeMemory([one]);
+  }
 
   #onClose(): void {
     const rest = this.#buffers.slice(this.#sent);
