@@ -108,8 +108,10 @@ export type { Measure } from "./composition/store-calls.ts";
 export {
   COMPRESSIONS,
   type Compression,
+  compressionOf,
   type DecompressOptions,
   decompress,
+  decompressSmall,
   detectCompression,
 } from "./compression/decompress.ts";
 export { rawFrame, rawFrameLength } from "./compression/zstd-frame.ts";

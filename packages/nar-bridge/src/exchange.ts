@@ -169,6 +169,30 @@ export class Exchange {
     }
   }
 
+  /**
+   * Reads all of a body, of `length` bytes as its header says. Throws if it is cut off. To be called instead of {@link body}.
+   */
+  wholeBody(length: number): Promise<Buffer> {
+    if (this.#isWaiting) this.#response.writeContinue();
+    this.#isWaiting = false;
+    const request = this.#request;
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
+    const pieces: Buffer[] = [];
+    const cut = (cause?: Error) =>
+      new HttpError(499, "The client left before the request was complete", { cause });
+    if (request.destroyed) return Promise.reject(cut());
+    const onData = (piece: Buffer) => {
+      this.#bytesIn += piece.length;
+      pieces.push(piece);
+    };
+    const onEnd = () => resolve(pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, length));
+    const onCut = (cause?: Error) => reject(cut(cause));
+    request.on("data", onData).once("end", onEnd).once("error", onCut).once("close", onCut);
+    return promise.finally(() => {
+      request.off("data", onData).off("end", onEnd).off("error", onCut).off("close", onCut);
+    });
+  }
+
   /** Answers with a line of text. */
   text(status: number, message: string, headers: Headers = {}): void {
     this.send(status, `${message}\n`, { ...TEXT, ...headers });

@@ -13,7 +13,11 @@ export class HttpError extends Error {
     message: string,
     { headers = {}, ...options }: ErrorOptions & Partial<Pick<HttpError, "headers">> = {},
   ) {
+    // To tell where it was thrown takes longer than to answer with it, and it says nothing to whoever reads the answer.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(message, options);
+    Error.stackTraceLimit = stackTraceLimit;
     this.status = status;
     this.headers = headers;
   }

@@ -11,7 +11,8 @@ import { asBuffer, concatBytes, copyBytes } from "../bytes/byte-string.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { bunzip2 } from "./bunzip2.ts";
 import { XzDictionaryError, XzScanner } from "./xz-scanner.ts";
-import { frameLengthOf } from "./zstd-frame.ts";
+import { zstdCodec } from "./zstd-codec.ts";
+import { contentSizeOf, frameLengthOf } from "./zstd-frame.ts";
 
 /** A format that {@link decompress} can read. */
 export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
@@ -206,11 +207,45 @@ async function startOf(
   return { start: concatBytes(pieces), isWhole: false };
 }
 
+/**
+ * Decompresses a whole file in this thread, where that takes a few milliseconds at most and needs no other thread.
+ *
+ * @returns the contents; `undefined` where the file or they are not small, or anything is wrong with it: {@link decompress}
+ *   tells what
+ * @throws CastoreError `unimplemented` for a format whose library has no build for this platform
+ */
+export async function decompressSmall(
+  file: Uint8Array,
+  compression: Compression,
+): Promise<Uint8Array | undefined> {
+  if (file.length > SMALL_BYTES) return undefined;
+  if (compression === "zstd") return contentsOfFrame(file);
+  return compression === "xz" ? await contentsOfXz(file) : undefined;
+}
+
 /** Decompresses a frame of zstd; `undefined` where it is not one whole frame, or its contents are not small. */
 function contentsOfFrame(frame: Uint8Array): Uint8Array | undefined {
   if (frameLengthOf(frame) !== frame.length) return undefined;
+  const size = contentSizeOf(frame);
+  if (size !== undefined && size <= SMALL_CONTENTS) {
+    const contents = new Uint8Array(size);
+    return zstdCodec().decompress(frame, contents) ? contents : undefined;
+  }
   try {
     return zstdDecompressSync(frame, { maxOutputLength: SMALL_CONTENTS });
+  } catch {
+    return undefined; // the decoder of streams says why
+  }
+}
+
+/** Decompresses a file of xz; `undefined` where anything is wrong with it, or its contents are not small. */
+async function contentsOfXz(file: Uint8Array): Promise<Uint8Array | undefined> {
+  const { xz } = await loadLzma();
+  const scanner = new XzScanner();
+  try {
+    scanner.push(file);
+    scanner.end();
+    return scanner.contentSize <= SMALL_CONTENTS ? xz.decompressSync(file) : undefined;
   } catch {
     return undefined; // the decoder of streams says why
   }
@@ -220,15 +255,13 @@ function contentsOfFrame(frame: Uint8Array): Uint8Array | undefined {
 async function* unxz(source: AsyncGenerator<Uint8Array>): AsyncGenerator<Uint8Array> {
   const { xz } = await loadLzma();
   const { start, isWhole } = await startOf(source);
+  const contents = isWhole ? await contentsOfXz(start) : undefined;
+  if (contents !== undefined) {
+    yield contents;
+    return;
+  }
   const scanner = new XzScanner();
   scanner.push(start);
-  if (isWhole) {
-    scanner.end();
-    if (scanner.contentSize <= SMALL_CONTENTS) {
-      yield xz.decompressSync(start);
-      return;
-    }
-  }
   let failure: { readonly error: unknown } | undefined;
   const scanned = async function* () {
     try {

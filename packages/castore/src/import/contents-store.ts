@@ -84,8 +84,10 @@ export class ContentsStore implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const batch = this.#batch;
     this.#batch = undefined;
-    const reason = new CastoreError("aborted", "Cannot store files: reading them ended early");
-    for (const outcome of batch?.outcomes ?? []) outcome.reject(reason);
+    if (batch !== undefined) {
+      const reason = new CastoreError("aborted", "Cannot store files: reading them ended early");
+      for (const outcome of batch.outcomes) outcome.reject(reason);
+    }
     await Promise.all(this.#inFlight);
   }
 

@@ -54,6 +54,15 @@ export class FileObjectStore implements ObjectStore {
     return Object.assign(this.#read(key, options), { version: found.version });
   }
 
+  /** Tells at once that there is no object, `false`; otherwise there probably is one. */
+  mayHave(key: string): boolean {
+    try {
+      return statFile(this.#file(key)) !== undefined;
+    } catch {
+      return true; // whoever looks it up is told
+    }
+  }
+
   async head(key: string, options?: AbortOptions): Promise<ObjectHead | undefined> {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();

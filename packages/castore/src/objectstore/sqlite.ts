@@ -73,7 +73,9 @@ export class SqliteObjectStore implements ObjectStore {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
     const data = this.#rows.get(bytesOf(key));
-    if (data === undefined) return await this.#files.get(key, options);
+    if (data === undefined) {
+      return this.#files.mayHave(key) ? await this.#files.get(key, options) : undefined;
+    }
     const { start, end } = resolveRange(data.length, options);
     return contentsOf(data.subarray(start, end), versionOf(data));
   }
@@ -82,7 +84,9 @@ export class SqliteObjectStore implements ObjectStore {
     assertObjectKey(key);
     options?.signal?.throwIfAborted();
     const data = this.#rows.get(bytesOf(key));
-    if (data === undefined) return await this.#files.head(key, options);
+    if (data === undefined) {
+      return this.#files.mayHave(key) ? await this.#files.head(key, options) : undefined;
+    }
     return { key, size: data.length, version: versionOf(data) };
   }
 
@@ -159,7 +163,7 @@ export class SqliteObjectStore implements ObjectStore {
       await this.#rows.remove([bytesOf(key), data], options);
     }
     const mayBeFile = data === undefined || options.version === undefined;
-    if (mayBeFile && (await this.#files.head(key)) !== undefined) {
+    if (mayBeFile && this.#files.mayHave(key)) {
       await this.#files.delete(key, options);
     }
   }
@@ -171,7 +175,7 @@ export class SqliteObjectStore implements ObjectStore {
 
   /** Stores a row, and deletes the file that it replaces. */
   async #putRow(key: string, data: Uint8Array, options?: PutObjectOptions): Promise<void> {
-    const file = await this.#files.head(key, options);
+    const file = this.#files.mayHave(key) ? await this.#files.head(key, options) : undefined;
     await this.#rows.put([[bytesOf(key), data]], options);
     if (file !== undefined) await this.#files.delete(key, { ...options, version: file.version! });
   }

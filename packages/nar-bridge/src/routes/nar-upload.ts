@@ -2,7 +2,7 @@ import type { BridgeContext } from "../context.ts";
 import type { Router } from "../router.ts";
 import { expectNarName } from "../upload/nar-name.ts";
 import { receiveNar } from "../upload/receive-nar.ts";
-import { plainBody } from "../upload/request-body.ts";
+import { plainBody, smallBody } from "../upload/request-body.ts";
 
 /** Takes `PUT /nar/<hash>.nar[.<compression>]`, a NAR that a narinfo will name. */
 export function narUploadRoutes(router: Router, context: BridgeContext): void {
@@ -11,7 +11,8 @@ export function narUploadRoutes(router: Router, context: BridgeContext): void {
     const name = expectNarName(params.name ?? "");
     const { client, signal } = exchange;
     await uploadSlots.run(client, signal, async () => {
-      const body = plainBody(exchange, { name: `"nar/${name.text}"`, maxBytes: maxUploadBytes });
+      const limits = { name: `"nar/${name.text}"`, maxBytes: maxUploadBytes };
+      const body = (await smallBody(exchange, limits)) ?? plainBody(exchange, limits);
       const options = { ...context, maxBytes: maxUploadBytes, signal };
       const nar = await receiveNar(name, body, options);
       nars.noteStored(nar.node, nar.narSize);

@@ -1,9 +1,11 @@
-import { createHash } from "node:crypto";
+import { createHash, hash } from "node:crypto";
 import {
   type AbortOptions,
   type BlobService,
   type Compression,
+  compressionOf,
   type DirectoryService,
+  decompressSmall,
   detectCompression,
   equalBytes,
 } from "@tvix/castore";
@@ -24,16 +26,17 @@ export interface ReceiveNarOptions extends AbortOptions {
 /**
  * Stores the contents of a NAR that a client pushes, in one pass.
  *
- * @param body the file, as its name says compressed or not
+ * @param body the file, as its name says compressed or not; all of it, or as it comes
  * @returns what is known about it, once everything is durable
  * @throws HttpError 400 for a file that is damaged, no NAR, or not the one of its name, 413 for one that is too long;
  *   whatever `body` and the services throw. None of its directories is visible then, blobs may be
  */
 export async function receiveNar(
   name: NarName,
-  body: AsyncIterable<Uint8Array>,
+  body: AsyncIterable<Uint8Array> | Uint8Array,
   options: ReceiveNarOptions,
 ): Promise<PushedNar> {
+  if (body instanceof Uint8Array) return await receiveWhole(name, body, options);
   if (name.compression !== undefined) {
     return await receiveCompressed(name, name.compression, body, options);
   }
@@ -48,6 +51,29 @@ export async function receiveNar(
   return { ...nar, compression: "none", fileSha256: nar.narSha256, fileSize: nar.narSize };
 }
 
+/** Stores the contents of a NAR all of which has come. */
+async function receiveWhole(
+  name: NarName,
+  file: Uint8Array,
+  options: ReceiveNarOptions,
+): Promise<PushedNar> {
+  const compression = name.compression ?? compressionOf(file);
+  const contents = compression && (await decompressSmall(file, compression));
+  if (!compression || contents === undefined || contents.length > options.maxBytes) {
+    return await receiveNar(name, piecesOf(file), options);
+  }
+  const fileSha256 = hash("sha256", file, "buffer");
+  const nar = await ingestNar(piecesOf(contents), options, {
+    signal: options.signal,
+    check: ({ narSha256 }) => expectHash(name, fileSha256, narSha256),
+  });
+  return { ...nar, compression, fileSha256, fileSize: BigInt(file.length) };
+}
+
+async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
 async function receiveCompressed(
   name: NarName,
   compression: Compression,
@@ -57,17 +83,17 @@ async function receiveCompressed(
   const { blobService, maxBytes, signal } = options;
   // bzip2 cannot be written without compressing, so a file of it is kept to be served again.
   await using copy = compression === "bzip2" ? blobService.openWriter({ signal }) : undefined;
-  const hash = createHash("sha256");
+  const fileHash = createHash("sha256");
   let fileSize = 0;
   let fileSha256: Uint8Array | undefined;
   const file = async function* () {
     for await (const data of body) {
-      hash.update(data);
+      fileHash.update(data);
       fileSize += data.length;
       await copy?.write(data);
       yield data;
     }
-    fileSha256 = hash.digest();
+    fileSha256 = fileHash.digest();
   };
   const quoted = `"${name.text}"`;
   const contents = atMost(decompressed(file(), compression, { name: quoted, signal }), {

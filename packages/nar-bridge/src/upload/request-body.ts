@@ -9,6 +9,9 @@ import {
 import type { Exchange } from "../exchange.ts";
 import { HttpError } from "../http-error.ts";
 
+/** Bodies up to this many bytes are read as a whole: a stream of each of them would take longer than what is done with it. */
+const SMALL_BYTES = 64 * 1024;
+
 /** What a body is, for messages, and how long it may be. */
 export interface BodyOptions {
   /** What is stored, in quotes. */
@@ -55,7 +58,19 @@ export function decodedBody(exchange: Exchange, options: BodyOptions): AsyncGene
 
 /** Reads the body of a request to its end, decoded. Throws as {@link decodedBody} and iterating it do. */
 export async function wholeBody(exchange: Exchange, options: BodyOptions): Promise<Buffer> {
+  const isEncoded = exchange.header("content-encoding") !== undefined;
+  const whole = isEncoded ? undefined : smallBody(exchange, options);
+  if (whole !== undefined) return await whole;
   return Buffer.from((await collectBytes(decodedBody(exchange, options))).buffer);
+}
+
+/** Reads the body of a request as it was sent; `undefined` where it does not state a length, or that is not small. */
+export function smallBody(
+  exchange: Exchange,
+  { maxBytes }: Pick<BodyOptions, "maxBytes">,
+): Promise<Buffer> | undefined {
+  const length = Number(exchange.header("content-length"));
+  return length <= Math.min(SMALL_BYTES, maxBytes) ? exchange.wholeBody(length) : undefined;
 }
 
 /** Passes bytes on, and throws HttpError 413 if there are more than `maxBytes`. */

@@ -59,9 +59,13 @@ const PATIENCE_MS = 20;
 const SLAB_BYTES = 3 * 1024 * 1024;
 const SLABS = 2;
 
-/** The first groups, while they are no longer than this in bytes, are committed in this thread: to start another takes longer. */
-const FIRST_GROUPS = 4;
-const FIRST_BYTES = 64 * 1024;
+/**
+ * Groups of no more than this, in bytes, are committed in this thread: to wake another takes longer, where the disk is fast.
+ * Where a commit took more than so many milliseconds, so many groups after it go to the other thread all the same.
+ */
+const SMALL_GROUP_BYTES = 64 * 1024;
+const SLOW_COMMIT_MS = 10;
+const GROUPS_AFTER_SLOW = 32;
 
 /** How many bytes of a list are copied at a time: longer ones go to the thread in shared memory. */
 const STEP_BYTES = 4 * 1024 * 1024;
@@ -73,13 +77,15 @@ let lastStore = 0;
 
 /**
  * Commits chunks and blobs in groups, in a thread of their own: whatever waits when one commit begins goes
- * into it. While chunks keep coming, a commit waits until there is enough of them. The thread is taken with the
- * fifth group, or one that is not small.
+ * into it. While chunks keep coming, a commit waits until there is enough of them. Small groups are committed in the
+ * calling thread while that is fast.
  */
 export class GroupCommit implements AsyncDisposable {
   readonly #options: GroupCommitOptions;
   readonly #store: number = ++lastStore;
   #lane: Lane | undefined;
+  /** Commits in this thread. */
+  #writer: PackWriter | undefined;
   readonly #slabs: SlabPool;
   readonly #slabBytes: number;
   #group: Group = newGroup();
@@ -90,7 +96,8 @@ export class GroupCommit implements AsyncDisposable {
   /** When the timer ends, by the clock of `performance`. */
   #flushAt = Number.POSITIVE_INFINITY;
   #due = false;
-  #commits = 0;
+  /** How many of the next groups go to the thread, even if they are small. */
+  #elsewhere = 0;
   #running: Promise<void> | undefined;
 
   constructor(options: GroupCommitOptions) {
@@ -110,7 +117,7 @@ export class GroupCommit implements AsyncDisposable {
     patienceMs: number = PATIENCE_MS,
   ): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
-      if (records.length > FIRST_BYTES) this.#openLane().start(); // while more chunks come
+      if (records.length > SMALL_GROUP_BYTES) this.#openLane().start(); // while more chunks come
       if (this.#group.length + records.length > this.#slabBytes) {
         this.#full.push(this.#group);
         this.#group = newGroup();
@@ -163,6 +170,8 @@ export class GroupCommit implements AsyncDisposable {
     await this.#lastAdd;
     this.flush();
     while (this.#running !== undefined) await this.#running;
+    this.#writer?.[Symbol.dispose]();
+    this.#writer = undefined;
     if (this.#lane === undefined) return;
     const lane = this.#lane;
     this.#lane = undefined;
@@ -231,12 +240,17 @@ export class GroupCommit implements AsyncDisposable {
   async #write(group: CommitGroup): Promise<readonly IncompleteBlob[]> {
     const { folder, maxPackSize } = this.#options;
     const bytes = [...group.chunks, ...group.blobs].reduce((sum, { length }) => sum + length, 0);
-    this.#commits += 1;
-    if (this.#lane !== undefined || this.#commits > FIRST_GROUPS || bytes > FIRST_BYTES) {
+    if (bytes > SMALL_GROUP_BYTES || this.#elsewhere > 0) {
+      this.#elsewhere = Math.max(this.#elsewhere - 1, 0);
       return await this.#openLane().run(COMMIT, { store: this.#store, folder, maxPackSize, group });
     }
-    using writer = await PackWriter.open(folder, maxPackSize);
-    return await writer.commit(group);
+    const startMs = performance.now();
+    this.#writer ??= await PackWriter.open(folder, maxPackSize);
+    try {
+      return await this.#writer.commit(group);
+    } finally {
+      if (performance.now() - startMs > SLOW_COMMIT_MS) this.#elsewhere = GROUPS_AFTER_SLOW;
+    }
   }
 }
 
