@@ -24,6 +24,8 @@ function isMissing(program: string): boolean {
 const LINES: readonly (readonly [words: readonly string[], candidates: readonly string[]])[] = [
   [["im"], ["import"]],
   [["token", "c"], ["create"]],
+  [["config", "show", "im"], ["import"]],
+  [["config", "show", "token", "cr"], ["create"]],
   [["import", "--log-f"], ["--log-format"]],
   [["import", "--log-level", "w"], ["warn"]],
   [["daemon", "--auth-file", "a"], ["a file"]],

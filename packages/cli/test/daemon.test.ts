@@ -138,6 +138,14 @@ describe("tvix-store daemon", () => {
     expect(outcome.stderr).toContain("already listens");
   });
 
+  it("names the program that has its port", async () => {
+    await using daemon = await startDaemon(["--listen-address=127.0.0.1:0", ...MEMORY]);
+    const taken = `--listen-address=${daemon.addresses[0]}`;
+    const { stderr, status } = await tvixStore(["daemon", taken, ...MEMORY]);
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/: already in use .*; stop process \d+ \(main\), or choose/);
+  });
+
   it("refuses stores that it cannot open, and says which", async () => {
     writeFileSync(join(folder.path, "directories.sqlite"), "no database ".repeat(500));
     const args = [`--listen-address=${address}`, ...embeddedIn(folder.path)];

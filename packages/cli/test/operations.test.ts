@@ -3,7 +3,14 @@ import { join } from "node:path";
 import { openBlobService, putBlob } from "@tvix/castore";
 import { seededBytes } from "@tvix/conformance";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Daemon, embeddedIn, startDaemon, temporaryFolder, tvixStore } from "./harness.ts";
+import {
+  type Daemon,
+  embeddedIn,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
 
 /** A line of the text format of Prometheus, version 0.0.4. */
 const LINE =
@@ -82,6 +89,24 @@ describe("a daemon that is watched", () => {
   });
 });
 
+describe("a daemon over a store that takes no compressed chunks", () => {
+  it("does not warn of clients that ask whether it does", async () => {
+    using folder = temporaryFolder();
+    const [, ...others] = embeddedIn(folder.path);
+    await using daemon = await startDaemon([
+      `--blob-service-addr=objectstore+file://${folder.path}/objects`,
+      ...others,
+      ...["--listen-address=127.0.0.1:0", "--log-level=info"],
+    ]);
+    const file = join(folder.path, "file");
+    writeFileSync(file, "contents");
+    const address = `grpc+http://${daemon.addresses[0]}`;
+    const { stderr, status } = await tvixStore(["import", file, ...throughDaemon(address)]);
+    expect([stderr, status]).toEqual(["", 0]);
+    expect(daemon.log.map(({ msg }) => msg)).not.toContain("call");
+  });
+});
+
 describe("a daemon whose store does not answer", () => {
   it("is alive and not ready, and serves metrics on an address of their own", async () => {
     using folder = temporaryFolder();
@@ -97,6 +122,12 @@ describe("a daemon whose store does not answer", () => {
       status: 503,
       text: "no answer: blob service; see the log\n",
     });
+    const warnings = () => daemon.log.filter(({ level }) => level === 40).map(({ msg }) => msg);
+    expect(warnings()).toEqual([
+      expect.stringMatching(/^the blob service does not answer: .*nobody/),
+    ]);
+    expect((await get(`${url}/readyz`)).status).toBe(503);
+    expect(warnings()).toHaveLength(1);
     expect((await get(`${url}/metrics`)).status).toBe(404);
     const line = daemon.log.find(({ msg }) => msg === "serving metrics");
     const address = String(line?.addresses);

@@ -24,7 +24,8 @@ export function completionsOf(program: Command, words: readonly string[]): strin
       const option = command.options.find(({ long, short }) => long === word || short === word);
       if (option?.required) pending = option;
     } else {
-      command = command.commands.find((below) => below.name() === word) ?? command;
+      const { commands } = takesCommand(command) ? program : command;
+      command = commands.find((below) => below.name() === word) ?? command;
     }
   }
   if (pending !== undefined) return valuesOf(pending).filter((line) => isCandidate(line, last));
@@ -35,16 +36,23 @@ export function completionsOf(program: Command, words: readonly string[]): strin
     const candidates = lines.filter((line) => isCandidate(line, value!));
     return candidates.map((line) => (line.startsWith(":") ? line : `${name}=${line}`));
   }
-  return candidatesIn(command, last, onlyArguments).filter((line) => isCandidate(line, last));
+  const isOption = last.startsWith("-") && !onlyArguments;
+  const lines = isOption ? optionsOf(command) : wordsFor(takesCommand(command) ? program : command);
+  return lines.filter((line) => isCandidate(line, last));
 }
 
-function candidatesIn(command: Command, last: string, onlyArguments: boolean): string[] {
-  const help = command.createHelp();
-  if (last.startsWith("-") && !onlyArguments) {
-    const options = help.visibleOptions(command);
-    return options.map(({ long, description }) => `${long}\t${firstPart(description)}`);
-  }
-  const below = help.visibleCommands(command);
+/** Tells whether the arguments of a command are another command, and what that is given. */
+function takesCommand(command: Command): boolean {
+  return command.registeredArguments[0]?.name() === "command";
+}
+
+function optionsOf(command: Command): string[] {
+  const options = command.createHelp().visibleOptions(command);
+  return options.map(({ long, description }) => `${long}\t${firstPart(description)}`);
+}
+
+function wordsFor(command: Command): readonly string[] {
+  const below = command.createHelp().visibleCommands(command);
   if (below.length > 0) {
     return below.map((command) => `${command.name()}\t${firstPart(command.description())}`);
   }

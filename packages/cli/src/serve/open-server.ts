@@ -99,7 +99,7 @@ export async function openServer(
       uploads: guarding.guard.uploads,
     }),
   );
-  const readiness = new Readiness(stores, signal);
+  const readiness = stack.use(new Readiness(stores, signal, logger));
   const operations = {
     metrics: gather && (async () => prometheusText(await gather())),
     metricsType: PROMETHEUS_TYPE,
@@ -122,6 +122,7 @@ export async function openServer(
   guarding.reloadTls(() => server.reloadTls());
   warnOfOpenAddresses(options, logger, server.openAddresses);
   limitServerHeapGrowth();
+  void readiness.check(); // says at the start which stores do not answer
   const opened = stack.move();
   return { server, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }

@@ -1,4 +1,5 @@
 import { B3Digest } from "@tvix/castore";
+import type { Logger } from "pino";
 import type { Services } from "../services.ts";
 
 /** Time limit for the answers of all stores, in milliseconds. */
@@ -11,16 +12,24 @@ const KEEP_MS = 1_000;
 const NO_HASH_PART = new Uint8Array(20);
 const NO_DIGEST = B3Digest.fromBytes(new Uint8Array(32));
 
-/** Tells whether the stores answer, by looking up what they do not have. Asks them once a second at most. */
-export class Readiness {
+/**
+ * Tells whether the stores answer, by looking up what they do not have. Asks them once a second at most. A store that does not
+ * answer is a warning in the log, once until it answers again.
+ */
+export class Readiness implements AsyncDisposable {
   readonly #services: Services;
   readonly #stopping: AbortSignal;
+  readonly #logger: Logger;
+  readonly #closing = new AbortController();
+  /** The stores that did not answer when they were asked last. */
+  #silent: ReadonlySet<string> = new Set();
   #last: { readonly answer: Promise<string | undefined>; readonly atMs: number } | undefined;
 
   /** @param stopping aborts when the server begins to stop */
-  constructor(services: Services, stopping: AbortSignal) {
+  constructor(services: Services, stopping: AbortSignal, logger: Logger) {
     this.#services = services;
     this.#stopping = stopping;
+    this.#logger = logger;
   }
 
   /** Returns why the daemon cannot serve, without secrets; `undefined` if it can. */
@@ -33,17 +42,39 @@ export class Readiness {
     return await this.#last.answer;
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    await this.#last?.answer;
+  }
+
   async #ask(): Promise<string | undefined> {
-    const options = { signal: AbortSignal.timeout(TIMEOUT_MS) };
+    const ended = [this.#closing.signal, this.#stopping];
+    const signal = AbortSignal.any([...ended, AbortSignal.timeout(TIMEOUT_MS)]);
     const { blobService, directoryService, pathInfoService } = this.#services;
     const asked: readonly (readonly [name: string, answer: Promise<unknown>])[] = [
-      ["blob service", blobService.has(NO_DIGEST, options)],
-      ["directory service", directoryService.get(NO_DIGEST, options)],
-      ["path info service", pathInfoService.get(NO_HASH_PART, options)],
+      ["blob service", blobService.has(NO_DIGEST, { signal })],
+      ["directory service", directoryService.get(NO_DIGEST, { signal })],
+      ["path info service", pathInfoService.get(NO_HASH_PART, { signal })],
     ];
     const settled = await Promise.allSettled(asked.map(([, answer]) => answer));
-    const failed = asked.filter((_, i) => settled[i]!.status === "rejected");
-    if (failed.length === 0) return undefined;
-    return `no answer: ${failed.map(([name]) => name).join(", ")}; see the log`;
+    if (ended.some(({ aborted }) => aborted)) return "shutting down";
+    const failed = new Map<string, unknown>();
+    for (const [i, result] of settled.entries()) {
+      if (result.status === "rejected") failed.set(asked[i]![0], result.reason);
+    }
+    this.#log(failed);
+    if (failed.size === 0) return undefined;
+    return `no answer: ${[...failed.keys()].join(", ")}; see the log`;
+  }
+
+  #log(failed: ReadonlyMap<string, unknown>): void {
+    for (const [name, error] of failed) {
+      const reason = error instanceof Error ? error.message : String(error);
+      if (!this.#silent.has(name)) this.#logger.warn(`the ${name} does not answer: ${reason}`);
+    }
+    for (const name of this.#silent) {
+      if (!failed.has(name)) this.#logger.info(`the ${name} answers again`);
+    }
+    this.#silent = new Set(failed.keys());
   }
 }

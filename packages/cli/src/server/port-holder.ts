@@ -1,10 +1,11 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
+import { basename } from "node:path";
 
 /** The state of a socket that listens, in /proc/net/tcp. */
 const LISTENING = "0A";
 
 /**
- * Returns the process that listens on a TCP port of this machine, such as `process 4711 (node)`. `undefined` if there is
+ * Returns the process that listens on a TCP port of this machine, such as `process 4711 (tvix-store)`. `undefined` if there is
  * none, or the system does not show it to this user.
  */
 export async function portHolder(port: number): Promise<string | undefined> {
@@ -16,11 +17,20 @@ export async function portHolder(port: number): Promise<string | undefined> {
     for (const file of files) {
       const target = await readlink(`/proc/${id}/fd/${file}`).catch(() => "");
       if (!inodes.has(target)) continue;
-      const name = await readFile(`/proc/${id}/comm`, "utf8").catch(() => "");
-      return `process ${id}${name && ` (${name.trim()})`}`;
+      const name = await programOf(id);
+      return `process ${id}${name && ` (${name})`}`;
     }
   }
   return undefined;
+}
+
+/** Returns the name of the program that a process runs, of Node.js that of the script; empty if it is not shown. */
+async function programOf(id: string): Promise<string> {
+  const line = await readFile(`/proc/${id}/cmdline`, "utf8").catch(() => "");
+  const [program = "", ...args] = line.split("\0");
+  const script = args.find((word) => !word.startsWith("-"));
+  const name = basename(program);
+  return name === "node" && script ? basename(script, ".js") : name;
 }
 
 /** Returns the sockets that listen on a port, as links in /proc have them. */

@@ -161,9 +161,13 @@ async function* noteStreamErrors<T>(messages: AsyncIterable<T>, log: CallLog): A
   }
 }
 
-/** Tells whether a call would have stored something, and was refused rather than given up. */
-function isRefusedWrite({ name }: DescMethod, code: Code): boolean {
-  return /^(?:Put|Delete)/.test(name) && code !== Code.Canceled;
+/**
+ * Tells whether a call would have stored something, and was refused rather than given up. Clients ask for the methods of
+ * v1alpha first, and call others where the store has none of them.
+ */
+function isRefusedWrite({ name, parent }: DescMethod, code: Code): boolean {
+  if (!/^(?:Put|Delete)/.test(name) || code === Code.Canceled) return false;
+  return code !== Code.Unimplemented || !/\.v1alpha\./.test(parent.typeName);
 }
 
 function codeOf(error: unknown): Code {
