@@ -1,4 +1,4 @@
-import { SourceFile } from "../disk/source-file.ts";
+import { type EntryState, SourceFile } from "../disk/source-file.ts";
 import { B3Digest } from "../model/digest.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import type { FileBatch } from "./file-store.ts";
@@ -20,6 +20,8 @@ export interface FilesRead {
   readonly sizes: Uint32Array;
   /** The digest of each, 32 bytes, one after the other. */
   readonly digests: Uint8Array;
+  /** What the file system said of each when it was opened: six numbers, as {@link writeState} writes them. */
+  readonly states: Float64Array;
   /** The errors of those that could not be read, in order. */
   readonly failures: readonly { readonly code: ErrorCode; readonly message: string }[];
 }
@@ -43,13 +45,15 @@ export function readFilesInto(
   const outcomes = new Uint8Array(paths.length);
   const sizes = new Uint32Array(paths.length);
   const digests = new Uint8Array(paths.length * B3Digest.LENGTH);
+  const states = new Float64Array(paths.length * STATE_NUMBERS);
   const failures: { code: ErrorCode; message: string }[] = [];
   let at = 0;
   for (const [i, path] of paths.entries()) {
     try {
       using file = SourceFile.openSync(Buffer.from(path, "latin1"));
       const { size } = file;
-      const needed = size + 1; // a byte more, to notice a file that grew
+      writeState(states, i, file.state);
+      const needed = Math.max(size, 1); // files that the kernel makes up say that they are empty
       if (needed > contentsBytes) {
         outcomes[i] = OUTCOME.large;
         continue;
@@ -69,7 +73,32 @@ export function readFilesInto(
       failures.push({ code: error.code, message: error.message });
     }
   }
-  return { outcomes, sizes, digests, failures };
+  return { outcomes, sizes, digests, states, failures };
+}
+
+/** Numbers of an {@link EntryState}. */
+const STATE_NUMBERS = 6;
+
+function writeState(states: Float64Array, i: number, state: EntryState): void {
+  const at = i * STATE_NUMBERS;
+  states[at] = state.dev;
+  states[at + 1] = state.ino;
+  states[at + 2] = state.mode;
+  states[at + 3] = state.size;
+  states[at + 4] = state.mtimeMs;
+  states[at + 5] = state.ctimeMs;
+}
+
+function readState(states: Float64Array, i: number): EntryState {
+  const at = i * STATE_NUMBERS;
+  return {
+    dev: states[at]!,
+    ino: states[at + 1]!,
+    mode: states[at + 2]!,
+    size: states[at + 3]!,
+    mtimeMs: states[at + 4]!,
+    ctimeMs: states[at + 5]!,
+  };
 }
 
 /** Small files that a lane has read into a slab. */
@@ -132,6 +161,10 @@ export class SlabFileBatch implements FileBatch {
 
   digest(i: number): Uint8Array {
     return this.#files.digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
+  }
+
+  state(i: number): EntryState {
+    return readState(this.#files.states, i);
   }
 
   contents(i: number): Uint8Array {

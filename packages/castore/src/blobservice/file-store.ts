@@ -1,5 +1,5 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import type { SourceFile } from "../disk/source-file.ts";
+import type { EntryState, SourceFile } from "../disk/source-file.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { CastoreError } from "../model/errors.ts";
 
@@ -55,6 +55,8 @@ export interface FileBatch extends Disposable {
   isExecutable(i: number): boolean;
   /** The digest, 32 bytes, which are the caller's to keep. */
   digest(i: number): Uint8Array;
+  /** What the file system said of a file that was read, when it was opened. */
+  state(i: number): EntryState;
   /** The contents, which are lent until the batch is disposed of. */
   contents(i: number): Uint8Array;
   /** Resolves when all that were read are durable; rejects, handled, when they are not. */

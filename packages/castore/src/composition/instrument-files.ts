@@ -1,4 +1,5 @@
 import type { FileBatch, FileStore, LargeFile } from "../blobservice/file-store.ts";
+import type { EntryState } from "../disk/source-file.ts";
 import type { StoreCall, StoreCalls } from "./store-calls.ts";
 
 /** Instruments the file store of a blob service: a call lasts until what it stores is durable. */
@@ -30,7 +31,7 @@ function endingWith(call: StoreCall, stored: Promise<void>): Promise<void> {
   return ending;
 }
 
-/** Delegates to a batch. It is no `Proxy`, which would bind a function for each of the five calls that a file takes. */
+/** Delegates to a batch. It is no `Proxy`, which would bind a function for each of the calls that a file takes. */
 class InstrumentedFileBatch implements FileBatch {
   readonly stored: Promise<void>;
   readonly #batch: FileBatch;
@@ -54,6 +55,10 @@ class InstrumentedFileBatch implements FileBatch {
 
   digest(i: number): Uint8Array {
     return this.#batch.digest(i);
+  }
+
+  state(i: number): EntryState {
+    return this.#batch.state(i);
   }
 
   contents(i: number): Uint8Array {

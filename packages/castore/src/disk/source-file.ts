@@ -19,6 +19,9 @@ const read = promisify(readCallback);
 // folder was listed.
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
+/** What the file system says of an entry; all of it changes with the entry, or tells it from others. */
+export type EntryState = Pick<Stats, "dev" | "ino" | "mode" | "size" | "mtimeMs" | "ctimeMs">;
+
 /** Bytes per read of a file that is not read whole. */
 const READ_SIZE = 1024 * 1024;
 
@@ -31,16 +34,16 @@ export class SourceFile implements Disposable {
   readonly executable: boolean;
   /** The open file. Any thread may read from it until this is disposed of. */
   readonly fd: number;
-  readonly #path: Buffer;
   /** What the file was when it was opened. */
-  readonly #stat: Stats;
+  readonly state: EntryState;
+  readonly #path: Buffer;
 
-  private constructor(path: Buffer, fd: number, stat: Stats) {
+  private constructor(path: Buffer, fd: number, state: EntryState) {
     this.#path = path;
     this.fd = fd;
-    this.#stat = stat;
-    this.size = stat.size;
-    this.executable = (stat.mode & constants.S_IXUSR) !== 0;
+    this.state = state;
+    this.size = state.size;
+    this.executable = (state.mode & constants.S_IXUSR) !== 0;
   }
 
   /**
@@ -108,7 +111,7 @@ export class SourceFile implements Disposable {
   /**
    * Reads the whole file, and blocks the thread.
    *
-   * @param target as long as the file and a byte
+   * @param target as long as the file
    * @throws CastoreError `aborted` if the file changes before all of it is read
    */
   readSync(target: Uint8Array): void {
@@ -126,7 +129,7 @@ export class SourceFile implements Disposable {
    * @throws CastoreError `aborted` if it has changed, or had another length
    */
   expectUnchanged(bytesRead: number): void {
-    if (bytesRead !== this.size || !isSameVersion(statOf(this.fd), this.#stat)) {
+    if (bytesRead !== this.size || !isSameVersion(statOf(this.fd), this.state)) {
       throw changed(this.#path);
     }
   }
@@ -170,7 +173,7 @@ function statOf(fd: number): Stats {
 }
 
 /** Tells whether a file was neither written to nor replaced in between. Times are exact to a quarter of a microsecond. */
-function isSameVersion(a: Stats, b: Stats): boolean {
+function isSameVersion(a: EntryState, b: EntryState): boolean {
   const isUnwritten = a.mtimeMs === b.mtimeMs && a.ctimeMs === b.ctimeMs;
   return isUnwritten && a.size === b.size && a.mode === b.mode;
 }

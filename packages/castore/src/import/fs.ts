@@ -13,7 +13,7 @@ import type { EntryFilter } from "./entry-filter.ts";
 import { TreeBuilder } from "./tree-builder.ts";
 import type { TreeStamp } from "./tree-stamp.ts";
 import type { TreeVisitor } from "./tree-visitor.ts";
-import { pathBytes, TreeWalk, type TreeWalkOptions, type WalkStep } from "./walk.ts";
+import { lstatEntry, pathBytes, TreeWalk, type WalkStep } from "./walk.ts";
 
 /** How far an import has come. */
 export interface ImportProgress {
@@ -39,7 +39,7 @@ export interface ImportOptions extends AbortOptions {
    * that is near.
    */
   zstdLevel?: number | undefined;
-  /** Receives what the file system says of each entry, before its contents are read. Default: it is not asked. */
+  /** Receives what the file system said of each entry before its contents were read, in canonical order. Default: none. */
   stamp?: TreeStamp | undefined;
   /** Receives running totals after each entry and each piece of a large file. Default: none. */
   onProgress?: (progress: ImportProgress) => void;
@@ -98,7 +98,8 @@ class FileSystemImport implements AsyncDisposable {
   readonly #files: FileStore;
   readonly #visitor: TreeVisitor | undefined;
   readonly #onProgress: ImportOptions["onProgress"];
-  readonly #walk: TreeWalkOptions;
+  readonly #exclude: EntryFilter | undefined;
+  readonly #stamp: TreeStamp | undefined;
   readonly #zstdLevel: number | undefined;
   readonly #stop = new AbortController();
   readonly #signal: AbortSignal;
@@ -118,7 +119,8 @@ class FileSystemImport implements AsyncDisposable {
   ) {
     this.#visitor = options.visitor;
     this.#onProgress = options.onProgress;
-    this.#walk = { exclude: options.exclude, stamp: options.stamp };
+    this.#exclude = options.exclude;
+    this.#stamp = options.stamp;
     this.#zstdLevel = options.zstdLevel;
     const { signal } = this.#stop;
     this.#signal = options.signal ? AbortSignal.any([options.signal, signal]) : signal;
@@ -127,7 +129,7 @@ class FileSystemImport implements AsyncDisposable {
   }
 
   async run(root: Buffer): Promise<Node> {
-    const walk = new TreeWalk(root, this.#walk);
+    const walk = new TreeWalk(root, this.#exclude);
     let last: Promise<unknown> = Promise.resolve();
     for (;;) {
       while (this.#ahead.length < this.#files.parallelism) {
@@ -177,10 +179,11 @@ class FileSystemImport implements AsyncDisposable {
       if (batch) this.#tree.waitFor(batch.stored);
       if (batch) this.#adjust(batch, paths.length);
       let [from, next] = [0, 0];
-      for (const { type, name, at } of steps) {
+      for (const { type, name, at, stats } of steps) {
         if (type !== "leave" && name !== undefined) this.#visitor?.entry(name);
         switch (type) {
           case "enter":
+            this.#stamp?.add(at, stats!);
             this.#visitor?.enterDirectory();
             this.#tree.enterDirectory(name);
             continue;
@@ -189,6 +192,7 @@ class FileSystemImport implements AsyncDisposable {
             this.#tree.leaveDirectory();
             break;
           case "symlink": {
+            this.#stamp?.add(at, stats ?? lstatEntry(at));
             const target = symlinkTarget(readTarget(pathBytes(at)));
             this.#visitor?.symlink(target);
             this.#tree.symlink(name, target);
@@ -205,8 +209,8 @@ class FileSystemImport implements AsyncDisposable {
             const i = next++ - from;
             const outcome = batch!.outcome(i);
             if (outcome instanceof CastoreError) throw outcome;
-            if (outcome === "large") await this.#largeFile(name, pathBytes(at));
-            else this.#smallFile(name, batch!, i);
+            if (outcome === "large") await this.#largeFile(name, at);
+            else this.#smallFile(name, at, batch!, i);
           }
         }
         this.#progress(1, 0);
@@ -229,7 +233,8 @@ class FileSystemImport implements AsyncDisposable {
     this.#filesPerStretch = Math.min(Math.max(fitting, LEAST_FILES), FILES_PER_STRETCH);
   }
 
-  #smallFile(name: PathComponent | undefined, batch: FileBatch, i: number): void {
+  #smallFile(name: PathComponent | undefined, at: string, batch: FileBatch, i: number): void {
+    this.#stamp?.add(at, batch.state(i));
     const size = batch.size(i);
     const isExecutable = batch.isExecutable(i);
     this.#visitor?.file(BigInt(size), isExecutable);
@@ -238,10 +243,11 @@ class FileSystemImport implements AsyncDisposable {
     this.#progress(0, size);
   }
 
-  async #largeFile(name: PathComponent | undefined, at: Buffer): Promise<void> {
+  async #largeFile(name: PathComponent | undefined, at: string): Promise<void> {
     while (this.#large.size >= MAX_LARGE) await Promise.race(this.#large);
-    const file = await SourceFile.open(at);
-    const { size, executable } = file;
+    const file = await SourceFile.open(pathBytes(at));
+    const { size, executable, state } = file;
+    this.#stamp?.add(at, state);
     this.#visitor?.file(BigInt(size), executable);
     const large = await this.#files.putLarge(file, this.#putOptions());
     for await (const data of large.pieces()) {

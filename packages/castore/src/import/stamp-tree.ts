@@ -2,7 +2,7 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { EntryFilter } from "./entry-filter.ts";
 import { TreeStamp } from "./tree-stamp.ts";
-import { TreeWalk } from "./walk.ts";
+import { lstatEntry, TreeWalk } from "./walk.ts";
 
 /** Most steps of the walk between two turns of the event loop. */
 const STEPS_PER_TURN = 1024;
@@ -19,11 +19,15 @@ export async function stampTree(
   { exclude, signal }: AbortOptions & { exclude?: EntryFilter | undefined } = {},
 ): Promise<TreeStamp> {
   const stamp = new TreeStamp();
-  const walk = new TreeWalk(Buffer.from(path), { exclude, stamp });
+  const walk = new TreeWalk(Buffer.from(path), exclude);
   const limits = { maxSteps: STEPS_PER_TURN, maxFiles: STEPS_PER_TURN };
-  while ((await walk.take(limits)).length > 0) {
+  for (;;) {
+    const steps = await walk.take(limits);
+    if (steps.length === 0) return stamp;
+    for (const { type, at, stats } of steps) {
+      if (type !== "leave") stamp.add(at, stats ?? lstatEntry(at));
+    }
     await yieldToEvents();
     signal?.throwIfAborted();
   }
-  return stamp;
 }

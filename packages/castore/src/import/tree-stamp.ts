@@ -1,4 +1,4 @@
-import type { Stats } from "node:fs";
+import type { EntryState } from "../disk/source-file.ts";
 import { blake3 } from "../hash/blake3.ts";
 
 /** Length of text that is hashed together, in characters. */
@@ -39,7 +39,7 @@ export class TreeStamp {
   }
 
   /** Adds an entry. The order is that of the walk. */
-  add(path: string, { dev, ino, mode, size, mtimeMs, ctimeMs }: Stats): void {
+  add(path: string, { dev, ino, mode, size, mtimeMs, ctimeMs }: EntryState): void {
     this.#text += `${path}\0${dev} ${ino} ${mode} ${size} ${mtimeMs} ${ctimeMs}\n`;
     this.#entries += 1;
     this.#newestMs = Math.max(this.#newestMs, mtimeMs, ctimeMs);

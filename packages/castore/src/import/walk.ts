@@ -4,7 +4,6 @@ import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
 import type { EntryFilter } from "./entry-filter.ts";
-import type { TreeStamp } from "./tree-stamp.ts";
 
 /** One step of a walk. A folder is two: before and after everything in it. */
 export interface WalkStep {
@@ -13,6 +12,8 @@ export interface WalkStep {
   readonly name: PathComponent | undefined;
   /** Its path in the file system, one character a byte. */
   readonly at: string;
+  /** What the file system says of it, where that was asked: of folders, and of the root. */
+  readonly stats?: Stats | undefined;
 }
 
 /** A folder that is being walked. */
@@ -31,14 +32,6 @@ interface ListedEntry {
   readonly type: FileType | undefined;
 }
 
-/** Options of {@link TreeWalk}. */
-export interface TreeWalkOptions {
-  /** Leaves entries out, and does not enter folders. Default: none. */
-  readonly exclude?: EntryFilter | undefined;
-  /** Receives what the file system says of each entry, when that is met. Default: it is not asked. */
-  readonly stamp?: TreeStamp | undefined;
-}
-
 /**
  * Walks a tree in canonical order: depth first, the entries of a folder sorted bytewise by name. Does not follow
  * symlinks.
@@ -46,14 +39,13 @@ export interface TreeWalkOptions {
 export class TreeWalk {
   readonly #root: string;
   readonly #isExcluded: EntryFilter | undefined;
-  readonly #stamp: TreeStamp | undefined;
   readonly #stack: Frame[] = [];
   #hasBegun = false;
 
-  constructor(root: Buffer, { exclude, stamp }: TreeWalkOptions = {}) {
+  /** @param exclude leaves entries out, and does not enter folders. Default: none */
+  constructor(root: Buffer, exclude?: EntryFilter) {
     this.#root = root.toString("latin1");
     this.#isExcluded = exclude;
-    this.#stamp = stamp;
   }
 
   /**
@@ -71,7 +63,7 @@ export class TreeWalk {
       const type = expectStorable(at, typeOf(stats));
       const name = undefined;
       const isFolder = type === "directory";
-      steps.push(isFolder ? await this.#enter(name, at) : this.#leaf({ type, name, at }, stats));
+      steps.push(isFolder ? await this.#enter(name, at) : { type, name, at, stats });
     }
     let files = 0;
     let frame = this.#stack.at(-1);
@@ -82,14 +74,13 @@ export class TreeWalk {
         this.#stack.pop();
       } else {
         const at = `${frame.at}/${entry.name}`;
-        const stats = entry.type === undefined ? lstatEntry(at) : undefined;
-        const found = entry.type ?? typeOf(stats!);
+        const found = entry.type ?? typeOf(lstatEntry(at));
         if (this.#excludes(at, found)) continue;
         const type = expectStorable(at, found);
         if (type === "file") files += 1;
         const name = pathComponent(new Uint8Array(Buffer.from(entry.name, "latin1")));
         const isFolder = type === "directory";
-        steps.push(isFolder ? await this.#enter(name, at) : this.#leaf({ type, name, at }, stats));
+        steps.push(isFolder ? await this.#enter(name, at) : { type, name, at });
       }
       frame = this.#stack.at(-1);
     }
@@ -98,15 +89,8 @@ export class TreeWalk {
 
   async #enter(name: PathComponent | undefined, at: string): Promise<WalkStep> {
     const { stats, entries } = await listFolder(pathBytes(at));
-    this.#stamp?.add(at, stats);
     this.#stack.push({ name, at, rest: entries });
-    return { type: "enter", name, at };
-  }
-
-  /** @param stats what the file system says of it, if it was asked already */
-  #leaf(step: WalkStep, stats: Stats | undefined): WalkStep {
-    this.#stamp?.add(step.at, stats ?? lstatEntry(step.at));
-    return step;
+    return { type: "enter", name, at, stats };
   }
 
   #excludes(at: string, type: FileType | undefined): boolean {
@@ -149,7 +133,13 @@ async function lstatRoot(at: Buffer): Promise<Stats> {
   }
 }
 
-function lstatEntry(at: string): Stats {
+/**
+ * Asks the file system about an entry, and blocks the thread. Does not follow symlinks.
+ *
+ * @param at its path, one character a byte
+ * @throws CastoreError by cause, such as `aborted` for what is not there any more
+ */
+export function lstatEntry(at: string): Stats {
   try {
     return lstatSync(pathBytes(at));
   } catch (error) {
