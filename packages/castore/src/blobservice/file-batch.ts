@@ -48,24 +48,24 @@ export function readFilesInto(
   const states = new Float64Array(paths.length * STATE_NUMBERS);
   const failures: { code: ErrorCode; message: string }[] = [];
   let at = 0;
-  for (const [i, path] of paths.entries()) {
+  for (let i = 0; i < paths.length; i++) {
     try {
-      using file = SourceFile.openSync(Buffer.from(path, "latin1"));
+      using file = SourceFile.openSync(Buffer.from(paths[i]!, "latin1"));
       const { size } = file;
       writeState(states, i, file.state);
-      const needed = Math.max(size, 1); // files that the kernel makes up say that they are empty
-      if (needed > contentsBytes) {
+      if (size >= contentsBytes) {
         outcomes[i] = OUTCOME.large;
         continue;
       }
-      if (at + needed > contentsBytes) {
+      if (at + size >= contentsBytes) {
         outcomes.fill(OUTCOME.left, i);
         break;
       }
-      file.readSync(new Uint8Array(slab, at, needed));
+      const contents = new Uint8Array(slab, at, size);
+      file.readSync(contents);
       outcomes[i] = file.executable ? OUTCOME.executable : OUTCOME.plain;
       sizes[i] = size;
-      digests.set(take(new Uint8Array(slab, at, size)).bytes, i * B3Digest.LENGTH);
+      digests.set(take(contents).bytes, i * B3Digest.LENGTH);
       at += size;
     } catch (error) {
       if (!(error instanceof CastoreError)) throw error;
@@ -129,10 +129,10 @@ export class SlabFileBatch implements FileBatch {
     const { outcomes, sizes, failures } = files;
     this.#starts = new Uint32Array(outcomes.length);
     let at = 0;
-    for (const [i, outcome] of outcomes.entries()) {
+    for (let i = 0; i < outcomes.length; i++) {
       this.#starts[i] = at;
       at += sizes[i]!;
-      if (outcome !== OUTCOME.failed) continue;
+      if (outcomes[i] !== OUTCOME.failed) continue;
       const { code, message } = failures[this.#failures.size]!;
       this.#failures.set(i, new CastoreError(code, message));
     }

@@ -213,7 +213,7 @@ class FileSystemImport implements AsyncDisposable {
             else this.#smallFile(name, at, batch!, i);
           }
         }
-        this.#progress(1, 0);
+        if (type !== "file") this.#progress(1, 0);
       }
     } finally {
       batch?.[Symbol.dispose]();
@@ -240,7 +240,7 @@ class FileSystemImport implements AsyncDisposable {
     this.#visitor?.file(BigInt(size), isExecutable);
     if (size > 0) this.#visitor?.contents(batch.contents(i));
     this.#tree.file(name, batch.digest(i), size, isExecutable);
-    this.#progress(0, size);
+    this.#progress(1, size);
   }
 
   async #largeFile(name: PathComponent | undefined, at: string): Promise<void> {
@@ -263,6 +263,7 @@ class FileSystemImport implements AsyncDisposable {
     this.#large.add(settled);
     this.#tree.waitFor(stored);
     this.#tree.file(name, digest.bytes, size, executable);
+    this.#progress(1, 0);
   }
 
   #putOptions(): PutFileOptions {

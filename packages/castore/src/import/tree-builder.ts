@@ -53,10 +53,10 @@ export class TreeBuilder implements AsyncDisposable {
   leaveDirectory(): void {
     const { name, entries } = this.#stack.pop()!;
     const directory = Directory.from(entries);
-    const { digest } = encodeDirectory(directory);
-    this.#pending.push({ directory, stored: this.#stored });
+    const encoded = encodeDirectory(directory);
+    this.#pending.push({ directory: directory.withEncoding(encoded), stored: this.#stored });
     this.#pumping ??= this.#pump();
-    this.#add(name, { type: "directory", digest, size: directory.size });
+    this.#add(name, { type: "directory", digest: encoded.digest, size: directory.size });
   }
 
   /** @param digest BLAKE3 of the contents, 32 bytes */

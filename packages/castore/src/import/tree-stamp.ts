@@ -1,8 +1,11 @@
 import type { EntryState } from "../disk/source-file.ts";
 import { blake3 } from "../hash/blake3.ts";
 
-/** Length of text that is hashed together, in characters. */
-const HASHED_TOGETHER = 64 * 1024;
+/** How many entries are hashed together. */
+const HASHED_TOGETHER = 512;
+
+/** What is hashed of an entry besides its path. */
+const NUMBERS = 6;
 
 /**
  * Tells a tree of the local file system from what it was at another time, by what the file system says of each entry: path,
@@ -11,7 +14,9 @@ const HASHED_TOGETHER = 64 * 1024;
  */
 export class TreeStamp {
   readonly #hasher = blake3.createHasher();
-  #text = "";
+  /** Paths and numbers of entries that are to be hashed. */
+  #paths: string[] = [];
+  readonly #numbers = new Float64Array(HASHED_TOGETHER * NUMBERS);
   #digest: string | undefined;
   #entries = 0;
   #newestMs = 0;
@@ -33,6 +38,7 @@ export class TreeStamp {
   get digest(): string {
     if (this.#digest === undefined) {
       this.#flush();
+      this.#hasher.update(Buffer.from(`${this.#entries}`)); // tells paths and numbers of the last ones apart
       this.#digest = Buffer.from(this.#hasher.digest()).toString("hex");
     }
     return this.#digest;
@@ -40,14 +46,23 @@ export class TreeStamp {
 
   /** Adds an entry. The order is that of the walk. */
   add(path: string, { dev, ino, mode, size, mtimeMs, ctimeMs }: EntryState): void {
-    this.#text += `${path}\0${dev} ${ino} ${mode} ${size} ${mtimeMs} ${ctimeMs}\n`;
+    const at = this.#paths.push(path) * NUMBERS;
+    const numbers = this.#numbers;
+    numbers[at - 6] = dev;
+    numbers[at - 5] = ino;
+    numbers[at - 4] = mode;
+    numbers[at - 3] = size;
+    numbers[at - 2] = mtimeMs;
+    numbers[at - 1] = ctimeMs;
     this.#entries += 1;
     this.#newestMs = Math.max(this.#newestMs, mtimeMs, ctimeMs);
-    if (this.#text.length >= HASHED_TOGETHER) this.#flush();
+    if (this.#paths.length === HASHED_TOGETHER) this.#flush();
   }
 
   #flush(): void {
-    this.#hasher.update(Buffer.from(this.#text, "latin1"));
-    this.#text = "";
+    const numbers = this.#numbers.subarray(0, this.#paths.length * NUMBERS);
+    this.#hasher.update(new Uint8Array(numbers.buffer, 0, numbers.byteLength));
+    this.#hasher.update(Buffer.from(`${this.#paths.join("\0")}\0`, "latin1"));
+    this.#paths = [];
   }
 }

@@ -21,8 +21,6 @@ const MIN_ROOM = BUFFER_SIZE / 2;
 /** Pieces of file contents of at least this many bytes are passed on without a copy. */
 const PASS_THROUGH = 16 * 1024;
 
-const ZEROS = new Uint8Array(8);
-
 /**
  * Receives the bytes of a NAR, in order.
  *
@@ -90,8 +88,8 @@ export class NarWriter implements TreeVisitor {
 
   file(size: bigint, executable: boolean): void {
     this.#write(executable ? EXECUTABLE_FILE : FILE);
-    this.#uint64(size);
     this.#missing = Number(size);
+    this.#number(this.#missing);
     this.#padding = paddingLength(this.#missing);
     if (this.#missing === 0) this.#endNode();
   }
@@ -128,7 +126,7 @@ export class NarWriter implements TreeVisitor {
   #endContents(length: number): void {
     this.#missing -= length;
     if (this.#missing > 0) return;
-    this.#write(ZEROS.subarray(0, this.#padding));
+    this.#zeros(this.#padding);
     this.#endNode();
   }
 
@@ -139,15 +137,23 @@ export class NarWriter implements TreeVisitor {
   }
 
   #string(bytes: Uint8Array): void {
-    this.#uint64(BigInt(bytes.length));
+    this.#number(bytes.length);
     this.#write(bytes);
-    this.#write(ZEROS.subarray(0, paddingLength(bytes.length)));
+    this.#zeros(paddingLength(bytes.length));
   }
 
-  #uint64(value: bigint): void {
+  /** Writes a length, which is exact up to 2^53. */
+  #number(value: number): void {
     if (this.#filled + NUMBER_LENGTH > this.#buffer.length) this.#flush();
-    this.#buffer.writeBigUInt64LE(value, this.#filled);
+    this.#buffer.writeUInt32LE(value % 2 ** 32, this.#filled);
+    this.#buffer.writeUInt32LE(Math.floor(value / 2 ** 32), this.#filled + 4);
     this.#filled += NUMBER_LENGTH;
+  }
+
+  #zeros(count: number): void {
+    if (this.#filled + count > this.#buffer.length) this.#flush();
+    this.#buffer.fill(0, this.#filled, this.#filled + count);
+    this.#filled += count;
   }
 
   /** Writes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */

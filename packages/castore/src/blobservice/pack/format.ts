@@ -80,15 +80,20 @@ export function isHeader(bytes: Buffer, at: number): boolean {
 /** Makes the record of a blob of a list that {@link storedList} gives. */
 export function blobRecord(digest: B3Digest, list: Uint8Array): Uint8Array {
   const bytes = Buffer.allocUnsafe(HEADER_LENGTH + list.length);
-  writeBlobHeader(bytes, digest, list);
+  writeBlobHeader(bytes, 0, digest, list.length);
   bytes.set(list, HEADER_LENGTH);
   return bytes;
 }
 
-/** Writes the header of the record of a blob. */
-export function writeBlobHeader(bytes: Buffer, digest: B3Digest, list: Uint8Array): void {
-  const [storedSize, size] = [list.length, list.length / ChunkList.ENTRY_BYTES];
-  writeHeader(bytes, 0, { kind: "blob", codec: CODEC.raw, storedSize, size, digest });
+/** Writes the header of the record of a blob at a position, by the length of its packed list. */
+export function writeBlobHeader(
+  bytes: Buffer,
+  at: number,
+  digest: B3Digest,
+  listLength: number,
+): void {
+  const size = listLength / ChunkList.ENTRY_BYTES;
+  writeHeader(bytes, at, { kind: "blob", codec: CODEC.raw, storedSize: listLength, size, digest });
 }
 
 /**
@@ -109,14 +114,12 @@ export function storedList(digest: B3Digest, chunks: ChunkList): Uint8Array {
 /** Packs one chunk as in a list. */
 export function chunkEntry(digest: B3Digest, size: number): Uint8Array {
   const entry = Buffer.alloc(ChunkList.ENTRY_BYTES);
-  entry.set(digest.bytes);
-  entry.writeUInt32LE(size, B3Digest.LENGTH);
+  writeChunkEntry(entry, 0, digest, size);
   return entry;
 }
 
-/** Yields the digests in a list that {@link storedList} gives. */
-export function* digestsIn(list: Uint8Array): Generator<B3Digest> {
-  for (let at = 0; at < list.length; at += ChunkList.ENTRY_BYTES) {
-    yield B3Digest.fromBytes(list.subarray(at, at + B3Digest.LENGTH));
-  }
+/** Packs one chunk as in a list, at a position. */
+export function writeChunkEntry(bytes: Buffer, at: number, digest: B3Digest, size: number): void {
+  bytes.set(digest.bytes, at);
+  bytes.writeUInt32LE(size, at + B3Digest.LENGTH);
 }

@@ -323,7 +323,7 @@ async function blobRecords(jobs: readonly BlobsJob[]): Promise<readonly Records[
 async function longRecord(digest: B3Digest, list: Uint8Array): Promise<Records> {
   const length = HEADER_LENGTH + list.length;
   const bytes = Buffer.from(new SharedArrayBuffer(length));
-  writeBlobHeader(bytes, digest, list);
+  writeBlobHeader(bytes, 0, digest, list.length);
   for (let at = 0; at < list.length; at += STEP_BYTES) {
     bytes.set(list.subarray(at, at + STEP_BYTES), HEADER_LENGTH + at);
     await yieldToEvents();

@@ -1,8 +1,8 @@
-import { copyBytes } from "../../bytes/byte-string.ts";
+import { asBuffer, copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
-import { digestsIn, HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
+import { HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
 import { payloadChecksum } from "./payload-checksum.ts";
@@ -48,6 +48,12 @@ export interface IncompleteBlob {
 interface PlacedRecord {
   readonly header: RecordHeader;
   readonly bytes: Uint8Array;
+}
+
+/** A chunk that is not stored yet. */
+interface FreshChunk extends PlacedRecord {
+  /** Whether a blob uses it. */
+  isUsed: boolean;
 }
 
 interface BlobToCommit extends PlacedRecord {
@@ -108,12 +114,8 @@ export class PackWriter implements Disposable {
     await this.#index.change(async () => {
       const fresh = this.#freshChunks(chunks);
       const complete = this.#completeBlobs(wanted, fresh, incomplete);
-      const used = new Set<string>();
-      for (const { pending } of complete) {
-        for (const { hex } of digestsIn(pending)) if (fresh.has(hex)) used.add(hex);
-      }
       const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
-      const located = [...fresh].map(([hex, { header, bytes }]) => {
+      const located = Array.from(fresh.values(), ({ header, bytes, isUsed }) => {
         const { pack, offset } = layout.add(bytes);
         const { digest, storedSize, size, codec } = header;
         const checksum = payloadChecksum(bytes.subarray(HEADER_LENGTH));
@@ -125,7 +127,7 @@ export class PackWriter implements Disposable {
           codec,
           checksum,
         };
-        return { digest, location, live: used.has(hex) };
+        return { digest, location, live: isUsed };
       });
       for (const { header, bytes } of complete) {
         if (header.size > 1 && !this.#index.hasBlob(header.digest)) layout.add(bytes);
@@ -138,8 +140,8 @@ export class PackWriter implements Disposable {
         this.#index.addChunk(digest, location, live);
       }
       for (const { header, list, pending } of complete) {
-        for (const digest of digestsIn(pending)) {
-          if (!fresh.has(digest.hex)) this.#index.useChunk(digest);
+        for (const [i, key] of digestKeys(pending).entries()) {
+          if (!fresh.has(key)) this.#index.useChunk(digestOf(pending, i));
         }
         if (header.size > 1) this.#index.addBlob(header.digest, list);
       }
@@ -160,11 +162,12 @@ export class PackWriter implements Disposable {
   }
 
   /** Returns the chunks that are not stored yet, by digest in hexadecimal. */
-  #freshChunks(chunks: readonly Records[]): Map<string, PlacedRecord> {
-    const fresh = new Map<string, PlacedRecord>();
-    for (const record of chunks.flatMap((records) => [...eachRecord(records)])) {
-      const { digest } = record.header;
-      if (!fresh.has(digest.hex) && !this.#index.isKnown(digest)) fresh.set(digest.hex, record);
+  #freshChunks(chunks: readonly Records[]): Map<string, FreshChunk> {
+    const fresh = new Map<string, FreshChunk>();
+    for (const { header, bytes } of chunks.flatMap(recordsIn)) {
+      const { hex } = header.digest;
+      if (fresh.has(hex) || this.#index.isKnown(header.digest)) continue;
+      fresh.set(hex, { header, bytes, isUsed: false });
     }
     return fresh;
   }
@@ -175,7 +178,7 @@ export class PackWriter implements Disposable {
     chunks: readonly Records[],
   ): Promise<readonly BlobToCommit[]> {
     const wanted: BlobToCommit[] = [];
-    for (const record of blobs.flatMap((records) => [...eachRecord(records)])) {
+    for (const record of blobs.flatMap(recordsIn)) {
       const list = record.bytes.subarray(HEADER_LENGTH);
       const isLong = record.header.size > LOOKUPS_PER_TRANSACTION;
       const pending = isLong ? await this.#useStoredChunks(list, chunks) : list;
@@ -187,7 +190,7 @@ export class PackWriter implements Disposable {
   /** Marks the stored chunks of a list as used, and returns the others, packed, up to one that is not in the group. */
   async #useStoredChunks(list: Uint8Array, chunks: readonly Records[]): Promise<Uint8Array> {
     const offered = new Set<string>();
-    for (const { header } of chunks.flatMap((records) => [...eachRecord(records)])) {
+    for (const { header } of chunks.flatMap(recordsIn)) {
       offered.add(header.digest.hex);
     }
     const pending: Uint8Array[] = [new Uint8Array(0)];
@@ -214,33 +217,57 @@ export class PackWriter implements Disposable {
     return Buffer.concat(pending);
   }
 
-  /** Returns the blobs all of whose chunks are stored or fresh. */
+  /** Returns the blobs all of whose chunks are stored or fresh, and marks those that are fresh as used. */
   #completeBlobs(
     wanted: readonly BlobToCommit[],
-    fresh: ReadonlyMap<string, unknown>,
+    fresh: ReadonlyMap<string, FreshChunk>,
     incomplete: IncompleteBlob[],
   ): BlobToCommit[] {
     return wanted.filter(({ header, position, pending }) => {
-      const missing = digestsIn(pending).find(
-        (digest) => !fresh.has(digest.hex) && !this.#index.isKnown(digest),
+      const keys = digestKeys(pending);
+      const i = keys.findIndex(
+        (key, i) => !fresh.has(key) && !this.#index.isKnown(digestOf(pending, i)),
       );
-      if (missing !== undefined) {
-        const digest = copyBytes(header.digest.bytes);
-        incomplete.push({ blob: position, digest, chunk: copyBytes(missing.bytes) });
+      if (i < 0) {
+        for (const key of keys) {
+          const chunk = fresh.get(key);
+          if (chunk) chunk.isUsed = true;
+        }
+        return true;
       }
-      return missing === undefined;
+      const digest = copyBytes(header.digest.bytes);
+      incomplete.push({ blob: position, digest, chunk: copyBytes(digestOf(pending, i).bytes) });
+      return false;
     });
   }
 }
 
-function* eachRecord({ bytes, length }: Records): Generator<PlacedRecord> {
+function recordsIn({ bytes, length }: Records): PlacedRecord[] {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, length);
+  const records: PlacedRecord[] = [];
   for (let at = 0; at < length; ) {
     const header = readHeader(buffer, at);
     const end = at + HEADER_LENGTH + header.storedSize;
-    yield { header, bytes: buffer.subarray(at, end) };
+    records.push({ header, bytes: buffer.subarray(at, end) });
     at = end;
   }
+  return records;
+}
+
+/** The digests of a packed list, in hexadecimal. */
+function digestKeys(list: Uint8Array): string[] {
+  const buffer = asBuffer(list);
+  const keys: string[] = [];
+  for (let at = 0; at < list.length; at += ChunkList.ENTRY_BYTES) {
+    keys.push(buffer.toString("hex", at, at + B3Digest.LENGTH));
+  }
+  return keys;
+}
+
+/** The digest of one of the chunks of a packed list. */
+function digestOf(list: Uint8Array, i: number): B3Digest {
+  const at = i * ChunkList.ENTRY_BYTES;
+  return B3Digest.fromBytes(list.subarray(at, at + B3Digest.LENGTH));
 }
 
 /** A write to one pack, and the length of the pack after it. */

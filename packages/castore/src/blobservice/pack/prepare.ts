@@ -8,7 +8,6 @@ import { ChunkList } from "../chunk-list.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
 import { decodeFrame } from "../frames.ts";
 import { wrongList } from "../put-list.ts";
-import { chunkEntry } from "./format.ts";
 import {
   closeIndex,
   type LaneStore,
@@ -54,7 +53,8 @@ export function prepareBytes({ lengths, ...task }: BytesTask): PreparedBytes {
   const digests = new Uint8Array(lengths.length * B3Digest.LENGTH);
   const isLive = new Uint8Array(lengths.length);
   let at = 0;
-  for (const [i, length] of lengths.entries()) {
+  for (let i = 0; i < lengths.length; i++) {
+    const length = lengths[i]!;
     const data = batch.contents(at, length);
     const digest = blake3Digest(data);
     isLive[i] = batch.addChunk(digest, data) === "live" ? 1 : 0;
@@ -115,7 +115,7 @@ export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): 
     const frame = batch.contents(at, length);
     runs.update(i, decodeFrame(frame, chunk, chunkMemory.take(chunk.size)));
     const state = batch.addFrame(chunk.digest, chunk.size, frame);
-    if (state !== "live") batch.addBlob(chunk.digest, chunkEntry(chunk.digest, chunk.size));
+    if (state !== "live") batch.addUncutBlob(chunk.digest, chunk.size);
     at += length;
   }
   for (const { digest, first, count } of blobs) {

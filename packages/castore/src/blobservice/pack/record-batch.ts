@@ -5,10 +5,18 @@ import { openReader } from "../../disk/database.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
+import { ChunkList } from "../chunk-list.ts";
 import { listChunks } from "../cut-pieces.ts";
 import { ChunkIndex, type ChunkState, indexPath } from "./chunk-index.ts";
 import { encodeChunk } from "./codec.ts";
-import { blobRecord, CODEC, type Codec, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
+import {
+  CODEC,
+  type Codec,
+  HEADER_LENGTH,
+  writeBlobHeader,
+  writeChunkEntry,
+  writeHeader,
+} from "./format.ts";
 
 /** A store, for a lane. */
 export interface LaneStore {
@@ -78,6 +86,9 @@ function openIndex(folder: string): ChunkIndex | undefined {
   }
 }
 
+/** Room for records of blobs at first, in bytes. */
+const FIRST_BLOB_BYTES = 32 * 1024;
+
 /** Makes records of contents in a slab. */
 export class RecordBatch implements Disposable {
   readonly #store: LaneStore;
@@ -91,7 +102,10 @@ export class RecordBatch implements Disposable {
   #newBytes = 0;
   #allChunks = 0;
   #allBytes = 0;
-  readonly #blobs: Uint8Array[] = [];
+  /** Records of blobs. */
+  #blobs = Buffer.alloc(0);
+  #blobsEnd = 0;
+  #blobCount = 0;
   /** Digests of the chunks that are among the records. */
   readonly #added = new Set<string>();
 
@@ -123,7 +137,7 @@ export class RecordBatch implements Disposable {
       : cutEnds(data, true, averageChunkSize);
     if (ends.length === 1) {
       const state = this.addChunk(digest, data);
-      if (state !== "live") this.addBlob(digest, chunkEntry(digest, data.length));
+      if (state !== "live") this.addUncutBlob(digest, data.length);
     } else if (this.#index?.hasBlob(digest)) {
       this.#allChunks += ends.length;
       this.#allBytes += data.length;
@@ -184,20 +198,39 @@ export class RecordBatch implements Disposable {
 
   /** Adds the record of a blob of a packed list. */
   addBlob(digest: B3Digest, list: Uint8Array): void {
-    this.#blobs.push(blobRecord(digest, list));
+    const at = this.#beginBlob(digest, list.length);
+    this.#blobs.set(list, at);
+  }
+
+  /** Adds the record of a blob of one chunk. */
+  addUncutBlob(digest: B3Digest, size: number): void {
+    const at = this.#beginBlob(digest, ChunkList.ENTRY_BYTES);
+    writeChunkEntry(this.#blobs, at, digest, size);
+  }
+
+  /** Writes the header of the record of a blob. Returns where its list goes, for which there is room. */
+  #beginBlob(digest: B3Digest, listLength: number): number {
+    const at = this.#blobsEnd;
+    const end = at + HEADER_LENGTH + listLength;
+    if (end > this.#blobs.length) {
+      const larger = Buffer.allocUnsafe(Math.max(end, 2 * this.#blobs.length, FIRST_BLOB_BYTES));
+      larger.set(this.#blobs.subarray(0, at));
+      this.#blobs = larger;
+    }
+    writeBlobHeader(this.#blobs, at, digest, listLength);
+    this.#blobsEnd = end;
+    this.#blobCount += 1;
+    return at + HEADER_LENGTH;
   }
 
   /** Appends the records of blobs to those of chunks. */
   finish(): PreparedRecords {
     const chunkBytes = this.#recordsEnd;
-    for (const record of this.#blobs) {
-      this.#records.set(record, this.#recordsEnd);
-      this.#recordsEnd += record.length;
-    }
+    this.#records.set(this.#blobs.subarray(0, this.#blobsEnd), chunkBytes);
     return {
       chunkBytes,
-      blobBytes: this.#recordsEnd - chunkBytes,
-      blobs: this.#blobs.length,
+      blobBytes: this.#blobsEnd,
+      blobs: this.#blobCount,
       newChunks: this.#newChunks,
       newBytes: this.#newBytes,
       allChunks: this.#allChunks,
