@@ -69,4 +69,11 @@ describeWithTools("the progress of an import on a terminal", ["script"], (script
     const shown = await terminal.prompt("end");
     expect(shown).toMatch(/small: 8 B, 8 B new, \d\.\d s\r\n/);
   });
+
+  it("is lines on a terminal that has no width", async () => {
+    const args = ["import", small, ...embeddedIn(newStore())];
+    const command = `stty cols 0; ${process.execPath} ${MAIN} ${args.join(" ")} > ${folder.path}/out; printf end`;
+    await using terminal = new Terminal(script, `sh -c '${command}'`, process.env);
+    expect(await terminal.prompt("end")).toMatch(/small: 8 B, 8 B new, \d\.\d s\r\n/);
+  });
 });

@@ -9,8 +9,8 @@ const PLAIN_INTERVAL_MS = 5_000;
 /**
  * Opens the progress of a command.
  *
- * @param options.progress `auto`, a line that changes if stderr is a terminal, and nothing otherwise; `plain`, a line every
- *   five seconds; `none` or `false`. Default: `auto`, or `none` for a command that is to be quiet
+ * @param options.progress `auto`, a line that changes if stderr is a terminal of a known width, as `plain` for one of unknown
+ *   width, and nothing otherwise; `plain`, a line every five seconds; `none` or `false`. Default: `auto`, or `none` for a command that is to be quiet
  */
 export async function openProgress({
   progress = "auto",
@@ -19,6 +19,7 @@ export async function openProgress({
   if (quiet || progress === false || progress === "none") return new SilentProgress();
   if (progress === "plain") return new PlainProgress();
   if (!process.stderr.isTTY) return new SilentProgress();
+  if (process.stderr.columns === 0) return new PlainProgress(); // where ora would clear infinitely many rows
   const { default: ora } = await import("ora");
   const { TerminalProgress } = await import("./terminal-progress.ts");
   // With `discardStdin`, ora would read the terminal, and Ctrl-C would be no signal.
