@@ -2,6 +2,7 @@ import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:
 import { constants, type Http2ServerRequest, type Http2ServerResponse } from "node:http2";
 import { stopSender } from "@tvix/castore/rpc";
 import { parse as parseRange } from "range-parser";
+import { gatheredBody } from "./gathered-body.ts";
 import { answerTo, HttpError } from "./http-error.ts";
 import { atEndOfTurn } from "./turn-end.ts";
 
@@ -154,15 +155,17 @@ export class Exchange {
     return Array.isArray(value) ? value.join(", ") : value;
   }
 
-  /** Reads the body of the request. Throws if it is cut off. To be iterated once. */
+  /**
+   * Reads the body of the request, in pieces that are lent until the next one is asked for. Throws if it is cut off. To be
+   * iterated once.
+   */
   async *body(): AsyncGenerator<Uint8Array> {
     if (this.#isWaiting) this.#response.writeContinue();
     this.#isWaiting = false;
     try {
-      // Destroying a request over HTTP/1.1 would destroy the connection and the answer.
-      for await (const chunk of this.#request.iterator({ destroyOnReturn: false })) {
-        this.#bytesIn += chunk.length;
-        yield chunk;
+      for await (const piece of gatheredBody(this.#request)) {
+        this.#bytesIn += piece.length;
+        yield piece;
       }
     } catch (cause) {
       throw new HttpError(499, "The client left before the request was complete", { cause });
@@ -369,6 +372,7 @@ function discardBody(request: HttpRequest): void {
     left -= data.length;
     if (left < 0) request.destroy();
   });
+  request.resume(); // whoever has read it may have paused it
 }
 
 /** Whether a list of entity tags has one, or is `*`. */

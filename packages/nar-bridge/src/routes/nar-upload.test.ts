@@ -1,8 +1,13 @@
+import { createHash } from "node:crypto";
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { zstdCompressSync } from "node:zlib";
 import {
+  type BlobWriter,
   type Compression,
   collectBytes,
   decompress,
+  MemoryBlobService,
   MemoryObjectStore,
   type ObjectStore,
 } from "@tvix/castore";
@@ -51,6 +56,21 @@ async function keysOf(objects: ObjectStore): Promise<string[]> {
 async function decompressed(file: Buffer, compression: Compression | "none"): Promise<Buffer> {
   if (compression === "none") return file;
   return Buffer.from(await collectBytes(decompress(ReadableStream.from([file]), compression)));
+}
+
+/** Looks at what is written to it a moment later, as it may. */
+class SlowBlobService extends MemoryBlobService {
+  override openWriter(...options: Parameters<MemoryBlobService["openWriter"]>): BlobWriter {
+    const writer = super.openWriter(...options);
+    return {
+      write: async (data) => {
+        await sleep(2);
+        await writer.write(data);
+      },
+      close: () => writer.close(),
+      [Symbol.asyncDispose]: () => writer[Symbol.asyncDispose](),
+    };
+  }
 }
 
 describe.each(["none", "br", "gzip", "xz", "zstd"] as const)("a NAR by %s", (compression) => {
@@ -255,6 +275,26 @@ describe("the upload of a NAR", () => {
     while (bridge.answered.length === 0) await new Promise((r) => setTimeout(r, 5));
     expect(bridge.answered[0]).toMatchObject({ complete: false, error: { status: 499 } });
     expect(await keysOf(objects)).toEqual([]);
+  });
+
+  it("leaves nothing where the client leaves before the end of a short one, of a length that it has told", async () => {
+    const { narPath } = await pushOf("file", Buffer.from("contents"));
+    const socket = connect(bridge.port, "127.0.0.1");
+    socket.write(`PUT ${narPath} HTTP/1.1\r\nHost: cache\r\nContent-Length: 100\r\n\r\nshorter`);
+    setTimeout(() => socket.destroy(), 20);
+    await expect.poll(() => bridge.answered, { interval: 5 }).toHaveLength(1);
+    expect(bridge.answered[0]).toMatchObject({ complete: false, error: { status: 499 } });
+    expect(await keysOf(objects)).toEqual([]);
+  });
+
+  it("is stored as it came, where it comes faster than it is stored", async () => {
+    await bridge[Symbol.asyncDispose]();
+    bridge = await startBridge({ objects, blobService: new SlowBlobService() });
+    const contents = createHash("shake256", { outputLength: 5_000_000 }).update("nar").digest();
+    const pushed = await pushOf("file", contents);
+    await push(pushed);
+    const response = await fetch(`${bridge.url}${pushed.narPath}`);
+    expect((await bytesOf(response)).equals(pushed.file)).toBe(true);
   });
 
   it("waits for others, not for too long", async () => {
