@@ -104,6 +104,7 @@ describe.each([
       ...(protocol !== undefined && { OTEL_EXPORTER_OTLP_PROTOCOL: protocol }),
       OTEL_TRACES_SAMPLER: "parentbased_always_off",
       OTEL_SERVICE_NAME: "cache",
+      OTEL_METRIC_EXPORT_INTERVAL: "200",
     };
     const args = ["--listen-address=127.0.0.1:0", ...throughDaemon("memory://")];
     await using daemon = await startDaemon(args, { env });
@@ -112,6 +113,7 @@ describe.each([
     const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-01` };
     expect((await fetch(url, { headers })).status).toBe(404);
     expect((await fetch(url)).status).toBe(404);
+    await expect.poll(() => received.metrics, { timeout: 20_000 }).not.toEqual([]);
     daemon.process.kill("SIGTERM");
     expect(await daemon.exit).toBe(0);
     collector.close();

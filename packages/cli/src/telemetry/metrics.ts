@@ -46,12 +46,14 @@ export class Metrics implements AsyncDisposable {
   ): Promise<Metrics> {
     const readers: IMetricReader[] = [];
     if (isWanted("metrics", otlp)) {
+      const intervalMs = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || 60_000;
+      const timeoutMs = Number(process.env.OTEL_METRIC_EXPORT_TIMEOUT) || 30_000;
       try {
         readers.push(
           new PeriodicExportingMetricReader({
             exporter: await metricExporter(warn),
-            exportIntervalMillis: Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || 60_000,
-            exportTimeoutMillis: Number(process.env.OTEL_METRIC_EXPORT_TIMEOUT) || 30_000,
+            exportIntervalMillis: intervalMs,
+            exportTimeoutMillis: Math.min(timeoutMs, intervalMs), // the reader refuses a longer one
           }),
         );
       } catch (error) {
