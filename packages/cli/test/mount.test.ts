@@ -1,4 +1,4 @@
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { B3Digest, blake3, putBlob } from "@tvix/castore";
 import { ChunkList } from "@tvix/castore/chunk-list";
@@ -193,6 +193,32 @@ for i in range(1500):
     expect(await shell(script, log, place.folder, ...command)).toContain('"mounted"');
     const { status, stderr } = await tvixStore(["mount", "--daemonize", "/nowhere", ...store]);
     expect([status, stderr]).toEqual([1, expect.stringContaining("expected a folder")]);
+  });
+
+  it("finds again what the kernel has forgotten, and keeps what a program still uses", async () => {
+    const script = `
+      cd "$1"; exec 3<large; head -c 1000 <&3 >/dev/null
+      look() { find . -printf '%i %y %P %s %l\\n' | sort; }
+      look > "$2/before"
+      mount -i -o remount,ro "$3" # which has the kernel forget all that nobody uses
+      look > "$2/after"; cmp "$2/before" "$2/after"; wc -l < "$2/after"
+      cat <&3 | sha256sum
+    `;
+    const at = join(mounted.folder, names.at(-1)!);
+    const found = await shell(script, at, folder.path, mounted.folder);
+    const rest = await shell('tail -c +1001 "$1/large" | sha256sum', sources.at(-1)!);
+    expect(found).toBe(`3006\n${rest}`);
+  });
+
+  it("reads and verifies contents in as many threads as --threads says", async () => {
+    const countThreads = async (threads: number) => {
+      const cache = `--cache-dir=${join(folder.path, `cache-${threads}`)}`; // the thread of the device then reads nothing
+      await using one = await startMount([...store, cache, `--threads=${threads}`]);
+      await shell('cat "$1/large" >/dev/null', join(one.folder, names.at(-1)!));
+      return readdirSync(`/proc/${one.process.pid}/task`).length;
+    };
+    const [one, four] = [await countThreads(1), await countThreads(4)];
+    expect(four - one).toBe(3);
   });
 
   it("serves programs that use it when it is unmounted, until they end", async () => {

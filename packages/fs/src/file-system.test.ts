@@ -17,7 +17,14 @@ import { ChunkList } from "@tvix/castore/chunk-list";
 import { seededBytes } from "@tvix/conformance";
 import fc from "fast-check";
 import { expect, test, vi } from "vitest";
-import { Kernel, memoryServices, putDirectory, readBody, register } from "../test/kernel.ts";
+import {
+  batchForgetBody,
+  Kernel,
+  memoryServices,
+  putDirectory,
+  readBody,
+  register,
+} from "../test/kernel.ts";
 import { InodeTable } from "./inode-table.ts";
 import { ERRNO, OPCODE } from "./protocol/constants.ts";
 
@@ -154,14 +161,34 @@ test("what the kernel has forgotten takes no memory, however often it was looked
   const ids = [await kernel.walk(root), await kernel.walk(root, "file")];
   await kernel.walk(root, "file");
   expect(kernel.fileSystem.inodes).toBe(before + 2);
-  const batch = Buffer.alloc(8 + 2 * 16);
-  batch.writeUInt32LE(2, 0);
-  for (const [i, id] of ids.entries()) {
-    batch.writeBigUInt64LE(BigInt(id), 8 + i * 16);
-    batch.writeBigUInt64LE(3n, 16 + i * 16);
-  }
-  kernel.start(OPCODE.batchForget, 0, batch);
+  const forgets = ids.map((id) => [id, 3] as const);
+  kernel.start(OPCODE.batchForget, 0, batchForgetBody(...forgets));
   expect(kernel.fileSystem.inodes).toBe(before);
+});
+
+test("a batch of forgets drops as many references of each inode as it says, and leaves others", async () => {
+  const services = memoryServices();
+  const names = ["once", "twice", "left"];
+  const folder = await putDirectory(
+    services,
+    await Promise.all(
+      names.map(async (name) => named(name, await fileOf(services, Buffer.from(name)))),
+    ),
+  );
+  const root = await register(services, "tree", folder);
+  const kernel = new Kernel({ services });
+  const parent = await kernel.walk(root);
+  const find = async (name: string) => (await kernel.lookup(parent, name)).id;
+  const [once, twice, left] = [await find("once"), await find("twice"), await find("left")];
+  expect(await find("twice")).toBe(twice);
+  const { answered } = kernel;
+  kernel.start(OPCODE.batchForget, 0, batchForgetBody([once, 1], [12_345, 7], [twice, 1]));
+  expect(kernel.answered).toBe(answered); // forgets have no answer
+  const errnoOf = async (id: number) => (await kernel.call(OPCODE.getattr, id)).errno;
+  expect([await errnoOf(once), await errnoOf(left)]).toEqual([ERRNO.ESTALE, 0]);
+  expect((await kernel.read(twice, 0, 9)).toString()).toBe("twice");
+  kernel.start(OPCODE.batchForget, 0, batchForgetBody([twice, 1]));
+  expect([await errnoOf(twice), await errnoOf(left)]).toEqual([ERRNO.ESTALE, 0]);
 });
 
 test("names that are not UTF-8 are listed and found", async () => {

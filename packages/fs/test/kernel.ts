@@ -230,6 +230,19 @@ export function readBody(read: { handle?: number; offset: number; size: number }
   return body;
 }
 
+/** Returns the body of BATCH_FORGET: how many references to each inode are dropped. */
+export function batchForgetBody(
+  ...forgets: readonly (readonly [id: number, count: number])[]
+): Buffer {
+  const body = Buffer.alloc(8 + forgets.length * 16);
+  body.writeUInt32LE(forgets.length, 0);
+  for (const [i, [id, count]] of forgets.entries()) {
+    body.writeBigUInt64LE(BigInt(id), 8 + i * 16);
+    body.writeBigUInt64LE(BigInt(count), 16 + i * 16);
+  }
+  return body;
+}
+
 /** Returns a message of the kernel. */
 export function requestOf(request: {
   opcode: number;
