@@ -36,7 +36,7 @@ export interface Mount extends AsyncDisposable {
 }
 
 /** How many bytes of contents are on their way to the thread of the device without a buffer of their own. */
-const RING_BYTES = 2 * 1024 * 1024;
+const RING_BYTES = 4 * 1024 * 1024;
 
 /** Heap limits of the thread of the device in MB. Contents are in buffers outside of the heap. */
 const LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 256 };

@@ -51,7 +51,7 @@ const MAX_READERS = 256;
 const PAGE_PATHS = 1024;
 
 /** About how many bytes of contents are read by one call: the first of them waits for the last. */
-const BATCH_BYTES = 1024 * 1024;
+const BATCH_BYTES = 2 * 1024 * 1024;
 
 /** Contents, in the form that they came in. */
 interface Contents {

@@ -12,7 +12,7 @@ import { StreamCall } from "../transport/stream-call.ts";
 /** How many calls are under way at the same time. */
 const CONCURRENCY = 4;
 
-/** How many bytes of blobs go into one call: fewer than may, so that several work at the same time. */
+/** How many bytes of blobs go into one call by default. */
 const BATCH_BYTES = 1024 * 1024;
 
 /** Items that go into one call. */
@@ -33,12 +33,14 @@ export class BatchCalls {
    * Divides items over calls, and gives the results in order; `undefined` if there is no such service.
    *
    * @param bytesOf how many bytes of a call, or of its answer, an item takes
+   * @param batchBytes how many bytes go into one call. Default: fewer than may, so that several work at the same time
    */
   async inBatches<Item, Result>(
     items: readonly Item[],
     bytesOf: (item: Item) => number,
     run: (batch: readonly Item[]) => Promise<readonly Result[]>,
     support: ServiceSupport,
+    batchBytes: number = BATCH_BYTES,
   ): Promise<readonly Result[] | undefined> {
     if (support.isMissing()) return undefined;
     const batches: Batch<Item>[] = [];
@@ -46,7 +48,7 @@ export class BatchCalls {
       const bytes = bytesOf(item);
       let batch = batches.at(-1);
       const fits = batch && batch.items.length < MAX_BATCH_BLOBS;
-      if (batch === undefined || !fits || batch.bytes + bytes > BATCH_BYTES) {
+      if (batch === undefined || !fits || batch.bytes + bytes > batchBytes) {
         batch = { items: [], bytes: 0 };
         batches.push(batch);
       }

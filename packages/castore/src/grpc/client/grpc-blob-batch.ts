@@ -23,6 +23,9 @@ const METHODS = BlobBatchServiceDescriptor.method;
 /** Number of the field of a request that carries contents. */
 const CONTENTS = PutBlobsRequestSchema.field.contents.number;
 
+/** How many bytes of blobs in their stored form go into one call: a call costs as much processor time as 0.2 MB of them. */
+const STORED_BATCH_BYTES = 2 * 1024 * 1024;
+
 const MAX_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** A blob whose digest is known. */
@@ -110,6 +113,7 @@ export class GrpcBlobBatch {
         });
       },
       this.#support,
+      STORED_BATCH_BYTES,
     );
   }
 
