@@ -32,6 +32,10 @@ const CACHE = "binary cache, daemon";
 const NGINX = "binary cache, nginx";
 const MB = 1e6;
 
+/** Parts of the names of our rows. */
+const IMPORT = ": tvix-store import, ";
+const MOUNT = ": tvix-store mount, ";
+
 const GOALS: readonly Goal[] = [
   ratio("small import / tar, zstd", `small: ${DIRECT}`, "small: tar | zstd -1 -T2, first", 1.8),
   ratio("small import / restic", `small: ${DIRECT}`, "small: restic backup, first", 0.4),
@@ -45,8 +49,16 @@ const GOALS: readonly Goal[] = [
     values: (results) => results.get(`small: ${DIRECT}`)?.samples.map(cpuSeconds),
     met: (median) => median <= 2.6,
   },
-  memory("memory of an import, MB", ({ program }) => program.peakBytes),
-  memory("memory of a daemon, MB", ({ daemon }) => daemon?.peakBytes ?? 0),
+  memory("memory of an import, MB", IMPORT, ({ program }) => program.peakBytes),
+  memory("memory of a daemon, MB", IMPORT, ({ daemon }) => daemon?.peakBytes ?? 0),
+  memory("memory of a mount, MB", MOUNT, ({ program }) => program.peakBytes),
+  ...["direct", "daemon"].flatMap((how) => [
+    mounted(how, "256 MB", "peer", 1.5),
+    mounted(how, "4 KiB at random", "peer", 1),
+    mounted(how, "tar of 10,000 files", "peer", 1),
+    mounted(how, "find over 100,000 entries", "peer", 1),
+    mounted(how, "256 MB again", "disk", 0.9),
+  ]),
   pushed("10 % changed pushed over a link / nix copy, bytes", 0.15, ({ work }) => work!.bytes!),
   pushed("10 % changed pushed over a link / nix copy", 1, ({ work }) => work!.seconds),
   share("gRPC Put of 256 MB in memory / node:http2", ...overHttp2("Put one of 256 MB"), 0.45),
@@ -114,6 +126,13 @@ function share(name: string, ours: string, theirs: string, limit: number): Goal 
   };
 }
 
+/** A read out of our mount by the same out of that of the peer, or from the disk. */
+function mounted(how: string, read: string, other: "peer" | "disk", limit: number): Goal {
+  const theirs = other === "peer" ? `peer tvix-store mount, ${how}` : "files on disk";
+  const rows = [`mount: tvix-store mount, ${how}, ${read}`, `mount: ${theirs}, ${read}`] as const;
+  return share(`mount, ${how}, ${read} / ${other}`, ...rows, limit);
+}
+
 /** How much of the time of a push is not that of Nix, which the same push to a sink takes in the same round. */
 function ourShare(step: string): Goal {
   return {
@@ -155,14 +174,14 @@ function efficiency(tree: string): Goal {
   };
 }
 
-/** The most that a process had, in any of our imports of a round. */
-function memory(name: string, of: (sample: Sample) => number): Goal {
+/** The most that a process had in a round, in any of the rows with a part of a name. */
+function memory(name: string, rows: string, of: (sample: Sample) => number): Goal {
   return {
     name,
     target: "at most 160",
     values(results) {
       const samples = [...results.values()]
-        .filter(({ name }) => name.includes(": tvix-store import, "))
+        .filter(({ name }) => name.includes(rows))
         .flatMap((row) => row.samples);
       const byRound = Object.values(Object.groupBy(samples, ({ round }) => round));
       return byRound.map((round = []) => Math.max(...round.map(of)) / MB);

@@ -1,4 +1,4 @@
-import { lstat, mkdtemp, opendir, readFile, rm } from "node:fs/promises";
+import { lstat, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { programPath } from "@tvix/conformance/find-program";
@@ -63,11 +63,15 @@ export async function runCommand(command: Command): Promise<string> {
 
 /** How many bytes a folder, with all that is in it, takes of the disk. */
 export async function diskBytes(path: string): Promise<number> {
-  const { blocks } = await lstat(path);
-  let bytes = blocks * 512;
-  for await (const entry of await opendir(path, { recursive: true })) {
-    const found = await lstat(join(entry.parentPath, entry.name));
-    if (!found.isSocket()) bytes += found.blocks * 512;
+  const folders = [path];
+  let bytes = (await lstat(path)).blocks * 512;
+  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+    for (const entry of await readdir(folder, { withFileTypes: true })) {
+      if (entry.isSocket()) continue;
+      const inner = join(folder, entry.name);
+      bytes += (await lstat(inner)).blocks * 512;
+      if (entry.isDirectory()) folders.push(inner);
+    }
   }
   return bytes;
 }

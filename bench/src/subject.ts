@@ -33,6 +33,12 @@ export interface Work {
   readonly parts?: Readonly<Record<string, number>>;
 }
 
+/**
+ * How files are read, of which nothing is in the page cache: a folder by `tar` or `find`, or a file from its begin to its end,
+ * the same a second time, or small pieces of it in no order.
+ */
+export type ReadKind = "tar" | "find" | "sequential" | "again" | "random";
+
 /** Something that is compared with others: a way to do a piece of work, one row a step. */
 export interface Subject {
   readonly name: string;

@@ -4,7 +4,7 @@ import { blobs } from "./subjects/blobs.ts";
 import { copy } from "./subjects/copy.ts";
 import { floor } from "./subjects/floor.ts";
 import type { ImportTrees } from "./subjects/import-steps.ts";
-import { mountDirect, mountOfDaemon, tarOfSource } from "./subjects/mount.ts";
+import { filesOnDisk, type MountRead, mountDirect, mountOfDaemon } from "./subjects/mount.ts";
 import { calculateNar, narIngest, narRender } from "./subjects/nar.ts";
 import { nixAlone, nixPush, type PushedPaths } from "./subjects/nix-push.ts";
 import { nixStore } from "./subjects/nix-store.ts";
@@ -19,6 +19,7 @@ import {
   changedTree,
   largeFile,
   largeTree,
+  manyEntries,
   smallTree,
   treeOfFiles,
 } from "./trees/seeded.ts";
@@ -30,6 +31,8 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
   const changed = await inspectTree(await changedTree(cache), "changed");
   const large = await inspectTree(await largeTree(cache), "large");
   const source = await blobFile(cache);
+  const blob = await inspectTree(source, "blobs");
+  const many = await inspectTree(await manyEntries(cache), "many");
   const paths = await inspectTree(await treeOfFiles(cache, 1000), "1,000 small paths");
   const long = await inspectTree(await largeFile(cache, 500), "one path of 500 MB");
   return [
@@ -37,7 +40,7 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
     treeWorkload({ tree: large }),
     {
       name: "grpc",
-      trees: [await inspectTree(source, "blobs")],
+      trees: [blob],
       subjects: [
         blobs(ours, source),
         blobs(oursInMemory, source),
@@ -46,6 +49,13 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
         pathInfos(),
       ],
     },
+    mountWorkload("mount", [
+      { name: "tar of 10,000 files", kind: "tar", tree: small },
+      { name: "find over 100,000 entries", kind: "find", tree: many },
+      { name: "256 MB", kind: "sequential", tree: blob },
+      { name: "256 MB again", kind: "again", tree: blob },
+      { name: "4 KiB at random", kind: "random", tree: blob },
+    ]),
     pushWorkload([
       { tree: paths, compression: "xz" },
       { tree: paths, compression: "zstd" },
@@ -57,9 +67,28 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
 
 /** What is run for trees of the user's own. */
 export async function workloadsFor(paths: readonly string[]): Promise<Workload[]> {
-  return await Promise.all(
-    paths.map(async (path) => treeWorkload({ tree: await inspectTree(path, path) })),
+  const workloads = await Promise.all(
+    paths.map(async (path) => {
+      const tree = await inspectTree(path, path);
+      const mounted = mountWorkload(`${path}, mounted`, [{ name: "read all", kind: "tar", tree }]);
+      return [treeWorkload({ tree }), mounted];
+    }),
   );
+  return workloads.flat();
+}
+
+function mountWorkload(name: string, reads: readonly MountRead[]): Workload {
+  return {
+    name,
+    trees: [...new Set(reads.map(({ tree }) => tree))],
+    subjects: [
+      mountDirect(ours, reads),
+      mountOfDaemon(ours, reads),
+      mountDirect(peer, reads),
+      mountOfDaemon(peer, reads),
+      filesOnDisk(reads),
+    ],
+  };
 }
 
 function pushWorkload(pushes: readonly PushedPaths[]): Workload {
@@ -85,11 +114,6 @@ function treeWorkload(trees: ImportTrees): Workload {
     narRender(tree),
     narIngest(tree),
     calculateNar(tree),
-    mountDirect(ours, tree),
-    mountOfDaemon(ours, tree),
-    mountDirect(peer, tree),
-    mountOfDaemon(peer, tree),
-    tarOfSource(tree),
     binaryCache(tree),
     nginxCache(tree),
     ...(changed ? [pushByCopy({ tree, changed }), pushByNix({ tree, changed })] : []),

@@ -1,6 +1,6 @@
 import { basename, dirname, join } from "node:path";
 import { runCommand } from "../measure.ts";
-import type { Place, Step, Subject } from "../subject.ts";
+import type { Place, ReadKind, Step, Subject } from "../subject.ts";
 import type { Tree } from "../trees/tree.ts";
 import { clientCommand } from "./client.ts";
 import {
@@ -11,59 +11,67 @@ import {
   type TvixStore,
 } from "./tvix-store.ts";
 
-/** Mounts stores in the folder, and reads the tree out of the file system by `tar`. */
-export function mountDirect(program: TvixStore, tree: Tree): Subject {
-  return {
-    ...mountSubject(program, "direct", tree),
-    steps: [readStep(program, ({ folder }) => program.addresses(folder))],
-  };
+/** A way to read a tree, which is a row. */
+export interface MountRead {
+  readonly name: string;
+  readonly kind: ReadKind;
+  readonly tree: Tree;
 }
 
-/** Mounts what a daemon has, and reads the tree out of the file system by `tar`. */
-export function mountOfDaemon(program: TvixStore, tree: Tree): Subject {
+/** Mounts stores in the folder, and reads trees out of the file system, each by a mount of its own. */
+export function mountDirect(program: TvixStore, reads: readonly MountRead[]): Subject {
+  return mountSubject(program, "direct", reads, ({ folder }) => program.addresses(folder));
+}
+
+/** Mounts what a daemon has, and reads trees as {@link mountDirect} does. */
+export function mountOfDaemon(program: TvixStore, reads: readonly MountRead[]): Subject {
   return {
-    ...mountSubject(program, "daemon", tree),
+    ...mountSubject(program, "daemon", reads, ({ socket }) => Array(3).fill(daemonAddress(socket))),
     daemon: (place) => daemonCommand(program, place),
-    steps: [readStep(program, ({ socket }) => Array(3).fill(daemonAddress(socket)))],
   };
 }
 
-/** Reads the tree itself by `tar`, out of the page cache. */
-export function tarOfSource(tree: Tree): Subject {
-  const argv = ["sh", "-c", 'tar -C "$1" -cf - "$2" | wc -c', "sh"];
+/** Reads the trees themselves, from the disk. */
+export function filesOnDisk(reads: readonly MountRead[]): Subject {
   return {
-    name: "tar of the source",
-    needs: ["tar"],
-    steps: [
-      {
-        name: "read all",
-        tree,
-        command: () => ({ argv: [...argv, dirname(tree.path), basename(tree.path)] }),
-      },
-    ],
+    name: "files on disk",
+    needs: ["tar", "find", "dd"],
+    steps: reads.map(({ name, kind, tree }) => ({
+      name,
+      reportsWork: true,
+      command: () => clientCommand("read-disk", kind, tree.path),
+    })),
   };
 }
 
-function mountSubject(program: TvixStore, how: string, { path }: Tree) {
+function mountSubject(
+  program: TvixStore,
+  how: string,
+  reads: readonly MountRead[],
+  addresses: (place: Place) => readonly string[],
+): Subject {
+  const trees = new Set(reads.map(({ tree }) => tree.path));
   return {
     name: `${program.name} mount, ${how}`,
-    needs: [program.argv[0]!, "mount", "umount", "tar"],
+    needs: [program.argv[0]!, "mount", "umount", "tar", "find", "dd"],
     profiled: program.profiled,
     keepsFolder: true,
-    prepare: async ({ folder }: Place) => {
-      await runCommand(importCommand(program, program.addresses(folder), path));
+    prepare: async ({ folder }) => {
+      for (const tree of trees) {
+        await runCommand(importCommand(program, program.addresses(folder), tree));
+      }
     },
-  } satisfies Partial<Subject>;
-}
-
-function readStep(program: TvixStore, addresses: (place: Place) => readonly string[]): Step {
-  return {
-    name: "read all",
-    reportsWork: true,
-    command: (place) => {
-      const mounting = mountArguments(program, addresses(place));
-      // Beside the folder, whose size on disk is measured.
-      return clientCommand("read-mount", join(dirname(place.socket), "mount"), ...mounting);
-    },
+    steps: reads.map(({ name, kind, tree }): Step => {
+      return {
+        name,
+        reportsWork: true,
+        command: (place) => {
+          const mounting = mountArguments(program, addresses(place));
+          // Beside the folder, whose size on disk is measured.
+          const mountPoint = join(dirname(place.socket), "mount");
+          return clientCommand("read-mount", kind, basename(tree.path), mountPoint, ...mounting);
+        },
+      };
+    }),
   };
 }

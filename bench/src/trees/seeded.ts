@@ -52,6 +52,17 @@ export function blobFile(cache: string): Promise<string> {
   return generated(cache, "blobs", (path) => writeLibrary(path, 256 * MB, 2001));
 }
 
+/** The path of a tree of 1,000 folders with 99 files of a few bytes in each. */
+export function manyEntries(cache: string): Promise<string> {
+  return generated(cache, "many", async (path) => {
+    for (let i = 0; i < 1000; i++) {
+      const folder = join(path, `group-${i % 10}`, `part-${i}`);
+      await mkdir(folder, { recursive: true });
+      for (let j = 0; j < 99; j++) await writeFile(join(folder, `file-${j}`), `${i} ${j}\n`);
+    }
+  });
+}
+
 async function generated(
   cache: string,
   name: string,
