@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { text } from "node:stream/consumers";
@@ -82,6 +83,16 @@ describe.each(SERVERS)("the binary cache of %s", (server) => {
     ]);
     const wrong = await fetch(`${baseUrl(server)}/nix-cache-info`, { method: "DELETE" });
     expect([wrong.status, wrong.headers.get("allow")]).toEqual([405, "GET, HEAD, PUT"]);
+  });
+
+  it("refuses an upload without a body, and takes further requests", async () => {
+    const { hostname, port } = new URL(baseUrl(server));
+    const socket = connect(Number(port), hostname);
+    const path = `/${encodeNixbase32(storePath.hashPart)}.narinfo`;
+    socket.write(`PUT ${path} HTTP/1.1\r\nHost: cache\r\n\r\n`);
+    socket.write("GET /nix-cache-info HTTP/1.1\r\nHost: cache\r\nConnection: close\r\n\r\n");
+    const answers = (await text(socket)).match(/HTTP\/1.1 \d+/g);
+    expect(answers).toEqual(["HTTP/1.1 400", "HTTP/1.1 200"]);
   });
 
   it("is served over HTTP/2 as well", async () => {

@@ -11,6 +11,7 @@ const GATHERED_BYTES = 512 * 1024;
  * Iterating throws if the body is cut off. A piece is lent until the next one is asked for.
  */
 export async function* gatheredBody(request: HttpRequest): AsyncGenerator<Uint8Array> {
+  if (request.readableEnded) return; // it has no body, which a server may have known at once
   let pieces: Buffer[] = [];
   let bytes = 0;
   let room: Buffer | undefined;

@@ -1,7 +1,7 @@
 /** Kinds of requests by what their path is, the first that fits. */
 const ROUTES: readonly (readonly [pattern: RegExp, route: string])[] = [
-  [/^\/nix-cache-info$/, "nix-cache-info"],
   [/\.narinfo$/, "narinfo"],
+  [/^\/nix-cache-info$/, "nix-cache-info"],
   [/^\/nar\//, "nar"],
   [/\.ls$/, "listing"],
   [/^\/log\//, "log"],

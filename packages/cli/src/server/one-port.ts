@@ -301,6 +301,7 @@ export class OnePort {
       connectionsCheckingInterval: Math.min(1_000, this.#headerTimeoutMs),
       keepAliveTimeout: KEEP_ALIVE_MS,
       requestTimeout: 0, // an upload takes as long as it takes
+      optimizeEmptyRequests: true, // to end the body of a request without one takes as long as to find a narinfo
     });
     const onRequest = (request: IncomingMessage, response: ServerResponse) => {
       const { socket } = request;

@@ -50,8 +50,8 @@ export class FailureLimit {
  * @param peer the client, as `host:port`, `[IPv6]:port` or `unix`
  */
 export function sourceOf(peer: string): string {
-  const [, ipv6] = /^\[([^\]%]*)/.exec(peer) ?? [];
-  if (ipv6 === undefined) return peer.replace(/:\d+$/, "");
+  const [, ipv6] = (peer.startsWith("[") && /^\[([^\]%]*)/.exec(peer)) || [];
+  if (ipv6 === undefined) return peer.split(":", 1)[0]!;
   if (ipv6.startsWith("::ffff:")) return ipv6.slice("::ffff:".length);
   const [head, tail] = ipv6.split("::").map((part) => part.split(":").filter(Boolean));
   const zeros = Array<string>(tail === undefined ? 0 : 8 - head!.length - tail.length).fill("0");
