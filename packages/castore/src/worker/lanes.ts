@@ -34,7 +34,7 @@ export function limitLanes(limit: number): void {
 
 /**
  * Has those who take a lane use that of all services and imports, where there is but one: another thread would take some 15 MB.
- * A task then waits for those before it, whoever gave them: for programs in which nobody waits for a part of the work.
+ * A task then waits for those before it, some ten milliseconds each, whoever gave them.
  */
 export function shareLanes(): void {
   areShared = true;

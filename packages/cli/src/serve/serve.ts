@@ -1,4 +1,4 @@
-import { CastoreError } from "@tvix/castore";
+import { CastoreError, shareLanes } from "@tvix/castore";
 import type { Logger } from "pino";
 import type { ServeOptions } from "../options/serve-options.ts";
 import { listen } from "../server/listen.ts";
@@ -41,6 +41,7 @@ async function serve(
       logger.info({ addresses, workers }, "listening");
     }
   };
+  shareLanes(); // small commits wait for nobody; for long ones, two cores gain nothing by a second thread
   const context = { options, interrupt, protocols, logger, announce };
   if (isWorker()) await serveAsWorker(context);
   else if (options.workers > 1) await serveByWorkers(context);
