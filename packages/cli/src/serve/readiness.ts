@@ -1,3 +1,5 @@
+import { context } from "@opentelemetry/api";
+import { suppressTracing } from "@opentelemetry/core";
 import { B3Digest } from "@tvix/castore";
 import type { Logger } from "pino";
 import type { Services } from "../services.ts";
@@ -51,11 +53,12 @@ export class Readiness implements AsyncDisposable {
     const ended = [this.#closing.signal, this.#stopping];
     const signal = AbortSignal.any([...ended, AbortSignal.timeout(TIMEOUT_MS)]);
     const { blobService, directoryService, pathInfoService } = this.#services;
-    const asked: readonly (readonly [name: string, answer: Promise<unknown>])[] = [
+    const ask = (): readonly (readonly [name: string, answer: Promise<unknown>])[] => [
       ["blob service", blobService.has(NO_DIGEST, { signal })],
       ["directory service", directoryService.get(NO_DIGEST, { signal })],
       ["path info service", pathInfoService.get(NO_HASH_PART, { signal })],
     ];
+    const asked = context.with(suppressTracing(context.active()), ask); // nobody's calls
     const settled = await Promise.allSettled(asked.map(([, answer]) => answer));
     if (ended.some(({ aborted }) => aborted)) return "shutting down";
     const failed = new Map<string, unknown>();
