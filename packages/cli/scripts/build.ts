@@ -104,6 +104,7 @@ async function write(bundle: RolldownBuild, groups: CodeSplittingGroup[]) {
     // All in one folder: a module names a lane's module as its neighbour.
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
+    comments: { annotation: false, jsdoc: false },
     codeSplitting: { groups, includeDependenciesRecursively: false },
   });
   return output;
