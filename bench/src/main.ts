@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { findProgram } from "@tvix/conformance/find-program";
 import { Command, InvalidArgumentError } from "commander";
 import { buildClients } from "./build-clients.ts";
+import { buildCommand } from "./build-command.ts";
 import { describeMachine } from "./machine.ts";
 import { formatReport, writeReport } from "./report.ts";
 import { runWorkloads } from "./run.ts";
@@ -50,7 +51,8 @@ async function bench(options: Options, command: Command): Promise<void> {
   const absent = trees?.find((path) => !existsSync(path));
   if (absent !== undefined) command.error(`Cannot import "${absent}": it does not exist`);
   try {
-    progress("clients");
+    progress("command and clients");
+    await buildCommand();
     await buildClients();
     progress("trees");
     const workloads = trees ? await workloadsFor(trees) : await defaultWorkloads(cache);
