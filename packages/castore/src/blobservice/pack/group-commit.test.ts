@@ -15,7 +15,7 @@ async function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
   const digest = blake3Digest(data);
   writeHeader(record, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
   record.set(data, HEADER_LENGTH);
-  const { stored } = await commits.addChunks(record);
+  const { stored } = await commits.addChunks(record, 1);
   await stored;
 }
 

@@ -44,6 +44,8 @@ interface Group {
   /** Records of chunks, copied. */
   slab: SharedArrayBuffer | undefined;
   length: number;
+  /** How many records there are, of chunks and of blobs. */
+  records: number;
   readonly chunks: Settle[];
   readonly blobs: (BlobsJob & Settle)[];
   readonly lost: (Settle & { readonly lost: Lost })[];
@@ -51,6 +53,9 @@ interface Group {
 
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
 const ENOUGH_BYTES = 2 * 1024 * 1024;
+
+/** and fewer than so many records: a commit takes half a kilobyte of the heap for each, */
+const MAX_RECORDS = 4096;
 
 /** and for so long at most, unless the caller says otherwise. */
 const PATIENCE_MS = 20;
@@ -109,20 +114,18 @@ export class GroupCommit implements AsyncDisposable {
   /**
    * Adds records of chunks, and copies them: resolves when that is done, which may have to wait for a commit.
    *
+   * @param count how many records there are
    * @param patienceMs how long they may wait for more to be committed with them. Default: 20
    * @returns a promise of their being durable, which rejects if they cannot be stored
    */
   addChunks(
     records: Uint8Array,
+    count: number,
     patienceMs: number = PATIENCE_MS,
   ): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
       if (records.length > SMALL_GROUP_BYTES) this.#openLane().start(); // while more chunks come
-      if (this.#group.length + records.length > this.#slabBytes) {
-        this.#full.push(this.#group);
-        this.#group = newGroup();
-        this.#start();
-      }
+      this.#makeRoom(records.length, count);
       let { slab } = this.#group;
       if (slab === undefined) {
         slab = await this.#slabs.take();
@@ -131,8 +134,9 @@ export class GroupCommit implements AsyncDisposable {
       const group = this.#group;
       new Uint8Array(slab, group.length, records.length).set(records);
       group.length += records.length;
+      group.records += count;
       const stored = settled((settle) => group.chunks.push(settle));
-      if (group.length >= ENOUGH_BYTES) this.flush();
+      if (group.length >= ENOUGH_BYTES || group.records >= MAX_RECORDS / 2) this.flush();
       else this.#flushWithin(patienceMs);
       return { stored };
     });
@@ -141,6 +145,8 @@ export class GroupCommit implements AsyncDisposable {
   /** Adds blobs. The bytes are the commit's from then on. Returns as {@link addChunks} does. */
   addBlobs(job: BlobsJob): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
+      this.#makeRoom(0, job.count);
+      this.#group.records += job.count;
       const stored = settled((settle) => this.#group.blobs.push({ ...job, ...settle }));
       if (this.#timer === undefined) this.flush(); // else they go with the chunks
       return { stored };
@@ -180,6 +186,15 @@ export class GroupCommit implements AsyncDisposable {
     } finally {
       await giveLane(lane);
     }
+  }
+
+  /** Begins another group if the records do not fit into this one. */
+  #makeRoom(bytes: number, count: number): void {
+    const { length, records } = this.#group;
+    if (length + bytes <= this.#slabBytes && records + count <= MAX_RECORDS) return;
+    this.#full.push(this.#group);
+    this.#group = newGroup();
+    this.#start();
   }
 
   /** Adds things in the order of the calls. */
@@ -255,7 +270,7 @@ export class GroupCommit implements AsyncDisposable {
 }
 
 function newGroup(): Group {
-  return { slab: undefined, length: 0, chunks: [], blobs: [], lost: [] };
+  return { slab: undefined, length: 0, records: 0, chunks: [], blobs: [], lost: [] };
 }
 
 /** Makes a promise that is settled by what `add` receives. A rejection counts as handled. */

@@ -184,7 +184,7 @@ export class PackIngest implements AsyncDisposable {
     let at = this.contentsBytes;
     if (chunkBytes > 0) {
       const chunks = new Uint8Array(slab, at, chunkBytes);
-      const added = await this.#commits.addChunks(chunks, patienceMs);
+      const added = await this.#commits.addChunks(chunks, prepared.newChunks, patienceMs);
       stored.push(added.stored);
     }
     at += chunkBytes;
@@ -274,7 +274,7 @@ export class PackIngest implements AsyncDisposable {
       this.#count(prepared);
       if (prepared.chunkBytes > 0) {
         const records = new Uint8Array(slab, recordsAt, prepared.chunkBytes);
-        ({ stored } = await this.#commits.addChunks(records));
+        ({ stored } = await this.#commits.addChunks(records, prepared.newChunks));
       }
     } catch (error) {
       for (const { end } of items) end({ error });
