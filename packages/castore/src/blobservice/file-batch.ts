@@ -1,4 +1,5 @@
-import { type EntryState, SourceFile } from "../disk/source-file.ts";
+import { type EntryState, readState, STATE_NUMBERS, writeState } from "../disk/entry-state.ts";
+import { SourceFile } from "../disk/source-file.ts";
 import { B3Digest } from "../model/digest.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import type { FileBatch } from "./file-store.ts";
@@ -20,7 +21,7 @@ export interface FilesRead {
   readonly sizes: Uint32Array;
   /** The digest of each, 32 bytes, one after the other. */
   readonly digests: Uint8Array;
-  /** What the file system said of each when it was opened: six numbers, as {@link writeState} writes them. */
+  /** What the file system said of each when it was opened, packed. */
   readonly states: Float64Array;
   /** The errors of those that could not be read, in order. */
   readonly failures: readonly { readonly code: ErrorCode; readonly message: string }[];
@@ -74,31 +75,6 @@ export function readFilesInto(
     }
   }
   return { outcomes, sizes, digests, states, failures };
-}
-
-/** Numbers of an {@link EntryState}. */
-const STATE_NUMBERS = 6;
-
-function writeState(states: Float64Array, i: number, state: EntryState): void {
-  const at = i * STATE_NUMBERS;
-  states[at] = state.dev;
-  states[at + 1] = state.ino;
-  states[at + 2] = state.mode;
-  states[at + 3] = state.size;
-  states[at + 4] = state.mtimeMs;
-  states[at + 5] = state.ctimeMs;
-}
-
-function readState(states: Float64Array, i: number): EntryState {
-  const at = i * STATE_NUMBERS;
-  return {
-    dev: states[at]!,
-    ino: states[at + 1]!,
-    mode: states[at + 2]!,
-    size: states[at + 3]!,
-    mtimeMs: states[at + 4]!,
-    ctimeMs: states[at + 5]!,
-  };
 }
 
 /** Small files that a lane has read into a slab. */

@@ -1,5 +1,6 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
-import type { EntryState, SourceFile } from "../disk/source-file.ts";
+import type { EntryState } from "../disk/entry-state.ts";
+import type { SourceFile } from "../disk/source-file.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { CastoreError } from "../model/errors.ts";
 

@@ -1,5 +1,5 @@
 import type { FileBatch, FileStore, LargeFile } from "../blobservice/file-store.ts";
-import type { EntryState } from "../disk/source-file.ts";
+import type { EntryState } from "../disk/entry-state.ts";
 import type { StoreCall, StoreCalls } from "./store-calls.ts";
 
 /** Instruments the file store of a blob service: a call lasts until what it stores is durable. */

@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { promisify } from "node:util";
 import { CastoreError } from "../model/errors.ts";
+import type { EntryState } from "./entry-state.ts";
 import { fileError, showFilePath } from "./file-error.ts";
 
 const open = promisify(openCallback);
@@ -18,9 +19,6 @@ const read = promisify(readCallback);
 // Opening fails at a symlink, and does not wait for the writer of a fifo: a path that is either was replaced after its
 // folder was listed.
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-
-/** What the file system says of an entry; all of it changes with the entry, or tells it from others. */
-export type EntryState = Pick<Stats, "dev" | "ino" | "mode" | "size" | "mtimeMs" | "ctimeMs">;
 
 /** Bytes per read of a file that is not read whole. */
 const READ_SIZE = 1024 * 1024;

@@ -1,11 +1,8 @@
-import type { EntryState } from "../disk/source-file.ts";
+import { type EntryState, STATE_NUMBERS, writeState } from "../disk/entry-state.ts";
 import { blake3 } from "../hash/blake3.ts";
 
 /** How many entries are hashed together. */
 const HASHED_TOGETHER = 512;
-
-/** What is hashed of an entry besides its path. */
-const NUMBERS = 6;
 
 /**
  * Tells a tree of the local file system from what it was at another time, by what the file system says of each entry: path,
@@ -14,9 +11,9 @@ const NUMBERS = 6;
  */
 export class TreeStamp {
   readonly #hasher = blake3.createHasher();
-  /** Paths and numbers of entries that are to be hashed. */
+  /** Paths and states of entries that are to be hashed. */
   #paths: string[] = [];
-  readonly #numbers = new Float64Array(HASHED_TOGETHER * NUMBERS);
+  readonly #states = new Float64Array(HASHED_TOGETHER * STATE_NUMBERS);
   #digest: string | undefined;
   #entries = 0;
   #newestMs = 0;
@@ -38,30 +35,23 @@ export class TreeStamp {
   get digest(): string {
     if (this.#digest === undefined) {
       this.#flush();
-      this.#hasher.update(Buffer.from(`${this.#entries}`)); // tells paths and numbers of the last ones apart
+      this.#hasher.update(Buffer.from(`${this.#entries}`)); // tells paths and states of the last ones apart
       this.#digest = Buffer.from(this.#hasher.digest()).toString("hex");
     }
     return this.#digest;
   }
 
   /** Adds an entry. The order is that of the walk. */
-  add(path: string, { dev, ino, mode, size, mtimeMs, ctimeMs }: EntryState): void {
-    const at = this.#paths.push(path) * NUMBERS;
-    const numbers = this.#numbers;
-    numbers[at - 6] = dev;
-    numbers[at - 5] = ino;
-    numbers[at - 4] = mode;
-    numbers[at - 3] = size;
-    numbers[at - 2] = mtimeMs;
-    numbers[at - 1] = ctimeMs;
+  add(path: string, state: EntryState): void {
+    writeState(this.#states, this.#paths.push(path) - 1, state);
     this.#entries += 1;
-    this.#newestMs = Math.max(this.#newestMs, mtimeMs, ctimeMs);
+    this.#newestMs = Math.max(this.#newestMs, state.mtimeMs, state.ctimeMs);
     if (this.#paths.length === HASHED_TOGETHER) this.#flush();
   }
 
   #flush(): void {
-    const numbers = this.#numbers.subarray(0, this.#paths.length * NUMBERS);
-    this.#hasher.update(new Uint8Array(numbers.buffer, 0, numbers.byteLength));
+    const states = this.#states.subarray(0, this.#paths.length * STATE_NUMBERS);
+    this.#hasher.update(new Uint8Array(states.buffer, 0, states.byteLength));
     this.#hasher.update(Buffer.from(`${this.#paths.join("\0")}\0`, "latin1"));
     this.#paths = [];
   }

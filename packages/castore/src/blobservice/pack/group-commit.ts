@@ -54,11 +54,14 @@ interface Group {
 /** Chunks wait for more to be committed with them while less than so many bytes do, */
 const ENOUGH_BYTES = 2 * 1024 * 1024;
 
-/** and fewer than so many records: a commit takes half a kilobyte of the heap for each, */
-const MAX_RECORDS = 4096;
+/** and fewer than so many records, */
+const ENOUGH_RECORDS = 2048;
 
 /** and for so long at most, unless the caller says otherwise. */
 const PATIENCE_MS = 20;
+
+/** Most records of chunks and blobs of one commit, which takes half a kilobyte of the heap for each. */
+const MAX_RECORDS = 4096;
 
 /** Length of a buffer for records of chunks in bytes, and their number: one fills while another is committed. */
 const SLAB_BYTES = 3 * 1024 * 1024;
@@ -136,7 +139,7 @@ export class GroupCommit implements AsyncDisposable {
       group.length += records.length;
       group.records += count;
       const stored = settled((settle) => group.chunks.push(settle));
-      if (group.length >= ENOUGH_BYTES || group.records >= MAX_RECORDS / 2) this.flush();
+      if (group.length >= ENOUGH_BYTES || group.records >= ENOUGH_RECORDS) this.flush();
       else this.#flushWithin(patienceMs);
       return { stored };
     });

@@ -1,4 +1,4 @@
-import { asBuffer, copyBytes } from "../../bytes/byte-string.ts";
+import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
@@ -63,6 +63,14 @@ interface BlobToCommit extends PlacedRecord {
   readonly list: Uint8Array;
   /** Entries of the list that are not yet known to be stored: of a long list, those that were looked up in vain. */
   readonly pending: Uint8Array;
+}
+
+/** A blob all of whose chunks are stored or fresh. */
+interface CompleteBlob extends PlacedRecord {
+  /** Its chunks, packed. */
+  readonly list: Uint8Array;
+  /** Those of its pending chunks that are stored. */
+  readonly stored: readonly B3Digest[];
 }
 
 /**
@@ -139,10 +147,8 @@ export class PackWriter implements Disposable {
       for (const { digest, location, live } of located) {
         this.#index.addChunk(digest, location, live);
       }
-      for (const { header, list, pending } of complete) {
-        for (const [i, key] of digestKeys(pending).entries()) {
-          if (!fresh.has(key)) this.#index.useChunk(digestOf(pending, i));
-        }
+      for (const { header, list, stored } of complete) {
+        for (const digest of stored) this.#index.useChunk(digest);
         if (header.size > 1) this.#index.addBlob(header.digest, list);
       }
       for (const { pack, size } of layout.writes) this.#index.setPack({ pack, size });
@@ -222,23 +228,28 @@ export class PackWriter implements Disposable {
     wanted: readonly BlobToCommit[],
     fresh: ReadonlyMap<string, FreshChunk>,
     incomplete: IncompleteBlob[],
-  ): BlobToCommit[] {
-    return wanted.filter(({ header, position, pending }) => {
-      const keys = digestKeys(pending);
-      const i = keys.findIndex(
-        (key, i) => !fresh.has(key) && !this.#index.isKnown(digestOf(pending, i)),
-      );
-      if (i < 0) {
-        for (const key of keys) {
-          const chunk = fresh.get(key);
-          if (chunk) chunk.isUsed = true;
-        }
-        return true;
+  ): CompleteBlob[] {
+    const complete: CompleteBlob[] = [];
+    for (const { header, bytes, position, list, pending } of wanted) {
+      const used: FreshChunk[] = [];
+      const stored: B3Digest[] = [];
+      let missing: B3Digest | undefined;
+      for (let at = 0; at < pending.length && missing === undefined; at += ChunkList.ENTRY_BYTES) {
+        const digest = B3Digest.fromBytes(pending.subarray(at, at + B3Digest.LENGTH));
+        const chunk = fresh.get(digest.hex);
+        if (chunk !== undefined) used.push(chunk);
+        else if (this.#index.isKnown(digest)) stored.push(digest);
+        else missing = digest;
       }
-      const digest = copyBytes(header.digest.bytes);
-      incomplete.push({ blob: position, digest, chunk: copyBytes(digestOf(pending, i).bytes) });
-      return false;
-    });
+      if (missing === undefined) {
+        for (const chunk of used) chunk.isUsed = true;
+        complete.push({ header, bytes, list, stored });
+      } else {
+        const digest = copyBytes(header.digest.bytes);
+        incomplete.push({ blob: position, digest, chunk: copyBytes(missing.bytes) });
+      }
+    }
+    return complete;
   }
 }
 
@@ -252,22 +263,6 @@ function recordsIn({ bytes, length }: Records): PlacedRecord[] {
     at = end;
   }
   return records;
-}
-
-/** The digests of a packed list, in hexadecimal. */
-function digestKeys(list: Uint8Array): string[] {
-  const buffer = asBuffer(list);
-  const keys: string[] = [];
-  for (let at = 0; at < list.length; at += ChunkList.ENTRY_BYTES) {
-    keys.push(buffer.toString("hex", at, at + B3Digest.LENGTH));
-  }
-  return keys;
-}
-
-/** The digest of one of the chunks of a packed list. */
-function digestOf(list: Uint8Array, i: number): B3Digest {
-  const at = i * ChunkList.ENTRY_BYTES;
-  return B3Digest.fromBytes(list.subarray(at, at + B3Digest.LENGTH));
 }
 
 /** A write to one pack, and the length of the pack after it. */
