@@ -1,4 +1,3 @@
-import { asBuffer } from "../bytes/byte-string.ts";
 import { B3Digest } from "./digest.ts";
 import type { DirectoryEntry } from "./directory.ts";
 import { isSymlinkTarget, type Node, type SymlinkTarget } from "./node.ts";
@@ -11,8 +10,9 @@ const LIST_TAGS = { directory: 0x0a, file: 0x12, symlink: 0x1a } as const;
 const TAG = { name: 0x0a, digest: 0x12, target: 0x12, size: 0x18, executable: 0x20 } as const;
 
 const MAX_UINT64 = 2n ** 64n - 1n;
-/** Longest encoding of a 64-bit number. */
+/** Longest encoding of a 64-bit number, and the longest of those that are added up as a number of JavaScript. */
 const MAX_VARINT_BYTES = 10;
+const MAX_SHORT_BYTES = 7;
 
 /** Where the parts of an entry are in the encoding. */
 export interface EntryRecord {
@@ -37,13 +37,13 @@ export class EncodedEntries {
   readonly bytes: Uint8Array;
   /** Where each entry begins, in the order of the entries. */
   readonly starts: Uint32Array;
-  readonly #buffer: Buffer;
+  readonly #cursor: EntryCursor;
 
   /** Takes what {@link scan} found, which may have been moved to another thread. */
   constructor({ bytes, starts }: Pick<EncodedEntries, "bytes" | "starts">) {
     this.bytes = bytes;
     this.starts = starts;
-    this.#buffer = asBuffer(bytes);
+    this.#cursor = new EntryCursor(bytes);
   }
 
   /**
@@ -63,24 +63,24 @@ export class EncodedEntries {
 
   /** Returns where the parts of an entry are. */
   recordAt(index: number): EntryRecord {
-    return recordFrom(this.#buffer, this.starts[index]!);
+    const { type, nameStart, nameEnd, valueStart, valueEnd, size, executable } = this.#at(index);
+    return { type, nameStart, nameEnd, valueStart, valueEnd, size: BigInt(size), executable };
   }
 
   /** Returns the type of an entry. */
   typeAt(index: number): Node["type"] {
-    return typeOf(this.#buffer[this.starts[index]!]!)!;
+    return typeOf(this.bytes[this.starts[index]!]!)!;
   }
 
   /** Returns an entry, whose name, digest and target are parts of the encoding. */
   at(index: number): DirectoryEntry {
-    const { type, nameStart, nameEnd, valueStart, valueEnd, size, executable } =
-      this.recordAt(index);
+    const { type, nameStart, nameEnd, valueStart, valueEnd, size, executable } = this.#at(index);
     const name = this.bytes.subarray(nameStart, nameEnd) as PathComponent;
     const value = this.bytes.subarray(valueStart, valueEnd);
     if (type === "symlink") return { name, node: { type, target: value as SymlinkTarget } };
     const digest = B3Digest.fromBytes(value);
-    const node = type === "file" ? { type, digest, size, executable } : { type, digest, size };
-    return { name, node };
+    if (type === "directory") return { name, node: { type, digest, size: BigInt(size) } };
+    return { name, node: { type, digest, size: BigInt(size), executable } };
   }
 
   /** Returns the index of a name; -1 if there is none. */
@@ -88,75 +88,99 @@ export class EncodedEntries {
     let [low, high] = [0, this.length];
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const { nameStart, nameEnd } = this.recordAt(middle);
-      const order = this.#buffer.compare(name, 0, name.length, nameStart, nameEnd);
+      const { nameStart, nameEnd } = this.#at(middle);
+      const order = compareParts(name, 0, name.length, this.bytes, nameStart, nameEnd);
       if (order === 0) return middle;
-      if (order < 0) low = middle + 1;
-      else high = middle;
+      if (order < 0) high = middle;
+      else low = middle + 1;
     }
     return -1;
+  }
+
+  /** Reads an entry, which was scanned before. It is valid until the next one is read. */
+  #at(index: number): EntryCursor {
+    this.#cursor.read(this.starts[index]!);
+    return this.#cursor;
   }
 }
 
 /** Returns where entries begin, sorted by name; `undefined` if they are no valid directory. */
 function scanLists(bytes: Uint8Array): Uint32Array | undefined {
-  const buffer = asBuffer(bytes);
   const lists: Record<Node["type"], number[]> = { directory: [], file: [], symlink: [] };
   let total = 0n;
-  let count = 0n;
+  let count = 0;
   let lastTag = 0;
-  let last: EntryRecord | undefined;
-  for (let at = 0; at < buffer.length; ) {
-    const tag = buffer[at]!;
-    const reader = new RecordReader(buffer, at);
-    const record = reader.record();
-    if (record === undefined || tag < lastTag) return undefined;
-    const { type, nameStart, nameEnd, valueStart, valueEnd, size } = record;
-    if (!isPathComponent(buffer.subarray(nameStart, nameEnd))) return undefined;
-    if (type === "symlink" && !isSymlinkTarget(buffer.subarray(valueStart, valueEnd))) {
-      return undefined;
+  let [lastStart, lastEnd] = [0, 0];
+  const cursor = new EntryCursor(bytes);
+  for (let at = 0; at < bytes.length; at = cursor.end) {
+    const tag = bytes[at]!;
+    if (!cursor.read(at) || tag < lastTag) return undefined;
+    const { type, nameStart, nameEnd } = cursor;
+    if (!isPathComponent(bytes, nameStart, nameEnd)) return undefined;
+    if (type === "symlink") {
+      const target = bytes.subarray(cursor.valueStart, cursor.valueEnd);
+      if (!isSymlinkTarget(target)) return undefined;
     }
-    if (tag === lastTag && compareNames(buffer, last!, record) >= 0) return undefined;
-    if (type === "directory") total += size;
-    count += 1n;
+    const isSorted =
+      tag !== lastTag || compareParts(bytes, lastStart, lastEnd, bytes, nameStart, nameEnd) < 0;
+    if (!isSorted) return undefined;
+    if (type === "directory") total += BigInt(cursor.size);
+    count += 1;
     lists[type].push(at);
     lastTag = tag;
-    last = record;
-    at = reader.end;
+    lastStart = nameStart;
+    lastEnd = nameEnd;
   }
-  if (total + 2n * count > MAX_UINT64) return undefined;
+  if (total + 2n * BigInt(count) > MAX_UINT64) return undefined;
   const { directory, file, symlink } = lists;
-  const begun = merge(buffer, directory, file);
-  const starts = begun && merge(buffer, begun, symlink);
+  const begun = merge(bytes, directory, file);
+  const starts = begun && merge(bytes, begun, symlink);
   return starts && Uint32Array.from(starts);
 }
 
 /** Merges entries that are sorted by name; `undefined` if a name is in both lists. */
 function merge(
-  buffer: Buffer,
+  bytes: Uint8Array,
   one: readonly number[],
   other: readonly number[],
 ): readonly number[] | undefined {
   if (one.length === 0 || other.length === 0) return one.length > 0 ? one : other;
   const merged: number[] = [];
+  const [a, b] = [new EntryCursor(bytes), new EntryCursor(bytes)];
   let [i, j] = [0, 0];
+  a.read(one[i]!);
+  b.read(other[j]!);
   while (i < one.length && j < other.length) {
-    const order = compareNames(buffer, recordFrom(buffer, one[i]!), recordFrom(buffer, other[j]!));
+    const order = compareParts(bytes, a.nameStart, a.nameEnd, bytes, b.nameStart, b.nameEnd);
     if (order === 0) return undefined;
-    merged.push(order < 0 ? one[i++]! : other[j++]!);
+    if (order < 0) {
+      merged.push(one[i++]!);
+      if (i < one.length) a.read(one[i]!);
+    } else {
+      merged.push(other[j++]!);
+      if (j < other.length) b.read(other[j]!);
+    }
   }
   for (; i < one.length; i++) merged.push(one[i]!);
   for (; j < other.length; j++) merged.push(other[j]!);
   return merged;
 }
 
-function compareNames(buffer: Buffer, a: EntryRecord, b: EntryRecord): number {
-  return buffer.compare(buffer, b.nameStart, b.nameEnd, a.nameStart, a.nameEnd);
-}
-
-/** Returns an entry that was scanned before. */
-function recordFrom(buffer: Buffer, start: number): EntryRecord {
-  return new RecordReader(buffer, start).record()!;
+/** Compares parts of byte strings. Names are short: a loop is done before a function of Node.js has looked at its arguments. */
+function compareParts(
+  a: Uint8Array,
+  aStart: number,
+  aEnd: number,
+  b: Uint8Array,
+  bStart: number,
+  bEnd: number,
+): number {
+  const length = Math.min(aEnd - aStart, bEnd - bStart);
+  for (let i = 0; i < length; i++) {
+    const difference = a[aStart + i]! - b[bStart + i]!;
+    if (difference !== 0) return difference;
+  }
+  return aEnd - aStart - (bEnd - bStart);
 }
 
 function typeOf(tag: number): Node["type"] | undefined {
@@ -165,76 +189,94 @@ function typeOf(tag: number): Node["type"] | undefined {
   return tag === LIST_TAGS.symlink ? "symlink" : undefined;
 }
 
-/** Reads one entry, and refuses whatever is not canonical. */
-class RecordReader {
-  readonly #buffer: Buffer;
-  #at: number;
+/** Reads entries one after the other, without making anything for each, and refuses whatever is not canonical. */
+class EntryCursor {
+  readonly #bytes: Uint8Array;
+  /** The entry that was read last, as an {@link EntryRecord}. */
+  type: Node["type"] = "file";
+  nameStart = 0;
+  nameEnd = 0;
+  valueStart = 0;
+  valueEnd = 0;
+  size: number | bigint = 0;
+  executable = false;
+  /** Where it ends. */
+  end = 0;
 
-  constructor(buffer: Buffer, start: number) {
-    this.#buffer = buffer;
-    this.#at = start;
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
   }
 
-  /** Where the entry ends, once it has been read. */
-  get end(): number {
-    return this.#at;
-  }
-
-  /** Returns the entry; `undefined` if there is none in canonical form. */
-  record(): EntryRecord | undefined {
-    const type = typeOf(this.#buffer[this.#at++]!);
+  /** Reads the entry that begins at an offset. Returns whether there is one in canonical form. */
+  read(start: number): boolean {
+    const bytes = this.#bytes;
+    const type = typeOf(bytes[start]!);
+    this.end = start + 1;
     const length = this.#length();
-    if (type === undefined || length === undefined) return undefined;
-    const end = this.#at + length;
-    if (end > this.#buffer.length) return undefined;
-    const name = this.#field(TAG.name, end);
-    const value = this.#field(type === "symlink" ? TAG.target : TAG.digest, end);
-    if (name === undefined || value === undefined) return undefined;
-    const [nameStart, nameEnd] = name;
-    const [valueStart, valueEnd] = value;
-    if (type !== "symlink" && valueEnd - valueStart !== B3Digest.LENGTH) return undefined;
-    let size: bigint | undefined = 0n;
-    let executable = false;
-    if (type !== "symlink" && this.#at < end && this.#buffer[this.#at] === TAG.size) {
-      this.#at += 1;
-      size = this.#number();
-      if (size === undefined || size === 0n) return undefined; // a default is left out
+    const end = this.end + length;
+    if (type === undefined || length < 0 || end > bytes.length) return false;
+    this.type = type;
+    if (!this.#field(TAG.name, end)) return false;
+    this.nameStart = this.valueStart;
+    this.nameEnd = this.end;
+    if (!this.#field(type === "symlink" ? TAG.target : TAG.digest, end)) return false;
+    this.valueEnd = this.end;
+    this.size = 0;
+    this.executable = false;
+    if (type !== "symlink") {
+      if (this.valueEnd - this.valueStart !== B3Digest.LENGTH) return false;
+      if (this.end < end && bytes[this.end] === TAG.size) {
+        this.end += 1;
+        const size = this.#number();
+        if (size === undefined || size === 0) return false; // a default is left out
+        this.size = size;
+      }
     }
-    if (type === "file" && this.#at < end && this.#buffer[this.#at] === TAG.executable) {
-      executable = this.#buffer[this.#at + 1] === 1;
-      if (!executable) return undefined;
-      this.#at += 2;
+    if (type === "file" && this.end < end && bytes[this.end] === TAG.executable) {
+      this.executable = bytes[this.end + 1] === 1;
+      if (!this.executable) return false;
+      this.end += 2;
     }
-    if (this.#at !== end) return undefined;
-    return { type, nameStart, nameEnd, valueStart, valueEnd, size, executable };
+    return this.end === end;
   }
 
-  #field(tag: number, end: number): [start: number, end: number] | undefined {
-    if (this.#buffer[this.#at++] !== tag) return undefined;
+  /** Reads a field of bytes, whose start is noted as that of the value. Returns whether it is there. */
+  #field(tag: number, end: number): boolean {
+    if (this.#bytes[this.end++] !== tag) return false;
     const length = this.#length();
-    const start = this.#at;
-    if (length === undefined || start + length > end) return undefined;
-    this.#at = start + length;
-    return [start, this.#at];
+    if (length < 0 || this.end + length > end) return false;
+    this.valueStart = this.end;
+    this.end += length;
+    return true;
   }
 
-  /** Reads a length, which is below 2^32 in what fits into memory. */
-  #length(): number | undefined {
+  /** Reads a length, which is below 2^32 in what fits into memory; -1 if there is none. */
+  #length(): number {
     const length = this.#number();
-    return length === undefined || length > 0xffff_ffffn ? undefined : Number(length);
+    return typeof length !== "number" || length > 0xffff_ffff ? -1 : length;
   }
 
-  #number(): bigint | undefined {
-    const first = this.#buffer[this.#at++];
-    if (first === undefined) return undefined;
-    if (first < 0x80) return BigInt(first);
-    let value = BigInt(first & 0x7f);
-    for (let i = 1; i < MAX_VARINT_BYTES; i++) {
-      const byte = this.#buffer[this.#at++];
+  /** Reads a number, a `bigint` where it takes more than seven bytes; `undefined` unless it is in its shortest form. */
+  #number(): number | bigint | undefined {
+    let value = 0;
+    for (let [i, factor] = [0, 1]; i < MAX_SHORT_BYTES; i++, factor *= 128) {
+      const byte = this.#bytes[this.end++];
+      if (byte === undefined) return undefined;
+      if (byte < 128) return byte === 0 && i > 0 ? undefined : value + byte * factor;
+      value += (byte - 128) * factor;
+    }
+    return this.#longNumber(BigInt(value));
+  }
+
+  /** Reads the rest of a number of more than seven bytes. */
+  #longNumber(first: bigint): bigint | undefined {
+    let value = first;
+    for (let i = MAX_SHORT_BYTES; i < MAX_VARINT_BYTES; i++) {
+      const byte = this.#bytes[this.end++];
       if (byte === undefined) return undefined;
       value |= BigInt(byte & 0x7f) << BigInt(7 * i);
       if (byte >= 0x80) continue;
-      return byte === 0 || value > MAX_UINT64 ? undefined : value; // the shortest form ends with another byte
+      return byte === 0 || value > MAX_UINT64 ? undefined : value;
     }
     return undefined;
   }

@@ -22,26 +22,33 @@ const DOT = 0x2e;
  */
 export function pathComponent(name: Uint8Array | string): PathComponent {
   const bytes = typeof name === "string" ? new TextEncoder().encode(name) : name;
-  const broken = brokenRule(bytes);
+  const broken = brokenRule(bytes, 0, bytes.length);
   if (broken !== undefined) {
     throw new CastoreError("invalid_argument", `Cannot use name ${quoteBytes(bytes)}: ${broken}`);
   }
   return bytes as PathComponent;
 }
 
-/** Tells whether bytes are a valid name. */
-export function isPathComponent(bytes: Uint8Array): bytes is PathComponent {
-  return brokenRule(bytes) === undefined;
+/** Tells whether bytes, or those from `start` up to `end`, are a valid name. */
+export function isPathComponent(
+  bytes: Uint8Array,
+  start: number = 0,
+  end: number = bytes.length,
+): bytes is PathComponent {
+  return brokenRule(bytes, start, end) === undefined;
 }
 
-function brokenRule(bytes: Uint8Array): string | undefined {
-  if (bytes.length === 0) return "expected at least 1 byte, found none";
-  if (bytes.length > MAX_NAME_LENGTH) {
-    return `expected at most ${MAX_NAME_LENGTH} bytes, found ${bytes.length}`;
+function brokenRule(bytes: Uint8Array, start: number, end: number): string | undefined {
+  const length = end - start;
+  if (length === 0) return "expected at least 1 byte, found none";
+  if (length > MAX_NAME_LENGTH) {
+    return `expected at most ${MAX_NAME_LENGTH} bytes, found ${length}`;
   }
-  if (bytes.includes(0)) return "expected no NUL byte";
-  if (bytes.includes(SLASH)) return 'expected no "/"';
-  if (bytes[0] === DOT && (bytes.length === 1 || (bytes.length === 2 && bytes[1] === DOT))) {
+  for (let at = start; at < end; at++) {
+    if (bytes[at] === 0) return "expected no NUL byte";
+    if (bytes[at] === SLASH) return 'expected no "/"';
+  }
+  if (bytes[start] === DOT && (length === 1 || (length === 2 && bytes[start + 1] === DOT))) {
     return 'expected neither "." nor ".."';
   }
   return undefined;
