@@ -11,6 +11,7 @@ const MODULES = {
   "commit-thread": "blobservice/pack/commit-thread.ts",
   "decode-chunks": "blobservice/pack/decode-chunks.ts",
   "read-thread": "blobservice/pack/read-thread.ts",
+  "read-placed": "blobservice/pack/read-placed.ts",
   "read-files": "blobservice/read-files.ts",
   "cut-pieces": "blobservice/cut-pieces.ts",
   "frame-decoder": "blobservice/frame-decoder.ts",

@@ -6,11 +6,13 @@ export {
   withKeys,
 } from "./address/service-address.ts";
 export { TokenFile } from "./address/token-file.ts";
+export { BlobPlaces } from "./blobservice/blob-places.ts";
 export type {
   BlobReader,
   BlobService,
   BlobStat,
   BlobWriter,
+  FilledBuffer,
   FrameBatch,
   PutListOptions,
   ReadOptions,
@@ -40,6 +42,7 @@ export { PackBlobService, type PackOptions } from "./blobservice/pack/pack-blob-
 export { putBlob } from "./blobservice/put-blob.ts";
 export { putListByReading } from "./blobservice/put-list.ts";
 export { readFileNode } from "./blobservice/read-file-node.ts";
+export { readManyInto } from "./blobservice/read-many-into.ts";
 export { storedSizesOf } from "./blobservice/stored-sizes.ts";
 export {
   type OutboardOptions,

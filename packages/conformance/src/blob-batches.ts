@@ -1,4 +1,12 @@
-import { type B3Digest, type BlobService, blake3Digest, equalBytes, putBlob } from "@tvix/castore";
+import {
+  type B3Digest,
+  BlobPlaces,
+  type BlobService,
+  blake3Digest,
+  equalBytes,
+  putBlob,
+  readManyInto,
+} from "@tvix/castore";
 import { describe, expect, it } from "vitest";
 import { chunksOf, EMPTY, expectAbsent, expectStored, KIB, MANY_CHUNKS } from "./blob-support.ts";
 import { seededBytes } from "./trees.ts";
@@ -67,6 +75,33 @@ export function blobBatchTests(service: () => BlobService): void {
       ]);
     });
 
+    it("reads blobs to their places in a buffer, and touches nothing between them", async () => {
+      await service().putMany(BATCH);
+      const places = new BlobPlaces();
+      const expected = Buffer.alloc(
+        BATCH.reduce((sum, { length }) => sum + length + 3, 0) + 400,
+        7,
+      );
+      let at = 3;
+      const add = (digest: B3Digest, length: number) => {
+        places.add(digest, at, length);
+        at += length + 3;
+      };
+      for (const [i, contents] of BATCH.entries()) {
+        if (i === 1) add(UNKNOWN, 100);
+        if (i === 2) add(blake3Digest(BATCH[1]!), BATCH[1]!.length - 1);
+        expected.set(contents, at);
+        add(blake3Digest(contents), contents.length);
+      }
+      const target = new Uint8Array(expected.length).fill(7);
+      const { bytes, unread } = await readManyInto(service(), target, places);
+      expect([...unread].sort((a, b) => a - b)).toEqual([1, 3]);
+      for (const i of unread) places.placeIn(bytes, i).fill(7); // may have been written to
+      expect(equalBytes(bytes, expected)).toBe(true);
+      const none = await readManyInto(service(), new Uint8Array(5), new BlobPlaces());
+      expect([none.bytes.length, none.unread.length]).toEqual([5, 0]);
+    });
+
     it("takes a batch of nothing", async () => {
       expect(await service().putMany([])).toEqual([]);
       expect(await service().readMany([])).toEqual([]);
@@ -97,6 +132,10 @@ export function blobBatchTests(service: () => BlobService): void {
       const options = { signal: AbortSignal.abort(reason) };
       await expect(service().putMany(BATCH, options)).rejects.toBe(reason);
       await expect(service().readMany(BATCH.map(wanted), options)).rejects.toBe(reason);
+      const places = new BlobPlaces();
+      places.add(UNKNOWN, 0, 1);
+      const reading = readManyInto(service(), new Uint8Array(1), places, options);
+      await expect(reading).rejects.toBe(reason);
       await expect(service().hasMany([UNKNOWN], options)).rejects.toBe(reason);
       await expectAbsent(service(), blake3Digest(BATCH[1]!));
     });

@@ -1,5 +1,6 @@
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import type { B3Digest } from "../model/digest.ts";
+import type { BlobPlaces } from "./blob-places.ts";
 import type { ChunkList, ChunkMeta } from "./chunk-list.ts";
 import type { FileStore } from "./file-store.ts";
 
@@ -44,6 +45,17 @@ export type StoredBlob = ({ readonly contents: Uint8Array } | { readonly frame: 
   /** The memory that blobs of the same call are in, for `freeMemory` once all of them are used. Default: the blob itself. */
   readonly memory?: Uint8Array;
 };
+
+/** A buffer that the contents of blobs were read into. */
+export interface FilledBuffer {
+  /** The buffer, as long as it was. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /**
+   * Positions of blobs that could not be read, among all: what is in their places means nothing. Reading one by
+   * {@link BlobService.read} tells why.
+   */
+  readonly unread: readonly number[];
+}
 
 /**
  * Stores blobs: byte strings of any length, named by the BLAKE3 digest of their bytes.
@@ -108,6 +120,18 @@ export interface BlobService extends AsyncDisposable {
     blobs: readonly ChunkMeta[],
     options?: AbortOptions,
   ): Promise<readonly (StoredBlob | undefined)[]>;
+
+  /**
+   * Reads the same blobs as {@link readMany} to places in a buffer, which saves a copy. Absent where it saves none: then
+   * `readManyInto` of this package does it by {@link readMany}.
+   *
+   * @param target a whole buffer, which the service may move to another thread: the caller uses that of the result
+   */
+  readManyInto?(
+    target: Uint8Array<ArrayBuffer>,
+    blobs: BlobPlaces,
+    options?: AbortOptions,
+  ): Promise<FilledBuffer>;
 
   /**
    * Stores many blobs that are in memory, which costs much less than one by one. The caller bounds how

@@ -63,6 +63,7 @@ export const BLOB_SERVICE_PLAN: ContractPlan<BlobService & Partial<OutboardSourc
   read: { about: digest, returns: "openedStream", measure: BYTES },
   readMany: { about: count },
   readManyStored: { about: count },
+  readManyInto: { about: (_, blobs) => count(blobs) },
   putMany: { about: count },
   putList: { about: digest },
   putFrames: { about: ({ chunks }) => count(chunks) },

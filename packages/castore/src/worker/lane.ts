@@ -97,18 +97,20 @@ export class Lane implements AsyncDisposable {
   /**
    * Runs a task.
    *
+   * @param moved buffers of the input that are moved to the thread, not copied. Default: none
    * @throws CastoreError as the task; Error for any other failure, of the thread included
    */
   run<Run extends (input: never, context: LaneContext) => unknown>(
     { filename, name }: Task<Run>,
     input: Parameters<Run>[0],
+    moved: readonly ArrayBuffer[] = [],
   ): Promise<Awaited<ReturnType<Run>>> {
     return new Promise((resolve, reject) => {
       this.#worker ??= this.#open();
       const id = ++this.#lastId;
       if (this.#running.size === 0) this.#worker.ref();
       this.#running.set(id, { resolve: resolve as Running["resolve"], reject });
-      this.#worker.postMessage({ id, filename, name, input } satisfies LaneRequest);
+      this.#worker.postMessage({ id, filename, name, input } satisfies LaneRequest, moved);
     });
   }
 

@@ -62,13 +62,15 @@ export interface RunTaskOptions<Run> {
   readonly isNext?: boolean | undefined;
   /** The task takes a millisecond: with `here`, it runs in this thread unless a lane has nothing to do. Default: false. */
   readonly isShort?: boolean | undefined;
+  /** Buffers of the input that are moved to the thread of a lane, not copied. Default: none. */
+  readonly moved?: readonly ArrayBuffer[];
 }
 
 /** Runs a task in the lane that has least to do, as {@link Lane.run} says. */
 export async function runTask<Run extends (input: never, context: LaneContext) => unknown>(
   task: Task<Run>,
   input: Parameters<Run>[0],
-  { here, isNext, isShort }: RunTaskOptions<Run> = {},
+  { here, isNext, isShort, moved }: RunTaskOptions<Run> = {},
 ): Promise<Awaited<ReturnType<Run>>> {
   if (here !== undefined && (isNext || (isShort && !hasIdleLane())))
     return await runHere(here, input);
@@ -90,7 +92,7 @@ export async function runTask<Run extends (input: never, context: LaneContext) =
       lane = findLane();
     }
   }
-  return await lane.run(task, input);
+  return await lane.run(task, input, moved);
 }
 
 async function runHere<Run extends (input: never, context: LaneContext) => unknown>(

@@ -11,10 +11,10 @@ import {
   rawFrameLength,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
-import { writeStep } from "./renderer.ts";
 import type { NarRange } from "./seekable.ts";
 import { TreeReader } from "./tree-reader.ts";
 import { walkSteps } from "./walk-steps.ts";
+import { writeStep } from "./write-step.ts";
 import { NarWriter } from "./writer.ts";
 
 /** A blob service that stores frames, and tells how long they are. */

@@ -1,22 +1,15 @@
 import {
   type AbortOptions,
-  type B3Digest,
   type BlobService,
   type DirectoryService,
+  type FilledBuffer,
   freeMemory,
   type Node,
+  readManyInto,
 } from "@tvix/castore";
+import { type FilePart, type PartSources, type PlannedPiece, planNar } from "./nar-plan.ts";
 import { TreeReader } from "./tree-reader.ts";
-import {
-  BYTES_PER_BATCH,
-  type FileStep,
-  isSmallFile,
-  type NarPart,
-  refusal,
-  type Step,
-  walkSteps,
-} from "./walk-steps.ts";
-import { type NarSink, NarWriter } from "./writer.ts";
+import { BYTES_PER_BATCH, type NarPart, refusal } from "./walk-steps.ts";
 
 /** Where the contents of a NAR come from. */
 export interface NarSources {
@@ -31,15 +24,9 @@ const READ_AHEAD = 6 * BYTES_PER_BATCH;
 export interface RenderOptions extends AbortOptions {
   /**
    * Returns how many bytes of contents may be held, read ahead of who iterates. It is asked again and again: a server
-   * bounds what all of its NARs hold together. A batch of small files, up to 768 KiB, is held in any case. Default: 3 MiB.
+   * bounds what all of its NARs hold together. Two pieces, of 512 KiB each, are held in any case. Default: 3 MiB.
    */
   readonly readAhead?: () => number;
-}
-
-/** Where the contents of a NAR come from, with its directories read. */
-interface PartSources {
-  readonly blobService: BlobService;
-  readonly tree: TreeReader;
 }
 
 /**
@@ -62,6 +49,13 @@ export async function* renderNar(
   await tree.readAll(); // the directory service checks the tree as a whole at its end
 }
 
+/** A piece whose contents are being read. */
+interface PieceAhead {
+  readonly piece: PlannedPiece;
+  /** `undefined` where nothing is read ahead. */
+  readonly filled: Promise<FilledBuffer> | undefined;
+}
+
 /**
  * Renders a part of a NAR, as {@link renderNar} does.
  *
@@ -70,133 +64,111 @@ export async function* renderNar(
 export async function* renderPart(
   root: Node,
   sources: PartSources,
-  { signal, part, readAhead = () => READ_AHEAD }: RenderOptions & { part?: NarPart } = {},
+  {
+    signal: callerSignal,
+    part,
+    readAhead = () => READ_AHEAD,
+  }: RenderOptions & { part?: NarPart } = {},
 ): AsyncGenerator<Uint8Array> {
-  signal?.throwIfAborted();
+  callerSignal?.throwIfAborted();
   const { start, end } = part ?? { start: 0, end: Number.POSITIVE_INFINITY };
   if (start >= end) return;
-  const ready: Uint8Array[] = [];
-  const sink: NarSink = (bytes, offset) => {
-    const wanted = bytes.subarray(Math.max(start - offset, 0), Math.max(end - offset, 0));
-    if (wanted.length > 0) ready.push(wanted);
-  };
-  let writer = new NarWriter(sink);
-  for await (const { steps, files } of stepsAhead(root, sources, { part, signal, readAhead })) {
-    let small = 0;
-    for (const step of steps) {
-      signal?.throwIfAborted();
-      if (step.type === "begin") writer = new NarWriter(sink, step);
-      else writeStep(writer, step);
-      const contents = isSmallFile(step) ? files[small++] : undefined;
-      if (step.type === "file" && contents === undefined) {
-        const size = Number(step.file.size);
-        const offset = Math.min(Math.max(start - writer.offset, 0), size);
-        const length = Math.min(end - writer.offset, size) - offset;
-        if (offset > 0) writer.skipContents(offset);
-        if (length > 0) {
-          const range = { offset, length, readAhead: readAhead() };
-          for await (const data of readFile(step, range, sources, signal)) {
-            if (data.length > 0) writer.contents(data);
-            yield* ready.splice(0);
-            freeMemory([data]);
-          }
-        }
-      } else if (contents !== undefined && contents.length > 0) {
-        writer.contents(contents);
-      }
-      if (ready.length > 0) yield* ready.splice(0);
-    }
-  }
-  writer.finish();
-  yield* ready;
-}
-
-/** Writes all of a step but the contents of a file. */
-export function writeStep(
-  writer: NarWriter,
-  step: Exclude<Step, { readonly type: "begin" }>,
-): void {
-  if (step.type !== "leave" && step.place !== undefined) writer.entry(step.place.name);
-  switch (step.type) {
-    case "enter":
-      writer.enterDirectory();
-      break;
-    case "leave":
-      writer.leaveDirectory();
-      break;
-    case "symlink":
-      writer.symlink(step.target);
-      break;
-    case "file":
-      writer.file(step.file.size, step.file.executable);
-  }
-}
-
-/** Consecutive steps, with the contents of the small files among them. */
-interface StepsAhead {
-  readonly steps: readonly Step[];
-  /**
-   * The contents of each small file, in order, which are freed when the next steps are asked for; `undefined` for one that could
-   * not be read: reading it again tells why.
-   */
-  readonly files: readonly (Uint8Array | undefined)[];
-}
-
-/** Walks a tree as {@link walkSteps} does, and reads small files ahead. */
-export async function* stepsAhead(
-  root: Node,
-  sources: PartSources,
-  options: Required<Pick<RenderOptions, "readAhead">> &
-    RenderOptions & { part?: NarPart | undefined },
-): AsyncGenerator<StepsAhead> {
-  const { part, signal: callerSignal, readAhead } = options;
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const walk = walkSteps(root, sources.tree, part);
-  const window: { steps: readonly Step[]; files: Promise<StepsAhead["files"]> }[] = [];
+  const buffers = new PieceBuffers();
+  const plan = planNar(root, sources, { part, newBuffer: buffers.take, signal });
+  const window: PieceAhead[] = [];
   try {
     for (let ended = false; ; ) {
       while (!ended && (window.length === 0 || isWithin(readAhead(), window.length))) {
-        const { value: steps } = await walk.next();
-        ended = steps === undefined;
-        if (steps === undefined) break;
-        const files = sources.blobService.readMany(steps.filter(isSmallFile).map(blobOf), {
-          signal,
-        });
-        files.catch(() => undefined); // handled when the batch is rendered
-        window.push({ steps, files });
+        const { value: piece } = await plan.next();
+        ended = piece === undefined;
+        if (piece !== undefined)
+          window.push(startPiece(piece, sources.blobService, { readAhead, signal }));
       }
       const next = window.shift();
       if (next === undefined) return;
-      const files = await next.files;
-      yield { steps: next.steps, files };
-      freeMemory(files.filter((file) => file !== undefined));
+      const { piece, filled } = next;
+      callerSignal?.throwIfAborted();
+      if (piece.type === "stream") {
+        for await (const data of readFile(piece, sources.blobService, { readAhead, signal })) {
+          yield data;
+          freeMemory([data]);
+          callerSignal?.throwIfAborted();
+        }
+        continue;
+      }
+      const { at, length } = piece;
+      const bytes = await fill(piece, filled, sources.blobService, { readAhead, signal });
+      callerSignal?.throwIfAborted();
+      const to = Math.min(Math.max(end - at, 0), length);
+      const wanted = bytes.subarray(Math.max(start - at, 0), to);
+      if (wanted.length > 0) yield wanted;
+      buffers.give(bytes);
     }
   } finally {
     abandon.abort(new Error("Nobody reads the NAR any more"));
-    await Promise.allSettled(window.map(({ files }) => files));
+    await Promise.allSettled(window.map(({ filled }) => filled));
+    await plan.return(undefined);
+    buffers.free();
   }
 }
 
-function blobOf({ file: { digest, size } }: FileStep): { digest: B3Digest; size: number } {
-  return { digest, size: Number(size) };
+/** Whether another piece may be read ahead of so many. */
+function isWithin(bytes: number, pieces: number): boolean {
+  return (pieces + 1) * BYTES_PER_BATCH <= bytes;
 }
 
-/** Whether another batch may be read ahead of so many. */
-function isWithin(bytes: number, batches: number): boolean {
-  return (batches + 1) * BYTES_PER_BATCH <= bytes;
+/** How contents are read. */
+interface ReadOptions {
+  readonly readAhead: () => number;
+  readonly signal: AbortSignal;
 }
 
+/** Starts to read what is missing in a piece. */
+function startPiece(
+  piece: PlannedPiece,
+  blobService: BlobService,
+  { signal }: ReadOptions,
+): PieceAhead {
+  if (piece.type === "stream" || piece.gaps === undefined) return { piece, filled: undefined };
+  const filled = readManyInto(blobService, wholeBuffer(piece.bytes), piece.gaps, { signal });
+  filled.catch(() => undefined); // handled when its turn comes
+  return { piece, filled };
+}
+
+/** Returns the buffer of a piece once nothing is missing in it. What could not be read is read again, which tells why. */
+async function fill(
+  { bytes: planned, gaps, contents }: PlannedPiece & { type: "bytes" },
+  filled: Promise<FilledBuffer> | undefined,
+  blobService: BlobService,
+  options: ReadOptions,
+): Promise<Uint8Array<ArrayBuffer>> {
+  if (filled === undefined || gaps === undefined) return wholeBuffer(planned);
+  const { bytes, unread } = await filled;
+  for (const i of unread) {
+    const place = gaps.placeIn(bytes, i);
+    let at = 0;
+    const part = { ...contents[i]!, length: place.length };
+    for await (const data of readFile(part, blobService, options)) {
+      place.set(data, at);
+      at += data.length;
+    }
+  }
+  return bytes;
+}
+
+/** Reads a part of a file, and fails unless it has as many bytes. */
 async function* readFile(
-  { file: { digest, size }, place }: FileStep,
-  { offset, length, readAhead }: { offset: number; length: number; readAhead: number },
-  { blobService }: PartSources,
-  signal: AbortSignal | undefined,
+  { step, offset, length }: FilePart & { readonly length: number },
+  blobService: BlobService,
+  { readAhead, signal }: ReadOptions,
 ): AsyncGenerator<Uint8Array> {
+  const { digest, size } = step.file;
   const end = offset + length;
   const range = BigInt(length) < size ? { offset, length } : {}; // a read without a range shows if the blob is longer
-  const stream = await blobService.read(digest, { ...range, signal, readAhead });
-  if (stream === undefined) throw refusal("not_found", `blob ${digest}`, place, "is missing");
+  const stream = await blobService.read(digest, { ...range, signal, readAhead: readAhead() });
+  if (stream === undefined) throw refusal("not_found", `blob ${digest}`, step.place, "is missing");
   let found = offset;
   for await (const data of stream) {
     found += data.length;
@@ -205,6 +177,31 @@ async function* readFile(
   }
   if (found !== end) {
     const bytes = found > end ? `more than ${end}` : `only ${found}`;
-    throw refusal("data_loss", `blob ${digest}`, place, `has ${bytes} bytes, expected ${size}`);
+    const reason = `has ${bytes} bytes, expected ${size}`;
+    throw refusal("data_loss", `blob ${digest}`, step.place, reason);
+  }
+}
+
+/** Returns the whole buffer that bytes are in. */
+function wholeBuffer({ buffer }: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(buffer as ArrayBuffer);
+}
+
+/** Buffers of pieces, used again and again: the system clears all memory that is new. */
+class PieceBuffers {
+  readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+
+  /** Returns a buffer. What is in it means nothing. */
+  readonly take = (): Uint8Array<ArrayBuffer> =>
+    this.#spare.pop() ?? Buffer.allocUnsafeSlow(BYTES_PER_BATCH);
+
+  /** Takes back a buffer that nobody uses any more. */
+  give(buffer: Uint8Array<ArrayBuffer>): void {
+    this.#spare.push(buffer);
+  }
+
+  /** Frees the buffers that were taken back. */
+  free(): void {
+    for (const buffer of this.#spare.splice(0)) freeMemory([buffer]);
   }
 }

@@ -1,4 +1,10 @@
-import type { PathComponent, SymlinkTarget, TreeVisitor } from "@tvix/castore";
+import {
+  type B3Digest,
+  BlobPlaces,
+  type PathComponent,
+  type SymlinkTarget,
+  type TreeVisitor,
+} from "@tvix/castore";
 import {
   CLOSE,
   DIRECTORY,
@@ -21,12 +27,16 @@ const MIN_ROOM = BUFFER_SIZE / 2;
 /** Pieces of file contents of at least this many bytes are passed on without a copy. */
 const PASS_THROUGH = 16 * 1024;
 
+const EMPTY = new Uint8Array(0);
+
 /**
  * Receives the bytes of a NAR, in order.
  *
  * @param offset offset of the first of them in the NAR
+ * @param gaps contents that the receiver has to read into the bytes, at their places in the buffer; `undefined` if there are
+ *   none
  */
-export type NarSink = (bytes: Uint8Array, offset: number) => void;
+export type NarSink = (bytes: Uint8Array, offset: number, gaps: BlobPlaces | undefined) => void;
 
 /** A place in a NAR: its beginning, or that of an entry. */
 export interface NarPlace {
@@ -43,10 +53,13 @@ export interface NarPlace {
  */
 export class NarWriter implements TreeVisitor {
   readonly #sink: NarSink;
-  #buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
+  /** Returns another buffer; `undefined` where buffers of our own are used up part by part. */
+  readonly #newBuffer: (() => Uint8Array) | undefined;
+  #buffer: Uint8Array = EMPTY;
   /** Where the bytes in the buffer that are to be passed on start, and end. */
   #start = 0;
   #filled = 0;
+  #gaps: BlobPlaces | undefined;
   #depth: number;
   /** Offset of the first of them in the NAR. */
   #flushed: number;
@@ -57,9 +70,12 @@ export class NarWriter implements TreeVisitor {
   /**
    * @param sink receives long contents as they were passed in; it may keep the others
    * @param place where to begin. Default: at the beginning of the NAR
+   * @param newBuffer returns a buffer, in which every gap and {@link PASS_THROUGH} bytes have room, and which the sink receives
+   *   once, from its start on, however full it is. Default: the sink receives parts of buffers that nobody else uses
    */
-  constructor(sink: NarSink, place?: NarPlace) {
+  constructor(sink: NarSink, place?: NarPlace, newBuffer?: () => Uint8Array) {
     this.#sink = sink;
+    this.#newBuffer = newBuffer;
     this.#depth = place?.depth ?? 0;
     this.#flushed = place?.offset ?? 0;
     if (this.#flushed === 0) this.#write(MAGIC);
@@ -97,12 +113,21 @@ export class NarWriter implements TreeVisitor {
   contents(data: Uint8Array): void {
     if (data.length >= PASS_THROUGH) {
       this.#flush();
-      this.#sink(data, this.#flushed);
+      this.#sink(data, this.#flushed, undefined);
       this.#flushed += data.length;
     } else {
       this.#write(data);
     }
     this.#endContents(data.length);
+  }
+
+  /** Leaves a gap for contents, which the receiver of the bytes reads into it. */
+  gap(digest: B3Digest, length: number): void {
+    this.#makeRoom(length);
+    this.#gaps ??= new BlobPlaces();
+    this.#gaps.add(digest, this.#filled, length);
+    this.#filled += length;
+    this.#endContents(length);
   }
 
   /** Skips contents: the sink does not receive them. */
@@ -144,34 +169,50 @@ export class NarWriter implements TreeVisitor {
 
   /** Writes a length, which is exact up to 2^53. */
   #number(value: number): void {
-    if (this.#filled + NUMBER_LENGTH > this.#buffer.length) this.#flush();
-    this.#buffer.writeUInt32LE(value % 2 ** 32, this.#filled);
-    this.#buffer.writeUInt32LE(Math.floor(value / 2 ** 32), this.#filled + 4);
-    this.#filled += NUMBER_LENGTH;
+    this.#makeRoom(NUMBER_LENGTH);
+    for (let half of [value % 2 ** 32, Math.floor(value / 2 ** 32)]) {
+      for (let i = 0; i < NUMBER_LENGTH / 2; i++, half >>>= 8) {
+        this.#buffer[this.#filled++] = half; // its low 8 bits
+      }
+    }
   }
 
   #zeros(count: number): void {
-    if (this.#filled + count > this.#buffer.length) this.#flush();
-    this.#buffer.fill(0, this.#filled, this.#filled + count);
-    this.#filled += count;
+    this.#makeRoom(count);
+    for (const end = this.#filled + count; this.#filled < end; ) this.#buffer[this.#filled++] = 0;
   }
 
   /** Writes at most {@link PASS_THROUGH} bytes: names, targets, tokens and small contents. */
   #write(bytes: Uint8Array): void {
-    if (this.#filled + bytes.length > this.#buffer.length) this.#flush();
+    this.#makeRoom(bytes.length);
     this.#buffer.set(bytes, this.#filled);
     this.#filled += bytes.length;
+  }
+
+  /** Sees to it that so many bytes fit into the buffer. */
+  #makeRoom(length: number): void {
+    if (this.#filled + length <= this.#buffer.length) return;
+    this.#flush();
+    if (this.#filled + length <= this.#buffer.length) return;
+    this.#buffer = this.#newBuffer?.() ?? Buffer.allocUnsafeSlow(BUFFER_SIZE);
+    this.#start = 0;
+    this.#filled = 0;
   }
 
   #flush(): void {
     const bytes = this.#buffer.subarray(this.#start, this.#filled);
     if (bytes.length === 0) return;
-    this.#sink(bytes, this.#flushed);
-    this.#flushed += bytes.length;
+    const gaps = this.#gaps;
+    this.#gaps = undefined;
     this.#start = this.#filled;
-    if (this.#buffer.length - this.#start >= MIN_ROOM) return;
-    this.#buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
-    this.#start = 0;
-    this.#filled = 0;
+    const isUsedUp = this.#newBuffer !== undefined || this.#buffer.length - this.#start < MIN_ROOM;
+    if (isUsedUp) {
+      this.#buffer = EMPTY;
+      this.#start = 0;
+      this.#filled = 0;
+    }
+    const offset = this.#flushed;
+    this.#flushed += bytes.length;
+    this.#sink(bytes, offset, gaps);
   }
 }

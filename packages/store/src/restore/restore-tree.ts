@@ -9,11 +9,13 @@ import { StoreError } from "../errors.ts";
 import { describeNar } from "../nar/describe-nar.ts";
 import type { CalculatedNar } from "../nar/nar-calculation-service.ts";
 import { NarHasher } from "../nar/nar-hasher.ts";
-import { type NarSources, stepsAhead, writeStep } from "../nar/renderer.ts";
+import type { NarSources } from "../nar/renderer.ts";
 import { TreeReader } from "../nar/tree-reader.ts";
 import { type FileStep, isSmallFile, type Step, showPlace } from "../nar/walk-steps.ts";
+import { writeStep } from "../nar/write-step.ts";
 import { NarWriter } from "../nar/writer.ts";
 import { DraftTree } from "./draft-tree.ts";
+import { type StepSources, stepsAhead } from "./steps-ahead.ts";
 
 /** How far {@link restoreTree} is. */
 export interface RestoreProgress {
@@ -67,18 +69,14 @@ export async function restoreTree(
 /** Fills a draft with a tree. */
 class Restore {
   readonly #draft: DraftTree;
-  readonly #sources: Parameters<typeof stepsAhead>[1];
+  readonly #sources: StepSources;
   readonly #options: RestoreOptions;
   readonly #hasher = new NarHasher();
   /** Writes the NAR of what is restored; `undefined` if it is not compared. */
   readonly #nar: NarWriter | undefined;
   #progress: RestoreProgress = { entries: 0, bytes: 0 };
 
-  constructor(
-    draft: DraftTree,
-    sources: Parameters<typeof stepsAhead>[1],
-    options: RestoreOptions,
-  ) {
+  constructor(draft: DraftTree, sources: StepSources, options: RestoreOptions) {
     this.#draft = draft;
     this.#sources = sources;
     this.#options = options;
@@ -90,7 +88,7 @@ class Restore {
     const { signal } = this.#options;
     /** The paths of the folders that the walk is in. */
     const folders: Buffer[] = [];
-    const batches = stepsAhead(root, this.#sources, { signal, readAhead: () => READ_AHEAD });
+    const batches = stepsAhead(root, this.#sources, { signal, readAhead: READ_AHEAD });
     for await (const { steps, files } of batches) {
       let small = 0;
       for (const step of steps) {

@@ -12,11 +12,15 @@ import { databaseSize, folderSize } from "../../disk/file-sizes.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Measured, StoreStatistics } from "../../model/statistics.ts";
+import { type Task, taskOf } from "../../worker/lane.ts";
+import { runTask } from "../../worker/lanes.ts";
+import type { BlobPlaces } from "../blob-places.ts";
 import type {
   BlobReader,
   BlobService,
   BlobStat,
   BlobWriter,
+  FilledBuffer,
   FrameBatch,
   PutListOptions,
   ReadOptions,
@@ -28,6 +32,7 @@ import type { FileStore } from "../file-store.ts";
 import { readWhole } from "../one-by-one.ts";
 import { putBlob } from "../put-blob.ts";
 import { expectPlausibleList, hashListed, putListByReading } from "../put-list.ts";
+import { copyUnread } from "../read-many-into.ts";
 import { ChunkIndex, type ChunkLocation, indexPath } from "./chunk-index.ts";
 import { storedList } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
@@ -38,7 +43,10 @@ import { PackFrameReader } from "./pack-frame-reader.ts";
 import { PackFrameStore } from "./pack-frame-store.ts";
 import { IngestCall, PackIngest, recordsBytesFor } from "./pack-ingest.ts";
 import { PackReader, type WantedChunk } from "./pack-reader.ts";
+import { readPlaced } from "./read-placed.ts";
 import { rebuildIndex } from "./rebuild-index.ts";
+
+const READ_PLACED: Task<typeof readPlaced> = taskOf(import.meta.url, "read-placed", "readPlaced");
 
 /** Options of {@link PackBlobService.open}. */
 export interface PackOptions extends AbortOptions {
@@ -57,6 +65,9 @@ export interface PackOptions extends AbortOptions {
 /** How many bytes of chunks one thread reads at a time, and how many chunks. */
 const READ_BYTES = 512 * 1024;
 const READ_CHUNKS = 2048;
+
+/** Contents of up to this many bytes are read by the calling thread: a trip to another thread takes about as long. */
+const INLINE_BYTES = 64 * 1024;
 
 /** After how many look-ups other events get their turn. */
 const LOOKUPS_PER_TURN = 500;
@@ -210,6 +221,21 @@ export class PackBlobService implements BlobService, Measured {
     const found = await Promise.all(parts);
     options?.signal?.throwIfAborted();
     return found.flat().map((data) => (data instanceof CastoreError ? undefined : data));
+  }
+
+  async readManyInto(
+    target: Uint8Array<ArrayBuffer>,
+    blobs: BlobPlaces,
+    options?: AbortOptions,
+  ): Promise<FilledBuffer> {
+    options?.signal?.throwIfAborted();
+    const task = { store: this.#ingest.store, target, blobs: blobs.packed() };
+    const where = { here: readPlaced, isNext: blobs.size <= INLINE_BYTES, moved: [target.buffer] };
+    const { bytes, absent, damaged } = await runTask(READ_PLACED, task, where);
+    options?.signal?.throwIfAborted();
+    if (absent.length === 0) return { bytes, unread: damaged };
+    const missing = await copyUnread(this, bytes, blobs, absent, options);
+    return { bytes, unread: [...damaged, ...missing] };
   }
 
   async putMany(

@@ -72,7 +72,7 @@ export function closeIndex({ id }: LaneStore): void {
 }
 
 /** Returns the index of a store; `undefined` where this thread cannot open it: everything then counts as absent. */
-function indexOf({ id, folder }: LaneStore): ChunkIndex | undefined {
+export function indexOf({ id, folder }: LaneStore): ChunkIndex | undefined {
   if (!indexes.has(id)) indexes.set(id, openIndex(folder));
   return indexes.get(id);
 }
