@@ -21,9 +21,11 @@ const waiting: (() => void)[] = [];
 /**
  * Starts the threads that all services and imports of this process share, which takes a while, ahead of the first work for
  * them. Not needed: they start with that.
+ *
+ * @param atMost how many are started. Default: all
  */
-export function startLanes(): void {
-  for (const lane of allLanes()) lane.start();
+export function startLanes(atMost: number = Number.POSITIVE_INFINITY): void {
+  for (const lane of allLanes().slice(0, atMost)) lane.start();
 }
 
 /** Sets how many lanes there are, before the first of them starts. */

@@ -1,5 +1,5 @@
 import { setDefaultHighWaterMark } from "node:stream";
-import { CastoreError, MemoryBlobService, MemoryDirectoryService } from "@tvix/castore";
+import { CastoreError, MemoryBlobService, MemoryDirectoryService, startLanes } from "@tvix/castore";
 import { castoreServices, type ServedService } from "@tvix/castore/rpc";
 import {
   CachingNarCalculationService,
@@ -123,6 +123,7 @@ export async function openServer(
   warnOfOpenAddresses(options, logger, server.openAddresses);
   limitServerHeapGrowth();
   void readiness.check(); // says at the start which stores do not answer
+  if (stores.blobService.keepsFrames) startLanes(1); // the first upload would wait a tenth of a second for it
   const opened = stack.move();
   return { server, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
