@@ -285,6 +285,18 @@ describe("a channel", () => {
     await expect(result).rejects.toMatchObject({ code: "unavailable" });
   });
 
+  it("ends calls under way, and refuses further ones, when it is closed", async () => {
+    let begun = 0;
+    const server = await listen(() => begun++); // never answers
+    const { blobs } = clientsOf(server.port, {});
+    const result = blobs.has(DIGEST);
+    result.catch(() => undefined); // it is looked at below
+    await expect.poll(() => begun).toBeGreaterThan(0);
+    await blobs[Symbol.asyncDispose]();
+    await expect(result).rejects.toThrow(/the channel is closed$/);
+    await expect(blobs.has(DIGEST)).rejects.toThrow(/the channel is closed$/);
+  });
+
   it("never gives up a server that takes long", async () => {
     const server = await listen(async (stream, path) => {
       await delay(700);

@@ -95,6 +95,12 @@ interface TlsFiles {
 }
 
 /**
+ * Why calls fail whose channel was closed. No ConnectError: the first of those has Node.js load its HTTP client, and every
+ * command closes its channels.
+ */
+export const CHANNEL_CLOSED: Error = new Error("the channel is closed");
+
+/**
  * Connections to a gRPC server, shared by all calls: one for calls that send much, one for the others. Each is made when its
  * first call is, and made again when it broke.
  */
@@ -187,11 +193,11 @@ class Http2Channel implements Channel {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isDisposed = true;
-    for (const connection of this.#open) connection.destroy(closed());
+    for (const connection of this.#open) connection.destroy(CHANNEL_CLOSED);
   }
 
   #connection(direction: Direction): Promise<Connection> {
-    if (this.#isDisposed) throw closed();
+    if (this.#isDisposed) throw CHANNEL_CLOSED;
     this.#current[direction] ??= this.#connect(direction);
     return this.#current[direction];
   }
@@ -203,7 +209,7 @@ class Http2Channel implements Channel {
       reject(error);
     };
     const start = (tls: SecureClientSessionOptions) => {
-      if (this.#isDisposed) return fail(closed());
+      if (this.#isDisposed) return fail(CHANNEL_CLOSED);
       const connection = new Connection(this.address, {
         tls,
         keepAliveMs: this.#keepAliveMs,
@@ -239,7 +245,7 @@ interface ConnectionOptions {
   /** Is called when the server has sent its first frame, its settings. */
   readonly onAnswer: () => void;
   readonly onTooManyPings: () => void;
-  /** Is called when the connection has ended, or was not made. */
+  /** Is called when the connection has ended, or could not be made: with an error then. */
   readonly onEnd: (error: unknown) => void;
 }
 
@@ -249,6 +255,7 @@ class Connection {
   readonly #options: ConnectionOptions;
   readonly #address: string;
   #heartbeat: Heartbeat | undefined;
+  #isConnected = false;
   #calls = 0;
   #idle: NodeJS.Timeout | undefined;
 
@@ -271,6 +278,7 @@ class Connection {
     // Calls wait for the windows that the server offers: it may have many clients, each of which could send 64 KiB before.
     session.once("remoteSettings", () => {
       clearTimeout(unanswered);
+      this.#isConnected = true;
       options.onConnect();
       options.onAnswer();
     });
@@ -283,6 +291,7 @@ class Connection {
     session.once("close", () => {
       clearTimeout(unanswered);
       clearTimeout(this.#idle);
+      if (this.#isConnected) return options.onEnd(undefined);
       const refusal = tlsFailure(failure);
       if (refusal !== undefined) options.onEnd(unreachable(refusal, failure));
       else options.onEnd(failure ?? unreachable(this.#whyClosed()));
@@ -369,8 +378,4 @@ function refuseFile(error: Error): never {
 
 function unreachable(reason: string, cause?: unknown): ConnectError {
   return new ConnectError(reason, Code.Unavailable, undefined, undefined, cause);
-}
-
-function closed(): ConnectError {
-  return new ConnectError("the channel is closed", Code.Canceled);
 }

@@ -10,7 +10,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { answerError, statusError } from "./call-status.ts";
-import type { Channel } from "./channel.ts";
+import { CHANNEL_CLOSED, type Channel } from "./channel.ts";
 import { dataIn, frameMessage, messageParts, parseMessage } from "./frames.ts";
 import { MessageReader } from "./message-reader.ts";
 import { Retries, withRetries } from "./retry.ts";
@@ -425,7 +425,8 @@ function unreadable(error: unknown): unknown {
 function unavailable(cause: unknown): ConnectError {
   if (cause instanceof ConnectError) return cause;
   const { message } = cause as Error;
-  return new ConnectError(message, Code.Unavailable, undefined, undefined, cause);
+  const code = cause === CHANNEL_CLOSED ? Code.Canceled : Code.Unavailable;
+  return new ConnectError(message, code, undefined, undefined, cause);
 }
 
 /** Status codes for the HTTP/2 error codes of a reset, other than `unavailable`. */
