@@ -176,13 +176,27 @@ class CountedStream<T> implements AsyncIterable<T>, AsyncIterator<T> {
     return this;
   }
 
-  async next(): Promise<IteratorResult<T, undefined>> {
-    const { call, iterator } = this.#started();
-    const result = await call.run(() => iterator.next());
-    if (result.done) this.#end(call);
+  /** Makes one promise of its own: a listing has a hundred thousand items. */
+  next(): Promise<IteratorResult<T, undefined>> {
+    let next: Promise<IteratorResult<T, undefined>>;
+    try {
+      const { call, iterator } = this.#started();
+      next = call.enter(() => iterator.next());
+    } catch (error) {
+      return Promise.reject(this.#begun?.call.fail(error) ?? error);
+    }
+    return next.then(this.#count, this.#fail);
+  }
+
+  readonly #count = (result: IteratorResult<T, undefined>): IteratorResult<T, undefined> => {
+    if (result.done) this.#end(this.#begun!.call);
     else this.#length += this.#measure.of(result.value);
     return result;
-  }
+  };
+
+  readonly #fail = (error: unknown): never => {
+    throw this.#begun!.call.fail(error);
+  };
 
   async return(): Promise<IteratorResult<T, undefined>> {
     const { call, iterator } = this.#started();

@@ -50,18 +50,72 @@ export function validated(bytes: Uint8Array, hashPart?: Uint8Array): ValidPathIn
 }
 
 /**
- * Yields the PathInfos of pages one by one.
+ * Yields the PathInfos of pages one by one. One call of `next` at a time.
  *
  * @param signal ends it, also within a page
  */
-export async function* eachOf(
+export function eachOf(
   pages: AsyncIterable<PathInfoPage>,
   signal?: AbortSignal,
-): AsyncGenerator<PathInfo> {
-  for await (const page of pages) {
-    for (const pathInfo of page) {
-      signal?.throwIfAborted();
-      yield pathInfo;
+): AsyncIterableIterator<PathInfo> {
+  return new PathInfosOfPages(pages, signal);
+}
+
+/** An async generator takes several times as long for each PathInfo of a page that is there. */
+class PathInfosOfPages implements AsyncIterableIterator<PathInfo> {
+  readonly #pages: AsyncIterator<PathInfoPage>;
+  readonly #signal: AbortSignal | undefined;
+  #page: Iterator<PathInfo> | undefined;
+  #isOver = false;
+
+  constructor(pages: AsyncIterable<PathInfoPage>, signal: AbortSignal | undefined) {
+    this.#pages = pages[Symbol.asyncIterator]();
+    this.#signal = signal;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<PathInfo>> {
+    if (this.#isOver) return Promise.resolve({ done: true, value: undefined });
+    try {
+      const next = this.#page?.next();
+      if (next?.done === false) {
+        this.#signal?.throwIfAborted();
+        return Promise.resolve(next);
+      }
+    } catch (error) {
+      return this.#fail(error);
     }
+    return this.#nextPage();
+  }
+
+  async return(): Promise<IteratorResult<PathInfo>> {
+    if (!this.#isOver) {
+      this.#isOver = true;
+      await this.#pages.return?.();
+    }
+    return { done: true, value: undefined };
+  }
+
+  async #nextPage(): Promise<IteratorResult<PathInfo>> {
+    try {
+      const { done, value: page } = await this.#pages.next();
+      if (done) {
+        this.#isOver = true;
+        return { done: true, value: undefined };
+      }
+      this.#page = page[Symbol.iterator]();
+    } catch (error) {
+      this.#isOver = true;
+      throw error;
+    }
+    return await this.next();
+  }
+
+  async #fail(error: unknown): Promise<never> {
+    await this.return();
+    throw error;
   }
 }
