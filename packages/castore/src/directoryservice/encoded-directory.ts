@@ -2,7 +2,6 @@ import { blake3Digest } from "../hash/blake3-digest.ts";
 import { decodeDirectory } from "../model/convert.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
-import { encodeDirectoryMessage } from "../model/encode-directory.ts";
 import { CastoreError } from "../model/errors.ts";
 
 /** A directory with its canonical encoding and the digest of it. */
@@ -12,17 +11,17 @@ export interface EncodedDirectory {
   readonly digest: B3Digest;
 }
 
-/** Encodes a directory canonically and computes its digest. */
+/** The encoding of a directory, which is canonical unless it was decoded from another, with the digest of it. */
 export function encodeDirectory(directory: Directory): EncodedDirectory {
   const { encoding } = directory;
   if (encoding !== undefined) return { directory, ...encoding };
-  const bytes = encodeDirectoryMessage(directory);
+  const { bytes } = directory.encodedEntries;
   return { directory, bytes, digest: blake3Digest(bytes) };
 }
 
 /** Encodes a directory without a look at its digest. */
 export function directoryBytes(directory: Directory): Uint8Array {
-  return directory.encoding?.bytes ?? encodeDirectoryMessage(directory);
+  return (directory.encoding ?? directory.encodedEntries).bytes;
 }
 
 /**

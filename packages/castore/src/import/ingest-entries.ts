@@ -3,10 +3,10 @@ import { asBuffer, quoteBytes } from "../bytes/byte-string.ts";
 import type { DirectoryPutter, DirectoryService } from "../directoryservice/directory-service.ts";
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { Directory } from "../model/directory.ts";
+import { DirectoryEncoder } from "../model/directory-encoder.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { DirectoryNode, Node } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
-import { PackedEntries } from "./packed-entries.ts";
 
 /** One entry of a tree that is being stored. */
 export interface IngestEntry {
@@ -62,7 +62,7 @@ export async function ingestEntries(
 
 /** A folder whose entries are coming. */
 interface OpenFolder {
-  readonly entries: PackedEntries;
+  readonly entries: DirectoryEncoder;
   /** Promised nodes among the entries, each until it is fulfilled. */
   readonly pending: Set<Promise<void>>;
 }
@@ -106,7 +106,7 @@ class TreeAssembly implements AsyncDisposable {
     const parent = pathKey(path, path.length - 1);
     let folder = this.#folders.get(parent);
     if (folder === undefined) {
-      folder = { entries: new PackedEntries(), pending: new Set() };
+      folder = { entries: new DirectoryEncoder(), pending: new Set() };
       this.#folders.set(parent, folder);
     }
     const { entries, pending } = folder;

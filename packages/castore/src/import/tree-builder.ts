@@ -3,15 +3,15 @@ import type { DirectoryPutter, DirectoryService } from "../directoryservice/dire
 import { encodeDirectory } from "../directoryservice/encoded-directory.ts";
 import { B3Digest } from "../model/digest.ts";
 import { Directory } from "../model/directory.ts";
+import { DirectoryEncoder } from "../model/directory-encoder.ts";
 import type { Node, SymlinkTarget } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
-import { PackedEntries } from "./packed-entries.ts";
 
 /** A folder whose entries are being added. */
 interface OpenFolder {
   /** Its name in the folder above; `undefined` for the root. */
   readonly name: PathComponent | undefined;
-  readonly entries: PackedEntries;
+  readonly entries: DirectoryEncoder;
 }
 
 /** A directory that waits to be stored. */
@@ -47,7 +47,7 @@ export class TreeBuilder implements AsyncDisposable {
   }
 
   enterDirectory(name: PathComponent | undefined): void {
-    this.#stack.push({ name, entries: new PackedEntries() });
+    this.#stack.push({ name, entries: new DirectoryEncoder() });
   }
 
   leaveDirectory(): void {

@@ -1,5 +1,6 @@
-import { type Dirent, lstatSync, readdirSync, type Stats, statSync } from "node:fs";
-import { lstat, readdir } from "node:fs/promises";
+import { type Dirent, lstatSync, opendirSync, type Stats, statSync } from "node:fs";
+import { lstat } from "node:fs/promises";
+import { setImmediate } from "node:timers/promises";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
 import { CastoreError } from "../model/errors.ts";
 import { type PathComponent, pathComponent } from "../model/path.ts";
@@ -16,20 +17,16 @@ export interface WalkStep {
   readonly stats?: Stats | undefined;
 }
 
-/** A folder that is being walked. */
+/** A folder that is being walked: in this form, one of a million files fits into memory. */
 interface Frame {
   readonly name: PathComponent | undefined;
   readonly at: string;
-  /** Its entries, sorted bytewise by name, last first: the next one is taken from the end. */
-  readonly rest: ListedEntry[];
-}
-
-/** An entry of a folder: in this form a million of them fit into memory. */
-interface ListedEntry {
-  /** One character a byte. */
-  readonly name: string;
-  /** `undefined` if the file system does not tell types when it lists a folder. */
-  readonly type: FileType | undefined;
+  /**
+   * Names of its entries, one character a byte, sorted bytewise, last first: the next one is taken from the end.
+   */
+  readonly rest: string[];
+  /** Types of the entries that are no files; `undefined` if the file system does not tell them when it lists a folder. */
+  readonly others: ReadonlyMap<string, FileType | undefined>;
 }
 
 /**
@@ -73,12 +70,13 @@ export class TreeWalk {
         steps.push({ type: "leave", name: frame.name, at: frame.at });
         this.#stack.pop();
       } else {
-        const at = `${frame.at}/${entry.name}`;
-        const found = entry.type ?? typeOf(lstatEntry(at));
+        const at = `${frame.at}/${entry}`;
+        const listed = frame.others.has(entry) ? frame.others.get(entry) : "file";
+        const found = listed ?? typeOf(lstatEntry(at));
         if (this.#excludes(at, found)) continue;
         const type = expectStorable(at, found);
         if (type === "file") files += 1;
-        const name = pathComponent(new Uint8Array(Buffer.from(entry.name, "latin1")));
+        const name = pathComponent(new Uint8Array(Buffer.from(entry, "latin1")));
         const isFolder = type === "directory";
         steps.push(isFolder ? await this.#enter(name, at) : { type, name, at });
       }
@@ -88,8 +86,8 @@ export class TreeWalk {
   }
 
   async #enter(name: PathComponent | undefined, at: string): Promise<WalkStep> {
-    const { stats, entries } = await listFolder(pathBytes(at));
-    this.#stack.push({ name, at, rest: entries });
+    const { stats, names, others } = await listFolder(pathBytes(at));
+    this.#stack.push({ name, at, rest: names, others });
     return { type: "enter", name, at, stats };
   }
 
@@ -104,22 +102,35 @@ export function pathBytes(path: string): Buffer {
   return Buffer.from(path, "latin1");
 }
 
-/** Largest folder that is read while this thread waits: its own length in bytes, which grows with the number of entries. */
-const SMALL_FOLDER = 64 * 1024;
+/** How many entries of a folder are read at a time. */
+const LISTED_AT_ONCE = 1024;
 
-/** Lists a folder, behind what the file system says of it. */
-async function listFolder(at: Buffer): Promise<{ stats: Stats; entries: ListedEntry[] }> {
+/** Has Node.js give names as bytes, which its types do not know of folders that are opened. */
+const BYTES = "buffer" as BufferEncoding;
+
+/** A folder with what the file system says of it, as in {@link Frame}. */
+interface ListedFolder {
+  readonly stats: Stats;
+  readonly names: string[];
+  readonly others: ReadonlyMap<string, FileType | undefined>;
+}
+
+async function listFolder(at: Buffer): Promise<ListedFolder> {
   try {
-    const options = { encoding: "buffer", withFileTypes: true } as const;
-    // A promise costs more than to read a folder that is small; a large one would hold up the event loop.
     const stats = statSync(at);
-    const isSmall = stats.size <= SMALL_FOLDER;
-    const entries = isSmall ? readdirSync(at, options) : await readdir(at, options);
-    const listed = entries.map((entry) => ({
-      name: entry.name.toString("latin1"),
-      type: typeOf(entry),
-    }));
-    return { stats, entries: listed.sort((a, b) => (a.name < b.name ? 1 : -1)) };
+    const names: string[] = [];
+    const others = new Map<string, FileType | undefined>();
+    using closing = new DisposableStack();
+    const folder = opendirSync(at, { encoding: BYTES, bufferSize: LISTED_AT_ONCE });
+    closing.defer(() => folder.closeSync());
+    for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) {
+      const bytes: unknown = entry.name;
+      const name = (bytes as Buffer).toString("latin1");
+      names.push(name);
+      if (!entry.isFile()) others.set(name, typeOf(entry));
+      if (names.length % LISTED_AT_ONCE === 0) await setImmediate(); // a large one would hold up the event loop
+    }
+    return { stats, names: names.sort((a, b) => (a < b ? 1 : -1)), others };
   } catch (error) {
     throw fileError(error, at, "read folder");
   }
@@ -156,7 +167,7 @@ type FileType =
   | "block device"
   | "character device";
 
-function typeOf(entry: Stats | Dirent<Buffer>): FileType | undefined {
+function typeOf(entry: Stats | Dirent): FileType | undefined {
   if (entry.isDirectory()) return "directory";
   if (entry.isFile()) return "file";
   if (entry.isSymbolicLink()) return "symlink";

@@ -1,7 +1,6 @@
-import { compareBytes, quoteBytes } from "../bytes/byte-string.ts";
 import type { B3Digest } from "./digest.ts";
+import { DirectoryEncoder } from "./directory-encoder.ts";
 import { EncodedEntries } from "./encoded-entries.ts";
-import { CastoreError } from "./errors.ts";
 import type { DirectoryNode, Node } from "./node.ts";
 import type { PathComponent } from "./path.ts";
 
@@ -19,8 +18,6 @@ export interface DirectoryEncoding {
   readonly digest: B3Digest;
 }
 
-const MAX_UINT64 = 2n ** 64n - 1n;
-
 /** The entries of one folder. Immutable, valid by construction. */
 export class Directory {
   /** How many entries there are. */
@@ -31,36 +28,27 @@ export class Directory {
    */
   readonly size: bigint;
 
+  /** The entries in the canonical encoding. */
+  readonly encodedEntries: EncodedEntries;
+
   #entries: readonly DirectoryEntry[] | undefined;
-  readonly #encoded: EncodedEntries | undefined;
   readonly #encoding: DirectoryEncoding | undefined;
 
-  private constructor(
-    entries: readonly DirectoryEntry[] | EncodedEntries,
-    size: bigint,
-    encoding?: DirectoryEncoding,
-  ) {
+  private constructor(entries: EncodedEntries, size: bigint, encoding?: DirectoryEncoding) {
     this.length = entries.length;
     this.size = size;
-    const isEncoded = entries instanceof EncodedEntries;
-    this.#entries = isEncoded ? undefined : entries;
-    this.#encoded = isEncoded ? entries : undefined;
+    this.encodedEntries = entries;
     this.#encoding = encoding;
   }
 
   /**
-   * The entries, sorted bytewise by name, each name once. Those of a directory that was decoded are made when they are asked
-   * for, and kept: a large one takes much less memory until then.
+   * The entries, sorted bytewise by name, each name once. They are made when they are asked for, and kept: a large directory
+   * takes much less memory until then.
    */
   get entries(): readonly DirectoryEntry[] {
-    const encoded = this.#encoded;
-    this.#entries ??= Array.from({ length: this.length }, (_, i) => encoded!.at(i));
+    const encoded = this.encodedEntries;
+    this.#entries ??= Array.from({ length: this.length }, (_, i) => encoded.at(i));
     return this.#entries;
-  }
-
-  /** The entries in the encoding that they were decoded from; `undefined` of a directory that was made otherwise. */
-  get encodedEntries(): EncodedEntries | undefined {
-    return this.#encoded;
   }
 
   /** The encoding that the directory was decoded from, if it was kept, so that nobody encodes it again. */
@@ -70,7 +58,7 @@ export class Directory {
 
   /** Returns the same directory with the encoding that it was decoded from. */
   withEncoding(encoding: DirectoryEncoding): Directory {
-    return new Directory(this.#encoded ?? this.entries, this.size, encoding);
+    return new Directory(this.encodedEntries, this.size, encoding);
   }
 
   /**
@@ -87,30 +75,14 @@ export class Directory {
   }
 
   /**
-   * Makes a directory of entries in any order.
+   * Makes a directory of entries in any order, or of those that were encoded.
    *
    * @throws CastoreError `invalid_argument` if a name occurs twice or the size exceeds 64 bits
    */
-  static from(entries: Iterable<DirectoryEntry>): Directory {
-    const sorted = [...entries].sort((a, b) => compareBytes(a.name, b.name));
-    let size = 2n * BigInt(sorted.length);
-    for (let i = 0; i < sorted.length; i++) {
-      const { name, node } = sorted[i]!;
-      if (i > 0 && compareBytes(sorted[i - 1]!.name, name) === 0) {
-        throw new CastoreError(
-          "invalid_argument",
-          `Cannot build directory: name ${quoteBytes(name)} occurs twice`,
-        );
-      }
-      if (node.type === "directory") size += node.size;
-    }
-    if (size > MAX_UINT64) {
-      throw new CastoreError(
-        "invalid_argument",
-        `Cannot build directory: its size ${size} exceeds 64 bits`,
-      );
-    }
-    return new Directory(sorted, size);
+  static from(entries: Iterable<DirectoryEntry> | DirectoryEncoder): Directory {
+    const encoder = entries instanceof DirectoryEncoder ? entries : encode(entries);
+    const { entries: encoded, size } = encoder.finish();
+    return new Directory(encoded, size);
   }
 
   /**
@@ -127,31 +99,21 @@ export class Directory {
   }
 
   /** The sub-directories, sorted by name. */
-  *directories(): Generator<DirectoryEntry & { readonly node: DirectoryNode }> {
-    if (this.#entries === undefined) yield* directoriesOf(this.#encoded!);
-    else for (const entry of this.#entries) if (isDirectory(entry)) yield entry;
+  directories(): Generator<DirectoryEntry & { readonly node: DirectoryNode }> {
+    return directoriesOf(this.encodedEntries);
   }
 
   /** The node of that name; `undefined` if there is none. */
   get(name: PathComponent): Node | undefined {
-    const encoded = this.#encoded;
-    if (encoded !== undefined) {
-      const index = encoded.indexOf(name);
-      return index < 0 ? undefined : encoded.at(index).node;
-    }
-    const entries = this.entries;
-    let low = 0;
-    let high = entries.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const entry = entries[middle]!;
-      const order = compareBytes(entry.name, name);
-      if (order === 0) return entry.node;
-      if (order < 0) low = middle + 1;
-      else high = middle;
-    }
-    return undefined;
+    const index = this.encodedEntries.indexOf(name);
+    return index < 0 ? undefined : this.encodedEntries.at(index).node;
   }
+}
+
+function encode(entries: Iterable<DirectoryEntry>): DirectoryEncoder {
+  const encoder = new DirectoryEncoder();
+  for (const { name, node } of entries) encoder.push(name, node);
+  return encoder;
 }
 
 function* directoriesOf(

@@ -5,7 +5,6 @@ import { expect, it } from "vitest";
 import { arbitraryEntries } from "../../test/arbitrary-directory.ts";
 import { directoryFromProto } from "./convert.ts";
 import { Directory } from "./directory.ts";
-import { encodeDirectoryMessage } from "./encode-directory.ts";
 import { CastoreError } from "./errors.ts";
 
 const viaLibrary = (bytes: Uint8Array) => directoryFromProto(fromBinary(DirectorySchema, bytes));
@@ -14,7 +13,7 @@ it("finds the entries that were encoded, by position and by name", () => {
   fc.assert(
     fc.property(arbitraryEntries, (entries) => {
       const expected = Directory.from(entries);
-      const found = Directory.fromEncoding(encodeDirectoryMessage(expected))!;
+      const found = Directory.fromEncoding(expected.encodedEntries.bytes)!;
       expect([found.length, found.size]).toEqual([expected.length, expected.size]);
       for (const { name, node } of expected.entries) expect(found.get(name)).toEqual(node);
       const folders = expected.entries.filter(({ node }) => node.type === "directory");
@@ -30,7 +29,7 @@ it("takes nothing that the library refuses, and nothing that is encoded otherwis
   const change = fc.record({ at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() });
   fc.assert(
     fc.property(arbitraryEntries, fc.array(change, { maxLength: 3 }), (entries, changes) => {
-      let bytes = encodeDirectoryMessage(Directory.from(entries.slice(0, 6)));
+      let bytes = Uint8Array.from(Directory.from(entries.slice(0, 6)).encodedEntries.bytes);
       for (const { at, byte, cut } of changes) {
         if (bytes.length === 0) continue;
         bytes[at % bytes.length] = byte;
@@ -40,7 +39,7 @@ it("takes nothing that the library refuses, and nothing that is encoded otherwis
       if (found === undefined) return;
       const expected = viaLibrary(bytes);
       expect(found.entries).toEqual(expected.entries);
-      expect(Buffer.from(encodeDirectoryMessage(expected)).equals(bytes)).toBe(true);
+      expect(Buffer.from(expected.encodedEntries.bytes).equals(bytes)).toBe(true);
     }),
     { seed: 2, numRuns: 1500 },
   );

@@ -4,10 +4,16 @@ import { isSymlinkTarget, type Node, type SymlinkTarget } from "./node.ts";
 import { isPathComponent, type PathComponent } from "./path.ts";
 
 /** Tags of the fields of the message `Directory`: lists of nodes, by their type. */
-const LIST_TAGS = { directory: 0x0a, file: 0x12, symlink: 0x1a } as const;
+export const LIST_TAGS = { directory: 0x0a, file: 0x12, symlink: 0x1a } as const;
 
 /** Tags of the fields of nodes. The target of a symlink has the same as a digest. */
-const TAG = { name: 0x0a, digest: 0x12, target: 0x12, size: 0x18, executable: 0x20 } as const;
+export const TAG = {
+  name: 0x0a,
+  digest: 0x12,
+  target: 0x12,
+  size: 0x18,
+  executable: 0x20,
+} as const;
 
 const MAX_UINT64 = 2n ** 64n - 1n;
 /** Longest encoding of a 64-bit number, and the longest of those that are added up as a number of JavaScript. */

@@ -2,20 +2,26 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import Sqlite from "better-sqlite3";
 import { expect, it } from "vitest";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { CODEC, chunkEntry, HEADER_LENGTH, writeHeader } from "./format.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { PackBlobService } from "./pack-blob-service.ts";
 
-/** Adds a chunk as it is, and resolves when it is durable. */
-async function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
+/** The record of a chunk as it is. */
+function recordOf(data: Buffer): Buffer {
   const { length: size } = data;
   const record = Buffer.alloc(HEADER_LENGTH + size);
   const digest = blake3Digest(data);
   writeHeader(record, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
   record.set(data, HEADER_LENGTH);
-  const { stored } = await commits.addChunks(record, 1);
+  return record;
+}
+
+/** Adds a chunk, and resolves when it is durable. */
+async function addChunk(commits: GroupCommit, data: Buffer): Promise<void> {
+  const { stored } = await commits.addChunks(recordOf(data), 1);
   await stored;
 }
 
@@ -37,6 +43,37 @@ it("commits a blob that comes alone, long after its chunk went with others", asy
     }
     await using service = await PackBlobService.open({ path: folder });
     expect(await service.has(blake3Digest(late))).toBe(true);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+it("takes no more than a bounded number of tiny chunks while it cannot commit", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "group-commit-"));
+  try {
+    await (await PackBlobService.open({ path: folder }))[Symbol.asyncDispose]();
+    const batches = Array.from({ length: 40 }, (_, i) =>
+      Array.from({ length: 1000 }, (_, j) => Buffer.from(`tiny chunk ${i} ${j}`)),
+    );
+    {
+      await using commits = new GroupCommit({ folder, maxPackSize: 1024 ** 3, maxRecords: 0 });
+      using closing = new DisposableStack();
+      const index = new Sqlite(join(folder, "index.sqlite"));
+      closing.defer(() => index.close());
+      index.exec("BEGIN IMMEDIATE"); // as another process does that commits
+      let taken = 0;
+      const all = batches.map(async (chunks) => {
+        const records = Buffer.concat(chunks.map(recordOf));
+        const { stored } = await commits.addChunks(records, chunks.length);
+        taken += chunks.length;
+        await stored;
+      });
+      await sleep(500);
+      expect(taken).toBeLessThanOrEqual(10_000);
+      index.exec("COMMIT");
+      await Promise.all(all);
+      expect(index.prepare("SELECT count(*) FROM chunks").pluck().get()).toBe(40_000);
+    }
   } finally {
     rmSync(folder, { recursive: true });
   }
