@@ -76,7 +76,8 @@ function takeAnswers(): void {
 /** Returns an answer with the contents that stand in the ring. */
 function withContents(answer: PostedAnswer): Answer {
   if (!("region" in answer)) return answer;
-  return { key: answer.key, supply: bytesIn(ring, answer.region), form: answer.form };
+  const { key, region, form } = answer;
+  return { key, supply: { bytes: bytesIn(ring, region), form } };
 }
 
 /**
@@ -88,8 +89,9 @@ function free(answer: PostedAnswer): void {
     release(ring, answer.region);
     return;
   }
-  if (!("supply" in answer) || answer.form === undefined) return;
-  const { buffer } = answer.supply as Uint8Array;
+  const supply = "supply" in answer ? answer.supply : undefined;
+  if (supply === undefined || !("form" in supply)) return;
+  const { buffer } = supply.bytes;
   if (buffer instanceof ArrayBuffer && !buffer.detached) buffer.transfer(0); // several may share it
 }
 

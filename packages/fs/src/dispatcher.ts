@@ -1,4 +1,3 @@
-import { WRONG } from "./file-contents.ts";
 import type { FileSystem } from "./file-system.ts";
 import type { Answer, Need, Supplies } from "./need.ts";
 import type { Fetched } from "./outcome.ts";
@@ -28,7 +27,7 @@ interface Waiting {
 
 /** A need that is being fetched. */
 interface Flight {
-  need: Need;
+  readonly need: Need;
   readonly waiting: Set<Waiting>;
   /** How many bytes it counts for what is fetched ahead; 0 for what was asked for. */
   ahead: number;
@@ -85,19 +84,14 @@ export class Dispatcher {
       }
       return;
     }
-    const kept = this.#options.fileSystem.keep(need, answer.supply, answer.form);
-    if (kept === WRONG) {
-      flight.need = { ...need, asContents: true } as Need;
-      this.#options.ask([flight.need]); // the store then tells why
-      return;
-    }
+    const kept = this.#options.fileSystem.keep(need, answer.supply);
     this.#land(flight);
     for (const request of waiting) {
       request.missing.delete(answer.key);
       const isLast = request.missing.size === 0;
       // Contents are valid until others come, or another request is handled.
-      const isBrief = answer.form !== undefined && (!isLast || waiting.size > 1);
-      request.fetched.set(answer.key, isBrief ? (kept as Uint8Array).slice() : kept);
+      const isBrief = !isLast || waiting.size > 1;
+      request.fetched.set(answer.key, isBrief ? lasting(kept) : kept);
       if (!isLast) continue;
       this.#waiting.delete(request.request.unique);
       this.#handle(request.request, request.fetched);
@@ -123,6 +117,7 @@ export class Dispatcher {
 
   #wait(request: Request, needs: readonly Need[], fetched: Waiting["fetched"] = new Map()): void {
     const keys = needs.map(({ key }) => key);
+    for (const [key, supply] of fetched) fetched.set(key, lasting(supply)); // others are kept meanwhile
     const waiting = { request: detached(request), missing: new Set(keys), fetched };
     this.#waiting.set(request.unique, waiting);
     const asked: Need[] = [];
@@ -191,6 +186,12 @@ export class Dispatcher {
 /** Returns a request that is no part of the message it was decoded from. */
 function detached(request: Request): Request {
   return "name" in request ? { ...request, name: Buffer.from(request.name) } : request;
+}
+
+/** Returns contents in memory of their own, anything else as it is. */
+function lasting(supply: Supplies[Need["type"]]): Supplies[Need["type"]] {
+  if (supply === undefined || !("form" in supply)) return supply;
+  return { bytes: new Uint8Array(supply.bytes), form: supply.form }; // `slice` of a Buffer copies nothing
 }
 
 function bytesOf(need: Need): number {

@@ -2,7 +2,7 @@ import { ChunkList } from "@tvix/castore/chunk-list";
 import { verifyStored } from "@tvix/castore/stored-contents";
 import { LRUCache } from "lru-cache";
 import { ContentRing } from "./content-ring.ts";
-import { type ContentsNeed, type Form, lengthOf, type Need } from "./need.ts";
+import { type ContentsNeed, type Held, lengthOf, type Need, type Supplies } from "./need.ts";
 import { type Fetched, type Outcome, reply, wait } from "./outcome.ts";
 import type { PackedNode } from "./packed-directory.ts";
 import { MAX_PAGES } from "./protocol/reply.ts";
@@ -27,26 +27,16 @@ const SMALL_FILE = 128 * 1024;
 const LIST_BYTES = 8 * 1024 * 1024;
 /** How much is read ahead in a file, in bytes. */
 const AHEAD = { first: 256 * 1024, most: 4 * 1024 * 1024, tolerance: 512 * 1024 };
-/** How much is held of files that are longer than half of what is held, in bytes. */
+/** How much is held of what was decompressed, in bytes: the next read may go on in it. */
 const RECENT_BYTES = 2 * 1024 * 1024;
-/** Longest read of the kernel that is answered from contents at hand, in bytes: the longest that it makes. */
+/** Longest read of the kernel for which there is memory, in bytes: the longest that it makes. */
 const LONGEST_READ = MAX_PAGES * 4096;
-
-/** Stands for contents that do not match their digest. */
-export const WRONG: unique symbol = Symbol("wrong");
 
 type FileNode = PackedNode & { type: "file" };
 
 interface Range {
   readonly start: number;
   readonly end: number;
-}
-
-/** A file of one chunk, or a chunk. */
-interface Part {
-  readonly key: string;
-  readonly digest: string;
-  readonly length: number;
 }
 
 /** Reads files, from what was fetched, from what it holds, or from contents at hand. */
@@ -58,14 +48,12 @@ export class FileContents {
     maxSize: LIST_BYTES,
     sizeCalculation: ({ bytes }) => bytes.length + 200,
   });
-  readonly #contents: ContentRing;
-  /**
-   * Chunks at hand of files that are too long to be held: the next read may go on in one. They would push out everything else,
-   * and decompressing into memory that the processor has in its cache saves a fifth of the time.
-   */
+  /** Contents that were fetched, in the form that they came in: most are a third as long then. */
+  readonly #kept: ContentRing;
+  /** Contents that were decompressed and not read to their end. Memory that the processor has in its cache is faster. */
   readonly #recent = new ContentRing(RECENT_BYTES);
   readonly #pattern = new ReadPattern(AHEAD);
-  readonly #readBuffer: Buffer;
+  readonly #readBuffer = Buffer.allocUnsafeSlow(LONGEST_READ);
 
   /**
    * @param options.cacheBytes limit of the contents that are held for the next reads, in bytes
@@ -81,13 +69,12 @@ export class FileContents {
     this.#cacheBytes = cacheBytes;
     this.#atHand = atHand;
     this.#fetchAhead = fetchAhead;
-    this.#readBuffer = Buffer.allocUnsafeSlow(atHand === undefined ? 0 : LONGEST_READ);
-    this.#contents = new ContentRing(cacheBytes);
+    this.#kept = new ContentRing(cacheBytes);
   }
 
   /** Whether contents are held. */
   has(key: string): boolean {
-    return this.#contents.has(key);
+    return this.#recent.has(key) || this.#kept.has(key);
   }
 
   /** Keeps the list of chunks of a file. It is copied. */
@@ -96,123 +83,126 @@ export class FileContents {
   }
 
   /**
-   * Keeps contents that were fetched. They are copied.
+   * Keeps contents that were fetched. They are copied, if they are not too long.
    *
-   * @returns the contents, which are valid until others are kept; {@link WRONG} for those that do not match their digest
+   * @returns the contents, which are valid as long as those that were given, or until others are kept
    */
-  keep(need: ContentsNeed, bytes: Uint8Array, form: Form | undefined): Uint8Array | typeof WRONG {
-    const held = this.#contents.get(need.key);
-    if (held !== undefined) return held;
-    if (form !== "stored" && form !== "frame") {
-      this.#contents.set(need.key, bytes);
-      return bytes;
-    }
-    const digest = Buffer.from(need.type === "chunk" ? need.chunk : need.digest, "latin1");
-    const stored = form === "frame" ? { frame: bytes } : { contents: bytes };
-    let isRight: boolean | undefined;
-    const take = (target: Uint8Array) => {
-      isRight = verifyStored(stored, digest, target);
-      return isRight;
-    };
-    const length = lengthOf(need);
-    const kept = this.#contents.fill(need.key, length, take);
-    if (kept !== undefined) return kept;
-    if (isRight === false) return WRONG;
-    const contents = new Uint8Array(length); // longer than what is held
-    return take(contents) ? contents : WRONG;
+  keep({ key }: ContentsNeed, contents: Held): Held {
+    this.#kept.set(key, contents);
+    return this.#kept.get(key) ?? contents;
   }
 
   /**
-   * Reads a range of a file that is not empty.
+   * Reads a range of a file that is not empty. What the outcome has is valid until the next call.
    *
    * @param id of its inode: reads of one file are taken together, to read ahead
    */
   read(id: number, node: FileNode, range: Range, fetched: Fetched): Outcome {
     return isSmall(node)
-      ? this.#readSmall(node, range, fetched)
+      ? this.#readRow([smallFile(node)], range, fetched, node)
       : this.#readChunks(id, node, range, fetched);
-  }
-
-  #readSmall(node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
-    const need = smallFile(node);
-    const contents = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-    if (contents !== undefined) return reply(contents.subarray(start, end));
-    const part = { key: need.key, digest: node.digest, length: node.size };
-    const read = this.#readAtHand([part], { start, end }, this.#contents);
-    return read === undefined ? wait(need) : reply(read);
   }
 
   #readChunks(id: number, node: FileNode, { start, end }: Range, fetched: Fetched): Outcome {
     const { digest, size } = node;
     const key = `list ${digest}`;
-    const packed = fetched.get(key) as Uint8Array | undefined;
+    const packed = fetched.get(key) as Supplies["list"] | undefined;
     const list = packed ? ChunkList.fromBytes(packed) : this.#lists.get(key);
     if (list === undefined) return wait({ type: "list", key, digest, size });
     const first = list.indexAt(start);
     const origin = list.offsetAt(first);
     const range = { start: start - origin, end: end - origin };
-    const ring = size > this.#cacheBytes / 2 ? this.#recent : this.#contents;
-    // What was fetched is valid until something is written into a ring.
-    const isFetched = fetched.size > (packed === undefined ? 0 : 1);
-    const read = isFetched
-      ? undefined
-      : this.#readAtHand(chunksFrom(digest, list, first), range, ring);
-    if (read !== undefined) return reply(read);
-    const parts: Uint8Array[] = [];
-    const needs: Need[] = [];
-    let offset = origin;
-    let index = first;
-    for (; index < list.length && offset < end; index++) {
-      const need = chunkOf(digest, list, index, offset);
-      const chunk = (fetched.get(need.key) as Uint8Array) ?? this.#contents.get(need.key);
-      if (chunk === undefined) needs.push(need);
-      else parts.push(chunk.subarray(Math.max(start - offset, 0), end - offset));
-      offset += need.length;
+    const outcome = this.#readRow(chunksFrom(digest, list, first, origin), range, fetched, node);
+    const isAtHand = outcome.type === "reply" && this.#atHand !== undefined;
+    if (fetched.size > 0 || isAtHand) return outcome;
+    const ahead = this.#pattern.note(id, start, end);
+    if (ahead === undefined) return outcome;
+    for (const need of chunksFrom(digest, list, first, origin)) {
+      if (need.offset >= ahead.to) break;
+      const isBehind = need.offset >= end;
+      if (isBehind && !this.has(need.key)) this.#fetchAhead(need);
     }
-    if (fetched.size === 0) {
-      const ahead = this.#pattern.note(id, start, end);
-      for (; ahead && index < list.length && offset < ahead.to; index++) {
-        const need = chunkOf(digest, list, index, offset);
-        if (!this.#contents.has(need.key)) this.#fetchAhead(need);
-        offset += need.length;
-      }
-    }
-    return needs.length > 0 ? { type: "wait", needs } : reply(...parts);
+    return outcome;
   }
 
   /**
-   * Reads a range of some contents in a row that are at hand, up to its end; `undefined` if one of them is not. It is valid until
-   * the next request.
+   * Reads a range of contents in a row, up to its end, or tells which of them are missing.
    *
    * @param range begins in the first of them
-   * @param ring holds those that are read in part
    */
-  #readAtHand(
-    row: Iterable<Part>,
+  #readRow(
+    row: Iterable<ContentsNeed>,
     { start, end }: Range,
-    ring: ContentRing,
-  ): Uint8Array | undefined {
-    const atHand = this.#atHand;
-    if (atHand === undefined || end - start > this.#readBuffer.length) return undefined;
-    const out = this.#readBuffer.subarray(0, end - start);
+    fetched: Fetched,
+    { size }: FileNode,
+  ): Outcome {
+    const fits = end - start <= this.#readBuffer.length;
+    const out = fits ? this.#readBuffer : Buffer.allocUnsafeSlow(end - start);
+    const missing: Need[] = [];
     let offset = 0;
-    for (const { key, digest, length } of row) {
+    for (const need of row) {
+      const { key } = need;
+      const length = lengthOf(need);
+      const isLast = offset + length >= end;
       const [from, to] = [Math.max(start - offset, 0), Math.min(end - offset, length)];
-      const target = out.subarray(Math.max(offset - start, 0), offset + to - start);
-      const held = this.#recent.get(key) ?? this.#contents.get(key);
-      if (held === undefined && target.length === length) {
-        if (!atHand.read(digest, target)) return undefined;
-      } else {
-        const read = (target: Uint8Array) => atHand.read(digest, target);
-        const contents =
-          held ?? ring.fill(key, length, read) ?? this.#contents.fill(key, length, read);
-        if (contents === undefined) return undefined;
-        target.set(contents.subarray(from, to));
+      const target = out.subarray(offset + from - start, offset + to - start);
+      // A file that can be held whole is, decompressed; but what was fetched stays where it is until it was read.
+      const isWorth = isLast && (size <= this.#cacheBytes / 2 || length > this.#recent.longest);
+      const held = (fetched.get(key) as Held | undefined) ?? this.#kept.get(key);
+      if (missing.length > 0) {
+        if (held === undefined && !this.#recent.has(key)) missing.push(need);
+      } else if (!this.#readPart(need, { from, target, held, isWorth })) {
+        this.#kept.delete(key);
+        missing.push(held === undefined ? need : { ...need, asContents: true }); // the store then tells why
       }
+      if (isLast) break;
       offset += length;
-      if (offset >= end) return out;
     }
-    return undefined;
+    if (missing.length > 0) return { type: "wait", needs: missing };
+    return reply(out.subarray(0, end - start));
+  }
+
+  /**
+   * Reads a part of contents.
+   *
+   * @param options.held the contents, if they were fetched
+   * @param options.isWorth whether they are kept as they are read
+   * @returns whether they were there, and match their digest
+   */
+  #readPart(
+    need: ContentsNeed,
+    options: { from: number; target: Buffer; held: Held | undefined; isWorth: boolean },
+  ): boolean {
+    const { from, target, held, isWorth } = options;
+    const { key } = need;
+    const length = lengthOf(need);
+    const take = (contents: Uint8Array) => {
+      target.set(contents.subarray(from, from + target.length));
+      return true;
+    };
+    if (held?.form === "verified") return take(held.bytes);
+    const recent = this.#recent.get(key);
+    if (recent !== undefined) return take(recent.bytes);
+    const read = (into: Uint8Array) =>
+      held === undefined ? this.#readAtHand(need, into) : decode(need, held, into);
+    if (target.length === length) return read(target);
+    let contents: Uint8Array | undefined;
+    if (length <= this.#recent.longest) {
+      contents = this.#recent.fill(key, length, read);
+      if (contents === undefined) return false;
+    } else {
+      contents = new Uint8Array(length);
+      if (!read(contents)) return false;
+    }
+    if (isWorth) {
+      this.#kept.delete(key);
+      this.#kept.set(key, { bytes: contents, form: "verified" });
+    }
+    return take(contents);
+  }
+
+  #readAtHand(need: ContentsNeed, target: Uint8Array): boolean {
+    return this.#atHand?.read(digestIn(need), target) ?? false;
   }
 }
 
@@ -222,26 +212,33 @@ export function isSmall({ size }: FileNode): boolean {
 }
 
 /** Returns what has to be fetched of a small file. */
-export function smallFile({ digest, size }: FileNode): Need {
+export function smallFile({ digest, size }: FileNode): Need & { type: "file" } {
   return { type: "file", key: `file ${digest}${size}`, digest, size };
 }
 
-function chunkOf(
+/** Returns the chunks of a blob from one on, which begins at that offset. */
+function* chunksFrom(
   digest: string,
   list: ChunkList,
-  index: number,
-  offset: number,
-): Need & { type: "chunk" } {
-  const at = index * ChunkList.ENTRY_BYTES;
-  const chunk = Buffer.from(list.bytes.buffer, list.bytes.byteOffset + at, 32).toString("latin1");
-  const length = list.sizeAt(index);
-  return { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
+  first: number,
+  origin: number,
+): Generator<Need & { type: "chunk" }> {
+  for (let index = first, offset = origin; index < list.length; index++) {
+    const at = list.bytes.byteOffset + index * ChunkList.ENTRY_BYTES;
+    const chunk = Buffer.from(list.bytes.buffer, at, 32).toString("latin1");
+    const length = list.sizeAt(index);
+    yield { type: "chunk", key: `chunk ${chunk}`, digest, chunk, offset, length };
+    offset += length;
+  }
 }
 
-/** Returns the chunks of a blob from one on. */
-function* chunksFrom(digest: string, list: ChunkList, first: number): Generator<Part> {
-  for (let index = first; index < list.length; index++) {
-    const { key, chunk, length } = chunkOf(digest, list, index, 0);
-    yield { key, digest: chunk, length };
-  }
+/** Returns the digest of contents. */
+function digestIn(need: ContentsNeed): string {
+  return need.type === "chunk" ? need.chunk : need.digest;
+}
+
+/** Decompresses contents, and tells whether they match their digest. */
+function decode(need: ContentsNeed, { bytes, form }: Held, target: Uint8Array): boolean {
+  const stored = form === "frame" ? { frame: bytes } : { contents: bytes };
+  return verifyStored(stored, Buffer.from(digestIn(need), "latin1"), target);
 }

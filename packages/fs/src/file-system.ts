@@ -1,14 +1,8 @@
 import { LRUCache } from "lru-cache";
-import {
-  type ContentsAtHand,
-  FileContents,
-  isSmall,
-  smallFile,
-  type WRONG,
-} from "./file-contents.ts";
+import { type ContentsAtHand, FileContents, isSmall, smallFile } from "./file-contents.ts";
 import { FilesAhead, type Step, walkFiles } from "./files-ahead.ts";
 import { type Inode, InodeTable } from "./inode-table.ts";
-import type { Form, Need, RootPage, Supplies } from "./need.ts";
+import type { Held, Need, RootPage, Supplies } from "./need.ts";
 import { type Fetched, failure, type Outcome, reply, wait } from "./outcome.ts";
 import { PackedDirectory, type PackedNode } from "./packed-directory.ts";
 import { ERRNO, INIT_FLAG, OPEN_FLAG, ROOT_ID, VERSION, WAKE_ID } from "./protocol/constants.ts";
@@ -102,15 +96,9 @@ export class FileSystem {
   /**
    * Keeps what was fetched, within limits, for other requests. Bytes are copied.
    *
-   * @param form that of contents
-   * @returns what was fetched, contents as such, which are valid until others are kept; {@link WRONG} for those that do not
-   *   match their digest
+   * @returns what was fetched; contents are valid as long as the supply is, or until others are kept
    */
-  keep(
-    need: Need,
-    supply: Supplies[Need["type"]],
-    form: Form | undefined,
-  ): Supplies[Need["type"]] | typeof WRONG {
+  keep(need: Need, supply: Supplies[Need["type"]]): Supplies[Need["type"]] {
     switch (need.type) {
       case "directory":
         this.#directories.set(need.key, new PackedDirectory(supply as Supplies["directory"]));
@@ -120,7 +108,7 @@ export class FileSystem {
         return supply;
       case "file":
       case "chunk":
-        return this.#contents.keep(need, supply as Uint8Array, form);
+        return this.#contents.keep(need, supply as Held);
       case "path": // the kernel keeps it
       case "page": // belongs to one listing
         return supply;

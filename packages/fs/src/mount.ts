@@ -4,7 +4,7 @@ import { isMarkedAsUntransferable, Worker } from "node:worker_threads";
 import { freeMemory } from "@tvix/castore";
 import { type FileSystemOptions, WAKE_NAME } from "./file-system.ts";
 import { expectMountPoint, type MountedDevice, mountDevice } from "./mount-program.ts";
-import type { Answer, Form } from "./need.ts";
+import type { Answer, Held } from "./need.ts";
 import { wakeNotification } from "./protocol/reply.ts";
 import { RingWriter, sharedRing } from "./shared-ring.ts";
 import { type MountedServices, StoreSource, type StoreSourceOptions } from "./store-source.ts";
@@ -141,9 +141,8 @@ class RunningMount implements Mount {
 
   readonly #inRing = (answer: Answer): PostedAnswer => {
     const contents = contentsOf(answer);
-    const region = contents && this.#writer.write(contents);
-    if (region === undefined) return answer;
-    return { key: answer.key, region, form: (answer as { form: Form }).form };
+    const region = contents && this.#writer.write(contents.bytes);
+    return region === undefined ? answer : { key: answer.key, region, form: contents!.form };
   };
 
   readonly #postAnswers = (): void => {
@@ -192,7 +191,7 @@ function movable(answers: readonly PostedAnswer[]): {
   for (const answer of answers) {
     const contents = contentsOf(answer);
     if (contents === undefined) continue;
-    const { buffer, length } = contents;
+    const { buffer, length } = contents.bytes;
     taken.set(buffer, (taken.get(buffer) ?? 0) + length);
   }
   const buffers = new Set<ArrayBuffer>();
@@ -200,29 +199,32 @@ function movable(answers: readonly PostedAnswer[]): {
     taken.get(buffer) === buffer.byteLength &&
     buffer instanceof ArrayBuffer &&
     !isMarkedAsUntransferable(buffer);
-  const parts = answers.map(contentsOf).filter((contents) => contents && !isMovable(contents));
+  const parts = answers
+    .map((answer) => contentsOf(answer)?.bytes)
+    .filter((bytes) => bytes && !isMovable(bytes));
   const copy = new Uint8Array(parts.reduce((sum, part) => sum + part!.length, 0));
   let copied = 0;
   const moved = answers.map((answer) => {
-    let contents = contentsOf(answer);
+    const contents = contentsOf(answer);
     if (contents === undefined) {
       for (const buffer of packedBuffers(answer)) buffers.add(buffer);
       return answer;
     }
-    if (!isMovable(contents)) {
-      copy.set(contents, copied);
-      contents = copy.subarray(copied, copied + contents.length);
-      copied += contents.length;
+    let { bytes } = contents;
+    if (!isMovable(bytes)) {
+      copy.set(bytes, copied);
+      bytes = copy.subarray(copied, copied + bytes.length);
+      copied += bytes.length;
     }
-    buffers.add(contents.buffer as ArrayBuffer);
-    return { ...answer, supply: contents };
+    buffers.add(bytes.buffer as ArrayBuffer);
+    return { key: answer.key, supply: { bytes, form: contents.form } };
   });
   return { moved, buffers: [...buffers] };
 }
 
-function contentsOf(answer: PostedAnswer): Uint8Array | undefined {
-  const isContents = "supply" in answer && answer.form !== undefined;
-  return isContents ? (answer.supply as Uint8Array) : undefined;
+function contentsOf(answer: PostedAnswer): Held | undefined {
+  const supply = "supply" in answer ? answer.supply : undefined;
+  return supply !== undefined && "form" in supply ? supply : undefined;
 }
 
 /** Returns the memory of a directory, which nobody else has. */

@@ -54,21 +54,23 @@ export interface Supplies {
   readonly path: PackedBytes | undefined;
   readonly page: RootPage;
   readonly directory: PackedBytes;
-  readonly file: Uint8Array;
+  readonly file: Held;
   /** A packed `ChunkList`. */
   readonly list: Uint8Array;
-  readonly chunk: Uint8Array;
+  readonly chunk: Held;
 }
 
-/** Form of the contents of an {@link Answer}: verified, or as they are stored and not verified, plain or as a zstd frame. */
+/** Form of contents: verified, or as they are stored and not verified, plain or as a zstd frame. */
 export type Form = "verified" | "stored" | "frame";
+
+/** Contents in one of their forms. */
+export interface Held {
+  readonly bytes: Uint8Array;
+  readonly form: Form;
+}
 
 /** The outcome of a need: what was fetched, or an errno. */
 export type Answer =
-  | {
-      readonly key: string;
-      readonly supply: Supplies[Need["type"]];
-      /** Set for contents: bytes that are copied, and freed then. */
-      readonly form?: Form | undefined;
-    }
+  /** Contents are copied, and freed then. */
+  | { readonly key: string; readonly supply: Supplies[Need["type"]] }
   | { readonly key: string; readonly errno: number };

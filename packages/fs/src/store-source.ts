@@ -17,7 +17,7 @@ import type { DiskCache } from "./disk-cache.ts";
 import {
   type Answer,
   type ContentsNeed,
-  type Form,
+  type Held,
   lengthOf,
   type Need,
   type RootPage,
@@ -53,10 +53,9 @@ const PAGE_PATHS = 1024;
 /** About how many bytes of contents are read by one call: the first of them waits for the last. */
 const BATCH_BYTES = 2 * 1024 * 1024;
 
-/** Contents, in the form that they came in. */
+/** Contents that were fetched with others. */
 interface Contents {
-  readonly supply: Uint8Array;
-  readonly form: Form;
+  readonly supply: Held;
   /** What they are in, with others of the same batch. Default: they have it alone. */
   readonly memory?: Uint8Array | undefined;
 }
@@ -136,11 +135,10 @@ export class StoreSource implements AsyncDisposable {
   }
 
   async #attempt(need: Need, signal: AbortSignal): Promise<Answer> {
-    const { key, type } = need;
-    const form = type === "file" || type === "chunk" ? "verified" : undefined;
+    const { key } = need;
     try {
       const fetch = (signal: AbortSignal) => this.#fetchOne(need, signal);
-      return { key, supply: await this.#patience.with(fetch, signal), form };
+      return { key, supply: await this.#patience.with(fetch, signal) };
     } catch (error) {
       return { key, errno: signal.aborted ? ERRNO.EINTR : this.#tell(error) };
     }
@@ -158,7 +156,7 @@ export class StoreSource implements AsyncDisposable {
         return await this.#list(need, signal);
       case "chunk": {
         const reader = await this.#reader(need.digest, signal);
-        return await reader.read(need.offset, need.length, { signal });
+        return verified(await reader.read(need.offset, need.length, { signal }));
       }
       case "file":
         return await this.#smallFile(need, signal);
@@ -201,10 +199,10 @@ export class StoreSource implements AsyncDisposable {
     throw this.#wrongSize(need, size);
   }
 
-  async #smallFile(need: Need & { type: "file" }, signal: AbortSignal): Promise<Uint8Array> {
+  async #smallFile(need: Need & { type: "file" }, signal: AbortSignal): Promise<Held> {
     const reader = await this.#reader(need.digest, signal);
     if (reader.size !== need.size) throw this.#wrongSize(need, reader.size);
-    return await reader.read(0, need.size, { signal });
+    return verified(await reader.read(0, need.size, { signal }));
   }
 
   /** Fetches directories together, and those one by one that are not found so, to learn why. */
@@ -253,8 +251,8 @@ export class StoreSource implements AsyncDisposable {
         continue;
       }
       this.#fetches.delete(need.key);
-      const { supply, form, memory } = contents;
-      answers.push({ key: need.key, supply, form });
+      const { supply, memory } = contents;
+      answers.push({ key: need.key, supply });
       if (memory !== undefined) memories.add(memory);
     }
     if (answers.length > 0) onAnswer(answers, [...memories]);
@@ -268,12 +266,12 @@ export class StoreSource implements AsyncDisposable {
       return found.map((stored) => {
         if (stored === undefined) return undefined;
         const { memory } = stored;
-        if ("frame" in stored) return { supply: stored.frame, form: "frame", memory };
-        return { supply: stored.contents, form: "stored", memory };
+        if ("frame" in stored) return { supply: { bytes: stored.frame, form: "frame" }, memory };
+        return { supply: { bytes: stored.contents, form: "stored" }, memory };
       });
     }
     const found = await this.#readVerified(wanted);
-    return found.map((supply) => supply && { supply, form: "verified" });
+    return found.map((bytes) => bytes && { supply: verified(bytes) });
   }
 
   async #readVerified(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
@@ -350,6 +348,10 @@ function packPaths(pathInfos: readonly PathInfo[]): PackedBytes {
     return { name: pathComponent(storePath.toString()), node };
   });
   return packDirectory(Directory.from(entries));
+}
+
+function verified(bytes: Uint8Array): Held {
+  return { bytes, form: "verified" };
 }
 
 function digestOf(text: string): B3Digest {
