@@ -1,6 +1,7 @@
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { rolldown } from "rolldown";
+import { type InputOptions, rolldown } from "rolldown";
+import { builtinModules } from "../../packages/castore/scripts/builtin-modules.ts";
 import { bundleLanes } from "../../packages/castore/scripts/bundle-lanes.ts";
 
 const CLIENTS = new URL("./clients/", import.meta.url);
@@ -21,7 +22,11 @@ export async function buildClients(): Promise<void> {
   const input = Object.fromEntries(
     names.map((name) => [name, fileURLToPath(new URL(`${name}.ts`, CLIENTS))]),
   );
-  const options = { platform: "node", external: EXTERNAL } as const;
+  const options: InputOptions = {
+    platform: "node",
+    external: EXTERNAL,
+    plugins: [builtinModules],
+  };
   await using clients = await rolldown({ ...options, input });
   await clients.write({ dir: DIST, format: "esm", entryFileNames: "[name].js" });
   await bundleLanes(DIST, options);

@@ -12,6 +12,7 @@ import {
   type RolldownBuild,
   rolldown,
 } from "rolldown";
+import { builtinModules } from "../../castore/scripts/builtin-modules.ts";
 import { bundleLanes } from "../../castore/scripts/bundle-lanes.ts";
 
 const here = new URL("../", import.meta.url);
@@ -82,6 +83,7 @@ const withoutChildProcess: Plugin = {
 /** What both bundles have in common. */
 const common: InputOptions = {
   platform: "node",
+  plugins: [builtinModules],
   resolve: { alias: { "@opentelemetry/otlp-grpc-exporter-base": required } },
   preserveEntrySignatures: "allow-extension",
   checks: { ineffectiveDynamicImport: false }, // what castore loads on demand is in one file with the rest of it
@@ -112,7 +114,7 @@ async function write(bundle: RolldownBuild, groups: CodeSplittingGroup[]) {
 
 await using program = await rolldown({
   ...common,
-  plugins: [withoutChildProcess],
+  plugins: [withoutChildProcess, builtinModules],
   input: { main: source("src/main.ts", here), program: source("src/program.ts", here) },
 });
 const output = await write(program, [

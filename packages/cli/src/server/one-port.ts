@@ -1,4 +1,9 @@
-import type { Server as Http1Server, IncomingMessage, ServerResponse } from "node:http";
+import {
+  createServer as createHttp1Server,
+  type Server as Http1Server,
+  type IncomingMessage,
+  type ServerResponse,
+} from "node:http";
 import {
   constants,
   createServer as createHttp2Server,
@@ -14,9 +19,6 @@ import type { Socket } from "node:net";
 import { TLSSocket } from "node:tls";
 import { Heartbeat } from "@tvix/castore/rpc";
 import { formatTcpAddress } from "./listen-address.ts";
-
-// To import this by name has Node.js make all that `node:http` exports, and for WebSocket load an HTTP client.
-const { createServer: createHttp1Server } = process.getBuiltinModule("node:http");
 
 /** A request over either version of HTTP. */
 export type HttpRequest = IncomingMessage | Http2ServerRequest;
