@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import { join } from "node:path";
 import { inspect } from "node:util";
-import { blake3Digest, openBlobService } from "@tvix/castore";
+import { blake3Digest, openBlobService, putBlob } from "@tvix/castore";
 import { describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
@@ -245,6 +245,8 @@ describe("spans", () => {
       code: "unavailable",
       message: expect.stringContaining("bucket: Cannot look up"),
     });
+    // Where the daemon had found out before that the near store cannot be read, it is left out; it may be written to.
+    await expect(putBlob(client, Buffer.from("x"))).rejects.toMatchObject({ code: "unavailable" });
     daemon.process.kill("SIGTERM");
     expect(await daemon.exit).toBe(0);
     const stores = collector.spans.map(({ attributes }) => attributes["tvix.store.name"]);
