@@ -322,21 +322,36 @@ class HeldBlobs extends MemoryBlobService {
 
   override async open(digest: B3Digest, options?: AbortOptions): Promise<BlobReader | undefined> {
     this.opened += 1;
-    if (options?.signal) this.signals.push(options.signal);
-    await new Promise((_, reject) =>
-      options?.signal?.addEventListener("abort", () => reject(options.signal!.reason)),
-    );
+    await this.#never(options);
     return await super.open(digest);
+  }
+
+  override async readMany(
+    chunks: readonly ChunkMeta[],
+    options?: AbortOptions,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
+    await this.#never(options);
+    return await super.readMany(chunks);
+  }
+
+  async #never({ signal }: AbortOptions = {}): Promise<void> {
+    if (signal !== undefined) this.signals.push(signal);
+    await new Promise((_, reject) =>
+      signal?.addEventListener("abort", () => reject(signal.reason)),
+    );
   }
 }
 
-test("a read that is interrupted ends with EINTR, and its fetch with the last that waits", async () => {
+/** Sizes of a file that is read chunk by chunk, and of one that is read whole. */
+const SIZES = [300_000, 30_000];
+
+test.each(SIZES)("a fetch of %i bytes ends with the last that waits for it", async (size) => {
   const blobService = new HeldBlobs();
   const services = { ...memoryServices(), blobService };
   const root = await register(
     services,
     "big",
-    await fileOf(services, seededBytes("mount-2", 300_000)),
+    await fileOf(services, seededBytes("mount-2", size)),
   );
   const kernel = new Kernel({ services });
   const id = await kernel.walk(root);
@@ -357,6 +372,22 @@ test("a read that is interrupted ends with EINTR, and its fetch with the last th
   await expect.poll(() => blobService.signals[0]!.aborted).toBe(true);
   interrupt(12_345n); // of a request that is long answered
   expect(kernel.waiting).toBe(0);
+});
+
+test.each(SIZES)("a store that does not answer costs ETIMEDOUT of %i bytes", async (size) => {
+  const services = { ...memoryServices(), blobService: new HeldBlobs() };
+  const root = await register(
+    services,
+    "big",
+    await fileOf(services, seededBytes("mount-6", size)),
+  );
+  const kernel = new Kernel({ services, timeoutMs: 100 });
+  const id = await kernel.walk(root);
+  await expect(kernel.read(id, 0, 5)).rejects.toThrow(`errno ${ERRNO.ETIMEDOUT}`);
+  expect(kernel.errors).toEqual([
+    "Cannot read from the store: expected an answer within 100 ms, found none",
+  ]);
+  expect(services.blobService.signals.every(({ aborted }) => aborted)).toBe(true);
 });
 
 test("a blob that is missing, damaged or of another length fails with EIO and a reason, and no other file", async () => {

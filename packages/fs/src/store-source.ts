@@ -10,6 +10,7 @@ import {
   mapSome,
   pathComponent,
   SingleFlight,
+  unlessAborted,
 } from "@tvix/castore";
 import { type PathInfo, type PathInfoService, StorePath } from "@tvix/store";
 import { LRUCache } from "lru-cache";
@@ -25,7 +26,8 @@ import {
 } from "./need.ts";
 import { packDirectory } from "./pack-directory.ts";
 import type { PackedBytes } from "./packed-directory.ts";
-import { Patience, type PatienceOptions } from "./patience.ts";
+import { Patience } from "./patience.ts";
+import { PendingFetch } from "./pending-fetch.ts";
 import { ERRNO } from "./protocol/constants.ts";
 
 /** The services that a file system shows. */
@@ -36,7 +38,11 @@ export interface MountedServices {
 }
 
 /** Options of {@link StoreSource}. */
-export interface StoreSourceOptions extends PatienceOptions {
+export interface StoreSourceOptions {
+  /** Time limit of one fetch, with its repetitions, in milliseconds; 0 for none. */
+  readonly timeoutMs: number;
+  /** Is told once when a store becomes unavailable, and once when it is back. */
+  readonly onOutage: (error: CastoreError | undefined) => void;
   /** Keeps contents on disk. Belongs to the caller. Default: they are kept in memory alone. */
   readonly diskCache?: DiskCache | undefined;
   /** Names of the stores, for errors about what is absent in them. */
@@ -53,10 +59,10 @@ const PAGE_PATHS = 1024;
 /** About how many bytes of contents are read by one call: the first of them waits for the last. */
 const BATCH_BYTES = 2 * 1024 * 1024;
 
-/** Contents that were fetched with others. */
-interface Contents {
-  readonly supply: Held;
-  /** What they are in, with others of the same batch. Default: they have it alone. */
+/** Something that was fetched with others. */
+interface Fetched {
+  readonly supply: Supplies[ContentsNeed["type"] | "directory"];
+  /** What contents are in, with others. Default: they have it alone. */
   readonly memory?: Uint8Array | undefined;
 }
 
@@ -69,9 +75,10 @@ export class StoreSource implements AsyncDisposable {
   readonly #services: MountedServices;
   readonly #names: StoreSourceOptions["storeNames"];
   readonly #patience: Patience;
+  readonly #timeoutMs: number;
   readonly #diskCache: DiskCache | undefined;
   readonly #onError: StoreSourceOptions["onError"];
-  readonly #fetches = new Map<string, AbortController>();
+  readonly #fetches = new Map<string, PendingFetch>();
   readonly #readers = new LRUCache<string, BlobReader>({
     max: MAX_READERS,
     dispose: (reader) => void reader[Symbol.asyncDispose](),
@@ -81,7 +88,8 @@ export class StoreSource implements AsyncDisposable {
   constructor(services: MountedServices, options: StoreSourceOptions) {
     this.#services = services;
     this.#names = options.storeNames;
-    this.#patience = new Patience(options);
+    this.#patience = new Patience(options.onOutage);
+    this.#timeoutMs = options.timeoutMs;
     this.#diskCache = options.diskCache;
     this.#onError = options.onError;
   }
@@ -113,7 +121,7 @@ export class StoreSource implements AsyncDisposable {
   /** Ends fetching, by the keys of needs. Nothing is called back for them. */
   cancel(keys: readonly string[]): void {
     for (const key of keys) {
-      this.#fetches.get(key)?.abort(new DOMException("interrupted", "AbortError"));
+      this.#fetches.get(key)?.drop(key);
       this.#fetches.delete(key);
     }
   }
@@ -124,23 +132,20 @@ export class StoreSource implements AsyncDisposable {
   }
 
   /** Fetches something by itself. */
-  async #run(need: Need, onAnswer: OnAnswer): Promise<void> {
+  async #run(need: Need, onAnswer: OnAnswer, untilMs?: number): Promise<void> {
     const { key } = need;
-    const abort = new AbortController();
-    this.#fetches.set(key, abort);
-    const outcome = await this.#attempt(need, abort.signal);
-    if (abort.signal.aborted) return;
-    this.#fetches.delete(key);
-    onAnswer([outcome]);
+    const fetch = this.#begin([need], untilMs);
+    const outcome = await this.#attempt(need, fetch);
+    if (fetch.wants(key)) this.#end(fetch, [outcome], onAnswer);
   }
 
-  async #attempt(need: Need, signal: AbortSignal): Promise<Answer> {
+  async #attempt(need: Need, fetch: PendingFetch): Promise<Answer> {
     const { key } = need;
     try {
-      const fetch = (signal: AbortSignal) => this.#fetchOne(need, signal);
-      return { key, supply: await this.#patience.with(fetch, signal) };
+      const run = (signal: AbortSignal) => this.#fetchOne(need, signal);
+      return { key, supply: await this.#patience.with(run, fetch.signal) };
     } catch (error) {
-      return { key, errno: signal.aborted ? ERRNO.EINTR : this.#tell(error) };
+      return { key, errno: fetch.wants(key) ? this.#tell(error) : ERRNO.EINTR };
     }
   }
 
@@ -205,64 +210,82 @@ export class StoreSource implements AsyncDisposable {
     return verified(await reader.read(0, need.size, { signal }));
   }
 
-  /** Fetches directories together, and those one by one that are not found so, to learn why. */
-  async #fetchFolders(needs: readonly FolderNeed[], onAnswer: OnAnswer): Promise<void> {
-    const aborts = this.#begin(needs);
+  /** Fetches directories together. */
+  #fetchFolders(needs: readonly FolderNeed[], onAnswer: OnAnswer): Promise<void> {
     const digests = needs.map(({ digest }) => digestOf(digest));
-    const found = await this.#services.directoryService.getMany(digests).catch(() => []);
-    const answers: Answer[] = [];
-    for (const [i, need] of needs.entries()) {
-      if (aborts[i]!.signal.aborted) continue;
-      const directory = found[i];
-      if (directory === undefined) {
-        void this.#run(need, onAnswer);
-        continue;
-      }
-      this.#fetches.delete(need.key);
-      answers.push({ key: need.key, supply: packDirectory(directory) });
-    }
-    if (answers.length > 0) onAnswer(answers);
+    const getMany = async (signal: AbortSignal) => {
+      const found = await this.#services.directoryService.getMany(digests, { signal });
+      return found.map((directory) => directory && { supply: packDirectory(directory) });
+    };
+    return this.#fetchTogether(needs, getMany, onAnswer);
   }
 
-  /** Notes fetches that begin, so that they can be ended. */
-  #begin(needs: readonly Need[]): readonly AbortController[] {
-    return needs.map(({ key }) => {
-      const abort = new AbortController();
-      this.#fetches.set(key, abort);
-      return abort;
-    });
-  }
-
-  /** Fetches contents together, and those one by one that are not found so, to learn why. */
-  async #fetchMany(needs: readonly ContentsNeed[], onAnswer: OnAnswer): Promise<void> {
-    const aborts = this.#begin(needs);
+  /** Fetches contents together. */
+  #fetchMany(needs: readonly ContentsNeed[], onAnswer: OnAnswer): Promise<void> {
     const wanted = needs.map((need) => ({
       digest: digestOf(need.type === "chunk" ? need.chunk : need.digest),
       size: lengthOf(need),
     }));
-    const found = await this.#readMany(wanted);
+    return this.#fetchTogether(needs, (signal) => this.#readMany(wanted, signal), onAnswer);
+  }
+
+  /** Fetches by one call, and one by one what is not found so, to learn why. */
+  async #fetchTogether(
+    needs: readonly Need[],
+    read: (signal: AbortSignal) => Promise<readonly (Fetched | undefined)[]>,
+    onAnswer: OnAnswer,
+  ): Promise<void> {
+    const fetch = this.#begin(needs);
+    const { signal, untilMs } = fetch;
+    const found = await unlessAborted(read(signal), signal).catch(() => []);
+    const wanted = needs.filter(({ key }) => fetch.wants(key));
     const answers: Answer[] = [];
     const memories = new Set<Uint8Array>();
-    for (const [i, need] of needs.entries()) {
-      if (aborts[i]!.signal.aborted) continue;
-      const contents = found[i];
-      if (contents === undefined) {
-        void this.#run(need, onAnswer);
-        continue;
+    if (signal.aborted && wanted.length > 0) {
+      const errno = this.#tell(signal.reason); // it took too long
+      answers.push(...wanted.map(({ key }) => ({ key, errno })));
+    } else {
+      for (const [i, need] of needs.entries()) {
+        if (!fetch.wants(need.key)) continue;
+        const one = found[i];
+        if (one === undefined) {
+          void this.#run(need, onAnswer, untilMs);
+          continue;
+        }
+        answers.push({ key: need.key, supply: one.supply });
+        if (one.memory !== undefined) memories.add(one.memory);
       }
-      this.#fetches.delete(need.key);
-      const { supply, memory } = contents;
-      answers.push({ key: need.key, supply });
-      if (memory !== undefined) memories.add(memory);
     }
-    if (answers.length > 0) onAnswer(answers, [...memories]);
+    this.#end(fetch, answers, onAnswer, [...memories]);
+  }
+
+  /** Notes a fetch that begins, so that it can be ended. */
+  #begin(needs: readonly Need[], untilMs?: number): PendingFetch {
+    const keys = needs.map(({ key }) => key);
+    const fetch = new PendingFetch(keys, { timeoutMs: this.#timeoutMs, untilMs });
+    for (const key of keys) this.#fetches.set(key, fetch);
+    return fetch;
+  }
+
+  #end(
+    fetch: PendingFetch,
+    answers: readonly Answer[],
+    onAnswer: OnAnswer,
+    memory?: readonly Uint8Array[],
+  ): void {
+    fetch.end();
+    for (const { key } of answers) this.#fetches.delete(key);
+    if (answers.length > 0) onAnswer(answers, memory);
   }
 
   /** Reads contents from the disk cache, or else from the store; none of those of a batch that the store fails. */
-  async #readMany(wanted: readonly ChunkMeta[]): Promise<readonly (Contents | undefined)[]> {
+  async #readMany(
+    wanted: readonly ChunkMeta[],
+    signal: AbortSignal,
+  ): Promise<readonly (Fetched | undefined)[]> {
     const { blobService } = this.#services;
     if (this.#diskCache === undefined && blobService.readManyStored !== undefined) {
-      const found = await blobService.readManyStored(wanted).catch(() => []);
+      const found = await blobService.readManyStored(wanted, { signal });
       return found.map((stored) => {
         if (stored === undefined) return undefined;
         const { memory } = stored;
@@ -270,14 +293,17 @@ export class StoreSource implements AsyncDisposable {
         return { supply: { bytes: stored.contents, form: "stored" }, memory };
       });
     }
-    const found = await this.#readVerified(wanted);
+    const found = await this.#readVerified(wanted, signal);
     return found.map((bytes) => bytes && { supply: verified(bytes) });
   }
 
-  async #readVerified(wanted: readonly ChunkMeta[]): Promise<readonly (Uint8Array | undefined)[]> {
+  async #readVerified(
+    wanted: readonly ChunkMeta[],
+    signal: AbortSignal,
+  ): Promise<readonly (Uint8Array | undefined)[]> {
     const cache = this.#diskCache;
     const readMany = (missing: readonly ChunkMeta[]) =>
-      this.#services.blobService.readMany(missing).catch(() => []);
+      this.#services.blobService.readMany(missing, { signal }).catch(() => []);
     if (cache === undefined) return await readMany(wanted);
     const kept = await Promise.all(wanted.map(({ digest, size }) => cache.get(digest, size)));
     const read = await mapSome(
