@@ -8,6 +8,7 @@ import type { SideObjects } from "./side-objects.ts";
 import type { Signer } from "./signer.ts";
 import type { StoredNars } from "./stored-nars.ts";
 import type { UploadSlots } from "./upload/upload-slots.ts";
+import type { Uploads } from "./upload/uploads.ts";
 import type { PullThrough } from "./upstream/pull-through.ts";
 
 /** What the routes of a bridge share. */
@@ -26,6 +27,7 @@ export interface BridgeContext {
   readonly signer: Signer;
   /** Serves what other caches have. `undefined`: there are none. */
   readonly pullThrough: PullThrough | undefined;
+  readonly uploads: Uploads;
   readonly uploadSlots: UploadSlots;
   /** Longest file that a client may push, and longest NAR in it, in bytes. */
   readonly maxUploadBytes: number;

@@ -34,6 +34,7 @@ import { SideObjects } from "./side-objects.ts";
 import { Signer, type SigningOptions } from "./signer.ts";
 import { StoredNars } from "./stored-nars.ts";
 import { type UploadSlotOptions, UploadSlots } from "./upload/upload-slots.ts";
+import { Uploads } from "./upload/uploads.ts";
 import type { PullThrough, PullThroughOptions } from "./upstream/pull-through.ts";
 import type { UpstreamsOptions } from "./upstream/upstreams.ts";
 
@@ -128,9 +129,11 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
   const pullThrough = options.upstreams?.caches.length
     ? await openPullThrough({ ...services, nars }, options.upstreams)
     : undefined;
+  const maxUploadBytes = options.maxUploadBytes ?? 64 * 1024 ** 3;
+  const uploads = new Uploads({ ...services, sideObjects, nars, maxBytes: maxUploadBytes });
   const context: BridgeContext = {
     ...services,
-    ...{ sideObjects, storeDir, nars, fileHashes, pullThrough },
+    ...{ sideObjects, storeDir, nars, fileHashes, pullThrough, uploads, maxUploadBytes },
     debugInfoScan: new DebugInfoScan({ directoryService, pathInfoService, sideObjects }),
     narInfos: new LRUCache<string, TextAnswer>({
       maxSize: NARINFO_CHARACTERS,
@@ -141,7 +144,6 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
     announce: options.announce ?? "zstd",
     signer: new Signer(options.signing, { storeDir, narCalculationService }),
     uploadSlots: new UploadSlots(options.uploads),
-    maxUploadBytes: options.maxUploadBytes ?? 64 * 1024 ** 3,
     priority: options.priority ?? 39,
     wantMassQuery: options.wantMassQuery ?? true,
   };
@@ -169,6 +171,7 @@ export async function createNarBridge(options: NarBridgeOptions): Promise<NarBri
     },
     async [Symbol.asyncDispose]() {
       clearInterval(sweeping);
+      await uploads[Symbol.asyncDispose]();
       await pullThrough?.[Symbol.asyncDispose]();
     },
   };

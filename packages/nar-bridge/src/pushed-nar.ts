@@ -52,8 +52,24 @@ export function withName(
   return { ...nar, namedBy: namedBy && namedBy.length <= MAX_NAMES ? namedBy : undefined };
 }
 
-/** Encodes a NAR that is pushed now as JSON. */
-export function encodePushedNar(nar: PushedNar): Uint8Array {
+/** A NAR that was pushed, as it is recorded. */
+export interface NarRecord {
+  readonly nar: PushedNar;
+  /** When it was pushed, in milliseconds since 1970. */
+  readonly pushedMs: number;
+  /** The file that was pushed, whose contents may not be stored yet; `undefined` where they are. */
+  readonly file: Uint8Array | undefined;
+}
+
+/** Ends the JSON of a record that has a file, which follows. */
+const JSON_END = Buffer.from("\n");
+
+/**
+ * Encodes a NAR that is pushed now as JSON.
+ *
+ * @param pushedFile follows the JSON. Default: nothing does
+ */
+export function encodePushedNar(nar: PushedNar, pushedFile?: Uint8Array): Uint8Array {
   const { node, narSize, narSha256, compression, fileSize, fileSha256, file } = nar;
   const record: z.infer<typeof RECORD> = {
     node: formatNode(node),
@@ -66,17 +82,20 @@ export function encodePushedNar(nar: PushedNar): Uint8Array {
     namedBy: nar.namedBy && [...nar.namedBy],
     pushedMs: Date.now(),
   };
-  return Buffer.from(JSON.stringify(record));
+  const json = Buffer.from(JSON.stringify(record));
+  return pushedFile === undefined ? json : Buffer.concat([json, JSON_END, pushedFile]);
 }
 
 /**
  * Decodes what {@link encodePushedNar} has made.
  *
- * @returns the NAR, and when it was pushed, in milliseconds since 1970
  * @throws an Error of any kind for anything else
  */
-export function decodePushedNar(bytes: Uint8Array): { nar: PushedNar; pushedMs: number } {
-  const record = RECORD.parse(JSON.parse(Buffer.from(bytes).toString()));
+export function decodePushedNar(bytes: Uint8Array): NarRecord {
+  const jsonEnd = bytes.indexOf(JSON_END[0]!);
+  const json = jsonEnd < 0 ? bytes : bytes.subarray(0, jsonEnd);
+  const file = jsonEnd < 0 ? undefined : bytes.slice(jsonEnd + 1);
+  const record = RECORD.parse(JSON.parse(Buffer.from(json).toString()));
   const nar = {
     node: parseNode(record.node),
     narSize: BigInt(record.narSize),
@@ -89,7 +108,7 @@ export function decodePushedNar(bytes: Uint8Array): { nar: PushedNar; pushedMs: 
     }),
     ...(record.namedBy !== undefined && { namedBy: record.namedBy }),
   };
-  return { nar, pushedMs: record.pushedMs };
+  return { nar, pushedMs: record.pushedMs, file };
 }
 
 function hexOf(bytes: Uint8Array): string {

@@ -8,7 +8,13 @@ import {
   type ObjectStore,
   type ObjectUpload,
 } from "@tvix/castore";
-import { decodePushedNar, encodePushedNar, type PushedNar, withName } from "./pushed-nar.ts";
+import {
+  decodePushedNar,
+  encodePushedNar,
+  type NarRecord,
+  type PushedNar,
+  withName,
+} from "./pushed-nar.ts";
 
 /** Folders of NARs that a narinfo names, and of those that none names yet. */
 const NARS = "nar";
@@ -33,7 +39,7 @@ export interface FileHash {
   readonly madeOf: Uint8Array;
 }
 
-/** Longest record of a NAR, in bytes: most of it is the root node, which may be a symlink. */
+/** Longest record of a NAR, in bytes: most of it is the file, or the root node, which may be a symlink. */
 const MAX_RECORD_BYTES = 64 * 1024;
 
 /**
@@ -41,7 +47,7 @@ const MAX_RECORD_BYTES = 64 * 1024;
  * share. This module owns its keys:
  *
  * - `nar/<file name>`, a NAR that was pushed under this name and that a narinfo names
- * - `upload/<file name>`, a NAR that no narinfo has named yet
+ * - `upload/<file name>`, a NAR that no narinfo has named yet, and the file where its contents may not be stored yet
  * - `file-hash/<name>`, the SHA-256 digest of a file that is made of what is stored, and what tells that it is still made of
  *   the same: 32 bytes each. A tree has one, which is replaced where its file is another one
  * - the path in the cache of other files, such as logs: their bytes as they were pushed
@@ -60,24 +66,41 @@ export class SideObjects {
     this.#objects = objects;
   }
 
-  /** Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`; `undefined` if there is none. */
-  async getNar(fileName: string, options?: AbortOptions): Promise<PushedNar | undefined> {
+  /**
+   * Returns the NAR that was pushed under a file name, such as `<hash>.nar.xz`, and the file, where its contents may not be
+   * stored yet; `undefined` if there is none.
+   */
+  async getNar(
+    fileName: string,
+    options?: AbortOptions,
+  ): Promise<Pick<NarRecord, "nar" | "file"> | undefined> {
     const named = await this.#readNar(`${NARS}/${fileName}`, options);
-    if (named !== undefined) return named.nar;
-    const fresh = this.#fresh.get(fileName);
-    if (fresh !== undefined) return fresh;
-    return (await this.#readNar(`${UPLOADS}/${fileName}`, options))?.nar;
+    if (named !== undefined) return named;
+    const nar = this.#fresh.get(fileName);
+    if (nar !== undefined) return { nar, file: undefined };
+    return await this.#readNar(`${UPLOADS}/${fileName}`, options);
   }
 
   /**
    * Stores a NAR that was pushed under a file name, until a narinfo names it or it is swept. It outlives this process; after a
    * power failure it may have to be pushed again.
+   *
+   * @param options `file` is the file, where its contents are not stored yet. Default: they are
    */
-  async putUpload(fileName: string, nar: PushedNar, options?: AbortOptions): Promise<void> {
+  async putUpload(
+    fileName: string,
+    nar: PushedNar,
+    { file, ...options }: AbortOptions & { readonly file?: Uint8Array } = {},
+  ): Promise<void> {
     const key = `${UPLOADS}/${fileName}`;
     this.#settled.delete(fileName);
     this.#deleteSettled(); // in the same transaction, where there are such
-    await this.#objects.put(key, encodePushedNar(nar), { ...options, isDurable: false });
+    await this.#objects.put(key, encodePushedNar(nar, file), { ...options, isDurable: false });
+    if (file === undefined) this.#fresh.set(fileName, nar);
+  }
+
+  /** Notes that the contents of an upload, which was put with its file, are stored. */
+  noteStored(fileName: string, nar: PushedNar): void {
     this.#fresh.set(fileName, nar);
   }
 
@@ -177,10 +200,7 @@ export class SideObjects {
     return this.#objects.openUpload(keyOf(path), options);
   }
 
-  async #readNar(
-    key: string,
-    options?: AbortOptions,
-  ): Promise<ReturnType<typeof decodePushedNar> | undefined> {
+  async #readNar(key: string, options?: AbortOptions): Promise<NarRecord | undefined> {
     const contents = await this.#objects.get(key, options);
     const bytes = contents && (await collectAtMost(contents, MAX_RECORD_BYTES));
     try {

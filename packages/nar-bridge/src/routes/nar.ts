@@ -14,7 +14,7 @@ import { parseNarName } from "../upload/nar-name.ts";
  * pushed under the name that it was pushed under, as Nix keeps the narinfos that it pushes.
  */
 export function narRoutes(router: Router, context: BridgeContext): void {
-  const { pathInfoService, sideObjects, nars, pullThrough } = context;
+  const { pathInfoService, uploads, nars, pullThrough } = context;
   const findNode = async (
     narHash: string,
     hashPart: string,
@@ -37,7 +37,7 @@ export function narRoutes(router: Router, context: BridgeContext): void {
   router.get("/nar/:name", async (exchange, { name = "" }, { hash }) => {
     const [, narHash, isFramed] = /^([0-9a-z]{52})\.nar(\.zst)?$/.exec(name) ?? [];
     const { signal } = exchange;
-    const pushed = parseNarName(name) && (await sideObjects.getNar(name, { signal }));
+    const pushed = parseNarName(name) && (await uploads.get(name, { signal }));
     if (pushed) {
       await exchange.sendContent(await pushedContent(pushed, context, signal));
       return;

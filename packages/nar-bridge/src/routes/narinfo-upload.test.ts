@@ -1,5 +1,13 @@
+import { createHash } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { brotliCompressSync } from "node:zlib";
-import { Directory, encodeDirectory } from "@tvix/castore";
+import {
+  type BlobService,
+  CastoreError,
+  collectBytes,
+  Directory,
+  encodeDirectory,
+} from "@tvix/castore";
 import {
   encodePathInfo,
   fingerprint,
@@ -7,6 +15,7 @@ import {
   type NarInfoFields,
   nixHash,
   type PathInfo,
+  renderNar,
   SigningKey,
   StorePath,
 } from "@tvix/store";
@@ -16,6 +25,9 @@ import { type Push, pushOf, put } from "../../test/push.ts";
 import type { SigningOptions } from "../signer.ts";
 
 const TREE = { readme: "read me" };
+
+/** A tree whose NAR is stored before its upload is answered. */
+const LONG_TREE = { bin: { program: "program ".repeat(50_000) } };
 
 let bridge: BridgeFixture;
 beforeEach(async () => {
@@ -34,6 +46,16 @@ const served = async ({ narInfoPath }: Push) =>
 async function push(one: Push): Promise<void> {
   expect((await putNar(one)).status).toBe(201);
   expect((await putNarInfo(one)).status).toBe(201);
+}
+
+/** Returns a service with some methods replaced. */
+function changed<T extends object>(service: T, methods: Partial<T>): T {
+  return new Proxy(service, {
+    get(target, key) {
+      const value = Reflect.get(methods, key) ?? Reflect.get(target, key);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
 }
 
 function expectSame(found: PathInfo | undefined, expected: PathInfo): void {
@@ -115,7 +137,7 @@ describe("a narinfo", () => {
   });
 
   it("is refused once something of its NAR is lost, which is pushed again then", async () => {
-    const one = await pushOf("tree", TREE);
+    const one = await pushOf("tree", LONG_TREE);
     await putNar(one);
     await bridge[Symbol.asyncDispose]();
     const { objects } = bridge.services;
@@ -123,6 +145,98 @@ describe("a narinfo", () => {
     expect((await putNarInfo(one)).status).toBe(409);
     const url = `${bridge.url}${one.narPath}`;
     expect((await fetch(url, { method: "HEAD" })).status).toBe(404);
+    await push(one);
+    expectSame(await stored(one), one.pathInfo);
+  });
+
+  it("waits until the contents of a small NAR are stored", async () => {
+    const stored: string[] = [];
+    await bridge[Symbol.asyncDispose]();
+    const { blobService, directoryService, pathInfoService } = bridge.services;
+    const slowly = async <T>(what: string, store: () => Promise<T>) => {
+      await sleep(50);
+      const result = await store();
+      stored.push(what);
+      return result;
+    };
+    bridge = await startBridge({
+      blobService: changed(blobService, {
+        putMany: (...args) => slowly("blobs", () => blobService.putMany(...args)),
+      }),
+      directoryService: changed(directoryService, {
+        openPutter: (options) => {
+          const putter = directoryService.openPutter(options);
+          return changed(putter, { close: () => slowly("directories", () => putter.close()) });
+        },
+      }),
+      pathInfoService: changed(pathInfoService, {
+        put: (...args) => slowly("path info", () => pathInfoService.put(...args)),
+      }),
+    });
+    const one = await pushOf("tree", TREE, "zstd");
+    await putNar(one);
+    expect(stored).toEqual([]);
+    expect((await putNarInfo(one)).status).toBe(201);
+    expect(stored).toEqual(["blobs", "directories", "path info"]);
+  });
+
+  it("is told why the contents of a small NAR cannot be stored, which are stored once they can", async () => {
+    let isFull = true;
+    await bridge[Symbol.asyncDispose]();
+    const { blobService, ...others } = bridge.services;
+    const putMany: BlobService["putMany"] = (...args) => {
+      if (!isFull) return blobService.putMany(...args);
+      return Promise.reject(new CastoreError("resource_exhausted", "the disk is full"));
+    };
+    bridge = await startBridge({ ...others, blobService: changed(blobService, { putMany }) });
+    const one = await pushOf("tree", TREE, "xz");
+    expect((await putNar(one)).status).toBe(201);
+    const refused = await putNarInfo(one);
+    expect([refused.status, await refused.text()]).toEqual([507, "the disk is full\n"]);
+    expect(await stored(one)).toBeUndefined();
+    isFull = false;
+    expect((await putNarInfo(one)).status).toBe(201);
+    expectSame(await stored(one), one.pathInfo);
+  });
+
+  it.each(["none", "xz", "zstd"] as const)(
+    "names a small NAR by %s that another process took and did not store",
+    async (compression) => {
+      const { objects, blobService } = bridge.services;
+      const putMany = () => Promise.reject(new Error("killed"));
+      await using killed = await startBridge({
+        objects,
+        blobService: changed(blobService, { putMany }),
+      });
+      const one = await pushOf("tree", TREE, compression);
+      expect((await put(`${killed.url}${one.narPath}`, one.file)).status).toBe(201);
+      await killed[Symbol.asyncDispose]();
+      expect((await putNarInfo(one)).status).toBe(201);
+      expectSame(await stored(one), one.pathInfo);
+      const { narSha256 } = one.pathInfo;
+      const nar = renderNar(one.pathInfo.node, bridge.services);
+      expect(
+        createHash("sha256")
+          .update(await collectBytes(nar))
+          .digest(),
+      ).toEqual(narSha256);
+    },
+  );
+
+  it("is refused where the record of a small NAR is damaged", async () => {
+    const { objects, blobService } = bridge.services;
+    await bridge[Symbol.asyncDispose]();
+    const putMany = () => Promise.reject(new Error("killed"));
+    bridge = await startBridge({ objects, blobService: changed(blobService, { putMany }) });
+    const one = await pushOf("tree", TREE, "zstd");
+    await putNar(one);
+    await bridge[Symbol.asyncDispose]();
+    const [key] = (await Array.fromAsync(objects.list("upload/"))).map(({ key }) => key);
+    const record = Buffer.from(await collectBytes((await objects.get(key!))!));
+    record[record.length - 10]! ^= 1;
+    await objects.put(key!, record);
+    bridge = await startBridge({ objects });
+    expect((await putNarInfo(one)).status).toBe(409);
     await push(one);
     expectSame(await stored(one), one.pathInfo);
   });

@@ -17,12 +17,12 @@ const DEFAULT_COMPRESSION = "bzip2";
 
 /** Takes `PUT /<hash>.narinfo`, which describes a store path whose NAR was pushed before. */
 export function narInfoUploadRoutes(router: Router, context: BridgeContext): void {
-  const { pathInfoService, sideObjects, nars, narInfos, signer, storeDir } = context;
+  const { pathInfoService, sideObjects, uploads, nars, narInfos, signer, storeDir } = context;
 
   /** Finds the NAR that a narinfo names, which has to be whole. */
   const findNar = async (url: string, signal: AbortSignal) => {
     const fileName = parseNarName(/^nar\/(.*)$/.exec(url)?.[1] ?? "")?.text;
-    const nar = fileName && (await sideObjects.getNar(fileName, { signal }));
+    const nar = fileName && (await uploads.get(fileName, { signal }));
     if (!nar) return undefined;
     try {
       await nars.open(nar.node, signal);

@@ -9,7 +9,7 @@ import {
   detectCompression,
   equalBytes,
 } from "@tvix/castore";
-import { encodeNixbase32, ingestNar } from "@tvix/store";
+import { encodeNixbase32, ingestNar, readSmallNar, type SmallNar } from "@tvix/store";
 import { HttpError } from "../http-error.ts";
 import type { PushedNar } from "../pushed-nar.ts";
 import type { NarName } from "./nar-name.ts";
@@ -26,17 +26,16 @@ export interface ReceiveNarOptions extends AbortOptions {
 /**
  * Stores the contents of a NAR that a client pushes, in one pass.
  *
- * @param body the file, as its name says compressed or not; all of it, or as it comes
+ * @param body the file as it comes, as its name says compressed or not
  * @returns what is known about it, once everything is durable
  * @throws HttpError 400 for a file that is damaged, no NAR, or not the one of its name, 413 for one that is too long;
  *   whatever `body` and the services throw. None of its directories is visible then, blobs may be
  */
 export async function receiveNar(
   name: NarName,
-  body: AsyncIterable<Uint8Array> | Uint8Array,
+  body: AsyncIterable<Uint8Array>,
   options: ReceiveNarOptions,
 ): Promise<PushedNar> {
-  if (body instanceof Uint8Array) return await receiveWhole(name, body, options);
   if (name.compression !== undefined) {
     return await receiveCompressed(name, name.compression, body, options);
   }
@@ -51,27 +50,34 @@ export async function receiveNar(
   return { ...nar, compression: "none", fileSha256: nar.narSha256, fileSize: nar.narSize };
 }
 
-/** Stores the contents of a NAR all of which has come. */
-async function receiveWhole(
-  name: NarName,
-  file: Uint8Array,
-  options: ReceiveNarOptions,
-): Promise<PushedNar> {
-  const compression = name.compression ?? compressionOf(file);
-  const contents = compression && (await decompressSmall(file, compression));
-  if (!compression || contents === undefined || contents.length > options.maxBytes) {
-    return await receiveNar(name, piecesOf(file), options);
-  }
-  const fileSha256 = hash("sha256", file, "buffer");
-  const nar = await ingestNar(piecesOf(contents), options, {
-    signal: options.signal,
-    check: ({ narSha256 }) => expectHash(name, fileSha256, narSha256),
-  });
-  return { ...nar, compression, fileSha256, fileSize: BigInt(file.length) };
+/** A NAR that a client pushes, read and not stored. */
+export interface SmallUpload {
+  readonly nar: PushedNar;
+  readonly tree: SmallNar;
 }
 
-async function* piecesOf(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes;
+/**
+ * Reads a NAR that a client pushes and all of which has come. Nothing is stored.
+ *
+ * @param file the file, as its name says compressed or not
+ * @returns `undefined` where reading it takes long, or it cannot be decompressed: {@link receiveNar} tells why
+ * @throws HttpError 400 for a file that is not the one of its name, StoreError `invalid_argument` for one that is no NAR
+ */
+export async function readSmallUpload(
+  name: NarName,
+  file: Uint8Array,
+  { maxBytes }: Pick<ReceiveNarOptions, "maxBytes">,
+): Promise<SmallUpload | undefined> {
+  const compression = name.compression ?? compressionOf(file);
+  const contents = compression === undefined ? file : await decompressSmall(file, compression);
+  if (contents === undefined || contents.length > maxBytes) return undefined;
+  const tree = await readSmallNar(contents);
+  const { node, narSize, narSha256 } = tree;
+  const fileSha256 = compression === undefined ? narSha256 : hash("sha256", file, "buffer");
+  expectHash(name, fileSha256, narSha256);
+  const fileSize = BigInt(file.length);
+  const nar = { node, narSize, narSha256, fileSha256, fileSize };
+  return { nar: { ...nar, compression: compression ?? "none" }, tree };
 }
 
 async function receiveCompressed(
