@@ -1,10 +1,5 @@
 import type { Duplex } from "node:stream";
-import {
-  createBrotliDecompress,
-  createGunzip,
-  createZstdDecompress,
-  zstdDecompressSync,
-} from "node:zlib";
+import { createBrotliDecompress, createGunzip, createZstdDecompress } from "node:zlib";
 import { untilAborted } from "../bytes/abort.ts";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { asBuffer, concatBytes, copyBytes } from "../bytes/byte-string.ts";
@@ -12,7 +7,7 @@ import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { bunzip2 } from "./bunzip2.ts";
 import { XzDictionaryError, XzScanner } from "./xz-scanner.ts";
 import { zstdCodec } from "./zstd-codec.ts";
-import { contentSizeOf, frameLengthOf } from "./zstd-frame.ts";
+import { contentSizeOf, windowSizeOf } from "./zstd-frame.ts";
 
 /** A format that {@link decompress} can read. */
 export type Compression = "br" | "bzip2" | "gzip" | "xz" | "zstd";
@@ -192,6 +187,9 @@ async function* through(
 const SMALL_BYTES = 32 * 1024;
 const SMALL_CONTENTS = 256 * 1024;
 
+/** Longest window of frames that a context of this thread decompresses, in bytes: that of level 19. */
+const KEPT_WINDOW = 8 * 1024 * 1024;
+
 /** Reads a stream until it is no longer small, and copies that. */
 async function startOf(
   source: AsyncIterator<Uint8Array>,
@@ -225,17 +223,14 @@ export async function decompressSmall(
 
 /** Decompresses a frame of zstd; `undefined` where it is not one whole frame, or its contents are not small. */
 function contentsOfFrame(frame: Uint8Array): Uint8Array | undefined {
-  if (frameLengthOf(frame) !== frame.length) return undefined;
   const size = contentSizeOf(frame);
-  if (size !== undefined && size <= SMALL_CONTENTS) {
-    const contents = new Uint8Array(size);
-    return zstdCodec().decompress(frame, contents) ? contents : undefined;
+  if (size === undefined) {
+    const window = windowSizeOf(frame) ?? Number.POSITIVE_INFINITY; // the context keeps that much memory
+    return window > KEPT_WINDOW ? undefined : zstdCodec().decompressShort(frame, SMALL_CONTENTS);
   }
-  try {
-    return zstdDecompressSync(frame, { maxOutputLength: SMALL_CONTENTS });
-  } catch {
-    return undefined; // the decoder of streams says why
-  }
+  if (size > SMALL_CONTENTS) return undefined;
+  const contents = new Uint8Array(size);
+  return zstdCodec().decompress(frame, contents) ? contents : undefined;
 }
 
 /** Decompresses a file of xz; `undefined` where anything is wrong with it, or its contents are not small. */

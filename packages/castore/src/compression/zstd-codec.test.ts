@@ -77,6 +77,29 @@ describe.each([
     expect(contents.equals(data)).toBe(true);
   });
 
+  it("decompresses contents of unknown length, up to a limit, and goes on after what is beyond it", () => {
+    const codec = new Codec(1);
+    const frameOf = (data: Uint8Array) => {
+      const frame = zstdCompressSync(data, { params: { [constants.ZSTD_c_contentSizeFlag]: 0 } });
+      expect(contentSizeOf(frame)).toBeUndefined();
+      return frame;
+    };
+    for (const data of [TEXT.subarray(0, 1), TEXT, NOISE]) {
+      const frame = frameOf(data);
+      const contents = codec.decompressShort(frame, data.length + 1)!;
+      expect(Buffer.from(contents).equals(data)).toBe(true);
+      for (const limit of [1, data.length]) {
+        expect(codec.decompressShort(frame, limit)).toBeUndefined();
+      }
+      expect(codec.decompressShort(frame.subarray(0, -1), 1_000_000)).toBeUndefined();
+      expect(codec.decompressShort(Buffer.concat([frame, frame]), 1_000_000)).toBeUndefined();
+    }
+    const contents = codec.decompressShort(frameOf(TEXT), 1_000_000)!;
+    const copy = Buffer.from(contents);
+    codec.decompressShort(frameOf(NOISE), 1_000_000);
+    expect(copy.equals(contents)).toBe(true); // it belongs to the caller
+  });
+
   it("goes on after damage anywhere in a frame", () => {
     const codec = new Codec(1);
     const data = TEXT.subarray(0, 1000);

@@ -1,4 +1,5 @@
 import * as zlib from "node:zlib";
+import { Scratch } from "../worker/scratch.ts";
 import { contentSizeOf, frameLengthOf } from "./zstd-frame.ts";
 
 /**
@@ -21,6 +22,13 @@ export interface ZstdCodec {
    * @returns whether it is a whole frame of contents of that length
    */
   decompress(frame: Uint8Array, target: Uint8Array): boolean;
+
+  /**
+   * Decompresses one frame, behind which nothing stands, of contents whose length is not known.
+   *
+   * @returns the contents; `undefined` where it is no whole frame, or they have `maxBytes` or more
+   */
+  decompressShort(frame: Uint8Array, maxBytes: number): Uint8Array | undefined;
 }
 
 /** Frames of a longer window are refused. Level 22 uses a window of 2 to the power of 27 bytes. */
@@ -44,6 +52,9 @@ interface Handle {
   ): void;
   onerror: (message: string, errno: number, code: string) => void;
 }
+
+/** Memory of this thread for contents whose length is not known. */
+const shortContents = new Scratch();
 
 /** A context that is kept: a stream of node:zlib of which only the handle is used. */
 class Context {
@@ -112,6 +123,16 @@ export class KeptZstdCodec implements ZstdCodec {
     if (frameLengthOf(frame) !== frame.length) return false; // it would leave the context within a frame
     return this.#decompressor.run(frame, target, 0) === target.length;
   }
+
+  decompressShort(frame: Uint8Array, maxBytes: number): Uint8Array | undefined {
+    if (frameLengthOf(frame) !== frame.length) return undefined;
+    const target = shortContents.take(maxBytes);
+    const length = this.#decompressor.run(frame, target, 0);
+    if (length === undefined) return undefined;
+    if (length < maxBytes) return target.slice(0, length);
+    this.#decompressor.renew(); // full to the last byte, so there may be more of the frame
+    return undefined;
+  }
 }
 
 /** Uses the public functions of node:zlib alone, which make a context for each frame. */
@@ -143,6 +164,16 @@ export class PublicZstdCodec implements ZstdCodec {
       return true;
     } catch {
       return false; // whatever is wrong with the frame
+    }
+  }
+
+  decompressShort(frame: Uint8Array, maxBytes: number): Uint8Array | undefined {
+    if (frameLengthOf(frame) !== frame.length) return undefined;
+    try {
+      const options = { ...DECOMPRESS_OPTIONS, maxOutputLength: maxBytes - 1 };
+      return zlib.zstdDecompressSync(frame, options);
+    } catch {
+      return undefined; // whatever is wrong with the frame
     }
   }
 }

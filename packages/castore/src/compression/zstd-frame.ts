@@ -141,6 +141,11 @@ export function contentSizeOf(frame: Uint8Array): number | undefined {
   return parseHeader(frame)?.contentSize;
 }
 
+/** Reads how much memory a zstd frame needs to be decompressed, in bytes; `undefined` where it is no zstd frame. */
+export function windowSizeOf(frame: Uint8Array): number | undefined {
+  return parseHeader(frame)?.windowSize;
+}
+
 /**
  * Finds the end of the frame that bytes begin with, without decompressing it.
  *

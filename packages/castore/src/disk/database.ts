@@ -311,7 +311,23 @@ export function waitForLocks(db: Database): void {
  * @throws CastoreError `unavailable` if the lock is not free within 30 seconds
  */
 export async function beginWrite(db: Database, options?: AbortOptions): Promise<void> {
-  await retryWhileBusy(() => db.exec("BEGIN IMMEDIATE"), options);
+  const { begin } = transactionsOf(db);
+  await retryWhileBusy(() => begin.run(), options);
+}
+
+/** The statements around a transaction, compiled once for each connection. */
+const transactions = new WeakMap<
+  Database,
+  { readonly begin: Sqlite.Statement<[]>; readonly commit: Sqlite.Statement<[]> }
+>();
+
+function transactionsOf(db: Database) {
+  let statements = transactions.get(db);
+  if (statements === undefined) {
+    statements = { begin: db.prepare("BEGIN IMMEDIATE"), commit: db.prepare("COMMIT") };
+    transactions.set(db, statements);
+  }
+  return statements;
 }
 
 /**
@@ -321,7 +337,7 @@ export async function beginWrite(db: Database, options?: AbortOptions): Promise<
  * log. Damage to the log before that would hide checkpointed pages behind older ones. So the log is restarted at once.
  */
 export function commit(db: Database): void {
-  db.exec("COMMIT");
+  transactionsOf(db).commit.run();
   if (db.memory) return;
   try {
     if (statSync(db.name).mtimeMs < statSync(`${db.name}-wal`).mtimeMs) return;
@@ -351,7 +367,8 @@ async function retryWhileBusy<T>(action: () => T, options?: AbortOptions): Promi
   }
 }
 
-function isBusy(error: unknown): boolean {
+/** Tells whether an error is that another process holds a lock. */
+export function isBusy(error: unknown): boolean {
   return error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_BUSY");
 }
 

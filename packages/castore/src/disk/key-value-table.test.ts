@@ -194,6 +194,14 @@ describe.each([
     await table.remove(row("a", "healed"));
   });
 
+  it("removes the row of a key, whatever it is", async () => {
+    await using table = await open(at());
+    await table.put([row("a", "1"), row("b", "2")]);
+    await Promise.all([table.put([row("a", "changed")]), table.removeKey(bytes("a"))]);
+    await table.removeKey(bytes("absent"));
+    expect(keys(table.page(bytes(""), 10))).toEqual(["b"]);
+  });
+
   it("stores nothing of rows that fail on the way, but all that others put meanwhile", async () => {
     await using table = await open(at());
     const error = new Error("no more rows");

@@ -9,6 +9,7 @@ import {
   closeDatabase,
   commit,
   type Database,
+  isBusy,
   openDatabase,
   rollback,
   sqliteError,
@@ -57,8 +58,8 @@ export interface WriteRowsOptions extends AbortOptions {
 }
 
 interface Job {
-  readonly statement: Statement<[Uint8Array, Uint8Array]>;
-  readonly rows: Iterable<Row>;
+  readonly statement: Statement<[Uint8Array, Uint8Array | null]>;
+  readonly rows: Iterable<readonly [key: Uint8Array, data: Uint8Array | null]>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
   readonly signal: AbortSignal | undefined;
@@ -77,6 +78,7 @@ export class KeyValueTable implements AsyncDisposable {
   /** A second connection for transactions, which run while the other one reads. */
   readonly #writer: Database;
   readonly #get;
+  readonly #getOwn;
   readonly #has;
   readonly #page;
   readonly #pageBytes;
@@ -96,9 +98,9 @@ export class KeyValueTable implements AsyncDisposable {
     this.#reader = reader;
     this.#writer = writer;
     if (reader !== writer) waitForLocks(reader);
-    this.#get = reader
-      .prepare<[Uint8Array], Buffer>(`SELECT data FROM ${table} WHERE ${key} = ?`)
-      .pluck();
+    const get = `SELECT data FROM ${table} WHERE ${key} = ?`;
+    this.#get = reader.prepare<[Uint8Array], Buffer>(get).pluck();
+    this.#getOwn = writer.prepare<[Uint8Array], Buffer>(get).pluck();
     this.#has = reader.prepare<[Uint8Array], 1>(`SELECT 1 FROM ${table} WHERE ${key} = ?`).pluck();
     const rows = `SELECT ${key}, data FROM ${table} WHERE ${key} > ? ORDER BY ${key} LIMIT ?`;
     // A page comes as one value: to make a Buffer of each column takes several times as long as to read the rows.
@@ -116,12 +118,12 @@ export class KeyValueTable implements AsyncDisposable {
     if (merge)
       writer.function("merge", (stored, given) => merge(stored as Buffer, given as Buffer));
     const merged = merge ? "merge(data, excluded.data)" : "excluded.data";
-    this.#put = writer.prepare<[Uint8Array, Uint8Array]>(
+    this.#put = writer.prepare<[Uint8Array, Uint8Array | null]>(
       `INSERT INTO ${table} (${key}, data) VALUES (?, ?)
        ON CONFLICT DO UPDATE SET data = ${merged} WHERE data IS NOT excluded.data`,
     );
-    this.#remove = writer.prepare<[Uint8Array, Uint8Array]>(
-      `DELETE FROM ${table} WHERE ${key} = ? AND data = ?`,
+    this.#remove = writer.prepare<[Uint8Array, Uint8Array | null]>(
+      `DELETE FROM ${table} WHERE ${key} = ? AND data = coalesce(?, data)`,
     );
   }
 
@@ -150,7 +152,16 @@ export class KeyValueTable implements AsyncDisposable {
 
   /** Returns the value of a key; `undefined` if there is none. */
   get(key: Uint8Array): Uint8Array | undefined {
-    return this.#read(() => this.#get.get(key));
+    return this.#read(() => {
+      // The connection that writes still has in memory what it wrote; the other one reads the log again after each commit.
+      if (this.#writer.inTransaction) return this.#get.get(key);
+      try {
+        return this.#getOwn.get(key);
+      } catch (error) {
+        if (!isBusy(error)) throw error;
+        return this.#get.get(key); // which waits
+      }
+    });
   }
 
   /** Tells whether a key has a value. */
@@ -186,6 +197,11 @@ export class KeyValueTable implements AsyncDisposable {
     return this.#enqueue(this.#remove, [row], options);
   }
 
+  /** Removes the row of a key, whatever its value. */
+  removeKey(key: Uint8Array, options?: WriteRowsOptions): Promise<void> {
+    return this.#enqueue(this.#remove, [[key, null]], options);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writing;
     await this.#log?.[Symbol.asyncDispose]();
@@ -195,7 +211,7 @@ export class KeyValueTable implements AsyncDisposable {
 
   async #enqueue(
     statement: Job["statement"],
-    rows: Iterable<Row>,
+    rows: Job["rows"],
     { signal, isDurable = true }: WriteRowsOptions = {},
   ): Promise<void> {
     signal?.throwIfAborted();

@@ -158,14 +158,17 @@ export class SqliteObjectStore implements ObjectStore {
   async delete(key: string, options: DeleteObjectOptions = {}): Promise<void> {
     assertObjectKey(key);
     options.signal?.throwIfAborted();
-    const data = this.#rows.get(bytesOf(key));
-    if (data !== undefined && (options.version ?? versionOf(data)) === versionOf(data)) {
-      await this.#rows.remove([bytesOf(key), data], options);
+    const { version } = options;
+    if (version === undefined) {
+      await this.#rows.removeKey(bytesOf(key), options);
+    } else {
+      const data = this.#rows.get(bytesOf(key));
+      if (data !== undefined && version === versionOf(data)) {
+        await this.#rows.remove([bytesOf(key), data], options);
+      }
+      if (data !== undefined) return; // and so no file counts
     }
-    const mayBeFile = data === undefined || options.version === undefined;
-    if (mayBeFile && this.#files.mayHave(key)) {
-      await this.#files.delete(key, options);
-    }
+    if (this.#files.mayHave(key)) await this.#files.delete(key, options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -2,6 +2,7 @@ import {
   closeSync,
   constants,
   fdatasync as fdatasyncCallback,
+  fdatasyncSync,
   openSync,
   readdirSync,
   rmSync,
@@ -16,6 +17,9 @@ import { syncFolder } from "../../disk/sync-folder.ts";
 import { systemError } from "../../model/system-error.ts";
 
 const fdatasync = promisify(fdatasyncCallback);
+
+/** A write of no more than this, in bytes, is synced in this thread: to wake another takes as long, where the disk is fast. */
+const SMALL_BYTES = 64 * 1024;
 
 /** How many buffers are given to the system at once. */
 const MAX_BUFFERS = 512;
@@ -76,7 +80,8 @@ export async function writePack(folder: string, write: PackWrite): Promise<void>
       for (let i = 0; i < parts.length; i += MAX_BUFFERS) {
         position += writeAll(fd, parts.slice(i, i + MAX_BUFFERS), position);
       }
-      await fdatasync(fd); // the thread may have other things to do
+      if (position - from <= SMALL_BYTES) fdatasyncSync(fd);
+      else await fdatasync(fd); // the thread may have other things to do
     } catch (error) {
       takeBack(folder, write);
       throw error;
