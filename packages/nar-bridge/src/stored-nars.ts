@@ -44,9 +44,11 @@ export class StoredNars {
     this.#services = services;
     this.#fileHashes = fileHashes;
     this.#plain = new Measured((root, signal) => measureNar(root, services, { signal }));
-    this.#framed = new Measured((root, signal) =>
-      measureFramedNar(root, this.#frameSources, { signal }),
-    );
+    this.#framed = new Measured(async (root, signal) => {
+      const measured = await measureFramedNar(root, this.#frameSources, { signal });
+      this.#plain.note(root, measured.narSize);
+      return measured;
+    });
   }
 
   get #frameSources(): FramedNarSources {

@@ -180,6 +180,13 @@ describe("a NAR of stored frames", () => {
     }
   });
 
+  it("is known to be whole uncompressed as well, without another look at its blobs", async () => {
+    await (await fetch(`${framed.url}/${hashOf(pathInfo)}.narinfo`)).text();
+    using statMany = vi.spyOn(framed.services.blobService, "statMany");
+    expect(nar.equals(await bytesOf(await fetch(`${framed.url}${byHash}`)))).toBe(true);
+    expect(statMany).not.toHaveBeenCalled();
+  });
+
   it("is announced with the hash of its file once that was served whole, by every bridge", async () => {
     const fileHashAt = async (url: string) => {
       const text = await (await fetch(`${url}/${hashOf(pathInfo)}.narinfo`)).text();

@@ -42,7 +42,7 @@ export type PlannedPiece =
 export interface PlanOptions {
   /** Which part is planned. Default: all of the NAR. */
   readonly part?: NarPart | undefined;
-  /** Returns a buffer of `BYTES_PER_BATCH` bytes, for a piece. */
+  /** Returns a buffer of at least `BYTES_PER_BATCH` bytes, for a piece. */
   readonly newBuffer: () => Uint8Array;
   readonly signal: AbortSignal;
 }

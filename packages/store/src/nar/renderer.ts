@@ -17,20 +17,24 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
+/** Length of the pieces of a NAR, in bytes, and of those that are rendered where less may be read ahead than three long ones. */
+const LONG_PIECE = 1024 * 1024;
+const SHORT_PIECE = BYTES_PER_BATCH;
+
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
-const READ_AHEAD = 6 * BYTES_PER_BATCH;
+const READ_AHEAD = 3 * LONG_PIECE;
 
 /** Options of {@link renderNar}. */
 export interface RenderOptions extends AbortOptions {
   /**
    * Returns how many bytes of contents may be held, read ahead of who iterates. It is asked again and again: a server
-   * bounds what all of its NARs hold together. Two pieces, of 512 KiB each, are held in any case. Default: 3 MiB.
+   * bounds what all of its NARs hold together. Two pieces are held in any case. Default: 3 MiB.
    */
   readonly readAhead?: () => number;
 }
 
 /**
- * Renders the NAR of a tree, in pieces of up to a few hundred KiB, each lent until the next one is asked for. The
+ * Renders the NAR of a tree, in pieces of up to 1 MiB, or 512 KiB where little may be read ahead, each lent until the next one is asked for. The
  * directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on its depth and the
  * widest directory. When iterating ends, whatever the reason, no read is left running.
  *
@@ -75,12 +79,14 @@ export async function* renderPart(
   if (start >= end) return;
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const buffers = new PieceBuffers();
+  const pieceBytes = readAhead() < READ_AHEAD ? SHORT_PIECE : LONG_PIECE;
+  const isWithin = () => (window.length + 1) * pieceBytes <= readAhead();
+  const buffers = new PieceBuffers(pieceBytes);
   const plan = planNar(root, sources, { part, newBuffer: buffers.take, signal });
   const window: PieceAhead[] = [];
   try {
     for (let ended = false; ; ) {
-      while (!ended && (window.length === 0 || isWithin(readAhead(), window.length))) {
+      while (!ended && (window.length === 0 || isWithin())) {
         const { value: piece } = await plan.next();
         ended = piece === undefined;
         if (piece !== undefined)
@@ -112,11 +118,6 @@ export async function* renderPart(
     await plan.return(undefined);
     buffers.free();
   }
-}
-
-/** Whether another piece may be read ahead of so many. */
-function isWithin(bytes: number, pieces: number): boolean {
-  return (pieces + 1) * BYTES_PER_BATCH <= bytes;
 }
 
 /** How contents are read. */
@@ -189,11 +190,17 @@ function wholeBuffer({ buffer }: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** Buffers of pieces, used again and again: the system clears all memory that is new. */
 class PieceBuffers {
+  readonly #length: number;
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+
+  /** @param length how long they are, in bytes */
+  constructor(length: number) {
+    this.#length = length;
+  }
 
   /** Returns a buffer. What is in it means nothing. */
   readonly take = (): Uint8Array<ArrayBuffer> =>
-    this.#spare.pop() ?? Buffer.allocUnsafeSlow(BYTES_PER_BATCH);
+    this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#length);
 
   /** Takes back a buffer that nobody uses any more. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
