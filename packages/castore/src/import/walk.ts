@@ -1,4 +1,4 @@
-import { type Dirent, lstatSync, opendirSync, type Stats, statSync } from "node:fs";
+import { type Dirent, lstatSync, opendirSync, readdirSync, type Stats, statSync } from "node:fs";
 import { lstat } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 import { fileError, noSuchFile, showFilePath } from "../disk/file-error.ts";
@@ -102,7 +102,10 @@ export function pathBytes(path: string): Buffer {
   return Buffer.from(path, "latin1");
 }
 
-/** How many entries of a folder are read at a time. */
+/** Longest folder that is listed at once, by its own length in bytes, which grows with the number of entries. */
+const SMALL_FOLDER = 64 * 1024;
+
+/** How many entries of a larger one are listed at a time: it would hold up the event loop, and take much memory. */
 const LISTED_AT_ONCE = 1024;
 
 /** Has Node.js give names as bytes, which its types do not know of folders that are opened. */
@@ -120,15 +123,21 @@ async function listFolder(at: Buffer): Promise<ListedFolder> {
     const stats = statSync(at);
     const names: string[] = [];
     const others = new Map<string, FileType | undefined>();
-    using closing = new DisposableStack();
-    const folder = opendirSync(at, { encoding: BYTES, bufferSize: LISTED_AT_ONCE });
-    closing.defer(() => folder.closeSync());
-    for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) {
-      const bytes: unknown = entry.name;
-      const name = (bytes as Buffer).toString("latin1");
+    const add = (entry: Dirent<Buffer>): void => {
+      const name = entry.name.toString("latin1");
       names.push(name);
       if (!entry.isFile()) others.set(name, typeOf(entry));
-      if (names.length % LISTED_AT_ONCE === 0) await setImmediate(); // a large one would hold up the event loop
+    };
+    if (stats.size <= SMALL_FOLDER) {
+      for (const entry of readdirSync(at, { encoding: "buffer", withFileTypes: true })) add(entry);
+    } else {
+      using closing = new DisposableStack();
+      const folder = opendirSync(at, { encoding: BYTES, bufferSize: LISTED_AT_ONCE });
+      closing.defer(() => folder.closeSync());
+      for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) {
+        add(entry as unknown as Dirent<Buffer>);
+        if (names.length % LISTED_AT_ONCE === 0) await setImmediate();
+      }
     }
     return { stats, names: names.sort((a, b) => (a < b ? 1 : -1)), others };
   } catch (error) {
@@ -167,7 +176,7 @@ type FileType =
   | "block device"
   | "character device";
 
-function typeOf(entry: Stats | Dirent): FileType | undefined {
+function typeOf(entry: Stats | Dirent<Buffer>): FileType | undefined {
   if (entry.isDirectory()) return "directory";
   if (entry.isFile()) return "file";
   if (entry.isSymbolicLink()) return "symlink";

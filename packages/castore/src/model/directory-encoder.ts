@@ -1,6 +1,6 @@
 import { compareBytes, equalBytes, joinApart, quoteBytes } from "../bytes/byte-string.ts";
 import { freeMemory } from "../bytes/free-memory.ts";
-import { EncodedEntries, LIST_TAGS, TAG } from "./encoded-entries.ts";
+import { compareParts, EncodedEntries, LIST_TAGS, TAG } from "./encoded-entries.ts";
 import { CastoreError } from "./errors.ts";
 import type { Node } from "./node.ts";
 import type { PathComponent } from "./path.ts";
@@ -139,7 +139,7 @@ class RecordList {
 
   /** Whether the name of the last one stands before this name. */
   endsBefore(name: PathComponent): boolean {
-    return this.#buffer.compare(name, 0, name.length, this.#nameStart, this.#nameEnd) < 0;
+    return compareParts(this.#buffer, this.#nameStart, this.#nameEnd, name, 0, name.length) < 0;
   }
 
   /** Adds a file or a directory. */

@@ -173,7 +173,7 @@ function merge(
 }
 
 /** Compares parts of byte strings. Names are short: a loop is done before a function of Node.js has looked at its arguments. */
-function compareParts(
+export function compareParts(
   a: Uint8Array,
   aStart: number,
   aEnd: number,
