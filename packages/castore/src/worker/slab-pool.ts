@@ -10,7 +10,7 @@ const spare = new Map<number, SharedArrayBuffer[]>();
  */
 export class SlabPool {
   readonly #slabBytes: number;
-  readonly #maxSlabs: number;
+  readonly #maxSpare: number;
   readonly #spare: SharedArrayBuffer[];
   /** One for each slab that may be in use. */
   readonly #budget: ByteBudget;
@@ -18,10 +18,11 @@ export class SlabPool {
   /**
    * @param slabBytes length of a slab
    * @param maxSlabs how many there are at most
+   * @param maxSpare how many are kept that nobody uses: as many as pools of that length use together. Default: `maxSlabs`
    */
-  constructor(slabBytes: number, maxSlabs: number) {
+  constructor(slabBytes: number, maxSlabs: number, maxSpare: number = maxSlabs) {
     this.#slabBytes = slabBytes;
-    this.#maxSlabs = maxSlabs;
+    this.#maxSpare = maxSpare;
     this.#spare = spare.get(slabBytes) ?? [];
     spare.set(slabBytes, this.#spare);
     this.#budget = new ByteBudget(maxSlabs);
@@ -53,7 +54,7 @@ export class SlabPool {
 
   /** Gives back a slab that is not used any more. */
   give(slab: SharedArrayBuffer): void {
-    if (this.#spare.length < this.#maxSlabs) this.#spare.push(slab);
+    if (this.#spare.length < this.#maxSpare) this.#spare.push(slab);
     this.#budget.release(1);
   }
 }
