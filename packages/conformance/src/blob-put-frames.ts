@@ -121,6 +121,23 @@ export function blobPutFramesTests(service: () => BlobService): void {
       await expectStored(service(), concatBytes(PIECES));
     });
 
+    it("stores a blob that comes in parts, in any order, and ends the upload", async () => {
+      const upload = new Uint8Array(16).fill(7);
+      const parts = [PIECES.slice(0, 1), PIECES.slice(1, 3), PIECES.slice(3)];
+      const offsets = parts.map((_, i) => concatBytes(parts.slice(0, i).flat()).length);
+      const put = (i: number) =>
+        service().putFrames({ ...batchOf(parts[i]!), part: { upload, offset: offsets[i]! } });
+      await Promise.all([put(1), put(0)]);
+      await put(2);
+      const { digest, chunks } = blobOf(PIECES);
+      await service().putList(digest, chunks, { upload });
+      await expectStored(service(), concatBytes(PIECES));
+      const other = blobOf(PIECES.toReversed());
+      const putting = service().putList(other.digest, chunks, { upload });
+      await expect(putting).rejects.toMatchObject({ code: "data_loss" });
+      await expectAbsent(service(), other.digest);
+    });
+
     it("stores nothing of an empty batch", async () => {
       await service().putFrames(batchOf([]));
     });

@@ -29,6 +29,16 @@ export interface PutListOptions extends AbortOptions {
    * the word of another process. Default: false.
    */
   proven?: boolean;
+  /** The upload whose parts were all of the chunks, see {@link FrameBatch.part}. Default: none. */
+  upload?: Uint8Array | undefined;
+}
+
+/** A part of a long blob that comes in several batches of frames. */
+export interface UploadPart {
+  /** Name of the upload, 16 bytes that nobody else uses. */
+  readonly upload: Uint8Array;
+  /** How many bytes of the blob are before it. */
+  readonly offset: number;
 }
 
 /** Chunks that are compressed, and blobs of them. */
@@ -38,6 +48,11 @@ export interface FrameBatch {
   readonly frames: readonly Uint8Array[];
   /** Blobs of several chunks, which are among these, or stored before. */
   readonly blobs: readonly { readonly digest: B3Digest; readonly chunks: ChunkList }[];
+  /**
+   * Says that the chunks, in order, are a part of a long blob. A service may hash that while its parts come, so that
+   * {@link BlobService.putList} need not read the chunks. Default: they are not.
+   */
+  readonly part?: UploadPart | undefined;
 }
 
 /** A small blob: its contents, or one zstd frame of them that states their length. */
@@ -144,7 +159,7 @@ export interface BlobService extends AsyncDisposable {
 
   /**
    * Stores a blob whose chunks are there, each a blob or a chunk of one. Resolves once it is durable and can be read.
-   * The chunks are read and hashed first, unless they are `proven`. A list of one chunk is that chunk, which becomes
+   * The chunks are read and hashed first, unless they are `proven`, or were hashed as parts of an `upload`. A list of one chunk is that chunk, which becomes
    * a blob of its own; one of none is the empty blob.
    *
    * @throws CastoreError `data_loss` if the chunks do not make up the digest, or have other lengths than listed;

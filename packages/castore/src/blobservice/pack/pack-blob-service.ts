@@ -274,7 +274,10 @@ export class PackBlobService implements BlobService, Measured {
       await putListByReading(this, digest, chunks, options); // tells which is absent, and cuts anew what is no chunk
       return;
     }
-    const isProven = options?.proven || (await this.#prover.proves(digest, chunks, options));
+    const isProven =
+      options?.proven ||
+      (await this.#frames.proves(digest, chunks, options?.upload)) ||
+      (await this.#prover.proves(digest, chunks, options));
     if (!isProven) await hashListed(this, digest, chunks, options); // throws the reason
     const check = () => options?.signal?.throwIfAborted();
     await this.#commitBlob(digest, chunks, check);
@@ -320,6 +323,7 @@ export class PackBlobService implements BlobService, Measured {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#frames[Symbol.dispose]();
     await this.#ingest[Symbol.asyncDispose]();
     await this.#commits[Symbol.asyncDispose]();
     this.#frameReader[Symbol.dispose]();

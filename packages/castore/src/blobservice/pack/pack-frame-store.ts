@@ -1,6 +1,7 @@
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { equalBytes } from "../../bytes/byte-string.ts";
 import { mapInParallel } from "../../bytes/parallel.ts";
+import type { B3Digest } from "../../model/digest.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
@@ -11,6 +12,7 @@ import { HEADER_LENGTH } from "./format.ts";
 import type { PackIngest } from "./pack-ingest.ts";
 import type * as lane from "./prepare.ts";
 import type { ChunkRun } from "./prepare.ts";
+import { type AddedContents, UploadHashes } from "./upload-hashes.ts";
 
 const PREPARE_FRAMES: Task<typeof lane.prepareFrames> = taskOf(
   import.meta.url,
@@ -30,20 +32,30 @@ interface Group {
   readonly first: number;
   count: number;
   bytes: number;
+  /** Length of their contents in bytes. */
+  contentsBytes: number;
   readonly blobs: ChunkRun[];
+  /** Takes their contents, where they are a part of an upload that is hashed. */
+  contents?: AddedContents;
 }
 
 /** Has lanes verify chunks that are compressed already, and hands them on to be committed as they are. */
-export class PackFrameStore {
+export class PackFrameStore implements Disposable {
   readonly #service: BlobService;
   readonly #ingest: PackIngest;
   readonly #slabs: SlabPool;
+  /** Length of a slab in bytes. */
+  readonly #slabBytes: number;
+  readonly #uploads: UploadHashes;
 
   /** @param service commits blobs whose chunks are stored, and takes contents that are too long for a slab */
   constructor(service: BlobService, ingest: PackIngest) {
     this.#service = service;
     this.#ingest = ingest;
-    this.#slabs = ingest.newSlabs(laneCount() + 1);
+    const count = laneCount() + 1;
+    this.#slabs = ingest.newSlabs(count, 2 * count);
+    this.#slabBytes = ingest.slabBytes;
+    this.#uploads = new UploadHashes(ingest.newSlabs(count, 2 * count));
   }
 
   /** Stores chunks and blobs of them, as `BlobService.putFrames` says. */
@@ -55,41 +67,102 @@ export class PackFrameStore {
       await putFramesByContents(this.#service, batch, options);
       return;
     }
-    const groups = this.#group(frames);
+    const groups = this.#group(batch);
     const rest = addRuns(groups, chunks, blobs);
-    const stored = await mapInParallel(
-      groups,
-      GROUPS_AT_A_TIME,
-      (group, options) => this.#putGroup(batch, group, options),
-      options,
-    );
-    await Promise.all(stored.flat());
+    try {
+      await this.#addToUpload(batch, groups, options);
+      const stored = await mapInParallel(
+        groups,
+        GROUPS_AT_A_TIME,
+        (group, options) => this.#putGroup(batch, group, options),
+        options,
+      );
+      await Promise.all(stored.flat());
+    } finally {
+      for (const { contents } of groups) void contents?.end(); // those that were not decoded
+    }
     await putLists(this.#service, rest, options);
   }
 
-  #group(frames: readonly Uint8Array[]): Group[] {
+  /** Ends an upload. Returns whether all chunks of the blob were parts of it, and were seen to make up the blob. */
+  async proves(
+    digest: B3Digest,
+    chunks: ChunkList,
+    upload: Uint8Array | undefined,
+  ): Promise<boolean> {
+    return upload !== undefined && (await this.#uploads.prove(upload, digest, chunks));
+  }
+
+  [Symbol.dispose](): void {
+    this.#uploads[Symbol.dispose]();
+  }
+
+  /** Divides frames; those of an upload so that their contents fit into a slab. */
+  #group({ chunks, frames, part }: FrameBatch): Group[] {
+    const mostContents = part === undefined ? Number.POSITIVE_INFINITY : this.#slabBytes;
     const groups: Group[] = [];
     for (const [i, { length }] of frames.entries()) {
+      const size = chunks.sizeAt(i);
       let group = groups.at(-1);
-      const fits = group && group.bytes + length <= this.#ingest.contentsBytes;
-      if (group === undefined || !fits || group.count === MAX_FRAMES) {
-        group = { first: i, count: 0, bytes: 0, blobs: [] };
+      const fits =
+        group &&
+        group.count < MAX_FRAMES &&
+        group.bytes + length <= this.#ingest.contentsBytes &&
+        group.contentsBytes + size <= mostContents;
+      if (group === undefined || !fits) {
+        group = { first: i, count: 0, bytes: 0, contentsBytes: 0, blobs: [] };
         groups.push(group);
       }
       group.count += 1;
       group.bytes += length;
+      group.contentsBytes += size;
     }
     return groups;
   }
 
+  /** Has the contents of groups hashed, if they are a part of an upload. */
+  async #addToUpload(
+    { chunks, part }: FrameBatch,
+    groups: readonly Group[],
+    options?: AbortOptions,
+  ): Promise<void> {
+    if (part === undefined) return;
+    if (groups.some(({ contentsBytes }) => contentsBytes > this.#slabBytes)) return;
+    const upload = await this.#uploads.enter(part, chunks.size, options);
+    if (upload === undefined) return;
+    for (const group of groups) group.contents = upload.add(entriesOf(chunks, group));
+  }
+
   async #putGroup(
     batch: FrameBatch,
-    { first, count, blobs }: Group,
+    group: Group,
+    options?: AbortOptions,
+  ): Promise<readonly Promise<void>[]> {
+    const contents = await group.contents?.takeSlab(options);
+    try {
+      const stored = await this.#prepareGroup(batch, group, contents, options);
+      if (contents !== undefined) {
+        await group.contents!.end(new Uint8Array(contents, 0, group.contentsBytes));
+      }
+      return stored;
+    } finally {
+      if (contents !== undefined) {
+        await group.contents!.end(); // changes nothing if they were handed over
+        this.#uploads.give(contents);
+      }
+    }
+  }
+
+  /** @param contents receives the contents */
+  async #prepareGroup(
+    batch: FrameBatch,
+    group: Group,
+    contents: SharedArrayBuffer | undefined,
     options?: AbortOptions,
   ): Promise<readonly Promise<void>[]> {
     const slab = await this.#slabs.take(options);
     try {
-      const frames = batch.frames.slice(first, first + count);
+      const frames = batch.frames.slice(group.first, group.first + group.count);
       let at = 0;
       for (const frame of frames) {
         new Uint8Array(slab, at, frame.length).set(frame);
@@ -97,9 +170,8 @@ export class PackFrameStore {
       }
       const { store, contentsBytes: recordsAt } = this.#ingest;
       const lengths = Uint32Array.from(frames, ({ length }) => length);
-      const { ENTRY_BYTES } = ChunkList;
-      const chunks = batch.chunks.bytes.slice(first * ENTRY_BYTES, (first + count) * ENTRY_BYTES);
-      const task = { store, slab, recordsAt, chunks, lengths, blobs };
+      const chunks = entriesOf(batch.chunks, group);
+      const task = { store, slab, recordsAt, chunks, lengths, blobs: group.blobs, contents };
       const records = await runTask(PREPARE_FRAMES, task);
       const check = () => options?.signal?.throwIfAborted();
       return await this.#ingest.commit(slab, records, check);
@@ -107,6 +179,12 @@ export class PackFrameStore {
       this.#slabs.give(slab);
     }
   }
+}
+
+/** The chunks of a group, packed. */
+function entriesOf({ bytes }: ChunkList, { first, count }: Group): Uint8Array {
+  const { ENTRY_BYTES } = ChunkList;
+  return bytes.slice(first * ENTRY_BYTES, (first + count) * ENTRY_BYTES);
 }
 
 /** Adds each blob to the group that has its chunks in a row, behind those of the blobs before it. Returns the others. */

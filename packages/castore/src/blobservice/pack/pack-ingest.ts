@@ -101,6 +101,8 @@ export class PackIngest implements AsyncDisposable {
   readonly store: LaneStore;
   /** Length of the contents in a slab, in bytes. The records follow. */
   readonly contentsBytes: number;
+  /** Length of a slab in bytes. */
+  readonly slabBytes: number;
   readonly #commits: GroupCommit;
   readonly #slabs: SlabPool;
   #batch: Batch | undefined;
@@ -117,6 +119,7 @@ export class PackIngest implements AsyncDisposable {
     this.store = { id: ++lastId, ...options };
     useIndex(this.store, index);
     this.contentsBytes = contentsBytesFor(options.averageChunkSize);
+    this.slabBytes = this.contentsBytes + recordsBytesFor(options.averageChunkSize);
     this.#slabs = this.newSlabs(laneCount() + 1);
   }
 
@@ -136,10 +139,9 @@ export class PackIngest implements AsyncDisposable {
     this.#bytesOffered += length;
   }
 
-  /** Returns buffers for contents and their records. */
-  newSlabs(maxSlabs: number): SlabPool {
-    const recordsBytes = recordsBytesFor(this.store.averageChunkSize);
-    return new SlabPool(this.contentsBytes + recordsBytes, maxSlabs);
+  /** Returns buffers for contents and their records, see {@link SlabPool}. */
+  newSlabs(maxSlabs: number, maxSpare?: number): SlabPool {
+    return new SlabPool(this.slabBytes, maxSlabs, maxSpare);
   }
 
   /**

@@ -90,6 +90,8 @@ export interface FramesTask extends PrepareTask {
   readonly lengths: Uint32Array;
   /** Blobs that are made of some of the chunks in a row, in order. */
   readonly blobs: readonly ChunkRun[];
+  /** Receives the contents, one after the other, which fit. Default: they are not kept. */
+  readonly contents?: SharedArrayBuffer | undefined;
 }
 
 /** A blob that is made of chunks in a row. */
@@ -105,15 +107,26 @@ export interface ChunkRun {
  * @throws CastoreError `invalid_argument` for a frame that is not of its chunk or cannot be served to others, `data_loss`
  *   for chunks that do not make up their blob
  */
-export function prepareFrames({ chunks, lengths, blobs, ...task }: FramesTask): PreparedRecords {
+export function prepareFrames({
+  chunks,
+  lengths,
+  blobs,
+  contents,
+  ...task
+}: FramesTask): PreparedRecords {
   using batch = new RecordBatch(task);
   const list = ChunkList.fromBytes(chunks);
   const runs = new BlobRuns(blobs);
   let at = 0;
+  let contentsAt = 0;
   for (const [i, length] of lengths.entries()) {
     const chunk = list.at(i);
     const frame = batch.contents(at, length);
-    runs.update(i, decodeFrame(frame, chunk, chunkMemory.take(chunk.size)));
+    const target = contents
+      ? new Uint8Array(contents, contentsAt, chunk.size)
+      : chunkMemory.take(chunk.size);
+    contentsAt += chunk.size;
+    runs.update(i, decodeFrame(frame, chunk, target));
     const state = batch.addFrame(chunk.digest, chunk.size, frame);
     if (state !== "live") batch.addUncutBlob(chunk.digest, chunk.size);
     at += length;

@@ -217,7 +217,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   /** The server reads the chunks: it believes nobody that they are `proven`. */
   async putList(digest: B3Digest, chunks: ChunkList, options?: PutListOptions): Promise<void> {
     options?.signal?.throwIfAborted();
-    if (await this.#chunkBatch.putList(digest, chunks, { signal: options?.signal })) return;
+    if (await this.#chunkBatch.putList(digest, chunks, options)) return;
     await putListByReading(this, digest, chunks, options);
   }
 

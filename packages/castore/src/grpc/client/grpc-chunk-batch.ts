@@ -1,11 +1,12 @@
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import {
   BlobBatchService as BlobBatchServiceDescriptor,
   PutFramesRequest_BlobSchema,
+  PutFramesRequest_PartSchema,
   PutFramesRequestSchema,
   PutListRequestSchema,
 } from "@tvix/proto/castore";
-import type { FrameBatch } from "../../blobservice/blob-service.ts";
+import type { FrameBatch, PutListOptions } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { expectPlausibleList } from "../../blobservice/put-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
@@ -31,6 +32,7 @@ const PUT_FRAMES_FIELDS = {
   chunks: PutFramesRequestSchema.field.chunks.number,
   frames: PutFramesRequestSchema.field.frames.number,
   blobs: PutFramesRequestSchema.field.blobs.number,
+  part: PutFramesRequestSchema.field.part.number,
 };
 const FRAMED_BLOB_FIELDS = {
   digest: PutFramesRequest_BlobSchema.field.digest.number,
@@ -85,20 +87,24 @@ export class GrpcChunkBatch {
   /**
    * Stores a blob whose chunks the server has.
    *
+   * @param options.upload the upload that they came with
    * @returns whether the server does that
    */
-  async putList(digest: B3Digest, chunks: ChunkList, options?: AbortOptions): Promise<boolean> {
+  async putList(
+    digest: B3Digest,
+    chunks: ChunkList,
+    options: Pick<PutListOptions, "signal" | "upload"> = {},
+  ): Promise<boolean> {
     if (this.#lists.isMissing()) return false;
     const action = this.#calls.cannot(`put blob ${digest}`);
     const { putList } = METHODS;
-    const upload = new Upload(this.#channel, putList, action, {
-      ...options,
-      keptBytes: KEPT_BYTES,
-    });
+    const { signal, upload: name } = options;
+    const upload = new Upload(this.#channel, putList, action, { signal, keptBytes: KEPT_BYTES });
     try {
       for (let at = 0; at === 0 || at < chunks.bytes.length; at += LIST_PIECE_BYTES) {
         const piece = chunks.bytes.subarray(at, at + LIST_PIECE_BYTES);
-        const message = at === 0 ? { digest: digest.bytes, chunks: piece } : { chunks: piece };
+        const first = { digest: digest.bytes, upload: name ?? new Uint8Array(0) };
+        const message = { chunks: piece, ...(at === 0 && first) };
         await upload.send(
           frameMessage(PutListRequestSchema, create(PutListRequestSchema, message)),
         );
@@ -141,6 +147,11 @@ export class GrpcChunkBatch {
         [FRAMED_BLOB_FIELDS.chunks, chunks.bytes],
       ]);
       fields.push([PUT_FRAMES_FIELDS.blobs, blob]);
+    }
+    if (batch.part !== undefined) {
+      const { upload, offset } = batch.part;
+      const part = create(PutFramesRequest_PartSchema, { upload, offset: BigInt(offset) });
+      fields.push([PUT_FRAMES_FIELDS.part, toBinary(PutFramesRequest_PartSchema, part)]);
     }
     await this.#calls.send("put chunks", METHODS.putFrames, fields, options);
   }

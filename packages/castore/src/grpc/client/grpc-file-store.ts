@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import type { BlobService, FrameBatch } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
@@ -65,6 +66,43 @@ interface SlabChunks {
   readonly chunks: ChunkList;
   /** Blobs of several chunks. */
   readonly blobs: readonly CutBlob[];
+  /** What part of a long file the chunks are. */
+  readonly part?: FilePart;
+}
+
+/** A part of a long file. */
+interface FilePart {
+  readonly upload: FileUpload;
+  readonly offset: number;
+  /** Resolves when the parts before it are being sent, or need not be. */
+  readonly isNext: Promise<void>;
+  /** To be called when it is being sent, or need not be. */
+  readonly end: () => void;
+}
+
+/** A long file on its way to the server, which hashes it as its parts come. */
+class FileUpload {
+  readonly #name: Uint8Array = randomBytes(16);
+  #isWhole = true;
+  #last: Promise<void> = Promise.resolve();
+
+  /** Name of the upload; `undefined` if the server did not get all parts of it. */
+  get whole(): Uint8Array | undefined {
+    return this.#isWhole ? this.#name : undefined;
+  }
+
+  /** Begins the next part. */
+  begin(offset: number): FilePart {
+    const isNext = this.#last;
+    const { promise, resolve: end } = Promise.withResolvers<void>();
+    this.#last = isNext.then(() => promise);
+    return { upload: this, offset, isNext, end };
+  }
+
+  /** Notes that the server has some of the chunks already: what is not sent is not hashed. */
+  leaveGap(): void {
+    this.#isWhole = false;
+  }
 }
 
 /**
@@ -124,13 +162,20 @@ export class GrpcFileStore implements FileStore {
       file[Symbol.dispose]();
       throw error;
     }
+    const upload = new FileUpload();
     return new PiecewiseFile(file, {
-      readPiece: (position) => this.#readPiece(file.fd, position, options),
-      commitBlob: (digest, chunks) => this.#service.putList(digest, chunks, options),
+      readPiece: (position) => this.#readPiece(file.fd, position, upload, options),
+      commitBlob: (digest, chunks) =>
+        this.#service.putList(digest, chunks, { signal: options?.signal, upload: upload.whole }),
     });
   }
 
-  async #readPiece(fd: number, position: number, options?: PutFileOptions): Promise<Piece> {
+  async #readPiece(
+    fd: number,
+    position: number,
+    upload: FileUpload,
+    options?: PutFileOptions,
+  ): Promise<Piece> {
     const slabs = this.#pieceSlabs;
     const slab = await slabs.take(options);
     try {
@@ -146,7 +191,8 @@ export class GrpcFileStore implements FileStore {
         isShort: true, // where the next piece begins is known when this one is cut
       });
       const chunks = ChunkList.fromBytes(list);
-      const { compressed, stored } = this.#store({ slab, chunks, blobs: [] }, options);
+      const part = upload.begin(position);
+      const { compressed, stored } = this.#store({ slab, chunks, blobs: [], part }, options);
       stored.catch(() => undefined); // handled where it is awaited
       return {
         ...read,
@@ -168,13 +214,13 @@ export class GrpcFileStore implements FileStore {
     cut: SlabChunks,
     options?: PutFileOptions,
   ): { compressed: Promise<unknown>; stored: Promise<void> } {
-    const compressed = this.#compress(cut, options);
+    const compressed = this.#compress(cut, options).finally(cut.part?.end);
     return { compressed, stored: compressed.then((batch) => batch && this.#send(batch, options)) };
   }
 
   /** Compresses the chunks that the server lacks, and waits for room for them; `undefined` if it lacks nothing. */
   async #compress(
-    { slab, chunks, blobs }: SlabChunks,
+    { slab, chunks, blobs, part }: SlabChunks,
     options?: PutFileOptions,
   ): Promise<SentFrames | undefined> {
     const digests = [
@@ -198,6 +244,7 @@ export class GrpcFileStore implements FileStore {
     const missingBlobs = blobs.filter((_, i) => !present[chunks.length + i]);
     const list = missing.finish();
     options?.onNewBytes?.(list.size);
+    if (list.length < chunks.length) part?.upload.leaveGap();
     if (list.length + missingBlobs.length === 0) return undefined;
     const lengths = Uint32Array.from(list, ({ size }) => size);
     const compressing = {
@@ -212,14 +259,22 @@ export class GrpcFileStore implements FileStore {
         ? await runTask(COMPRESS_CHUNKS, compressing, { here: compressChunks })
         : new Uint32Array(0);
     const length = sizes.reduce((sum, size) => sum + size, 0);
+    await part?.isNext; // parts that have room must not wait at the server for one that has none
     await this.#sent.take(length, options);
+    const upload = part?.upload.whole;
     const memory = copyBytes(new Uint8Array(slab, CONTENTS_BYTES, length));
     let end = 0;
     const frames = Array.from(sizes, (size) => {
       end += size;
       return memory.subarray(end - size, end);
     });
-    return { chunks: list, frames, blobs: missingBlobs, memory };
+    return {
+      chunks: list,
+      frames,
+      blobs: missingBlobs,
+      part: upload && { upload, offset: part!.offset },
+      memory,
+    };
   }
 
   async #send({ memory, ...batch }: SentFrames, options?: PutFileOptions): Promise<void> {

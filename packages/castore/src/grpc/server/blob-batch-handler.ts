@@ -3,13 +3,14 @@ import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import {
   type BlobBatchService as BlobBatchServiceDescriptor,
   ListChunksResponseSchema,
+  type PutFramesRequest_Part,
   type PutListRequest,
   type ReadBlobsRequest,
   ReadBlobsResponse_BlobSchema,
   ReadFramesResponseSchema,
   StatBlobsResponse_BlobSchema,
 } from "@tvix/proto/castore";
-import type { BlobService, StoredBlob } from "../../blobservice/blob-service.ts";
+import type { BlobService, StoredBlob, UploadPart } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder, type ChunkMeta } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { mapSome } from "../../bytes/map-some.ts";
@@ -24,6 +25,9 @@ import { encodeReadResponse } from "./read-response.ts";
 
 /** How many bytes of a list of chunks go into one message. */
 const LIST_PIECE_BYTES = 4096 * ChunkList.ENTRY_BYTES;
+
+/** Length of the name of an upload in bytes. */
+const UPLOAD_NAME_BYTES = 16;
 
 /** Serves a blob service in batches. */
 export function blobBatchHandler(blobService: BlobService): {
@@ -145,9 +149,9 @@ export function blobBatchHandler(blobService: BlobService): {
 
     async putList(messages, { signal }) {
       try {
-        const { digest, chunks } = await takeList(messages);
+        const { digest, chunks, upload } = await takeList(messages);
         await expectWholeUpload(signal);
-        await blobService.putList(digest, chunks, { signal }); // never proven: it is read and hashed
+        await blobService.putList(digest, chunks, { signal, upload }); // never proven: the service hashes it
         return {};
       } catch (error) {
         throw toConnectError(error);
@@ -167,7 +171,8 @@ export function blobBatchHandler(blobService: BlobService): {
           digest: B3Digest.fromBytes(digest),
           chunks: asked(() => ChunkList.fromBytes(chunks)),
         }));
-        await blobService.putFrames({ chunks, frames: request.frames, blobs }, { signal });
+        const part = request.part && takePart(request.part);
+        await blobService.putFrames({ chunks, frames: request.frames, blobs, part }, { signal });
         return {};
       } catch (error) {
         throw toConnectError(error);
@@ -218,16 +223,34 @@ function totalOf(sizes: readonly number[]): number {
 /** Reads the list of a blob that is to be put. */
 async function takeList(
   messages: AsyncIterable<PutListRequest>,
-): Promise<{ digest: B3Digest; chunks: ChunkList }> {
+): Promise<{ digest: B3Digest; chunks: ChunkList; upload: Uint8Array | undefined }> {
   let digest: B3Digest | undefined;
+  let upload: Uint8Array | undefined;
   const builder = new ChunkListBuilder();
   for await (const message of messages) {
-    digest ??= B3Digest.fromBytes(message.digest);
+    if (digest === undefined) {
+      digest = B3Digest.fromBytes(message.digest);
+      if (message.upload.length > 0) upload = uploadName(message.upload);
+    }
     asked(() => builder.append(message.chunks));
     expectAtMost(MAX_LIST_CHUNKS, builder.length, "chunks");
   }
-  if (digest !== undefined) return { digest, chunks: builder.finish() };
+  if (digest !== undefined) return { digest, chunks: builder.finish(), upload };
   throw new CastoreError("invalid_argument", "Cannot put a list of chunks: no digest given");
+}
+
+function takePart({ upload, offset }: PutFramesRequest_Part): UploadPart {
+  if (offset <= BigInt(Number.MAX_SAFE_INTEGER)) {
+    return { upload: uploadName(upload), offset: Number(offset) };
+  }
+  const reason = `expected an offset of at most ${Number.MAX_SAFE_INTEGER}, found ${offset}`;
+  throw new CastoreError("invalid_argument", `Cannot take a part of an upload: ${reason}`);
+}
+
+function uploadName(bytes: Uint8Array): Uint8Array {
+  if (bytes.length === UPLOAD_NAME_BYTES) return bytes;
+  const reason = `expected a name of ${UPLOAD_NAME_BYTES} bytes, found ${bytes.length}`;
+  throw new CastoreError("invalid_argument", `Cannot take a part of an upload: ${reason}`);
 }
 
 /** Takes a part of a request: what is wrong with it is the fault of whoever asks. */

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tvix/castore/v1alpha/blob_batch.proto.
  */
 export const file_tvix_castore_v1alpha_blob_batch: GenFile = /*@__PURE__*/
-  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgilgEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGjYKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQSEAoIbWF4X3NpemUYAyABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiMAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2UilgEKEFB1dEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMEg4KBmZyYW1lcxgCIAMoDBI6CgVibG9icxgDIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuQmxvYhomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwiEwoRUHV0RnJhbWVzUmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKEUZyYW1lU2l6ZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDCIjChJGcmFtZVNpemVzUmVzcG9uc2USDQoFc2l6ZXMYASADKA0iIwoSUmVhZEZyYW1lc1Jlc3BvbnNlEg0KBWZyYW1lGAEgASgMMs8GChBCbG9iQmF0Y2hTZXJ2aWNlElQKA0hhcxIlLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVxdWVzdBomLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVzcG9uc2USVwoEU3RhdBImLnR2aXguY2FzdG9yZS52MWFscGhhLlN0YXRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXNwb25zZRJXCgRSZWFkEiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVxdWVzdBonLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1Jlc3BvbnNlElQKA1B1dBIlLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEJsb2JzUmVxdWVzdBomLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEJsb2JzUmVzcG9uc2USYQoKTGlzdENodW5rcxInLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXF1ZXN0GigudHZpeC5jYXN0b3JlLnYxYWxwaGEuTGlzdENodW5rc1Jlc3BvbnNlMAESWAoHUHV0TGlzdBIkLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXF1ZXN0GiUudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0TGlzdFJlc3BvbnNlKAESXAoJUHV0RnJhbWVzEiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0RnJhbWVzUmVxdWVzdBonLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1Jlc3BvbnNlEmEKClJlYWRGcmFtZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRGcmFtZXNSZXNwb25zZTABEl8KCkZyYW1lU2l6ZXMSJy50dml4LmNhc3RvcmUudjFhbHBoYS5GcmFtZVNpemVzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkZyYW1lU2l6ZXNSZXNwb25zZUI1WjNjb2RlLnR2bC5meWkvdHZpeC9jYXN0b3JlLWdvL3YxYWxwaGE7Y2FzdG9yZXYxYWxwaGFiBnByb3RvMw");
+  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgilgEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGjYKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQSEAoIbWF4X3NpemUYAyABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiQAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDBIOCgZ1cGxvYWQYAyABKAwiEQoPUHV0TGlzdFJlc3BvbnNlIvkBChBQdXRGcmFtZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDBIOCgZmcmFtZXMYAiADKAwSOgoFYmxvYnMYAyADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXF1ZXN0LkJsb2ISOQoEcGFydBgEIAEoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuUGFydBomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwaJgoEUGFydBIOCgZ1cGxvYWQYASABKAwSDgoGb2Zmc2V0GAIgASgEIhMKEVB1dEZyYW1lc1Jlc3BvbnNlIiMKEVJlYWRGcmFtZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDCIjChFGcmFtZVNpemVzUmVxdWVzdBIOCgZjaHVua3MYASABKAwiIwoSRnJhbWVTaXplc1Jlc3BvbnNlEg0KBXNpemVzGAEgAygNIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDLPBgoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBElwKCVB1dEZyYW1lcxImLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXNwb25zZRJhCgpSZWFkRnJhbWVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEZyYW1lc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVzcG9uc2UwARJfCgpGcmFtZVNpemVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuRnJhbWVTaXplc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5GcmFtZVNpemVzUmVzcG9uc2VCNVozY29kZS50dmwuZnlpL3R2aXgvY2FzdG9yZS1nby92MWFscGhhO2Nhc3RvcmV2MWFscGhhYgZwcm90bzM");
 
 /**
  * @generated from message tvix.castore.v1alpha.HasBlobsRequest
@@ -327,6 +327,14 @@ export type PutListRequest = Message<"tvix.castore.v1alpha.PutListRequest"> & {
    * @generated from field: bytes chunks = 2;
    */
   chunks: Uint8Array;
+
+  /**
+   * The upload that all of the chunks came with, in parts of PutFrames: it ends
+   * with this call. In the first message only.
+   *
+   * @generated from field: bytes upload = 3;
+   */
+  upload: Uint8Array;
 };
 
 /**
@@ -376,6 +384,16 @@ export type PutFramesRequest = Message<"tvix.castore.v1alpha.PutFramesRequest"> 
    * @generated from field: repeated tvix.castore.v1alpha.PutFramesRequest.Blob blobs = 3;
    */
   blobs: PutFramesRequest_Blob[];
+
+  /**
+   * Says of which long blob all of the chunks above are a part, in order and
+   * without a gap. The server may hash it while its parts come, whatever their
+   * order, so that PutList need not read its chunks. Servers before this field
+   * read them.
+   *
+   * @generated from field: tvix.castore.v1alpha.PutFramesRequest.Part part = 4;
+   */
+  part?: PutFramesRequest_Part | undefined;
 };
 
 /**
@@ -410,6 +428,32 @@ export type PutFramesRequest_Blob = Message<"tvix.castore.v1alpha.PutFramesReque
  */
 export const PutFramesRequest_BlobSchema: GenMessage<PutFramesRequest_Blob> = /*@__PURE__*/
   messageDesc(file_tvix_castore_v1alpha_blob_batch, 12, 0);
+
+/**
+ * @generated from message tvix.castore.v1alpha.PutFramesRequest.Part
+ */
+export type PutFramesRequest_Part = Message<"tvix.castore.v1alpha.PutFramesRequest.Part"> & {
+  /**
+   * Names the upload, 16 bytes that nobody else uses.
+   *
+   * @generated from field: bytes upload = 1;
+   */
+  upload: Uint8Array;
+
+  /**
+   * How many bytes of the blob are before the first of the chunks.
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.PutFramesRequest.Part.
+ * Use `create(PutFramesRequest_PartSchema)` to create a new message.
+ */
+export const PutFramesRequest_PartSchema: GenMessage<PutFramesRequest_Part> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12, 1);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutFramesResponse
@@ -568,8 +612,9 @@ export const BlobBatchService: GenService<{
   },
   /**
    * Stores a blob whose chunks the server has, and answers once it is durable.
-   * The server reads the chunks first: DATA_LOSS if they do not make up the
-   * blob, NOT_FOUND if one of them is absent.
+   * The server reads the chunks first, unless it has hashed them as parts of an
+   * upload: DATA_LOSS if they do not make up the blob, NOT_FOUND if one of them
+   * is absent.
    *
    * @generated from rpc tvix.castore.v1alpha.BlobBatchService.PutList
    */
