@@ -1,4 +1,5 @@
 import { setImmediate } from "node:timers";
+import { freeMemory } from "@tvix/castore";
 import type { HttpRequest } from "./exchange.ts";
 
 /** How many bytes are gathered before no more is read, until they are taken. */
@@ -60,7 +61,10 @@ function joined(pieces: readonly Buffer[], bytes: number, room: Buffer): Uint8Ar
   if (pieces.length === 1) return pieces[0]!;
   if (bytes > room.length) return Buffer.concat(pieces, bytes);
   let at = 0;
-  for (const piece of pieces) at += piece.copy(room, at);
+  for (const piece of pieces) {
+    at += piece.copy(room, at);
+    freeMemory([piece]);
+  }
   return room.subarray(0, at);
 }
 

@@ -5,6 +5,7 @@ import {
   type Compression,
   collectBytes,
   decompress,
+  freeMemory,
 } from "@tvix/castore";
 import type { Exchange } from "../exchange.ts";
 import { HttpError } from "../http-error.ts";
@@ -86,7 +87,7 @@ export async function* atMost(
   }
 }
 
-/** Decompresses what a client has sent. Throws HttpError 400 for what is wrong with it. */
+/** Decompresses what a client has sent, into pieces that are lent. Throws HttpError 400 for what is wrong with it. */
 export async function* decompressed(
   stream: AsyncIterable<Uint8Array>,
   compression: Compression,
@@ -102,7 +103,10 @@ export async function* decompressed(
     }
   };
   try {
-    yield* decompress(watched(), compression, options);
+    for await (const piece of decompress(watched(), compression, options)) {
+      yield piece;
+      freeMemory([piece]);
+    }
   } catch (error) {
     const isTheirs = failure === undefined && error instanceof CastoreError;
     if (!isTheirs || error.code === "unimplemented") throw error;

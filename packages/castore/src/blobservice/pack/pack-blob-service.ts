@@ -372,7 +372,7 @@ export class PackBlobService implements BlobService, Measured {
           return;
         }
         isNew = true;
-        await this.#ingest.addChunk(data, call, options);
+        await this.#ingest.addChunk(digest, data, call, options);
       },
       commit: async (digest, chunks) => {
         if (!isNew && this.#isReadable(digest)) return; // and so durable

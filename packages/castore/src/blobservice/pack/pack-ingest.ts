@@ -36,12 +36,17 @@ const INLINE_BYTES = 32 * 1024;
 /** How many batches are prepared before small ones wait to grow. */
 const EAGER_BATCHES = 2;
 
+/** How many batches are under way for each lane, besides one for this thread and one that is being filled. */
+const BATCHES_PER_LANE = 2;
+
 /** A blob or chunk that travels to a lane with others. */
 interface Item {
   readonly call: IngestCall;
   readonly length: number;
   /** Makes it a blob, and receives its digest; `undefined` for a chunk of a blob. */
   readonly onDigest: ((digest: B3Digest) => void) | undefined;
+  /** Its digest, if that is known: it is not hashed again. */
+  readonly digest?: B3Digest;
   /** Called once: when a blob is durable, when a chunk stands in the queue of the commits, or when either has failed. */
   readonly end: (failure?: { error: unknown }) => void;
 }
@@ -120,7 +125,7 @@ export class PackIngest implements AsyncDisposable {
     useIndex(this.store, index);
     this.contentsBytes = contentsBytesFor(options.averageChunkSize);
     this.slabBytes = this.contentsBytes + recordsBytesFor(options.averageChunkSize);
-    this.#slabs = this.newSlabs(laneCount() + 1);
+    this.#slabs = this.newSlabs(laneCount() * BATCHES_PER_LANE + 2);
   }
 
   /** Returns how many chunks were prepared, and how many of them were new. */
@@ -164,8 +169,13 @@ export class PackIngest implements AsyncDisposable {
    *
    * @param call waits until it stands in the queue of the commits
    */
-  async addChunk(data: Uint8Array, call: IngestCall, options?: AbortOptions): Promise<void> {
-    await this.#add(data, { call, length: data.length, onDigest: undefined }, options);
+  async addChunk(
+    digest: B3Digest,
+    data: Uint8Array,
+    call: IngestCall,
+    options?: AbortOptions,
+  ): Promise<void> {
+    await this.#add(data, { call, length: data.length, onDigest: undefined, digest }, options);
   }
 
   /**
@@ -270,9 +280,10 @@ export class PackIngest implements AsyncDisposable {
     try {
       const lengths = Uint32Array.from(items, (item) => item.length);
       const recordsAt = this.contentsBytes;
-      const task = { store: this.store, slab, recordsAt, lengths };
+      const task = { store: this.store, slab, recordsAt, lengths, digests: digestsOf(items) };
       const isSmall = length <= INLINE_BYTES && this.#running.size === 0;
-      prepared = isSmall ? prepareBytes(task) : await runTask(PREPARE_BYTES, task);
+      const here = length <= CONTENTS_BYTES ? { here: prepareBytes } : {}; // some milliseconds
+      prepared = isSmall ? prepareBytes(task) : await runTask(PREPARE_BYTES, task, here);
       this.#count(prepared);
       if (prepared.chunkBytes > 0) {
         const records = new Uint8Array(slab, recordsAt, prepared.chunkBytes);
@@ -319,6 +330,16 @@ export class PackIngest implements AsyncDisposable {
       );
     }
   }
+}
+
+/** Returns the digests of all items, one after the other, if they are known. */
+function digestsOf(items: readonly Item[]): Uint8Array | undefined {
+  const digests = new Uint8Array(items.length * B3Digest.LENGTH);
+  for (const [i, { digest }] of items.entries()) {
+    if (digest === undefined) return undefined;
+    digests.set(digest.bytes, i * B3Digest.LENGTH);
+  }
+  return digests;
 }
 
 /** Returns the length of the contents in a slab, in bytes. */

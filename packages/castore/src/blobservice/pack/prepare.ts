@@ -22,6 +22,8 @@ const chunkMemory = new Scratch();
 /** A batch of contents that are in the slab, one after the other, each no longer than the shortest chunk that is cut. */
 export interface BytesTask extends PrepareTask {
   readonly lengths: Uint32Array;
+  /** The digest of each, 32 bytes, one after the other. Default: they are computed. */
+  readonly digests?: Uint8Array | undefined;
 }
 
 export interface PreparedBytes extends PreparedRecords {
@@ -48,17 +50,18 @@ export interface PreparedPiece extends PreparedRecords {
 }
 
 /** Prepares a batch of contents, each as one chunk. */
-export function prepareBytes({ lengths, ...task }: BytesTask): PreparedBytes {
+export function prepareBytes({ lengths, digests: known, ...task }: BytesTask): PreparedBytes {
   using batch = new RecordBatch(task);
-  const digests = new Uint8Array(lengths.length * B3Digest.LENGTH);
+  const digests = known ?? new Uint8Array(lengths.length * B3Digest.LENGTH);
   const isLive = new Uint8Array(lengths.length);
   let at = 0;
   for (let i = 0; i < lengths.length; i++) {
     const length = lengths[i]!;
     const data = batch.contents(at, length);
-    const digest = blake3Digest(data);
+    const place = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
+    const digest = known ? B3Digest.fromBytes(place) : blake3Digest(data);
     isLive[i] = batch.addChunk(digest, data) === "live" ? 1 : 0;
-    digests.set(digest.bytes, i * B3Digest.LENGTH);
+    if (!known) place.set(digest.bytes);
     at += length;
   }
   return { ...batch.finish(), digests, isLive };
