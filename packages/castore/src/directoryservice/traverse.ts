@@ -41,9 +41,8 @@ export async function* traverseDirectory(
   const sizes = new SizeLedger();
   sizes.find(root.hex, first);
   const queue = new ReferenceQueue();
-  const add = (parent: B3Digest, { entries }: Directory) => {
-    for (const { name, node } of entries) {
-      if (node.type !== "directory") continue;
+  const add = (parent: B3Digest, directory: Directory) => {
+    for (const { name, node } of directory.directories()) {
       const reference = { parent, name, node };
       const met = sizes.refer(node.digest.hex, node.size);
       if (met === "wrong") throw damaged(root, reference, statedWrong(node.size));

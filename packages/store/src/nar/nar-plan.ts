@@ -42,8 +42,8 @@ export type PlannedPiece =
 export interface PlanOptions {
   /** Which part is planned. Default: all of the NAR. */
   readonly part?: NarPart | undefined;
-  /** Returns a buffer of at least `BYTES_PER_BATCH` bytes, for a piece. */
-  readonly newBuffer: () => Uint8Array;
+  /** Returns a buffer of at least so many bytes, for a piece. */
+  readonly newBuffer: (bytes: number) => Uint8Array;
   readonly signal: AbortSignal;
 }
 

@@ -9,7 +9,7 @@ import {
 } from "@tvix/castore";
 import { type FilePart, type PartSources, type PlannedPiece, planNar } from "./nar-plan.ts";
 import { TreeReader } from "./tree-reader.ts";
-import { BYTES_PER_BATCH, type NarPart, refusal } from "./walk-steps.ts";
+import { type NarPart, refusal } from "./walk-steps.ts";
 
 /** Where the contents of a NAR come from. */
 export interface NarSources {
@@ -17,9 +17,9 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
-/** Length of the pieces of a NAR, in bytes, and of those that are rendered where less may be read ahead than three long ones. */
+/** Length of the pieces of a NAR, in bytes, and of those where less may be read ahead than three long ones. */
 const LONG_PIECE = 1024 * 1024;
-const SHORT_PIECE = BYTES_PER_BATCH;
+const SHORT_PIECE = 512 * 1024;
 
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
 const READ_AHEAD = 3 * LONG_PIECE;
@@ -79,9 +79,8 @@ export async function* renderPart(
   if (start >= end) return;
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
-  const pieceBytes = readAhead() < READ_AHEAD ? SHORT_PIECE : LONG_PIECE;
-  const isWithin = () => (window.length + 1) * pieceBytes <= readAhead();
-  const buffers = new PieceBuffers(pieceBytes);
+  const buffers = new PieceBuffers(readAhead);
+  const isWithin = () => (window.length + 1) * buffers.length <= readAhead();
   const plan = planNar(root, sources, { part, newBuffer: buffers.take, signal });
   const window: PieceAhead[] = [];
   try {
@@ -190,25 +189,47 @@ function wholeBuffer({ buffer }: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** Buffers of pieces, used again and again: the system clears all memory that is new. */
 class PieceBuffers {
-  readonly #length: number;
+  readonly #readAhead: () => number;
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
+  /** How many bytes the spare ones and those in use have. */
+  #held = 0;
 
-  /** @param length how long they are, in bytes */
-  constructor(length: number) {
-    this.#length = length;
+  /** @param readAhead returns how many bytes may be held beside the piece that is written, and the one that was handed out */
+  constructor(readAhead: () => number) {
+    this.#readAhead = readAhead;
   }
 
-  /** Returns a buffer. What is in it means nothing. */
-  readonly take = (): Uint8Array<ArrayBuffer> =>
-    this.#spare.pop() ?? Buffer.allocUnsafeSlow(this.#length);
+  /** How long the next buffer is, in bytes, unless more has to fit into it. */
+  get length(): number {
+    return this.#readAhead() < READ_AHEAD ? SHORT_PIECE : LONG_PIECE;
+  }
+
+  /** Returns a buffer of at least so many bytes. What is in it means nothing. */
+  readonly take = (bytes: number): Uint8Array<ArrayBuffer> => {
+    const length = Math.max(bytes, this.length);
+    for (let spare = this.#spare.pop(); spare !== undefined; spare = this.#spare.pop()) {
+      if (spare.length === length) return spare;
+      this.#free(spare);
+    }
+    this.#held += length;
+    return Buffer.allocUnsafeSlow(length);
+  };
 
   /** Takes back a buffer that nobody uses any more. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
-    this.#spare.push(buffer);
+    const { length } = this;
+    const isSpare = buffer.length === length && this.#held <= this.#readAhead() + 2 * length;
+    if (isSpare) this.#spare.push(buffer);
+    else this.#free(buffer);
   }
 
   /** Frees the buffers that were taken back. */
   free(): void {
-    for (const buffer of this.#spare.splice(0)) freeMemory([buffer]);
+    for (const buffer of this.#spare.splice(0)) this.#free(buffer);
+  }
+
+  #free(buffer: Uint8Array<ArrayBuffer>): void {
+    this.#held -= buffer.length;
+    freeMemory([buffer]);
   }
 }

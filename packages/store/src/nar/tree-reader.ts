@@ -10,7 +10,7 @@ import {
 } from "@tvix/castore";
 import { SpillingMap } from "./spilling-map.ts";
 
-/** How many bytes of encoded directories are kept in memory. Decoded, they take about ten times as much. */
+/** How many bytes of directories are kept in memory, encoded: decoded, they take about ten times as much. */
 const MAX_BYTES_IN_MEMORY = 2 * 1024 * 1024;
 
 /**
@@ -19,7 +19,7 @@ const MAX_BYTES_IN_MEMORY = 2 * 1024 * 1024;
  */
 export class TreeReader implements AsyncDisposable {
   readonly #stream: AsyncIterator<Directory> | undefined;
-  readonly #found: SpillingMap<Pick<EncodedDirectory, "directory" | "bytes">>;
+  readonly #found: SpillingMap<Uint8Array>;
   #isAtEnd = false;
 
   /** Reads nothing yet. A root that is no directory has no directories. */
@@ -28,13 +28,8 @@ export class TreeReader implements AsyncDisposable {
     directoryService: Pick<DirectoryService, "getRecursive">,
     options?: AbortOptions,
   ) {
-    this.#found = new SpillingMap(
-      {
-        encode: ({ bytes }) => bytes,
-        decode: (bytes, digest) => ({ directory: decodeDirectoryOf(digest, bytes), bytes }),
-      },
-      MAX_BYTES_IN_MEMORY,
-    );
+    const asIs = (bytes: Uint8Array) => bytes;
+    this.#found = new SpillingMap({ encode: asIs, decode: asIs }, MAX_BYTES_IN_MEMORY);
     if (root.type !== "directory") return;
     const stream = directoryService.getRecursive(root.digest, options);
     this.#stream = stream[Symbol.asyncIterator]();
@@ -48,7 +43,7 @@ export class TreeReader implements AsyncDisposable {
    */
   async get(digest: B3Digest): Promise<Directory | undefined> {
     const found = this.#found.get(digest);
-    if (found !== undefined) return found.directory;
+    if (found !== undefined) return decodeDirectoryOf(digest, found);
     for (;;) {
       const next = await this.#next();
       if (next === undefined) return undefined;
@@ -78,7 +73,7 @@ export class TreeReader implements AsyncDisposable {
       return undefined;
     }
     const encoded = encodeDirectory(value);
-    await this.#found.add(encoded.digest, encoded);
+    await this.#found.add(encoded.digest, encoded.bytes);
     return encoded;
   }
 }

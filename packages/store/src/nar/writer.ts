@@ -54,7 +54,7 @@ export interface NarPlace {
 export class NarWriter implements TreeVisitor {
   readonly #sink: NarSink;
   /** Returns another buffer; `undefined` where buffers of our own are used up part by part. */
-  readonly #newBuffer: (() => Uint8Array) | undefined;
+  readonly #newBuffer: ((bytes: number) => Uint8Array) | undefined;
   #buffer: Uint8Array = EMPTY;
   /** Where the bytes in the buffer that are to be passed on start, and end. */
   #start = 0;
@@ -70,10 +70,10 @@ export class NarWriter implements TreeVisitor {
   /**
    * @param sink receives long contents as they were passed in; it may keep the others
    * @param place where to begin. Default: at the beginning of the NAR
-   * @param newBuffer returns a buffer, in which every gap and {@link PASS_THROUGH} bytes have room, and which the sink receives
-   *   once, from its start on, however full it is. Default: the sink receives parts of buffers that nobody else uses
+   * @param newBuffer returns a buffer of at least so many bytes, which the sink receives once, from its start on, however full it
+   *   is. Default: the sink receives parts of buffers that nobody else uses
    */
-  constructor(sink: NarSink, place?: NarPlace, newBuffer?: () => Uint8Array) {
+  constructor(sink: NarSink, place?: NarPlace, newBuffer?: (bytes: number) => Uint8Array) {
     this.#sink = sink;
     this.#newBuffer = newBuffer;
     this.#depth = place?.depth ?? 0;
@@ -194,7 +194,7 @@ export class NarWriter implements TreeVisitor {
     if (this.#filled + length <= this.#buffer.length) return;
     this.#flush();
     if (this.#filled + length <= this.#buffer.length) return;
-    this.#buffer = this.#newBuffer?.() ?? Buffer.allocUnsafeSlow(BUFFER_SIZE);
+    this.#buffer = this.#newBuffer?.(length) ?? Buffer.allocUnsafeSlow(BUFFER_SIZE);
     this.#start = 0;
     this.#filled = 0;
   }
