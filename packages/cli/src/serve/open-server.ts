@@ -90,7 +90,7 @@ export async function openServer(
     ...stores,
     pathInfoService: guarding.storeNames.guard(stores.pathInfoService),
   };
-  const serverMetrics = new ServerMetrics(metrics.meter);
+  const serverMetrics = new ServerMetrics(metrics);
   const { requests } = serverMetrics;
   const cache = stack.use(
     await openBinaryCache(options, services, {

@@ -1,17 +1,22 @@
 import type { Meter } from "@opentelemetry/api";
 import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import {
+  AggregationTemporality,
   type IMetricReader,
+  InstrumentType,
   MeterProvider,
   MetricReader,
   PeriodicExportingMetricReader,
   type ScopeMetrics,
 } from "@opentelemetry/sdk-metrics";
+import { Histograms } from "./histograms.ts";
 import { mergeMetrics } from "./merge-metrics.ts";
 import { metricExporter } from "./otlp.ts";
 import { processResource } from "./resource.ts";
 import type { TracingOptions } from "./tracing-option.ts";
 import { isWanted } from "./wanted-signals.ts";
+
+const SCOPE = "tvix-store";
 
 /** The metrics of one process, a plain value. */
 export type ProcessMetrics = readonly ScopeMetrics[];
@@ -23,16 +28,20 @@ export type ProcessMetrics = readonly ScopeMetrics[];
 export class Metrics implements AsyncDisposable {
   /** Makes instruments. */
   readonly meter: Meter;
+  /** Makes histograms. */
+  readonly histograms: Histograms;
   readonly #provider: MeterProvider;
   readonly #reader: OnDemandReader;
 
-  private constructor(readers: readonly IMetricReader[], reader: OnDemandReader) {
-    this.#reader = reader;
+  private constructor(histograms: Histograms, readers: readonly IMetricReader[]) {
+    this.histograms = histograms;
+    const metricProducers = [histograms.producer(AggregationTemporality.CUMULATIVE)];
+    this.#reader = new OnDemandReader({ metricProducers });
     this.#provider = new MeterProvider({
       resource: processResource(),
-      readers: [reader, ...readers],
+      readers: [this.#reader, ...readers],
     });
-    this.meter = this.#provider.getMeter("tvix-store");
+    this.meter = this.#provider.getMeter(SCOPE);
   }
 
   /**
@@ -44,14 +53,20 @@ export class Metrics implements AsyncDisposable {
     { otlp = false }: TracingOptions,
     warn: (message: string) => void,
   ): Promise<Metrics> {
+    const histograms = new Histograms(SCOPE);
     const readers: IMetricReader[] = [];
     if (isWanted("metrics", otlp)) {
       const intervalMs = Number(process.env.OTEL_METRIC_EXPORT_INTERVAL) || 60_000;
       const timeoutMs = Number(process.env.OTEL_METRIC_EXPORT_TIMEOUT) || 30_000;
       try {
+        const exporter = await metricExporter(warn);
+        const temporality =
+          exporter.selectAggregationTemporality?.(InstrumentType.HISTOGRAM) ??
+          AggregationTemporality.CUMULATIVE;
         readers.push(
           new PeriodicExportingMetricReader({
-            exporter: await metricExporter(warn),
+            exporter,
+            metricProducers: [histograms.producer(temporality)],
             exportIntervalMillis: intervalMs,
             exportTimeoutMillis: Math.min(timeoutMs, intervalMs), // the reader refuses a longer one
           }),
@@ -60,7 +75,7 @@ export class Metrics implements AsyncDisposable {
         warn(`Cannot send metrics: ${(error as Error).message}`);
       }
     }
-    return new Metrics(readers, new OnDemandReader());
+    return new Metrics(histograms, readers);
   }
 
   /** Reads all instruments. */

@@ -1,4 +1,6 @@
-import type { Attributes, Histogram, Meter } from "@opentelemetry/api";
+import type { Attributes } from "@opentelemetry/api";
+import type { HistogramCounts } from "./histograms.ts";
+import type { Metrics } from "./metrics.ts";
 
 /** Bounds of buckets of durations, in seconds. */
 const DURATION_BOUNDS = [
@@ -18,7 +20,7 @@ export interface EndedRequest {
 
 /** Counts requests of one protocol, by kind and code. */
 export class RequestMetrics {
-  readonly #duration: Histogram;
+  readonly #newDuration: (attributes: Attributes) => HistogramCounts;
   readonly #label: string;
   readonly #kinds = new Map<string, KindTotals>();
 
@@ -26,12 +28,17 @@ export class RequestMetrics {
    * @param protocol prefix of the names, such as `rpc`
    * @param label name of the attribute that says what was asked for, such as `method`
    */
-  constructor(meter: Meter, protocol: "rpc" | "http", label: string) {
+  constructor(
+    { meter, histograms }: Pick<Metrics, "meter" | "histograms">,
+    protocol: "rpc" | "http",
+    label: string,
+  ) {
     this.#label = label;
-    this.#duration = meter.createHistogram(`tvix_${protocol}_duration_seconds`, {
+    this.#newDuration = histograms.create({
+      name: `tvix_${protocol}_duration_seconds`,
       description: `How long ${protocol === "rpc" ? "calls" : "requests"} took, by what was asked for and how it went`,
       unit: "s",
-      advice: { explicitBucketBoundaries: DURATION_BOUNDS },
+      bounds: DURATION_BOUNDS,
     });
     // Observed when somebody asks: to count with an instrument takes longer than to answer a small request.
     const observe = (name: string, description: string, of: (totals: KindTotals) => number) =>
@@ -56,20 +63,19 @@ export class RequestMetrics {
     }
     totals.bytesIn += bytesIn;
     totals.bytesOut += bytesOut;
-    let attributes = totals.codes.get(code);
-    if (attributes === undefined) {
-      attributes = { ...totals.attributes, code };
-      totals.codes.set(code, attributes);
+    let durations = totals.codes.get(code);
+    if (durations === undefined) {
+      durations = this.#newDuration({ ...totals.attributes, code });
+      totals.codes.set(code, durations);
     }
-    this.#duration.record(durationMs / 1000, attributes);
+    durations.record(durationMs / 1000);
   }
 }
 
 /** What is known of the requests of one kind. */
 interface KindTotals {
   readonly attributes: Attributes;
-  /** Attributes by code, kept: to make them takes longer than to count. */
-  readonly codes: Map<string, Attributes>;
+  readonly codes: Map<string, HistogramCounts>;
   bytesIn: number;
   bytesOut: number;
 }

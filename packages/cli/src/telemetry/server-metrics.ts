@@ -1,4 +1,5 @@
 import type { Meter } from "@opentelemetry/api";
+import type { Metrics } from "./metrics.ts";
 import { RequestMetrics } from "./request-metrics.ts";
 
 /** How much a server has to do at the moment. */
@@ -21,10 +22,10 @@ export class ServerMetrics {
   readonly requests: RequestMetrics;
   readonly #meter: Meter;
 
-  constructor(meter: Meter) {
-    this.#meter = meter;
-    this.calls = new RequestMetrics(meter, "rpc", "method");
-    this.requests = new RequestMetrics(meter, "http", "route");
+  constructor(metrics: Pick<Metrics, "meter" | "histograms">) {
+    this.#meter = metrics.meter;
+    this.calls = new RequestMetrics(metrics, "rpc", "method");
+    this.requests = new RequestMetrics(metrics, "http", "route");
   }
 
   /** Tells the load whenever metrics are read. */
