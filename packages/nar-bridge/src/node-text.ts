@@ -3,9 +3,18 @@ import { anonymousNodeFromProto, type Node, nodeToProto } from "@tvix/castore";
 import { NodeSchema } from "@tvix/proto/castore";
 import { HttpError } from "./http-error.ts";
 
+/** The texts of nodes that are in use: a push asks for that of its root several times. */
+const texts = new WeakMap<Node, string>();
+
 /** Formats a node for a URL: its message, without a name, in base64url without padding. */
 export function formatNode(node: Node): string {
-  return Buffer.from(toBinary(NodeSchema, nodeToProto(undefined, node))).toString("base64url");
+  let text = texts.get(node);
+  if (text === undefined) {
+    const message = toBinary(NodeSchema, nodeToProto(undefined, node));
+    text = Buffer.from(message).toString("base64url");
+    texts.set(node, text);
+  }
+  return text;
 }
 
 /**

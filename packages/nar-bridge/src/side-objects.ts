@@ -74,11 +74,10 @@ export class SideObjects {
     fileName: string,
     options?: AbortOptions,
   ): Promise<Pick<NarRecord, "nar" | "file"> | undefined> {
-    const named = await this.#readNar(`${NARS}/${fileName}`, options);
-    if (named !== undefined) return named;
     const nar = this.#fresh.get(fileName);
     if (nar !== undefined) return { nar, file: undefined };
-    return await this.#readNar(`${UPLOADS}/${fileName}`, options);
+    const named = await this.#readNar(`${NARS}/${fileName}`, options);
+    return named ?? (await this.#readNar(`${UPLOADS}/${fileName}`, options));
   }
 
   /**
