@@ -22,7 +22,7 @@ const REMEMBERED_MS = 10 * 60 * 1000;
 const WITHOUT_FRAMES_MS = 60 * 1000;
 
 /** How many bytes all NARs that are being read hold ahead of their clients, and how many one does at most. */
-const ALL_AHEAD = 32 * 1024 * 1024;
+const ALL_AHEAD = 16 * 1024 * 1024;
 const MAX_AHEAD = 3 * 1024 * 1024;
 
 /** Headers of an answer with a NAR. */
@@ -101,7 +101,9 @@ export class StoredNars {
     const file = await this.measureFramed(root, signal);
     if (file === undefined) return undefined;
     const read = (range: ByteRange, signal: AbortSignal) => {
-      const pieces = readFramedNar(root, this.#frameSources, { ...range, signal });
+      const pieces = this.#counted((readAhead) =>
+        readFramedNar(root, this.#frameSources, { ...range, signal, readAhead }),
+      );
       const isWhole = range.length === file.fileSize;
       return isWhole ? this.#fileHashes.watch(root, file, pieces, { signal }) : pieces;
     };
@@ -113,20 +115,29 @@ export class StoredNars {
     };
   }
 
-  async *#read(
+  #read(
     root: Node,
     size: number,
     { offset, length }: ByteRange,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
-    const readAhead = () => Math.min(ALL_AHEAD / this.#reading, MAX_AHEAD);
-    this.#reading += 1;
-    try {
-      if (length === size) yield* renderNar(root, this.#services, { signal, readAhead });
+    const services = this.#services;
+    return this.#counted(async function* (readAhead) {
+      if (length === size) yield* renderNar(root, services, { signal, readAhead });
       else {
-        await using nar = await SeekableNar.open(root, this.#services, { signal });
+        await using nar = await SeekableNar.open(root, services, { signal });
         yield* nar.read({ offset, length, signal, readAhead });
       }
+    });
+  }
+
+  /** Reads a NAR, which shares with all others what may be read ahead. */
+  async *#counted(
+    read: (readAhead: () => number) => AsyncIterable<Uint8Array>,
+  ): AsyncGenerator<Uint8Array> {
+    this.#reading += 1;
+    try {
+      yield* read(() => Math.min(ALL_AHEAD / this.#reading, MAX_AHEAD));
     } finally {
       this.#reading -= 1;
     }

@@ -3,6 +3,7 @@ import type { AbortOptions } from "../bytes/abort-options.ts";
 import { quoteBytes } from "../bytes/byte-string.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
+import type { EncodedEntries } from "../model/encoded-entries.ts";
 import { CastoreError } from "../model/errors.ts";
 import type { DirectoryNode, Node } from "../model/node.ts";
 import type { PathComponent } from "../model/path.ts";
@@ -41,12 +42,14 @@ export async function* traverseDirectory(
   const sizes = new SizeLedger();
   sizes.find(root.hex, first);
   const queue = new ReferenceQueue();
-  const add = (parent: B3Digest, directory: Directory) => {
-    for (const { name, node } of directory.directories()) {
-      const reference = { parent, name, node };
-      const met = sizes.refer(node.digest.hex, node.size);
-      if (met === "wrong") throw damaged(root, reference, statedWrong(node.size));
-      if (met === "first") queue.push(reference);
+  const add = (parent: B3Digest, { encodedEntries: entries }: Directory) => {
+    for (let index = 0; index < entries.length; index++) {
+      if (entries.typeAt(index) !== "directory") continue;
+      const reference = referenceAt({ parent, entries, index });
+      const { digest, size } = reference.node;
+      const met = sizes.refer(digest.hex, size);
+      if (met === "wrong") throw damaged(root, reference, statedWrong(size));
+      if (met === "first") queue.push({ parent, entries, index });
     }
   };
   yield first;
@@ -70,16 +73,28 @@ export async function* traverseDirectory(
   }
 }
 
-/** References that wait for their turn: digests and names, not directories. */
+/** A reference that waits: what it says stays in the encoding, where it takes a tenth of the memory. */
+interface WaitingReference {
+  readonly parent: B3Digest;
+  readonly entries: EncodedEntries;
+  readonly index: number;
+}
+
+function referenceAt({ parent, entries, index }: WaitingReference): Reference {
+  const { name, node } = entries.at(index);
+  return { parent, name, node: node as DirectoryNode };
+}
+
+/** References that wait for their turn. */
 class ReferenceQueue {
-  #references: Reference[] = [];
+  #references: WaitingReference[] = [];
   #next = 0;
 
   get length(): number {
     return this.#references.length - this.#next;
   }
 
-  push(reference: Reference): void {
+  push(reference: WaitingReference): void {
     this.#references.push(reference);
   }
 
@@ -88,7 +103,7 @@ class ReferenceQueue {
     const batch: Reference[] = [];
     let size = 0n;
     while (this.length > 0 && batch.length < MAX_BATCH) {
-      const reference = this.#references[this.#next]!;
+      const reference = referenceAt(this.#references[this.#next]!);
       size += reference.node.size;
       if (batch.length > 0 && size > MAX_BATCH_SIZE) break;
       batch.push(reference);

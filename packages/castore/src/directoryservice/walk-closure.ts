@@ -35,7 +35,7 @@ export async function* walkClosure(
   for await (const directory of directoryService.getRecursive(root.digest, options)) {
     isEmpty = false;
     yield { type: "directory", directory };
-    for (const { node } of directory.entries) {
+    for (const { node } of directory.encodedEntries) {
       if (node.type !== "file") continue;
       const { digest, size } = node;
       const known = sizes.get(digest.hex);

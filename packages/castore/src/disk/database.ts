@@ -311,23 +311,7 @@ export function waitForLocks(db: Database): void {
  * @throws CastoreError `unavailable` if the lock is not free within 30 seconds
  */
 export async function beginWrite(db: Database, options?: AbortOptions): Promise<void> {
-  const { begin } = transactionsOf(db);
-  await retryWhileBusy(() => begin.run(), options);
-}
-
-/** The statements around a transaction, compiled once for each connection. */
-const transactions = new WeakMap<
-  Database,
-  { readonly begin: Sqlite.Statement<[]>; readonly commit: Sqlite.Statement<[]> }
->();
-
-function transactionsOf(db: Database) {
-  let statements = transactions.get(db);
-  if (statements === undefined) {
-    statements = { begin: db.prepare("BEGIN IMMEDIATE"), commit: db.prepare("COMMIT") };
-    transactions.set(db, statements);
-  }
-  return statements;
+  await retryWhileBusy(() => db.exec("BEGIN IMMEDIATE"), options);
 }
 
 /**
@@ -337,7 +321,7 @@ function transactionsOf(db: Database) {
  * log. Damage to the log before that would hide checkpointed pages behind older ones. So the log is restarted at once.
  */
 export function commit(db: Database): void {
-  transactionsOf(db).commit.run();
+  db.exec("COMMIT");
   if (db.memory) return;
   try {
     if (statSync(db.name).mtimeMs < statSync(`${db.name}-wal`).mtimeMs) return;

@@ -89,6 +89,11 @@ export class EncodedEntries {
     return { name, node: { type, digest, size: BigInt(size), executable } };
   }
 
+  /** The entries in order. None of them is kept. */
+  *[Symbol.iterator](): Generator<DirectoryEntry, undefined> {
+    for (let i = 0; i < this.length; i++) yield this.at(i);
+  }
+
   /** Returns the index of a name; -1 if there is none. */
   indexOf(name: Uint8Array): number {
     let [low, high] = [0, this.length];

@@ -75,7 +75,12 @@ export async function measureFramedNar(
 export async function* readFramedNar(
   root: Node,
   sources: FramedNarSources,
-  { offset = 0, length = Number.POSITIVE_INFINITY, signal }: NarRange = {},
+  {
+    offset = 0,
+    length = Number.POSITIVE_INFINITY,
+    signal,
+    readAhead = () => PLAN_AHEAD,
+  }: NarRange = {},
 ): AsyncGenerator<Uint8Array> {
   const end = offset + length;
   const plans = planParts(root, sources, { signal });
@@ -92,15 +97,15 @@ export async function* readFramedNar(
     }
     return undefined;
   };
-  let next: Promise<OpenPlan | undefined> = openNext();
+  let next: Promise<OpenPlan | undefined> | undefined;
   try {
-    for (let plan = await next; plan !== undefined; plan = await next) {
-      next = openNext();
-      next.catch(() => undefined); // handled when its turn comes
+    for (let plan = await openNext(); plan !== undefined; plan = await (next ?? openNext())) {
+      next = readAhead() < PLAN_AHEAD ? undefined : openNext();
+      next?.catch(() => undefined); // handled when its turn comes
       yield* plan.read();
     }
   } finally {
-    const unread = await next.catch(() => undefined);
+    const unread = await next?.catch(() => undefined);
     await unread?.[Symbol.asyncDispose]();
     await plans.return(undefined);
   }
@@ -121,8 +126,11 @@ interface Plan {
 }
 
 /** Files of a plan: their number, and the bytes and chunks after which it ends. */
-const FILES_PER_PLAN = 512;
+const FILES_PER_PLAN = 128;
 const BYTES_PER_PLAN = 16 * 1024 * 1024;
+
+/** The next plan is opened while one is sent if so many bytes may be read ahead: about what both of them take. */
+const PLAN_AHEAD = 1024 * 1024;
 
 /** Small pieces are gathered up to this length, in bytes; larger ones are handed out as they are. */
 const GATHERED = 64 * 1024;
@@ -135,7 +143,7 @@ interface OpenFile {
   readonly size: number;
 }
 
-/** Plans a NAR in canonical order, some hundred files at a time. */
+/** Plans a NAR in canonical order, a hundred files at a time. */
 async function* planParts(
   root: Node,
   { blobService, directoryService }: FramedNarSources,

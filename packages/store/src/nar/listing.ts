@@ -1,6 +1,6 @@
 import {
   type AbortOptions,
-  type Directory,
+  type DirectoryEntry,
   type DirectoryService,
   type Node,
   quoteBytes,
@@ -43,8 +43,8 @@ export interface NarListing {
 
 /** A directory that is being listed. */
 interface OpenDirectory {
-  readonly directory: Directory;
-  next: number;
+  /** Its entries that are not listed yet. */
+  readonly rest: Iterator<DirectoryEntry, undefined>;
   readonly entries: Record<string, NarListingNode>;
 }
 
@@ -87,14 +87,14 @@ export async function listNar(
         }
         offset += DIRECTORY.length;
         const entries: Record<string, NarListingNode> = Object.create(null);
-        open.push({ directory, next: 0, entries });
+        open.push({ rest: directory.encodedEntries[Symbol.iterator](), entries });
         return { type: "directory", entries };
       }
     }
   };
   const root = await begin(node);
   for (let top = open.at(-1); top !== undefined; top = open.at(-1)) {
-    const entry = top.directory.entries[top.next++];
+    const { value: entry } = top.rest.next();
     if (entry === undefined) {
       open.pop();
       offset += CLOSE.length;

@@ -84,7 +84,7 @@ class BlobCheck {
   }
 
   async #addAll(directory: Directory): Promise<void> {
-    for (const { node } of directory.entries) {
+    for (const { node } of directory.encodedEntries) {
       if (node.type === "file") await this.add(node);
     }
   }

@@ -92,7 +92,7 @@ describe("renderNar", () => {
 
   it("reads no further ahead than it is allowed to", async () => {
     const files = await Promise.all(
-      Array.from({ length: 40 }, (_, i) => file(Buffer.alloc(200_000, `${i} `))),
+      Array.from({ length: 120 }, (_, i) => file(Buffer.alloc(60_000, `${i} `))),
     );
     const root = await directory(Object.fromEntries(files.map((file, i) => [`${i}`, file])));
     using readMany = vi.spyOn(sources.blobService, "readMany");

@@ -17,12 +17,12 @@ export interface NarSources {
   readonly directoryService: DirectoryService;
 }
 
-/** Length of the pieces of a NAR, in bytes, and of those where less may be read ahead than three long ones. */
-const LONG_PIECE = 1024 * 1024;
-const SHORT_PIECE = 512 * 1024;
+/** Lengths of the pieces of a NAR, in bytes: of the first one of which three may be read ahead, else of the last. */
+const LONGEST_PIECE = 1024 * 1024;
+const PIECES: readonly number[] = [LONGEST_PIECE, 512 * 1024, 256 * 1024, 128 * 1024];
 
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
-const READ_AHEAD = 3 * LONG_PIECE;
+const READ_AHEAD = 3 * LONGEST_PIECE;
 
 /** Options of {@link renderNar}. */
 export interface RenderOptions extends AbortOptions {
@@ -34,7 +34,7 @@ export interface RenderOptions extends AbortOptions {
 }
 
 /**
- * Renders the NAR of a tree, in pieces of up to 1 MiB, or 512 KiB where little may be read ahead, each lent until the next one is asked for. The
+ * Renders the NAR of a tree, in pieces of up to 1 MiB, or 128 KiB where little may be read ahead, each lent until the next one is asked for. The
  * directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on its depth and the
  * widest directory. When iterating ends, whatever the reason, no read is left running.
  *
@@ -201,7 +201,8 @@ class PieceBuffers {
 
   /** How long the next buffer is, in bytes, unless more has to fit into it. */
   get length(): number {
-    return this.#readAhead() < READ_AHEAD ? SHORT_PIECE : LONG_PIECE;
+    const fits = (piece: number) => 3 * piece <= this.#readAhead();
+    return PIECES.find(fits) ?? PIECES.at(-1)!;
   }
 
   /** Returns a buffer of at least so many bytes. What is in it means nothing. */

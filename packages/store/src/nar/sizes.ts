@@ -84,7 +84,7 @@ export class NarSizes implements Disposable {
       const directory = await tree.get(node.digest);
       if (directory === undefined) throw refusal("not_found", node, "it is missing");
       const bytes = DIRECTORY.length + CLOSE.length;
-      return { node, entries: directory.entries.values(), bytes };
+      return { node, entries: directory.encodedEntries[Symbol.iterator](), bytes };
     };
     const path = [await open(root)];
     for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {

@@ -98,7 +98,7 @@ export async function* walkSteps(
         }
         const bytes = DIRECTORY.length + (place ? entrySize(place.name.length) - CLOSE.length : 0);
         if (!cursor.skips(bytes)) batch.push(cursor.take(bytes, depth), { type: "enter", place });
-        stack.push({ place, entries: directory.entries.values() });
+        stack.push({ place, entries: directory.encodedEntries[Symbol.iterator]() });
       } else {
         const bytes = leafSize(node) + (place ? entrySize(place.name.length) : 0);
         const step: Step =
