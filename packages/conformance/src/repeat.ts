@@ -19,12 +19,17 @@ export interface RepeatOptions<T> extends AbortOptions {
   readonly prepare?: () => Promise<void>;
 }
 
-/** Makes a call again while it fails with what may pass, and some times while it says that something is absent. */
+/**
+ * Makes a call again while it fails with what may pass, and some times while it says that something is absent.
+ *
+ * @throws what it failed with last, but rather anything than `unavailable`: that may be a fault that passes
+ */
 export async function repeat<T>(
   call: () => Promise<T>,
   { isAbsent = () => false, prepare, signal }: RepeatOptions<T> = {},
 ): Promise<T> {
   let looks = 0;
+  let failure: CastoreError | undefined;
   for (let attempt = 1; ; attempt++) {
     try {
       const answer = await call();
@@ -32,8 +37,9 @@ export async function repeat<T>(
       if (looks === LOOKS || !isAbsent(answer)) return answer;
     } catch (error) {
       signal?.throwIfAborted();
-      const passes = error instanceof CastoreError && PASSING.has(error.code);
-      if (!passes || attempt === ATTEMPTS) throw error;
+      if (!(error instanceof CastoreError && PASSING.has(error.code))) throw error;
+      if (failure === undefined || error.code !== "unavailable") failure = error;
+      if (attempt === ATTEMPTS) throw failure;
       await prepare?.();
     }
   }
