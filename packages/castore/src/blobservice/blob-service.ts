@@ -159,8 +159,8 @@ export interface BlobService extends AsyncDisposable {
 
   /**
    * Stores a blob whose chunks are there, each a blob or a chunk of one. Resolves once it is durable and can be read.
-   * The chunks are read and hashed first, unless they are `proven`, or were hashed as parts of an `upload`. A list of one chunk is that chunk, which becomes
-   * a blob of its own; one of none is the empty blob.
+   * The chunks are read and hashed first, unless they are `proven`, or were hashed as parts of an `upload`. A list of one
+   * chunk is that chunk, which becomes a blob of its own; one of none is the empty blob.
    *
    * @throws CastoreError `data_loss` if the chunks do not make up the digest, or have other lengths than listed;
    *   `not_found`, which names the first chunk that is absent. Nothing is stored then

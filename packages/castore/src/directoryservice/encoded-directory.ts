@@ -4,7 +4,7 @@ import type { B3Digest } from "../model/digest.ts";
 import type { Directory } from "../model/directory.ts";
 import { CastoreError } from "../model/errors.ts";
 
-/** A directory with its canonical encoding and the digest of it. */
+/** A directory with its encoding and the digest of it. */
 export interface EncodedDirectory {
   readonly directory: Directory;
   readonly bytes: Uint8Array;

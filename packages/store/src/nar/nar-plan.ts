@@ -67,6 +67,29 @@ export async function* planNar(
     pieces.push({ type: "bytes", bytes, length: bytes.length, at, gaps, contents });
     contents = behind;
   };
+  /** Plans the contents of a large file, of which those chunks are read that are in the part. */
+  async function* planLarge(writer: NarWriter, step: FileStep): AsyncGenerator<PlannedPiece> {
+    const size = Number(step.file.size);
+    const from = Math.min(Math.max(start - writer.offset, 0), size);
+    const to = Math.min(Math.max(end - writer.offset, 0), size);
+    const chunks = from < to ? await chunksOf(step, blobService, { signal }) : undefined;
+    if (chunks === undefined) {
+      writer.finish();
+      if (from < to) pieces.push({ type: "stream", step, offset: from, length: to - from });
+      writer.skipContents(size);
+      return;
+    }
+    const first = chunks.indexAt(from);
+    let at = chunks.offsetAt(first);
+    if (at > 0) writer.skipContents(at);
+    for (let i = first; at < to; i++) {
+      contents.push({ step, offset: at });
+      writer.gap(chunks.digestAt(i), chunks.sizeAt(i));
+      at += chunks.sizeAt(i);
+      while (pieces.length > 0) yield pieces.shift()!;
+    }
+    if (at < size) writer.skipContents(size - at);
+  }
   let writer: NarWriter | undefined;
   for await (const steps of walkSteps(root, tree, part)) {
     for (const step of steps) {
@@ -76,33 +99,11 @@ export async function* planNar(
       }
       writer ??= new NarWriter(sink, undefined, newBuffer);
       writeStep(writer, step);
-      if (step.type === "file" && step.file.size > 0n) {
-        const { digest, size } = step.file;
-        const length = Number(size);
-        if (isSmallFile(step)) {
-          contents.push({ step, offset: 0 });
-          writer.gap(digest, length);
-        } else {
-          const from = Math.min(Math.max(start - writer.offset, 0), length);
-          const to = Math.min(Math.max(end - writer.offset, 0), length);
-          const chunks = from < to ? await chunksOf(step, blobService, { signal }) : undefined;
-          if (chunks === undefined) {
-            writer.finish();
-            if (from < to) pieces.push({ type: "stream", step, offset: from, length: to - from });
-            writer.skipContents(length);
-          } else {
-            const first = chunks.indexAt(from);
-            let at = chunks.offsetAt(first);
-            if (at > 0) writer.skipContents(at);
-            for (let i = first; at < to; i++) {
-              contents.push({ step, offset: at });
-              writer.gap(chunks.digestAt(i), chunks.sizeAt(i));
-              at += chunks.sizeAt(i);
-              while (pieces.length > 0) yield pieces.shift()!;
-            }
-            if (at < length) writer.skipContents(length - at);
-          }
-        }
+      if (isSmallFile(step) && step.file.size > 0n) {
+        contents.push({ step, offset: 0 });
+        writer.gap(step.file.digest, Number(step.file.size));
+      } else if (step.type === "file" && step.file.size > 0n) {
+        yield* planLarge(writer, step);
       }
       while (pieces.length > 0) yield pieces.shift()!;
     }

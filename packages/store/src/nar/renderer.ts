@@ -34,9 +34,9 @@ export interface RenderOptions extends AbortOptions {
 }
 
 /**
- * Renders the NAR of a tree, in pieces of up to 1 MiB, or 128 KiB where little may be read ahead, each lent until the next one is asked for. The
- * directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on its depth and the
- * widest directory. When iterating ends, whatever the reason, no read is left running.
+ * Renders the NAR of a tree, in pieces of up to 1 MiB, or 128 KiB where little may be read ahead, each lent until the next
+ * one is asked for. The directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on
+ * its depth and the widest directory. When iterating ends, whatever the reason, no read is left running.
  *
  * @throws StoreError `not_found` if the root directory or a blob is missing, `data_loss` if a blob has another
  *   size than its node states, both naming digest and path; whatever the services throw: `data_loss` if a directory
