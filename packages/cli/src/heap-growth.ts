@@ -8,12 +8,20 @@ const MOST_PERCENT = 100;
 const SERVER_GROWTH_BYTES = 20e6;
 
 /**
+ * How long after the call the limit is set, in milliseconds. While an option is not at its default, V8 does not take the compiled
+ * modules that come with Node.js and compiles them anew, in each thread that starts: a third of the processor time of a small
+ * import. By then, what a command needs has started.
+ */
+const DELAY_MS = 500;
+
+let pending: NodeJS.Timeout | undefined;
+
+/**
  * Has V8 let the heap of a command grow slowly: by default it grows to several times its live size, and a daemon would hold a
- * quarter more memory. Set at run time, as Node.js starts a quarter slower with it as an option: V8 does not take the compiled
- * modules of Node.js then.
+ * quarter more memory.
  */
 export function limitHeapGrowth(): void {
-  setFlagsFromString(`--heap-growing-percent=${LEAST_PERCENT}`);
+  limitGrowthSoon(() => LEAST_PERCENT);
 }
 
 /**
@@ -21,7 +29,14 @@ export function limitHeapGrowth(): void {
  * doubles the live heap, which must not double the garbage.
  */
 export function limitServerHeapGrowth(): void {
-  const percent = Math.round((100 * SERVER_GROWTH_BYTES) / getHeapStatistics().used_heap_size);
-  const within = Math.min(MOST_PERCENT, Math.max(LEAST_PERCENT, percent));
-  setFlagsFromString(`--heap-growing-percent=${within}`);
+  limitGrowthSoon(() => {
+    const percent = Math.round((100 * SERVER_GROWTH_BYTES) / getHeapStatistics().used_heap_size);
+    return Math.min(MOST_PERCENT, Math.max(LEAST_PERCENT, percent));
+  });
+}
+
+function limitGrowthSoon(percent: () => number): void {
+  clearTimeout(pending);
+  pending = setTimeout(() => setFlagsFromString(`--heap-growing-percent=${percent()}`), DELAY_MS);
+  pending.unref();
 }
