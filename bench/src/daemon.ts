@@ -5,7 +5,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { environment, type Usage } from "./measure.ts";
-import type { Command, Place } from "./subject.ts";
+import type { DaemonCommand, Place } from "./subject.ts";
 
 /** Ticks of processor time per second in `/proc`, the same on every Linux that there is today. */
 const TICKS_PER_SECOND = 100;
@@ -25,7 +25,7 @@ export interface Daemon extends AsyncDisposable {
  * @param profiles a folder for CPU profiles, see `runMeasured`
  */
 export async function startDaemon(
-  command: Command,
+  command: DaemonCommand,
   place: Place,
   profiles?: string,
 ): Promise<Daemon> {
@@ -45,7 +45,7 @@ export async function startDaemon(
   };
   try {
     await once(child, "spawn");
-    await listening(child, place.socket, log);
+    await listening(child, command.port ?? place.socket, log);
   } catch (error) {
     await stop();
     throw error;
@@ -65,9 +65,13 @@ export async function startDaemon(
   };
 }
 
-async function listening(child: ChildProcess, socket: string, log: string): Promise<void> {
+async function listening(
+  child: ChildProcess,
+  address: string | number,
+  log: string,
+): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS;
-  while (!(await accepts(socket))) {
+  while (!(await accepts(address))) {
     if (child.exitCode !== null || child.signalCode !== null || performance.now() > deadline) {
       throw new Error(`Cannot start daemon ${child.spawnfile}: ${await readFile(log, "utf8")}`);
     }
@@ -75,9 +79,13 @@ async function listening(child: ChildProcess, socket: string, log: string): Prom
   }
 }
 
-function accepts(socket: string): Promise<boolean> {
+/** Tells whether somebody listens on a socket, or on a port. */
+function accepts(address: string | number): Promise<boolean> {
   return new Promise((resolve) => {
-    const connection = createConnection(socket);
+    const connection =
+      typeof address === "number"
+        ? createConnection(address, "127.0.0.1")
+        : createConnection(address);
     connection.once("connect", () => resolve(true)).once("error", () => resolve(false));
     connection.once("connect", () => connection.destroy());
   });

@@ -6,6 +6,12 @@ export interface Command {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** A program that runs until it is stopped. */
+export interface DaemonCommand extends Command {
+  /** The port of this machine that it listens on. Default: it listens on the socket of its place. */
+  readonly port?: number;
+}
+
 /** Where one run may write. */
 export interface Place {
   /** A folder of its own. */
@@ -51,7 +57,7 @@ export interface Subject {
   /** What is done in a new folder before anything is timed. */
   prepare?(place: Place): Promise<void>;
   /** The daemon that its steps talk to: started before the first and stopped after the last. */
-  daemon?(place: Place): Command;
+  daemon?(place: Place): DaemonCommand;
   /** Run in order, in one folder. */
   readonly steps: readonly Step[];
 }

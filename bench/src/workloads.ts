@@ -1,5 +1,5 @@
 import type { Subject, Workload } from "./subject.ts";
-import { binaryCache, nginxCache } from "./subjects/binary-cache.ts";
+import { binaryCache, crowdedCache, nginxCache, peerCache } from "./subjects/binary-cache.ts";
 import { blobs } from "./subjects/blobs.ts";
 import { copy } from "./subjects/copy.ts";
 import { floor } from "./subjects/floor.ts";
@@ -115,6 +115,8 @@ function treeWorkload(trees: ImportTrees): Workload {
     narIngest(tree),
     calculateNar(tree),
     binaryCache(tree),
+    crowdedCache(tree),
+    peerCache(tree),
     nginxCache(tree),
     ...(changed ? [pushByCopy({ tree, changed }), pushByNix({ tree, changed })] : []),
   ];

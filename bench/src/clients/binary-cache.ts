@@ -1,7 +1,9 @@
 /**
  * Loads a binary cache on a port of this machine, with the only store path in a PathInfo service.
  *
- *   binary-cache.ts PORT PATH_INFOS narinfo|nar|nar.zst
+ *   binary-cache.ts PORT PATH_INFOS narinfo|nar|nar.zst|announced
+ *
+ * `announced` is the NAR where the narinfo says that it is.
  */
 import { execFileSync } from "node:child_process";
 import { encodeNixbase32, openPathInfoService } from "@tvix/store";
@@ -23,8 +25,18 @@ if (what === "narinfo") {
   if (report.includes("Non-2xx") || !count) throw new Error(`Cannot use this run: ${report}`);
   reportWork({ seconds: Number(seconds), count: Number(count) });
 } else {
-  const nar = `${url}/nar/${encodeNixbase32(narSha256)}.${what}?hash=${hash}`;
+  const nar =
+    what === "announced"
+      ? `${url}/${await announcedUrl()}`
+      : `${url}/nar/${encodeNixbase32(narSha256)}.${what}?hash=${hash}`;
   const options = ["--silent", "--fail", "--output", "/dev/null", "--write-out", "%{time_total}"];
   const seconds = execFileSync("curl", [...options, nar], { encoding: "utf8" });
   reportWork({ seconds: Number(seconds), bytes: Number(narSize) }); // bytes of the NAR, however it comes
+}
+
+async function announcedUrl(): Promise<string> {
+  const narInfo = await (await fetch(`${url}/${hash}.narinfo`)).text();
+  const [, found] = /^URL: (.*)$/m.exec(narInfo) ?? [];
+  if (found === undefined) throw new Error(`Cannot use this run: ${narInfo}`);
+  return found;
 }

@@ -106,7 +106,8 @@ export function mountArguments(program: TvixStore, addresses: readonly string[])
   return [...program.argv, "mount", "--list-root", ...addressFlags(addresses)];
 }
 
-function addressFlags(addresses: readonly string[]): string[] {
+/** The flags that name stores: of blobs, directories and path infos. */
+export function addressFlags(addresses: readonly string[]): string[] {
   const names = ["blob", "directory", "path-info"];
   return names.flatMap((name, i) => [`--${name}-service-addr`, addresses[i]!]);
 }
