@@ -9,6 +9,7 @@ import {
   readFramedNar,
   renderNar,
   SeekableNar,
+  SharedTrees,
 } from "@tvix/store";
 import type { ByteRange, Content } from "./exchange.ts";
 import type { FileHashes } from "./file-hashes.ts";
@@ -40,7 +41,12 @@ export class StoredNars {
   /** Until when it is taken for granted that a server stores no frames, by the clock of `performance`. */
   #withoutFramesUntil = 0;
 
-  constructor(services: NarSources, fileHashes: FileHashes) {
+  constructor({ blobService, directoryService }: NarSources, fileHashes: FileHashes) {
+    const services = {
+      blobService,
+      directoryService,
+      trees: new SharedTrees(directoryService),
+    };
     this.#services = services;
     this.#fileHashes = fileHashes;
     this.#plain = new Measured((root, signal) => measureNar(root, services, { signal }));
@@ -52,8 +58,8 @@ export class StoredNars {
   }
 
   get #frameSources(): FramedNarSources {
-    const { blobService, directoryService } = this.#services;
-    if (isFrameSource(blobService)) return { blobService, directoryService };
+    const { blobService, ...trees } = this.#services;
+    if (isFrameSource(blobService)) return { blobService, ...trees };
     throw new CastoreError("unimplemented", "Cannot serve a NAR as stored frames: none are stored");
   }
 

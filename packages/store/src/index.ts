@@ -31,6 +31,7 @@ export { type NarEvent, readNar } from "./nar/reader.ts";
 export { type NarSources, renderNar } from "./nar/renderer.ts";
 export { RenderingNarCalculationService } from "./nar/rendering-nar-calculation-service.ts";
 export { type NarRange, SeekableNar } from "./nar/seekable.ts";
+export { SharedTrees } from "./nar/shared-trees.ts";
 export { readSmallNar, type SmallNar, storeSmallNar } from "./nar/small-nar.ts";
 export { type TreePlace, type TreeStep, walkTree } from "./nar/walk-tree.ts";
 export { NarWriter } from "./nar/writer.ts";

@@ -5,14 +5,13 @@ import {
   type BlobService,
   ChunkList,
   ChunkListBuilder,
-  type DirectoryService,
   type Node,
   rawFrame,
   rawFrameLength,
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import type { NarRange } from "./seekable.ts";
-import { TreeReader } from "./tree-reader.ts";
+import { openTree, type TreeSources } from "./shared-trees.ts";
 import { walkSteps } from "./walk-steps.ts";
 import { writeStep } from "./write-step.ts";
 import { NarWriter } from "./writer.ts";
@@ -22,9 +21,8 @@ type FrameSource = Pick<BlobService, "statMany" | "open"> &
   Required<Pick<BlobService, "frameSizes" | "verifiedFrames">>;
 
 /** Where the frames and directories of a NAR come from. */
-export interface FramedNarSources {
+export interface FramedNarSources extends TreeSources {
   readonly blobService: FrameSource;
-  readonly directoryService: Pick<DirectoryService, "getRecursive">;
 }
 
 /** What is known about a NAR of frames without reading its contents. */
@@ -146,11 +144,11 @@ interface OpenFile {
 /** Plans a NAR in canonical order, a hundred files at a time. */
 async function* planParts(
   root: Node,
-  { blobService, directoryService }: FramedNarSources,
+  { blobService, ...trees }: FramedNarSources,
   options: AbortOptions = {},
 ): AsyncGenerator<Plan, undefined> {
   options.signal?.throwIfAborted();
-  await using tree = new TreeReader(root, directoryService, options);
+  await using tree = openTree(root, trees, options);
   let pieces: Uint8Array[] = [];
   const takeFraming = () => {
     const framing = pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces);

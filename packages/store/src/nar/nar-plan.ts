@@ -1,5 +1,5 @@
 import type { AbortOptions, BlobPlaces, BlobService, ChunkList, Node } from "@tvix/castore";
-import type { TreeReader } from "./tree-reader.ts";
+import type { Tree } from "./tree-reader.ts";
 import {
   BYTES_PER_BATCH,
   type FileStep,
@@ -14,7 +14,7 @@ import { NarWriter } from "./writer.ts";
 /** Where the contents of a NAR come from, with its directories read. */
 export interface PartSources {
   readonly blobService: BlobService;
-  readonly tree: TreeReader;
+  readonly tree: Tree;
 }
 
 /** Contents of a file from an offset on. */
@@ -83,10 +83,11 @@ export async function* planNar(
     let at = chunks.offsetAt(first);
     if (at > 0) writer.skipContents(at);
     for (let i = first; at < to; i++) {
+      if (chunks.sizeAt(i) > writer.room) writer.finish(); // the next buffer is taken when the next piece is asked for
+      while (pieces.length > 0) yield pieces.shift()!;
       contents.push({ step, offset: at });
       writer.gap(chunks.digestAt(i), chunks.sizeAt(i));
       at += chunks.sizeAt(i);
-      while (pieces.length > 0) yield pieces.shift()!;
     }
     if (at < size) writer.skipContents(size - at);
   }

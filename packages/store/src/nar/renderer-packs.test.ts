@@ -12,7 +12,7 @@ import {
   pathComponent,
   putBlob,
 } from "@tvix/castore";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { renderNar } from "./renderer.ts";
 import { SeekableNar } from "./seekable.ts";
 
@@ -84,6 +84,24 @@ describe("a NAR of blobs in packs", () => {
         expect(part.equals(expected.subarray(offset, offset + length))).toBe(true);
       }
     }
+  });
+
+  it("has no long chunk read ahead where little may be read ahead", async () => {
+    const contents = Buffer.alloc(4_000_000, "x"); // cut into the longest chunks that there are
+    const digest = await putBlob(packs, contents);
+    const size = BigInt(contents.length);
+    const file: Node = { type: "file", digest, size, executable: false };
+    const sources = { blobService: packs, directoryService };
+    using readInto = vi.spyOn(packs, "readManyInto");
+    let received = 0;
+    const ahead: number[] = [];
+    for await (const piece of renderNar(file, sources, { readAhead: () => 256 * 1024 })) {
+      received += piece.length;
+      const asked = readInto.mock.calls.reduce((sum, [_, blobs]) => sum + blobs.size, 0);
+      ahead.push(asked - received);
+    }
+    expect(ahead.length).toBeGreaterThan(5);
+    expect(Math.max(...ahead.slice(1))).toBeLessThanOrEqual(0); // before the first chunk is the short begin of the NAR
   });
 
   it("comes several times at once, each as it is alone", async () => {

@@ -8,11 +8,11 @@ import {
   readManyInto,
 } from "@tvix/castore";
 import { type FilePart, type PartSources, type PlannedPiece, planNar } from "./nar-plan.ts";
-import { TreeReader } from "./tree-reader.ts";
+import { openTree, type TreeSources } from "./shared-trees.ts";
 import { type NarPart, refusal } from "./walk-steps.ts";
 
 /** Where the contents of a NAR come from. */
-export interface NarSources {
+export interface NarSources extends TreeSources {
   readonly blobService: BlobService;
   readonly directoryService: DirectoryService;
 }
@@ -44,18 +44,20 @@ export interface RenderOptions extends AbortOptions {
  */
 export async function* renderNar(
   root: Node,
-  { blobService, directoryService }: NarSources,
+  sources: NarSources,
   options: RenderOptions = {},
 ): AsyncGenerator<Uint8Array> {
   options.signal?.throwIfAborted();
-  await using tree = new TreeReader(root, directoryService, options);
-  yield* renderPart(root, { blobService, tree }, options);
+  await using tree = openTree(root, sources, options);
+  yield* renderPart(root, { blobService: sources.blobService, tree }, options);
   await tree.readAll(); // the directory service checks the tree as a whole at its end
 }
 
 /** A piece whose contents are being read. */
 interface PieceAhead {
   readonly piece: PlannedPiece;
+  /** How many bytes it holds. */
+  readonly held: number;
   /** `undefined` where nothing is read ahead. */
   readonly filled: Promise<FilledBuffer> | undefined;
 }
@@ -80,7 +82,8 @@ export async function* renderPart(
   const abandon = new AbortController();
   const signal = callerSignal ? AbortSignal.any([callerSignal, abandon.signal]) : abandon.signal;
   const buffers = new PieceBuffers(readAhead);
-  const isWithin = () => (window.length + 1) * buffers.length <= readAhead();
+  const held = () => window.reduce((sum, { held }) => sum + held, 0);
+  const isWithin = () => held() + buffers.length <= readAhead();
   const plan = planNar(root, sources, { part, newBuffer: buffers.take, signal });
   const window: PieceAhead[] = [];
   try {
@@ -131,10 +134,13 @@ function startPiece(
   blobService: BlobService,
   { signal }: ReadOptions,
 ): PieceAhead {
-  if (piece.type === "stream" || piece.gaps === undefined) return { piece, filled: undefined };
-  const filled = readManyInto(blobService, wholeBuffer(piece.bytes), piece.gaps, { signal });
+  if (piece.type === "stream") return { piece, held: 0, filled: undefined };
+  const whole = wholeBuffer(piece.bytes);
+  const held = whole.length;
+  if (piece.gaps === undefined) return { piece, held, filled: undefined };
+  const filled = readManyInto(blobService, whole, piece.gaps, { signal });
   filled.catch(() => undefined); // handled when its turn comes
-  return { piece, filled };
+  return { piece, held, filled };
 }
 
 /** Returns the buffer of a piece once nothing is missing in it. What could not be read is read again, which tells why. */
@@ -207,19 +213,19 @@ class PieceBuffers {
 
   /** Returns a buffer of at least so many bytes. What is in it means nothing. */
   readonly take = (bytes: number): Uint8Array<ArrayBuffer> => {
-    const length = Math.max(bytes, this.length);
+    const wanted = Math.max(bytes, this.length);
     for (let spare = this.#spare.pop(); spare !== undefined; spare = this.#spare.pop()) {
-      if (spare.length === length) return spare;
+      if (spare.length >= wanted) return spare;
       this.#free(spare);
     }
+    const length = PIECES.findLast((piece) => piece >= wanted) ?? wanted; // few lengths, so that it fits again
     this.#held += length;
     return Buffer.allocUnsafeSlow(length);
   };
 
   /** Takes back a buffer that nobody uses any more. */
   give(buffer: Uint8Array<ArrayBuffer>): void {
-    const { length } = this;
-    const isSpare = buffer.length === length && this.#held <= this.#readAhead() + 2 * length;
+    const isSpare = this.#held <= this.#readAhead() + 2 * this.length;
     if (isSpare) this.#spare.push(buffer);
     else this.#free(buffer);
   }

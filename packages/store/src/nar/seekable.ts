@@ -1,8 +1,9 @@
 import type { AbortOptions, BlobService, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { type NarSources, type RenderOptions, renderPart } from "./renderer.ts";
+import { openTree } from "./shared-trees.ts";
 import { NarSizes } from "./sizes.ts";
-import { TreeReader } from "./tree-reader.ts";
+import type { Tree } from "./tree-reader.ts";
 
 /** Which part of a NAR to read. */
 export interface NarRange extends RenderOptions {
@@ -19,10 +20,10 @@ export interface NarRange extends RenderOptions {
 export class SeekableNar implements AsyncDisposable {
   readonly #root: Node;
   readonly #blobService: BlobService;
-  readonly #tree: TreeReader;
+  readonly #tree: Tree;
   readonly #sizes: NarSizes;
 
-  private constructor(root: Node, blobService: BlobService, tree: TreeReader, sizes: NarSizes) {
+  private constructor(root: Node, blobService: BlobService, tree: Tree, sizes: NarSizes) {
     this.#root = root;
     this.#blobService = blobService;
     this.#tree = tree;
@@ -35,17 +36,13 @@ export class SeekableNar implements AsyncDisposable {
    * @throws StoreError `not_found` if the root is missing, `invalid_argument` if the NAR would be longer than
    *   2^53 bytes; whatever the directory service throws
    */
-  static async open(
-    root: Node,
-    { blobService, directoryService }: NarSources,
-    options?: AbortOptions,
-  ): Promise<SeekableNar> {
+  static async open(root: Node, sources: NarSources, options?: AbortOptions): Promise<SeekableNar> {
     options?.signal?.throwIfAborted();
-    const tree = new TreeReader(root, directoryService, options);
+    const tree = openTree(root, sources, options);
     try {
       const sizes = await NarSizes.of(root, tree);
       await tree.readAll();
-      return new SeekableNar(root, blobService, tree, sizes);
+      return new SeekableNar(root, sources.blobService, tree, sizes);
     } catch (error) {
       await tree[Symbol.asyncDispose]();
       throw error;

@@ -1,7 +1,7 @@
 import type { DirectoryEntry, DirectoryNode, Node } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { SpillingMap } from "./spilling-map.ts";
-import type { TreeReader } from "./tree-reader.ts";
+import type { Tree } from "./tree-reader.ts";
 import {
   CLOSE,
   DIRECTORY,
@@ -50,7 +50,7 @@ export class NarSizes implements Disposable {
    * @throws StoreError `not_found` if the root is missing, `invalid_argument` if the NAR would be longer than
    *   2^53 bytes; whatever reading the tree throws
    */
-  static async of(root: Node, tree: TreeReader): Promise<NarSizes> {
+  static async of(root: Node, tree: Tree): Promise<NarSizes> {
     const sizes = new NarSizes();
     try {
       if (root.type === "directory") await sizes.#addUp(root, tree);
@@ -79,7 +79,7 @@ export class NarSizes implements Disposable {
   }
 
   /** Adds up the size of each directory, depth first. */
-  async #addUp(root: DirectoryNode, tree: TreeReader): Promise<void> {
+  async #addUp(root: DirectoryNode, tree: Tree): Promise<void> {
     const open = async (node: DirectoryNode): Promise<OpenDirectory> => {
       const directory = await tree.get(node.digest);
       if (directory === undefined) throw refusal("not_found", node, "it is missing");

@@ -13,13 +13,27 @@ import { SpillingMap } from "./spilling-map.ts";
 /** How many bytes of directories are kept in memory, encoded: decoded, they take about ten times as much. */
 const MAX_BYTES_IN_MEMORY = 2 * 1024 * 1024;
 
+/** The directories of a tree. */
+export interface Tree extends AsyncDisposable {
+  /**
+   * Returns a directory of the tree; `undefined` if the tree has none of that digest.
+   *
+   * @throws whatever the directory service throws: `data_loss` if a directory below the root is missing
+   */
+  get(digest: B3Digest): Promise<Directory | undefined>;
+  /** Reads the rest of the tree, which shows whether it is whole. */
+  readAll(): Promise<void>;
+}
+
 /**
  * Reads the directories of one tree by a single `getRecursive` of its root, and returns them in any order. The stream
  * is read only as far as a lookup needs. Directories that were read are kept, beyond a few megabytes in a temporary file.
  */
-export class TreeReader implements AsyncDisposable {
+export class TreeReader implements Tree {
   readonly #stream: AsyncIterator<Directory> | undefined;
   readonly #found: SpillingMap<Uint8Array>;
+  /** The read that is under way, or that failed. */
+  #reading: Promise<EncodedDirectory | undefined> | undefined;
   #isAtEnd = false;
 
   /** Reads nothing yet. A root that is no directory has no directories. */
@@ -35,23 +49,16 @@ export class TreeReader implements AsyncDisposable {
     this.#stream = stream[Symbol.asyncIterator]();
   }
 
-  /**
-   * Returns a directory of the tree; `undefined` if the tree has none of that digest. One call at a time until all of
-   * the tree was read.
-   *
-   * @throws whatever the directory service throws: `data_loss` if a directory below the root is missing
-   */
   async get(digest: B3Digest): Promise<Directory | undefined> {
-    const found = this.#found.get(digest);
-    if (found !== undefined) return decodeDirectoryOf(digest, found);
     for (;;) {
+      const found = this.#found.get(digest);
+      if (found !== undefined) return decodeDirectoryOf(digest, found);
       const next = await this.#next();
       if (next === undefined) return undefined;
       if (next.digest.equals(digest)) return next.directory;
     }
   }
 
-  /** Reads the stream to its end. */
   async readAll(): Promise<void> {
     while ((await this.#next()) !== undefined);
   }
@@ -65,7 +72,22 @@ export class TreeReader implements AsyncDisposable {
     }
   }
 
-  async #next(): Promise<EncodedDirectory | undefined> {
+  /** Reads the next directory, once for all who ask meanwhile; `undefined` at the end. */
+  #next(): Promise<EncodedDirectory | undefined> {
+    if (this.#reading === undefined) {
+      const reading = this.#readNext();
+      this.#reading = reading;
+      reading.then(
+        () => {
+          this.#reading = undefined;
+        },
+        () => undefined, // whoever asks again is told the same
+      );
+    }
+    return this.#reading;
+  }
+
+  async #readNext(): Promise<EncodedDirectory | undefined> {
     if (this.#isAtEnd || this.#stream === undefined) return undefined;
     const { done, value } = await this.#stream.next();
     if (done) {

@@ -8,7 +8,7 @@ import {
 } from "@tvix/castore";
 import { StoreError } from "../errors.ts";
 import { entrySize, leafSize, type NarSizes } from "./sizes.ts";
-import type { TreeReader } from "./tree-reader.ts";
+import type { Tree } from "./tree-reader.ts";
 import { CLOSE, DIRECTORY, MAGIC } from "./wire.ts";
 import type { NarPlace } from "./writer.ts";
 
@@ -76,7 +76,7 @@ export function isSmallFile(step: Step): step is FileStep {
  */
 export async function* walkSteps(
   root: Node,
-  tree: TreeReader,
+  tree: Tree,
   part?: NarPart,
 ): AsyncGenerator<readonly Step[], undefined> {
   const stack: { place: Place | undefined; entries: Iterator<DirectoryEntry, undefined> }[] = [];

@@ -86,6 +86,11 @@ export class NarWriter implements TreeVisitor {
     return this.#flushed + this.#filled - this.#start;
   }
 
+  /** How many bytes still fit into the buffer. */
+  get room(): number {
+    return this.#buffer.length - this.#filled;
+  }
+
   enterDirectory(): void {
     this.#write(DIRECTORY);
     this.#depth += 1;
