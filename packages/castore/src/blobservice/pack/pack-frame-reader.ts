@@ -105,7 +105,7 @@ export class PackFrameReader implements Disposable {
     const payloads = await mapSome(
       locations,
       (location) => location,
-      (wanted) => this.#payloads.read(wanted, allocate),
+      (wanted) => this.#payloads.read(wanted, allocate, { isUrgent: true }),
     );
     return locations.map((location, i) => {
       const payload = payloads[i];

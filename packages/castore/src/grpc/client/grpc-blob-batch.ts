@@ -17,6 +17,7 @@ import type { BytesField } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { BatchCalls } from "./batch-calls.ts";
+import { storedBlobIn } from "./stored-blob-in.ts";
 
 const METHODS = BlobBatchServiceDescriptor.method;
 
@@ -103,14 +104,7 @@ export class GrpcBlobBatch {
       ({ size }) => size,
       async (batch) => {
         const { sent, memory } = await this.#read(batch, { frames: true }, options);
-        return sent.map((blob, i) => {
-          if (blob === undefined) return undefined;
-          const { contents, frame } = blob;
-          const isFrame = frame.length > 0;
-          const size = isFrame ? contentSizeOf(frame) : contents.length;
-          if (size !== batch[i]!.size) return undefined;
-          return isFrame ? { frame, memory } : { contents, memory };
-        });
+        return sent.map((blob, i) => blob && storedBlobIn(blob, batch[i]!.size, memory));
       },
       this.#support,
       STORED_BATCH_BYTES,

@@ -53,6 +53,7 @@ import {
   type DownloadOptions,
   passingBy,
 } from "./grpc-download.ts";
+import { GrpcEachRead } from "./grpc-each-read.ts";
 import { GrpcFileStore } from "./grpc-file-store.ts";
 
 /** How many bytes of outboards are remembered: those of 4 GB of blobs. */
@@ -80,6 +81,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   readonly files: FileStore;
   readonly #channel: Channel;
   readonly #batch: GrpcBlobBatch;
+  readonly #eachRead: GrpcEachRead;
   readonly #chunkBatch: GrpcChunkBatch;
   readonly #verifier = new FrameVerifier();
   readonly #smallPuts = new CallGatherer<HashedBlob, boolean>({
@@ -105,6 +107,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
   constructor(channel: Channel) {
     this.#channel = channel;
     this.#batch = new GrpcBlobBatch(channel);
+    this.#eachRead = new GrpcEachRead(channel);
     this.#chunkBatch = new GrpcChunkBatch(channel);
     this.files = new GrpcFileStore(this, this.#chunkBatch);
   }
@@ -192,6 +195,10 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     options?: AbortOptions,
   ): Promise<readonly (StoredBlob | undefined)[]> {
     options?.signal?.throwIfAborted();
+    if (blobs.length === 1) {
+      const found = await this.#eachRead.read(blobs[0]!, options);
+      if (found !== "elsewhere") return [found];
+    }
     const small = blobs.every(({ size }) => size <= GrpcBlobBatch.MAX_SIZE);
     const found = small ? await this.#batch.readStored(blobs, options) : undefined;
     if (found !== undefined) return found;

@@ -20,6 +20,7 @@ import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_LIST_CHUNKS } from "../../model/l
 import { toConnectError } from "../transport/connect-error.ts";
 import type { EncodedMessage } from "../transport/direct-methods.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
+import { EachRead } from "./each-read.ts";
 import { expectAtMost } from "./expect-at-most.ts";
 import { encodeReadResponse } from "./read-response.ts";
 
@@ -117,6 +118,18 @@ export function blobBatchHandler(blobService: BlobService): {
           create(ReadBlobsResponse_BlobSchema, blob ? { present: true, ...blob } : {}),
         ),
       };
+    },
+
+    async *readEach(requests) {
+      const read = async (blob: ChunkMeta, options: AbortOptions) => {
+        const [stored] = await readStored([blob], true, options);
+        return stored;
+      };
+      try {
+        yield* new EachRead(read).responses(requests);
+      } catch (error) {
+        throw toConnectError(error);
+      }
     },
 
     async put({ contents }, { signal }) {

@@ -10,7 +10,7 @@ import {
 } from "@tvix/proto/castore";
 import type { BlobService } from "../../blobservice/blob-service.ts";
 import type { DirectoryService } from "../../directoryservice/directory-service.ts";
-import { MAX_BATCH_BYTES } from "../../model/limits.ts";
+import { MAX_BATCH_BYTES, MAX_EACH_BYTES } from "../../model/limits.ts";
 import type { ServedService } from "../transport/direct-methods.ts";
 import { blobBatchHandler } from "./blob-batch-handler.ts";
 import { blobServiceHandler } from "./blob-service-handler.ts";
@@ -68,6 +68,7 @@ export function castoreServices(services: {
         listChunks: () => MIB,
         putList: () => 2 * MIB,
         putFrames: () => MAX_BATCH_BYTES,
+        readEach: () => MAX_EACH_BYTES,
         readFrames: () => 4 * MIB,
       },
       lentRequests: ["put", "putFrames"],

@@ -163,7 +163,10 @@ function directMethod(
       }
       for await (const message of response as AsyncIterable<Message>) {
         if (givenData === undefined) {
-          await sender.send(...messageParts(output, create(output, message)));
+          const parts = messageParts(output, create(output, message));
+          const hasRoom = sender.send(...parts);
+          sender.free(parts.slice(-1)); // an encoding is a copy
+          await hasRoom;
         } else {
           const data = (message as unknown as Record<string, Uint8Array>)[givenData]!;
           const hasRoom = sender.send(...dataParts(data));

@@ -199,7 +199,7 @@ export class StreamCall<Method extends DescMethod> {
         call = await StreamCall.begin(channel, method, options);
         call.#endWith([frame]);
         for (;;) {
-          const messages = await call.#read((reader) => reader.nextWaiting());
+          const messages = await call.nextMessages();
           if (messages === undefined) return;
           hasBegun = true;
           yield messages;
@@ -242,6 +242,24 @@ export class StreamCall<Method extends DescMethod> {
     if (this.#isOver()) throw this.#answeredEarly();
     this.#write(frame, isOwned);
     await this.#unsent.untilAtMost(UNSENT_BYTES);
+  }
+
+  /**
+   * Sends a framed message whole, unless the call is over: for calls whose requests may be cut off after any message. The
+   * message must not change from then on.
+   */
+  sendWhole(frame: Uint8Array): void {
+    if (!this.#isOver()) this.#unsent.write(frame);
+  }
+
+  /** Ends the requests of a call, unless it is over. */
+  endRequests(): void {
+    if (!this.#stream.writableEnded) this.#endWith();
+  }
+
+  /** Reads the messages of the response that have come, encoded, at least one; `undefined` once the call has succeeded. */
+  nextMessages(): Promise<readonly Uint8Array[] | undefined> {
+    return this.#read((reader) => reader.nextWaiting());
   }
 
   /**

@@ -10,6 +10,7 @@ const METHOD_SCOPES: Readonly<Record<string, Readonly<Record<string, Scope>>>> =
     Stat: "read",
     Read: "read",
     ListChunks: "read",
+    ReadEach: "read",
     ReadFrames: "read",
     FrameSizes: "read",
     Put: "write",

@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tvix/castore/v1alpha/blob_batch.proto.
  */
 export const file_tvix_castore_v1alpha_blob_batch: GenFile = /*@__PURE__*/
-  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgilgEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGjYKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQSEAoIbWF4X3NpemUYAyABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiIwoPUHV0QmxvYnNSZXF1ZXN0EhAKCGNvbnRlbnRzGAEgAygMIiMKEFB1dEJsb2JzUmVzcG9uc2USDwoHZGlnZXN0cxgBIAMoDCIjChBTdGF0QmxvYnNSZXF1ZXN0Eg8KB2RpZ2VzdHMYASADKAwihwEKEVN0YXRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2UuQmxvYho1CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSDAoEc2l6ZRgCIAEoBBIOCgZjaHVua3MYAyABKAQiIwoRTGlzdENodW5rc1JlcXVlc3QSDgoGZGlnZXN0GAEgASgMIiQKEkxpc3RDaHVua3NSZXNwb25zZRIOCgZjaHVua3MYASABKAwiQAoOUHV0TGlzdFJlcXVlc3QSDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDBIOCgZ1cGxvYWQYAyABKAwiEQoPUHV0TGlzdFJlc3BvbnNlIvkBChBQdXRGcmFtZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDBIOCgZmcmFtZXMYAiADKAwSOgoFYmxvYnMYAyADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXF1ZXN0LkJsb2ISOQoEcGFydBgEIAEoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuUGFydBomCgRCbG9iEg4KBmRpZ2VzdBgBIAEoDBIOCgZjaHVua3MYAiABKAwaJgoEUGFydBIOCgZ1cGxvYWQYASABKAwSDgoGb2Zmc2V0GAIgASgEIhMKEVB1dEZyYW1lc1Jlc3BvbnNlIiMKEVJlYWRGcmFtZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDCIjChFGcmFtZVNpemVzUmVxdWVzdBIOCgZjaHVua3MYASABKAwiIwoSRnJhbWVTaXplc1Jlc3BvbnNlEg0KBXNpemVzGAEgAygNIiMKElJlYWRGcmFtZXNSZXNwb25zZRINCgVmcmFtZRgBIAEoDDLPBgoQQmxvYkJhdGNoU2VydmljZRJUCgNIYXMSJS50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5IYXNCbG9ic1Jlc3BvbnNlElcKBFN0YXQSJi50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuU3RhdEJsb2JzUmVzcG9uc2USVwoEUmVhZBImLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXNwb25zZRJUCgNQdXQSJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1JlcXVlc3QaJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRCbG9ic1Jlc3BvbnNlEmEKCkxpc3RDaHVua3MSJy50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVxdWVzdBooLnR2aXguY2FzdG9yZS52MWFscGhhLkxpc3RDaHVua3NSZXNwb25zZTABElgKB1B1dExpc3QSJC50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVxdWVzdBolLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dExpc3RSZXNwb25zZSgBElwKCVB1dEZyYW1lcxImLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXNwb25zZRJhCgpSZWFkRnJhbWVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEZyYW1lc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkRnJhbWVzUmVzcG9uc2UwARJfCgpGcmFtZVNpemVzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuRnJhbWVTaXplc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5GcmFtZVNpemVzUmVzcG9uc2VCNVozY29kZS50dmwuZnlpL3R2aXgvY2FzdG9yZS1nby92MWFscGhhO2Nhc3RvcmV2MWFscGhhYgZwcm90bzM");
+  fileDesc("CiV0dml4L2Nhc3RvcmUvdjFhbHBoYS9ibG9iX2JhdGNoLnByb3RvEhR0dml4LmNhc3RvcmUudjFhbHBoYSIiCg9IYXNCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCIjChBIYXNCbG9ic1Jlc3BvbnNlEg8KB3ByZXNlbnQYASADKAgilgEKEFJlYWRCbG9ic1JlcXVlc3QSOgoFYmxvYnMYASADKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2ISDgoGZnJhbWVzGAIgASgIGjYKBEJsb2ISDgoGZGlnZXN0GAEgASgMEgwKBHNpemUYAiABKAQSEAoIbWF4X3NpemUYAyABKAQiigEKEVJlYWRCbG9ic1Jlc3BvbnNlEjsKBWJsb2JzGAEgAygLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYho4CgRCbG9iEg8KB3ByZXNlbnQYASABKAgSEAoIY29udGVudHMYAiABKAwSDQoFZnJhbWUYAyABKAwiWAoPUmVhZEVhY2hSZXF1ZXN0EgoKAmlkGAEgASgNEjkKBGJsb2IYAiABKAsyKy50dml4LmNhc3RvcmUudjFhbHBoYS5SZWFkQmxvYnNSZXF1ZXN0LkJsb2IiWgoQUmVhZEVhY2hSZXNwb25zZRIKCgJpZBgBIAEoDRI6CgRibG9iGAIgASgLMiwudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVzcG9uc2UuQmxvYiIjCg9QdXRCbG9ic1JlcXVlc3QSEAoIY29udGVudHMYASADKAwiIwoQUHV0QmxvYnNSZXNwb25zZRIPCgdkaWdlc3RzGAEgAygMIiMKEFN0YXRCbG9ic1JlcXVlc3QSDwoHZGlnZXN0cxgBIAMoDCKHAQoRU3RhdEJsb2JzUmVzcG9uc2USOwoFYmxvYnMYASADKAsyLC50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXNwb25zZS5CbG9iGjUKBEJsb2ISDwoHcHJlc2VudBgBIAEoCBIMCgRzaXplGAIgASgEEg4KBmNodW5rcxgDIAEoBCIjChFMaXN0Q2h1bmtzUmVxdWVzdBIOCgZkaWdlc3QYASABKAwiJAoSTGlzdENodW5rc1Jlc3BvbnNlEg4KBmNodW5rcxgBIAEoDCJACg5QdXRMaXN0UmVxdWVzdBIOCgZkaWdlc3QYASABKAwSDgoGY2h1bmtzGAIgASgMEg4KBnVwbG9hZBgDIAEoDCIRCg9QdXRMaXN0UmVzcG9uc2Ui+QEKEFB1dEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMEg4KBmZyYW1lcxgCIAMoDBI6CgVibG9icxgDIAMoCzIrLnR2aXguY2FzdG9yZS52MWFscGhhLlB1dEZyYW1lc1JlcXVlc3QuQmxvYhI5CgRwYXJ0GAQgASgLMisudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0RnJhbWVzUmVxdWVzdC5QYXJ0GiYKBEJsb2ISDgoGZGlnZXN0GAEgASgMEg4KBmNodW5rcxgCIAEoDBomCgRQYXJ0Eg4KBnVwbG9hZBgBIAEoDBIOCgZvZmZzZXQYAiABKAQiEwoRUHV0RnJhbWVzUmVzcG9uc2UiIwoRUmVhZEZyYW1lc1JlcXVlc3QSDgoGY2h1bmtzGAEgASgMIiMKEUZyYW1lU2l6ZXNSZXF1ZXN0Eg4KBmNodW5rcxgBIAEoDCIjChJGcmFtZVNpemVzUmVzcG9uc2USDQoFc2l6ZXMYASADKA0iIwoSUmVhZEZyYW1lc1Jlc3BvbnNlEg0KBWZyYW1lGAEgASgMMq4HChBCbG9iQmF0Y2hTZXJ2aWNlElQKA0hhcxIlLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVxdWVzdBomLnR2aXguY2FzdG9yZS52MWFscGhhLkhhc0Jsb2JzUmVzcG9uc2USVwoEU3RhdBImLnR2aXguY2FzdG9yZS52MWFscGhhLlN0YXRCbG9ic1JlcXVlc3QaJy50dml4LmNhc3RvcmUudjFhbHBoYS5TdGF0QmxvYnNSZXNwb25zZRJXCgRSZWFkEiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEJsb2JzUmVxdWVzdBonLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRCbG9ic1Jlc3BvbnNlEl0KCFJlYWRFYWNoEiUudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEVhY2hSZXF1ZXN0GiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEVhY2hSZXNwb25zZSgBMAESVAoDUHV0EiUudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0QmxvYnNSZXF1ZXN0GiYudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0QmxvYnNSZXNwb25zZRJhCgpMaXN0Q2h1bmtzEicudHZpeC5jYXN0b3JlLnYxYWxwaGEuTGlzdENodW5rc1JlcXVlc3QaKC50dml4LmNhc3RvcmUudjFhbHBoYS5MaXN0Q2h1bmtzUmVzcG9uc2UwARJYCgdQdXRMaXN0EiQudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0TGlzdFJlcXVlc3QaJS50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRMaXN0UmVzcG9uc2UoARJcCglQdXRGcmFtZXMSJi50dml4LmNhc3RvcmUudjFhbHBoYS5QdXRGcmFtZXNSZXF1ZXN0GicudHZpeC5jYXN0b3JlLnYxYWxwaGEuUHV0RnJhbWVzUmVzcG9uc2USYQoKUmVhZEZyYW1lcxInLnR2aXguY2FzdG9yZS52MWFscGhhLlJlYWRGcmFtZXNSZXF1ZXN0GigudHZpeC5jYXN0b3JlLnYxYWxwaGEuUmVhZEZyYW1lc1Jlc3BvbnNlMAESXwoKRnJhbWVTaXplcxInLnR2aXguY2FzdG9yZS52MWFscGhhLkZyYW1lU2l6ZXNSZXF1ZXN0GigudHZpeC5jYXN0b3JlLnYxYWxwaGEuRnJhbWVTaXplc1Jlc3BvbnNlQjVaM2NvZGUudHZsLmZ5aS90dml4L2Nhc3RvcmUtZ28vdjFhbHBoYTtjYXN0b3JldjFhbHBoYWIGcHJvdG8z");
 
 /**
  * @generated from message tvix.castore.v1alpha.HasBlobsRequest
@@ -162,6 +162,60 @@ export const ReadBlobsResponse_BlobSchema: GenMessage<ReadBlobsResponse_Blob> = 
   messageDesc(file_tvix_castore_v1alpha_blob_batch, 3, 0);
 
 /**
+ * @generated from message tvix.castore.v1alpha.ReadEachRequest
+ */
+export type ReadEachRequest = Message<"tvix.castore.v1alpha.ReadEachRequest"> & {
+  /**
+   * Names the read among those of the call that are not answered.
+   *
+   * @generated from field: uint32 id = 1;
+   */
+  id: number;
+
+  /**
+   * What to read, of a length that is known; may be sent as a frame. Without
+   * it, the read of that name is cancelled, which is not answered.
+   *
+   * @generated from field: tvix.castore.v1alpha.ReadBlobsRequest.Blob blob = 2;
+   */
+  blob?: ReadBlobsRequest_Blob | undefined;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ReadEachRequest.
+ * Use `create(ReadEachRequestSchema)` to create a new message.
+ */
+export const ReadEachRequestSchema: GenMessage<ReadEachRequest> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 4);
+
+/**
+ * @generated from message tvix.castore.v1alpha.ReadEachResponse
+ */
+export type ReadEachResponse = Message<"tvix.castore.v1alpha.ReadEachResponse"> & {
+  /**
+   * Name of the read.
+   *
+   * @generated from field: uint32 id = 1;
+   */
+  id: number;
+
+  /**
+   * What was found, as Read tells it where frames are allowed. Without it, the
+   * blob was not read: Read reads it, or tells why it cannot be read.
+   *
+   * @generated from field: tvix.castore.v1alpha.ReadBlobsResponse.Blob blob = 2;
+   */
+  blob?: ReadBlobsResponse_Blob | undefined;
+};
+
+/**
+ * Describes the message tvix.castore.v1alpha.ReadEachResponse.
+ * Use `create(ReadEachResponseSchema)` to create a new message.
+ */
+export const ReadEachResponseSchema: GenMessage<ReadEachResponse> = /*@__PURE__*/
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 5);
+
+/**
  * @generated from message tvix.castore.v1alpha.PutBlobsRequest
  */
 export type PutBlobsRequest = Message<"tvix.castore.v1alpha.PutBlobsRequest"> & {
@@ -178,7 +232,7 @@ export type PutBlobsRequest = Message<"tvix.castore.v1alpha.PutBlobsRequest"> & 
  * Use `create(PutBlobsRequestSchema)` to create a new message.
  */
 export const PutBlobsRequestSchema: GenMessage<PutBlobsRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 4);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 6);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutBlobsResponse
@@ -197,7 +251,7 @@ export type PutBlobsResponse = Message<"tvix.castore.v1alpha.PutBlobsResponse"> 
  * Use `create(PutBlobsResponseSchema)` to create a new message.
  */
 export const PutBlobsResponseSchema: GenMessage<PutBlobsResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 5);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 7);
 
 /**
  * @generated from message tvix.castore.v1alpha.StatBlobsRequest
@@ -216,7 +270,7 @@ export type StatBlobsRequest = Message<"tvix.castore.v1alpha.StatBlobsRequest"> 
  * Use `create(StatBlobsRequestSchema)` to create a new message.
  */
 export const StatBlobsRequestSchema: GenMessage<StatBlobsRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 6);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 8);
 
 /**
  * @generated from message tvix.castore.v1alpha.StatBlobsResponse
@@ -235,7 +289,7 @@ export type StatBlobsResponse = Message<"tvix.castore.v1alpha.StatBlobsResponse"
  * Use `create(StatBlobsResponseSchema)` to create a new message.
  */
 export const StatBlobsResponseSchema: GenMessage<StatBlobsResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 7);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 9);
 
 /**
  * @generated from message tvix.castore.v1alpha.StatBlobsResponse.Blob
@@ -268,7 +322,7 @@ export type StatBlobsResponse_Blob = Message<"tvix.castore.v1alpha.StatBlobsResp
  * Use `create(StatBlobsResponse_BlobSchema)` to create a new message.
  */
 export const StatBlobsResponse_BlobSchema: GenMessage<StatBlobsResponse_Blob> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 7, 0);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 9, 0);
 
 /**
  * @generated from message tvix.castore.v1alpha.ListChunksRequest
@@ -287,7 +341,7 @@ export type ListChunksRequest = Message<"tvix.castore.v1alpha.ListChunksRequest"
  * Use `create(ListChunksRequestSchema)` to create a new message.
  */
 export const ListChunksRequestSchema: GenMessage<ListChunksRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 8);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 10);
 
 /**
  * @generated from message tvix.castore.v1alpha.ListChunksResponse
@@ -308,7 +362,7 @@ export type ListChunksResponse = Message<"tvix.castore.v1alpha.ListChunksRespons
  * Use `create(ListChunksResponseSchema)` to create a new message.
  */
 export const ListChunksResponseSchema: GenMessage<ListChunksResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 9);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 11);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutListRequest
@@ -342,7 +396,7 @@ export type PutListRequest = Message<"tvix.castore.v1alpha.PutListRequest"> & {
  * Use `create(PutListRequestSchema)` to create a new message.
  */
 export const PutListRequestSchema: GenMessage<PutListRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 10);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutListResponse
@@ -355,7 +409,7 @@ export type PutListResponse = Message<"tvix.castore.v1alpha.PutListResponse"> & 
  * Use `create(PutListResponseSchema)` to create a new message.
  */
 export const PutListResponseSchema: GenMessage<PutListResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 11);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 13);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutFramesRequest
@@ -401,7 +455,7 @@ export type PutFramesRequest = Message<"tvix.castore.v1alpha.PutFramesRequest"> 
  * Use `create(PutFramesRequestSchema)` to create a new message.
  */
 export const PutFramesRequestSchema: GenMessage<PutFramesRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 14);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutFramesRequest.Blob
@@ -427,7 +481,7 @@ export type PutFramesRequest_Blob = Message<"tvix.castore.v1alpha.PutFramesReque
  * Use `create(PutFramesRequest_BlobSchema)` to create a new message.
  */
 export const PutFramesRequest_BlobSchema: GenMessage<PutFramesRequest_Blob> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12, 0);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 14, 0);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutFramesRequest.Part
@@ -453,7 +507,7 @@ export type PutFramesRequest_Part = Message<"tvix.castore.v1alpha.PutFramesReque
  * Use `create(PutFramesRequest_PartSchema)` to create a new message.
  */
 export const PutFramesRequest_PartSchema: GenMessage<PutFramesRequest_Part> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 12, 1);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 14, 1);
 
 /**
  * @generated from message tvix.castore.v1alpha.PutFramesResponse
@@ -466,7 +520,7 @@ export type PutFramesResponse = Message<"tvix.castore.v1alpha.PutFramesResponse"
  * Use `create(PutFramesResponseSchema)` to create a new message.
  */
 export const PutFramesResponseSchema: GenMessage<PutFramesResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 13);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 15);
 
 /**
  * @generated from message tvix.castore.v1alpha.ReadFramesRequest
@@ -485,7 +539,7 @@ export type ReadFramesRequest = Message<"tvix.castore.v1alpha.ReadFramesRequest"
  * Use `create(ReadFramesRequestSchema)` to create a new message.
  */
 export const ReadFramesRequestSchema: GenMessage<ReadFramesRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 14);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 16);
 
 /**
  * @generated from message tvix.castore.v1alpha.FrameSizesRequest
@@ -504,7 +558,7 @@ export type FrameSizesRequest = Message<"tvix.castore.v1alpha.FrameSizesRequest"
  * Use `create(FrameSizesRequestSchema)` to create a new message.
  */
 export const FrameSizesRequestSchema: GenMessage<FrameSizesRequest> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 15);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 17);
 
 /**
  * @generated from message tvix.castore.v1alpha.FrameSizesResponse
@@ -523,7 +577,7 @@ export type FrameSizesResponse = Message<"tvix.castore.v1alpha.FrameSizesRespons
  * Use `create(FrameSizesResponseSchema)` to create a new message.
  */
 export const FrameSizesResponseSchema: GenMessage<FrameSizesResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 16);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 18);
 
 /**
  * @generated from message tvix.castore.v1alpha.ReadFramesResponse
@@ -543,7 +597,7 @@ export type ReadFramesResponse = Message<"tvix.castore.v1alpha.ReadFramesRespons
  * Use `create(ReadFramesResponseSchema)` to create a new message.
  */
 export const ReadFramesResponseSchema: GenMessage<ReadFramesResponse> = /*@__PURE__*/
-  messageDesc(file_tvix_castore_v1alpha_blob_batch, 17);
+  messageDesc(file_tvix_castore_v1alpha_blob_batch, 19);
 
 /**
  * Looks up, reads and stores many small blobs with one call each, which costs
@@ -588,6 +642,19 @@ export const BlobBatchService: GenService<{
     methodKind: "unary";
     input: typeof ReadBlobsRequestSchema;
     output: typeof ReadBlobsResponseSchema;
+  },
+  /**
+   * Reads whole blobs, or chunks of blobs, one at a time: each request is
+   * answered as soon as its blob is read, in any order. Those that are not
+   * answered may be 64, and 2 MiB all together; more are answered without a
+   * blob. A client ends the call when it has not asked for a second or so.
+   *
+   * @generated from rpc tvix.castore.v1alpha.BlobBatchService.ReadEach
+   */
+  readEach: {
+    methodKind: "bidi_streaming";
+    input: typeof ReadEachRequestSchema;
+    output: typeof ReadEachResponseSchema;
   },
   /**
    * Stores blobs, and answers once all of them are durable.
