@@ -390,6 +390,49 @@ test.each(SIZES)("a store that does not answer costs ETIMEDOUT of %i bytes", asy
   expect(services.blobService.signals.every(({ aborted }) => aborted)).toBe(true);
 });
 
+test("a blob that hangs delays no other that is fetched by the same call", async () => {
+  class OneHangs extends HeldBlobs {
+    hanging: B3Digest | undefined;
+
+    override async open(...args: Parameters<HeldBlobs["open"]>) {
+      const hangs = this.hanging?.equals(args[0]);
+      return await (hangs
+        ? super.open(...args)
+        : MemoryBlobService.prototype.open.apply(this, args));
+    }
+
+    override async readMany(...args: Parameters<HeldBlobs["readMany"]>) {
+      const hangs = args[0].some(({ digest }) => this.hanging?.equals(digest));
+      const { readMany } = MemoryBlobService.prototype;
+      return await (hangs ? super.readMany(...args) : readMany.apply(this, args));
+    }
+  }
+  const services = { ...memoryServices(), blobService: new OneHangs() };
+  const names = Array.from({ length: 8 }, (_, i) => `file-${i}`);
+  const nodes = await Promise.all(names.map((name) => fileOf(services, Buffer.from(name))));
+  const folder = await putDirectory(
+    services,
+    nodes.map((node, i) => named(names[i]!, node)),
+  );
+  const root = await register(services, "tree", folder);
+  const hung = nodes[5] as Node & { type: "file" };
+  services.blobService.hanging = hung.digest;
+  const kernel = new Kernel({ services });
+  const ids = await Promise.all(names.map((name) => kernel.walk(root, name)));
+  const reads = ids.map((id) => kernel.start(OPCODE.read, id, readBody({ offset: 0, size: 100 })));
+  const others = reads.filter((_, i) => i !== 5);
+  const answers = await Promise.all(others.map(({ answer }) => answer));
+  expect(answers.map(({ body }) => body.toString())).toEqual(names.filter((_, i) => i !== 5));
+  expect(kernel.waiting).toBe(1);
+  const body = Buffer.alloc(8);
+  body.writeBigUInt64LE(reads[5]!.unique, 0);
+  kernel.start(OPCODE.interrupt, 0, body);
+  expect((await reads[5]!.answer).errno).toBe(ERRNO.EINTR);
+  const { signals } = services.blobService;
+  await expect.poll(() => signals.every(({ aborted }) => aborted)).toBe(true);
+  expect(kernel.errors).toEqual([]);
+});
+
 test("a blob that is missing, damaged or of another length fails with EIO and a reason, and no other file", async () => {
   const services = memoryServices();
   const absent = await fileOf(memoryServices(), seededBytes("mount-3", 300_000));

@@ -59,6 +59,13 @@ const PAGE_PATHS = 1024;
 /** About how many bytes of contents are read by one call: the first of them waits for the last. */
 const BATCH_BYTES = 2 * 1024 * 1024;
 
+/**
+ * What is fetched together and takes longer, in milliseconds, is fetched one by one as well, so many at a time: one that hangs
+ * delays no other.
+ */
+const SLOW_MS = 1_000;
+const SLOW_FETCHES = 16;
+
 /** Something that was fetched with others. */
 interface Fetched {
   readonly supply: Supplies[ContentsNeed["type"] | "directory"];
@@ -135,17 +142,17 @@ export class StoreSource implements AsyncDisposable {
   async #run(need: Need, onAnswer: OnAnswer, untilMs?: number): Promise<void> {
     const { key } = need;
     const fetch = this.#begin([need], untilMs);
-    const outcome = await this.#attempt(need, fetch);
+    const outcome = await this.#attempt(need, fetch.signal, () => fetch.wants(key));
     if (fetch.wants(key)) this.#end(fetch, [outcome], onAnswer);
   }
 
-  async #attempt(need: Need, fetch: PendingFetch): Promise<Answer> {
+  async #attempt(need: Need, signal: AbortSignal, isWanted: () => boolean): Promise<Answer> {
     const { key } = need;
     try {
       const run = (signal: AbortSignal) => this.#fetchOne(need, signal);
-      return { key, supply: await this.#patience.with(run, fetch.signal) };
+      return { key, supply: await this.#patience.with(run, signal) };
     } catch (error) {
-      return { key, errno: fetch.wants(key) ? this.#tell(error) : ERRNO.EINTR };
+      return { key, errno: isWanted() ? this.#tell(error) : ERRNO.EINTR };
     }
   }
 
@@ -237,7 +244,12 @@ export class StoreSource implements AsyncDisposable {
   ): Promise<void> {
     const fetch = this.#begin(needs);
     const { signal, untilMs } = fetch;
+    const done = new AbortController();
+    const fetchEach = () => void this.#fetchEach(needs, fetch, done.signal, onAnswer);
+    const slow = needs.length > 1 ? setTimeout(fetchEach, SLOW_MS) : undefined;
     const found = await unlessAborted(read(signal), signal).catch(() => []);
+    clearTimeout(slow);
+    done.abort();
     const wanted = needs.filter(({ key }) => fetch.wants(key));
     const answers: Answer[] = [];
     const memories = new Set<Uint8Array>();
@@ -257,6 +269,29 @@ export class StoreSource implements AsyncDisposable {
       }
     }
     this.#end(fetch, answers, onAnswer, [...memories]);
+  }
+
+  /** Fetches one by one what is being fetched together. */
+  async #fetchEach(
+    needs: readonly Need[],
+    fetch: PendingFetch,
+    done: AbortSignal,
+    onAnswer: OnAnswer,
+  ): Promise<void> {
+    const signal = AbortSignal.any([fetch.signal, done]);
+    const left = [...needs].reverse();
+    const fetchNext = async () => {
+      for (let need = left.pop(); need !== undefined; need = left.pop()) {
+        const { key } = need;
+        const isWanted = () => !signal.aborted && fetch.wants(key);
+        if (!isWanted()) continue;
+        const answer = await this.#attempt(need, signal, isWanted);
+        if (!isWanted()) continue;
+        this.cancel([key]); // together with the others
+        onAnswer([answer]);
+      }
+    };
+    await Promise.all(Array.from({ length: SLOW_FETCHES }, fetchNext));
   }
 
   /** Notes a fetch that begins, so that it can be ended. */
