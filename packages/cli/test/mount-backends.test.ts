@@ -32,6 +32,25 @@ for t in threads: t.join()
 print(f"{read} read, {len(wrong)} wrong")
 `;
 
+/** Reads a file at random places with 8 threads, and compares that with another file. Prints a line after the first reads. */
+const RANDOM_READERS = `
+import os, random, sys, threading
+a, b = (os.open(p, os.O_RDONLY) for p in sys.argv[1:3])
+size = os.fstat(a).st_size
+wrong = []
+def reader(seed):
+    rng = random.Random(seed)
+    for i in range(150):
+        at, n = rng.randrange(size), rng.choice((1, 4096, 70000))
+        if i % 10 == 0: os.posix_fadvise(b, 0, 0, os.POSIX_FADV_DONTNEED)
+        if os.pread(a, n, at) != os.pread(b, n, at): wrong.append(at)
+        if i == 20 and seed == 0: print("reading", flush=True)
+threads = [threading.Thread(target=reader, args=(i,)) for i in range(8)]
+for t in threads: t.start()
+for t in threads: t.join()
+print(len(wrong), "wrong")
+`;
+
 describeWithFuse("a mount over a store elsewhere", () => {
   const folder = temporaryFolder();
   const tree = join(folder.path, "tree");
@@ -62,11 +81,10 @@ describeWithFuse("a mount over a store elsewhere", () => {
     folder[Symbol.dispose]();
   });
 
-  it("gives 64 readers what they read while the daemon is killed and started again", async () => {
-    await using mounted = await startMount(throughDaemon(`grpc+unix://${socket}`));
-    const args = ["-c", READERS, tree, join(mounted.folder, name)];
+  /** Runs a program of Python, and kills the daemon and starts it again once the program reads. Returns what it prints. */
+  const readMeanwhile = async (...args: readonly string[]) => {
     const options = { timeout: 50_000, killSignal: "SIGKILL" } as const;
-    const readers = execFile("python3", args, options);
+    const readers = execFile("python3", ["-c", ...args], options);
     let printed = "";
     const isReading = new Promise<void>((resolve) =>
       readers.stdout!.on("data", (text) => {
@@ -79,7 +97,39 @@ describeWithFuse("a mount over a store elsewhere", () => {
     await daemon[Symbol.asyncDispose]();
     daemon = await serve();
     expect(await ended).toBe(0);
+    return printed;
+  };
+
+  it("gives 64 readers what they read while the daemon is killed and started again", async () => {
+    await using mounted = await startMount(throughDaemon(`grpc+unix://${socket}`));
+    const printed = await readMeanwhile(READERS, tree, join(mounted.folder, name));
     expect(printed).toBe("reading\n2560 read, 0 wrong\n");
+  });
+
+  it("gives random reads in a long file what is in it, also while the daemon is killed and started again", async () => {
+    const file = join(folder.path, "long");
+    writeFileSync(file, seededBytes("backends-long", 20_000_000));
+    const store = throughDaemon(`grpc+unix://${socket}`);
+    const { stdout } = await tvixStore(["import", file, ...store]);
+    await using mounted = await startMount([...store, "--cache-size=1"]);
+    const at = join(mounted.folder, stdout.trim().replace("/nix/store/", ""));
+    expect(await readMeanwhile(RANDOM_READERS, file, at)).toBe("reading\n0 wrong\n");
+  });
+
+  it("fails reads by ETIMEDOUT while the daemon hangs, and goes on when it does", async () => {
+    const args = [...throughDaemon(`grpc+unix://${socket}`), "--timeout=1"];
+    await using mounted = await startMount(args);
+    const at = join(mounted.folder, name);
+    const read = (file: string) =>
+      shell('if cat "$1/$2" 2>&1 >/dev/null; then echo read; fi', at, file);
+    expect(await read("file-30")).toBe("read\n");
+    daemon.process.kill("SIGSTOP");
+    try {
+      expect(await read("file-31")).toContain("Connection timed out");
+    } finally {
+      daemon.process.kill("SIGCONT");
+    }
+    expect(await read("file-32")).toBe("read\n");
   });
 
   it("fails a read by ETIMEDOUT when the daemon stays away, says so, and goes on when it is back", async () => {
