@@ -75,6 +75,9 @@ const SPACE = 0x20;
 const COLON = 0x3a;
 const DELETE = 0x7f;
 
+/** Returns some of the bytes of an encoded PathInfo, without a copy. */
+type Part = (at: number, length: number) => Uint8Array;
+
 /** A PathInfo that knows its encoding. A copy of its properties does not, and may have others. */
 class ReadPathInfo implements PathInfo {
   readonly storePath: StorePath;
@@ -87,28 +90,31 @@ class ReadPathInfo implements PathInfo {
   declare readonly ca?: ContentAddress;
   readonly #encoding: Uint8Array;
 
-  constructor(scan: Scan, bytes: Uint8Array, storePathHash: Uint8Array) {
+  /** @param memory holds the encoding, and behind it the hash part of the store path */
+  constructor(scan: Scan, memory: Buffer<ArrayBuffer>, length: number) {
     // Texts are cut from one text, as it takes longer to begin one than to make it.
-    const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
+    const text = memory.toString("latin1", 0, length);
+    const { buffer, byteOffset } = memory;
+    const part: Part = (at, length) => new Uint8Array(buffer, byteOffset + at, length);
     this.storePath = StorePath.ofValid(
-      storePathHash,
+      part(length, HASH_PART_LENGTH),
       text.slice(scan.nameStart + BEFORE_NAME, scan.nameEnd),
     );
-    this.node = readNode(scan, bytes);
-    this.references = readReferences(scan, bytes, text);
+    this.node = readNode(scan, part);
+    this.references = readReferences(scan, part, text);
     this.narSize = BigInt(scan.narSize);
-    this.narSha256 = part(bytes, scan.narSha256, SHA256_LENGTH);
-    this.signatures = readSignatures(scan, bytes, text);
+    this.narSha256 = part(scan.narSha256, SHA256_LENGTH);
+    this.signatures = readSignatures(scan, part, text);
     if (scan.deriverStart > 0) {
-      const hashPart = part(bytes, scan.deriverHash, HASH_PART_LENGTH);
+      const hashPart = part(scan.deriverHash, HASH_PART_LENGTH);
       this.deriver = StorePath.ofValid(hashPart, text.slice(scan.deriverStart, scan.deriverEnd));
     }
     if (scan.caDigest > 0) {
       const [, kind, algorithm] = CA_TYPES[scan.caType]!;
-      const hash = nixHash(algorithm, part(bytes, scan.caDigest, DIGEST_LENGTH[algorithm]));
+      const hash = nixHash(algorithm, part(scan.caDigest, DIGEST_LENGTH[algorithm]));
       this.ca = kind === "text" ? textContentAddress(hash) : { kind, hash };
     }
-    this.#encoding = bytes;
+    this.#encoding = part(0, length);
   }
 
   static encodingOf(pathInfo: PathInfo): Uint8Array | undefined {
@@ -132,8 +138,7 @@ export function readCanonicalPathInfo(bytes: Uint8Array): PathInfo | undefined {
   const memory = Buffer.allocUnsafe(bytes.length + HASH_PART_LENGTH);
   memory.set(bytes);
   decodeNixbase32Groups(memory, SCAN.nameStart, memory, bytes.length, HASH_PART_LENGTH);
-  const hashPart = part(memory, bytes.length, HASH_PART_LENGTH);
-  return new ReadPathInfo(SCAN, part(memory, 0, bytes.length), hashPart);
+  return new ReadPathInfo(SCAN, memory, bytes.length);
 }
 
 /**
@@ -163,10 +168,12 @@ class Scan {
   deriverHash = 0;
   caType = 0;
   caDigest = 0;
-  /** The hash part of each reference; start and end of its name. */
+  /** The hash part of each reference; start and end of its name. The arrays may be longer: to shorten one takes a call of V8. */
+  referenceCount = 0;
   readonly referenceHashes: number[] = [];
   readonly references: number[] = [];
-  /** For each signature start and end of its name, and its data. */
+  /** For each signature start and end of its name, and its data. Likewise. */
+  signatureCount = 0;
   readonly signatures: number[] = [];
 
   readonly #scratch = new Uint8Array(HASH_PART_LENGTH);
@@ -179,14 +186,13 @@ class Scan {
   run(bytes: Uint8Array): boolean {
     this.#bytes = bytes;
     this.#at = 0;
-    this.referenceHashes.length = 0;
-    this.references.length = 0;
-    this.signatures.length = 0;
+    this.referenceCount = 0;
+    this.signatureCount = 0;
     const { length } = bytes;
     if (!this.#bytesField(NODE, length) || !this.#node(this.#value)) return false;
     while (this.#bytesField(REFERENCE, length)) {
       if (this.#value - this.#at !== HASH_PART_LENGTH) return false;
-      this.referenceHashes.push(this.#at);
+      this.referenceHashes[this.referenceCount++] = this.#at;
       this.#at = this.#value;
     }
     return (
@@ -230,7 +236,7 @@ class Scan {
     if (!this.#fixedField(NAR_SHA256, SHA256_LENGTH, end)) return false;
     this.narSha256 = this.#at - SHA256_LENGTH;
     while (this.#bytesField(SIGNATURE, end)) if (!this.#signature(this.#value)) return false;
-    for (const hash of this.referenceHashes) if (!this.#referenceName(hash, end)) return false;
+    for (let i = 0; i < this.referenceCount; i++) if (!this.#referenceName(i, end)) return false;
     this.deriverStart = 0;
     if (this.#bytesField(DERIVER, end) && !this.#deriver(this.#value)) return false;
     this.caDigest = 0;
@@ -245,22 +251,26 @@ class Scan {
       if (byte <= SPACE || byte === COLON || byte >= DELETE) return false;
     }
     if (this.#at === this.#value) return false;
-    this.signatures.push(this.#at, this.#value);
+    const i = 3 * this.signatureCount++;
+    this.signatures[i] = this.#at;
+    this.signatures[i + 1] = this.#value;
     this.#at = this.#value;
     if (!this.#fixedField(DATA, SIGNATURE_LENGTH, end)) return false;
-    this.signatures.push(this.#at - SIGNATURE_LENGTH);
+    this.signatures[i + 2] = this.#at - SIGNATURE_LENGTH;
     return this.#at === end;
   }
 
-  #referenceName(hash: number, messageEnd: number): boolean {
+  #referenceName(i: number, messageEnd: number): boolean {
     if (!this.#bytesField(REFERENCE_NAME, messageEnd)) return false;
     const bytes = this.#bytes;
     const start = this.#at;
     const end = this.#value;
     if (!isBaseName(bytes, start, end)) return false;
     decodeNixbase32Groups(bytes, start, this.#scratch, 0, HASH_PART_LENGTH);
+    const hash = this.referenceHashes[i]!;
     if (!isSame(this.#scratch, 0, bytes, hash, HASH_PART_LENGTH)) return false;
-    this.references.push(start + BEFORE_NAME, end);
+    this.references[2 * i] = start + BEFORE_NAME;
+    this.references[2 * i + 1] = end;
     this.#at = end;
     return true;
   }
@@ -339,8 +349,8 @@ class Scan {
 /** The one that all calls use, none of which waits for anything. */
 const SCAN = new Scan();
 
-function readNode(scan: Scan, bytes: Uint8Array): Node {
-  const data = part(bytes, scan.nodeDataStart, scan.nodeDataEnd - scan.nodeDataStart);
+function readNode(scan: Scan, part: Part): Node {
+  const data = part(scan.nodeDataStart, scan.nodeDataEnd - scan.nodeDataStart);
   if (scan.nodeType === SYMLINK_NODE) return { type: "symlink", target: symlinkTarget(data) };
   const digest = B3Digest.fromBytes(data);
   const size = BigInt(scan.nodeSize);
@@ -348,24 +358,26 @@ function readNode(scan: Scan, bytes: Uint8Array): Node {
   return { type: "file", digest, size, executable: scan.executable };
 }
 
-function readReferences(scan: Scan, bytes: Uint8Array, text: string): readonly StorePath[] {
-  return scan.referenceHashes.map((hash, i) => {
+function readReferences(scan: Scan, part: Part, text: string): StorePath[] {
+  const read: StorePath[] = [];
+  for (let i = 0; i < scan.referenceCount; i++) {
     const name = text.slice(scan.references[2 * i], scan.references[2 * i + 1]);
-    return StorePath.ofValid(part(bytes, hash, HASH_PART_LENGTH), name);
-  });
-}
-
-function readSignatures({ signatures }: Scan, bytes: Uint8Array, text: string): Signature[] {
-  const read: Signature[] = [];
-  for (let i = 0; i < signatures.length; i += 3) {
-    const name = text.slice(signatures[i], signatures[i + 1]);
-    read.push({ name, data: part(bytes, signatures[i + 2]!, SIGNATURE_LENGTH) });
+    read.push(StorePath.ofValid(part(scan.referenceHashes[i]!, HASH_PART_LENGTH), name));
   }
   return read;
 }
 
-function part({ buffer, byteOffset }: Uint8Array, start: number, length: number): Uint8Array {
-  return new Uint8Array(buffer, byteOffset + start, length);
+function readSignatures(
+  { signatureCount, signatures }: Scan,
+  part: Part,
+  text: string,
+): Signature[] {
+  const read: Signature[] = [];
+  for (let i = 0; i < 3 * signatureCount; i += 3) {
+    const name = text.slice(signatures[i], signatures[i + 1]);
+    read.push({ name, data: part(signatures[i + 2]!, SIGNATURE_LENGTH) });
+  }
+  return read;
 }
 
 function isSame(
