@@ -13,6 +13,11 @@ export function atEndOfTurn(action: () => void): void {
   if (actions.push(action) === 1) setImmediate(runAll);
 }
 
+/** Resolves when the actions of this turn have run: what follows holds up none of the answers among them. */
+export function endOfTurn(): Promise<void> {
+  return new Promise(atEndOfTurn);
+}
+
 function runAll(): void {
   const all = actions;
   actions = [];

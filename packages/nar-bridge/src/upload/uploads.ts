@@ -3,6 +3,7 @@ import { storeSmallNar } from "@tvix/store";
 import type { PushedNar } from "../pushed-nar.ts";
 import type { SideObjects } from "../side-objects.ts";
 import type { StoredNars } from "../stored-nars.ts";
+import { endOfTurn } from "../turn-end.ts";
 import { type NarName, parseNarName } from "./nar-name.ts";
 import { readSmallUpload, receiveNar, type SmallUpload } from "./receive-nar.ts";
 
@@ -89,7 +90,9 @@ export class Uploads implements AsyncDisposable {
 
   #storeLater(fileName: string, small: SmallUpload): void {
     const { sideObjects } = this.#options;
-    const storing = this.#store(small)
+    // Not before the client has its answer: the work takes longer than that, and is done while it prepares the narinfo.
+    const storing = endOfTurn()
+      .then(() => this.#store(small))
       .then(
         () => sideObjects.noteStored(fileName, small.nar),
         () => undefined, // whoever asks for it tries again, and is told
