@@ -5,7 +5,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describeWithTools, seededBytes } from "@tvix/conformance";
 import { StorePath } from "@tvix/store";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { embeddedIn, readEverything, temporaryFolder, tvixStore } from "./harness.ts";
+import {
+  embeddedIn,
+  readEverything,
+  startDaemon,
+  temporaryFolder,
+  throughDaemon,
+  tvixStore,
+} from "./harness.ts";
 import { canMount } from "./small-disk.ts";
 
 const title = `a power loss${canMount ? "" : " (missing: permission to mount a disk)"}`;
@@ -73,6 +80,25 @@ describe.skipIf(!canMount)(title, () => {
         expect(await readEverything(services)).toEqual(expect.arrayContaining(reported));
       }
       expect(reported.length).toBeGreaterThanOrEqual(2);
+    });
+
+    it("takes nothing that a daemon has taken, whose commits the index has not on disk", async () => {
+      const services = embeddedIn(join(disk, "store"));
+      const reported: string[] = [];
+      for (let round = 0; round < 3; round++) {
+        await using daemon = await startDaemon(["-l", "127.0.0.1:0", ...services]);
+        for (let i = 0; i < 4; i++) {
+          const file = join(folder.path, `small-${round}-${i}`);
+          writeFileSync(file, seededBytes(file, 3000));
+          const through = throughDaemon(`grpc+http://${daemon.addresses[0]}`);
+          const { stdout } = await tvixStore(["import", file, ...through]);
+          reported.push(StorePath.parseAbsolute(stdout.trim()).toAbsolutePath());
+        }
+        losePower();
+        await daemon[Symbol.asyncDispose]();
+        reboot(round);
+        expect(await readEverything(services)).toEqual(expect.arrayContaining(reported));
+      }
     });
   });
 });

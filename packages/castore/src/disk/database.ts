@@ -34,6 +34,11 @@ export interface OpenDatabaseOptions extends AbortOptions {
    * is created. Default: the database stays empty.
    */
   fill?: (db: Database) => Promise<void>;
+  /**
+   * Completes a database that is there, in a transaction, before it is used: other processes wait. Not called where it can
+   * only be read. Default: it is complete.
+   */
+  complete?: (db: Database) => Promise<void>;
 }
 
 /** Time that a writer waits for a lock of another process, in milliseconds. */
@@ -238,15 +243,17 @@ async function initialize(
   options?: OpenDatabaseOptions,
 ): Promise<Database> {
   try {
-    if (isNew(db, format)) {
+    const isFilled = !isNew(db, format);
+    if (isFilled) {
+      await upgrade(db, format);
+    } else {
       db.exec(format.schema);
       db.pragma(`application_id = ${format.applicationId}`);
       db.pragma(`user_version = ${format.version}`);
       await options?.fill?.(db);
-    } else {
-      await upgrade(db, format);
     }
     expectFormat(db, format);
+    if (isFilled) await options?.complete?.(db);
     commit(db);
     return db;
   } catch (error) {

@@ -6,7 +6,8 @@
  * |---|---|
  * | 4 | kind: `TVXc` for a chunk, `TVXb` for a blob of two or more chunks |
  * | 1 | codec of the payload: 0 as it is, 1 one zstd frame that states its content size |
- * | 3 | zero |
+ * | 1 | 1 for a chunk whose commit did not wait for the index to be durable; otherwise 0 |
+ * | 2 | zero |
  * | 4 | length of the payload |
  * | 4 | chunk: its length; blob: how many chunks it has |
  * | 32 | BLAKE3 digest of the chunk or blob |
@@ -14,6 +15,8 @@
  *
  * The payload of a chunk is its contents. That of a blob is its list of chunks in order, 36 bytes each:
  * digest, length. So packs alone suffice to make a new index.
+ *
+ * A chunk that is marked is a blob as well. Where the index of a power failure lacks it, it is read from the pack.
  */
 import { crc32 } from "node:zlib";
 import { B3Digest } from "../../model/digest.ts";
@@ -57,6 +60,20 @@ export function writeHeader(bytes: Buffer, at: number, header: RecordHeader): vo
   bytes.writeUInt32LE(crc32(bytes.subarray(at, at + 48)), at + 48);
 }
 
+/** Where the mark of a chunk stands in its header. */
+const MARK_AT = 5;
+
+/** Marks the record of a chunk: it is a blob as well, and may be durable before its row of the index is. */
+export function markAhead(bytes: Buffer): void {
+  bytes[MARK_AT] = 1;
+  bytes.writeUInt32LE(crc32(bytes.subarray(0, 48)), 48);
+}
+
+/** Whether the record of a chunk is marked by {@link markAhead}. */
+export function isAhead(bytes: Buffer): boolean {
+  return bytes[MARK_AT] === 1;
+}
+
 /** Reads the header that {@link writeHeader} wrote; its digest is a part of `bytes`. */
 export function readHeader(bytes: Buffer, at: number): RecordHeader {
   return {
@@ -71,10 +88,16 @@ export function readHeader(bytes: Buffer, at: number): RecordHeader {
 /** Whether a header stands at a position, whatever follows it. */
 export function isHeader(bytes: Buffer, at: number): boolean {
   const kind = bytes.toString("latin1", at, at + 4);
-  const codec = bytes.readUInt32LE(at + 4);
+  const codec = bytes[at + 4];
+  const isMark = bytes[at + MARK_AT]! <= 1 && bytes.readUInt16LE(at + MARK_AT + 1) === 0;
   const isKnown = Object.values(KINDS).some((known) => known === kind);
   const isOffered = Object.values(CODEC).some((known) => known === codec);
-  return isKnown && isOffered && crc32(bytes.subarray(at, at + 48)) === bytes.readUInt32LE(at + 48);
+  return (
+    isKnown &&
+    isOffered &&
+    isMark &&
+    crc32(bytes.subarray(at, at + 48)) === bytes.readUInt32LE(at + 48)
+  );
 }
 
 /** Makes the record of a blob of a list that {@link storedList} gives. */

@@ -25,8 +25,10 @@ export class IndexWriter implements Disposable {
   readonly #db: Database;
   readonly #statements;
   readonly #lists: ListWriter;
+  /** Whether commits wait for the disk. */
+  #isSyncing = true;
 
-  /** @param db a connection to an index */
+  /** @param db a connection to an index, whose commits do */
   constructor(db: Database) {
     this.#db = db;
     this.#lists = new ListWriter(db);
@@ -66,19 +68,22 @@ export class IndexWriter implements Disposable {
   }
 
   /**
-   * Runs `body`, one at a time, while this process alone may change the index and its packs. All changes are durable
-   * when it resolves; none is made when it rejects.
+   * Runs `body`, one at a time, while this process alone may change the index and its packs. All changes are made
+   * when it resolves; none is when it rejects, or `body` returns `false`.
    *
-   * @param undo takes back what `body` did outside of the index, if that fails or cannot be committed. Default: nothing
+   * @param options.undo takes back what `body` did outside of the index, if that fails or cannot be committed. Default:
+   *   nothing
+   * @param options.isDurable whether the changes are durable then. Others are with the next ones that are. Default: true
    */
   async change(
-    body: () => void | Promise<void>,
-    undo: () => void = () => undefined,
+    body: () => unknown,
+    { undo = () => undefined, isDurable = true }: { undo?: () => void; isDurable?: boolean } = {},
   ): Promise<void> {
     try {
+      this.#syncCommits(isDurable);
       await beginWrite(this.#db);
-      await body();
-      commit(this.#db);
+      if ((await body()) === false) rollback(this.#db);
+      else commit(this.#db);
     } catch (error) {
       if (this.#db.inTransaction) undo();
       rollback(this.#db);
@@ -95,6 +100,11 @@ export class IndexWriter implements Disposable {
   /** Notes how much of a pack is used. */
   setPack({ pack, size }: OpenPack): void {
     this.#statements.setPack.run(pack, size);
+  }
+
+  /** Whether a chunk is stored and used by a blob, also by another process just now. */
+  isLive(digest: B3Digest): boolean {
+    return this.#statements.isLive.get(digest.bytes) === 1;
   }
 
   /** Whether a chunk is stored, also by another process just now. */
@@ -147,5 +157,12 @@ export class IndexWriter implements Disposable {
 
   [Symbol.dispose](): void {
     closeDatabase(this.#db);
+  }
+
+  /** Sets whether commits wait for the disk. One that does makes those before it durable, too: all are in one log. */
+  #syncCommits(isSyncing: boolean): void {
+    if (this.#isSyncing === isSyncing) return;
+    this.#db.pragma(`synchronous = ${isSyncing ? "FULL" : "NORMAL"}`);
+    this.#isSyncing = isSyncing;
   }
 }

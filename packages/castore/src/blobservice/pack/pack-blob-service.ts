@@ -44,7 +44,7 @@ import { PackFrameStore } from "./pack-frame-store.ts";
 import { IngestCall, PackIngest, recordsBytesFor } from "./pack-ingest.ts";
 import { PackReader, type WantedChunk } from "./pack-reader.ts";
 import { readPlaced } from "./read-placed.ts";
-import { rebuildIndex } from "./rebuild-index.ts";
+import { catchUp, rebuildIndex } from "./rebuild-index.ts";
 
 const READ_PLACED: Task<typeof readPlaced> = taskOf(import.meta.url, "read-placed", "readPlaced");
 
@@ -116,7 +116,8 @@ export class PackBlobService implements BlobService, Measured {
 
   /**
    * Opens a folder of packs, or creates it. If its index is gone, empty or without a schema, that is made
-   * anew from the packs, all of which are read for it.
+   * anew from the packs, all of which are read for it. If a power failure has taken the last changes of the index, they are
+   * made again.
    *
    * @throws CastoreError `invalid_argument` for a chunk size that is not offered or an index of another
    *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it,
@@ -131,7 +132,8 @@ export class PackBlobService implements BlobService, Measured {
     } = options;
     assertAverageChunkSize(averageChunkSize); // before anything is created
     const fill = (db: Database) => rebuildIndex(db, path, onCorrupt, { signal });
-    return new PackBlobService(options, await ChunkIndex.open(path, { fill, signal }));
+    const complete = (db: Database) => catchUp(db, path, { signal });
+    return new PackBlobService(options, await ChunkIndex.open(path, { fill, complete, signal }));
   }
 
   /** Returns what came in and what of that was new, by chunks, and how much the folder holds. */

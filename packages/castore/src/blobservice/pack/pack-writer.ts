@@ -2,7 +2,7 @@ import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
-import { HEADER_LENGTH, type RecordHeader, readHeader } from "./format.ts";
+import { HEADER_LENGTH, markAhead, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
 import { payloadChecksum } from "./payload-checksum.ts";
@@ -47,7 +47,7 @@ export interface IncompleteBlob {
 /** The record of a chunk or blob, and its parsed header. */
 interface PlacedRecord {
   readonly header: RecordHeader;
-  readonly bytes: Uint8Array;
+  readonly bytes: Buffer;
 }
 
 /** A chunk that is not stored yet. */
@@ -84,6 +84,9 @@ const LOOKUPS_PER_TRANSACTION = 16_384;
  * transaction. The transaction is begun first: it keeps other processes from writing to the same pack,
  * and holds the committed length of the pack, so that what a crash leaves behind that length is
  * overwritten by the next commit.
+ *
+ * Where every blob of a group is one chunk of it, the records tell all, and are marked: the transaction does not wait for the
+ * disk. Should the index lack it after a power failure, whoever opens the store makes it good from the pack.
  */
 export class PackWriter implements Disposable {
   readonly #folder: string;
@@ -119,9 +122,15 @@ export class PackWriter implements Disposable {
     // Ahead of all that is looked up.
     if (lost.length > 0) await this.#index.change(() => this.#forget(lost));
     const wanted = await this.#lookUpLongLists(blobs, chunks);
-    await this.#index.change(async () => {
+    let isAhead = wanted.length > 0 && wanted.every(({ header }) => header.size === 1);
+    const change = async () => {
       const fresh = this.#freshChunks(chunks);
       const complete = this.#completeBlobs(wanted, fresh, incomplete);
+      if (isAhead) {
+        isAhead = this.#tellAll(fresh, complete);
+        if (!isAhead) return false;
+        for (const { bytes } of fresh.values()) markAhead(bytes);
+      }
       const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
       const located = Array.from(fresh.values(), ({ header, bytes, isUsed }) => {
         const { pack, offset } = layout.add(bytes);
@@ -152,12 +161,24 @@ export class PackWriter implements Disposable {
         if (header.size > 1) this.#index.addBlob(header.digest, list);
       }
       for (const { pack, size } of layout.writes) this.#index.setPack({ pack, size });
-    }, undo);
+      return true;
+    };
+    if (isAhead) await this.#index.change(change, { undo, isDurable: false });
+    if (!isAhead) {
+      incomplete.length = 0;
+      await this.#index.change(change, { undo });
+    }
     return incomplete;
   }
 
   [Symbol.dispose](): void {
     this.#index[Symbol.dispose]();
+  }
+
+  /** Whether the records of a group tell all that it changes in the index. */
+  #tellAll(fresh: ReadonlyMap<string, FreshChunk>, complete: readonly CompleteBlob[]): boolean {
+    for (const { isUsed } of fresh.values()) if (!isUsed) return false;
+    return complete.every(({ stored }) => stored.every((digest) => this.#index.isLive(digest)));
   }
 
   #forget(lost: readonly Lost[]): void {

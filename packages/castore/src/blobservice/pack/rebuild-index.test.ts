@@ -1,4 +1,12 @@
-import { readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import Sqlite from "better-sqlite3";
 import { describe, expect, it } from "vitest";
@@ -13,6 +21,16 @@ import type { PackBlobService, PackOptions } from "./pack-blob-service.ts";
 
 const store = new PackStore();
 
+async function expectAll(
+  service: PackBlobService,
+  digests: readonly B3Digest[],
+  contents: readonly Uint8Array[],
+) {
+  for (const [i, digest] of digests.entries()) {
+    expect(equalBytes(await readBack(service, digest), contents[i]!)).toBe(true);
+  }
+}
+
 describe("an index that is lost", () => {
   const LARGE = noise(3_000_000, 7);
   const contents = [LARGE, Buffer.from("small"), Buffer.alloc(0), noise(400_000, 8)];
@@ -22,14 +40,8 @@ describe("an index that is lost", () => {
   async function storeAll(options: Partial<PackOptions> = {}): Promise<B3Digest[]> {
     await using service = await store.open(options);
     const digests: B3Digest[] = [];
-    for (const data of contents) digests.push(await putBlob(service, data));
+    for (const data of contents) digests.push(...(await service.putMany([data])));
     return digests;
-  }
-
-  async function expectAll(service: PackBlobService, digests: readonly B3Digest[]) {
-    for (const [i, digest] of digests.entries()) {
-      expect(equalBytes(await readBack(service, digest), contents[i]!)).toBe(true);
-    }
   }
 
   it.each([
@@ -41,13 +53,13 @@ describe("an index that is lost", () => {
     {
       const { service, reports } = await store.openReporting();
       await using _service = service;
-      await expectAll(service, digests);
+      await expectAll(service, digests, contents);
       expect(await chunksOf(service, digests[0]!)).not.toHaveLength(0);
       expect(reports).toEqual([expect.stringContaining("a new one is made from the packs")]);
       await putBlob(service, Buffer.from("more"));
     }
     await using service = await store.open();
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
     expect(await service.has(blake3Digest(Buffer.from("more")))).toBe(true);
     expect(readdirSync(store.path).filter((name) => name.includes("rebuild"))).toEqual([]);
   });
@@ -72,11 +84,11 @@ describe("an index that is lost", () => {
       await using _service = service;
       expect(reports).toEqual([expect.stringContaining("a new one is made from the packs")]);
       await putBlob(service, Buffer.from("more"));
-      await expectAll(service, digests);
+      await expectAll(service, digests, contents);
     }
     expect(readFileSync(store.packOf()).subarray(0, pack.length).equals(pack)).toBe(true);
     await using service = await store.open();
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
   });
 
   it("stays lost when making it anew is broken off", async () => {
@@ -90,7 +102,7 @@ describe("an index that is lost", () => {
     });
     await expect(opening).rejects.toBe(reason);
     await using service = await store.open(silent);
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
   });
 
   it("is made once by several who open the store", async () => {
@@ -99,7 +111,7 @@ describe("an index that is lost", () => {
     const reports: string[] = [];
     const onCorrupt = (message: string) => void reports.push(message);
     const services = await Promise.all(Array.from({ length: 4 }, () => store.open({ onCorrupt })));
-    for (const service of services) await expectAll(service, digests);
+    for (const service of services) await expectAll(service, digests, contents);
     expect(reports).toHaveLength(1);
     for (const service of services) await service[Symbol.asyncDispose]();
   });
@@ -111,14 +123,14 @@ describe("an index that is lost", () => {
     {
       const { service, reports } = await store.openReporting();
       await using _service = service;
-      await expectAll(service, digests.slice(0, 3));
+      await expectAll(service, digests.slice(0, 3), contents);
       expect(await service.has(digests[3]!)).toBe(false);
       expect(reports.join()).toContain("is damaged at");
       await putBlob(service, contents[3]!);
     }
     lose();
     await using service = await store.open(silent);
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
   });
 
   it("is made of what is whole before and behind a flipped bit", async () => {
@@ -132,7 +144,7 @@ describe("an index that is lost", () => {
     expect(equalBytes(await readBack(service, digests[3]!), contents[3]!)).toBe(true);
     expect(reports.join()).toMatch(/damaged at.*is left out: chunk/s);
     await putBlob(service, contents[0]!);
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
   });
 
   /** Where the record of the only blob of several chunks stands in the only pack, and its length. */
@@ -186,7 +198,7 @@ describe("an index that is lost", () => {
     expect(await service.has(digests[0]!)).toBe(false);
     expect(reports.join()).toContain(`Blob ${digests[0]} is left out: its chunks make up`);
     await putBlob(service, contents[0]!);
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
   });
 
   it("is not mixed up with what was left of the one that is gone", async () => {
@@ -194,6 +206,87 @@ describe("an index that is lost", () => {
     lose();
     writeFileSync(join(store.path, "index.sqlite-wal"), noise(40_000));
     await using service = await store.open(silent);
-    await expectAll(service, digests);
+    await expectAll(service, digests, contents);
+  });
+});
+
+describe("an index that a power failure has set back", () => {
+  const FILES = ["", "-wal"];
+
+  /** Keeps the index as it is, while a service has it open. Returns what puts it back. */
+  function keepIndex(): () => void {
+    for (const end of FILES) cpSync(store.index + end, `${store.index}-kept${end}`);
+    return () => {
+      for (const end of FILES) cpSync(`${store.index}-kept${end}`, store.index + end);
+      rmSync(`${store.index}-shm`, { force: true });
+    };
+  }
+
+  const SMALL = Array.from({ length: 40 }, (_, i) => noise(1000 + i * 400, 100 + i));
+
+  /** Stores blobs one after the other, of which the index then lacks all but the first. */
+  async function storeAndSetBack(options: Partial<PackOptions> = {}): Promise<B3Digest[]> {
+    let setBack = () => {};
+    const digests: B3Digest[] = [];
+    {
+      await using service = await store.open(options);
+      for (const data of SMALL) {
+        digests.push(...(await service.putMany([data])));
+        if (digests.length === 1) setBack = keepIndex();
+      }
+    }
+    setBack();
+    return digests;
+  }
+
+  it.each([
+    ["one pack", {}],
+    ["many packs", { maxPackSize: 50_000 }],
+  ])("has all blobs of one chunk again, from %s", async (_, options) => {
+    const digests = await storeAndSetBack(options);
+    const contents = [...SMALL];
+    for (const more of ["more", "still more"].map((text) => Buffer.from(text))) {
+      const { service, reports } = await store.openReporting();
+      await using _service = service;
+      await expectAll(service, digests, contents);
+      digests.push(await putBlob(service, more));
+      contents.push(more);
+      expect(reports).toEqual([]);
+    }
+  });
+
+  it("has those before a record that is torn, and is written to", async () => {
+    const digests = await storeAndSetBack();
+    truncateSync(store.packOf(), statSync(store.packOf()).size - 100);
+    const torn = digests.pop()!;
+    const last = SMALL[digests.length]!;
+    for (let round = 0; round < 2; round++) {
+      await using service = await store.open();
+      await expectAll(service, digests, SMALL);
+      expect(await service.has(torn)).toBe(round === 1);
+      await service.putMany([last]);
+      expect(equalBytes(await readBack(service, torn), last)).toBe(true);
+    }
+  });
+
+  it("has no chunk of a blob whose writer did not finish", async () => {
+    let setBack = () => {};
+    const LARGE = noise(8_000_000, 9);
+    const chunks: B3Digest[] = [];
+    {
+      await using service = await store.open();
+      await service.putMany([SMALL[0]!]);
+      setBack = keepIndex();
+      {
+        await using writer = service.openWriter();
+        await writer.write(LARGE);
+      }
+      const digest = await putBlob(service, LARGE);
+      chunks.push(...(await chunksOf(service, digest))!.map((chunk) => chunk.digest));
+    }
+    setBack();
+    await using service = await store.open();
+    expect(chunks.length).toBeGreaterThan(4);
+    for (const digest of chunks) expect(await service.has(digest)).toBe(false);
   });
 });

@@ -1,4 +1,5 @@
-import { type FileHandle, open } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { type FileHandle, open as openFile } from "node:fs/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
 import type { Database } from "../../disk/database.ts";
@@ -8,9 +9,16 @@ import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { verifyBlob } from "../verify-blob.ts";
-import { ChunkIndex } from "./chunk-index.ts";
+import { ChunkIndex, type ChunkLocation } from "./chunk-index.ts";
 import { decodeInto } from "./codec.ts";
-import { HEADER_LENGTH, isHeader, MAGIC, type RecordHeader, readHeader } from "./format.ts";
+import {
+  HEADER_LENGTH,
+  isAhead,
+  isHeader,
+  MAGIC,
+  type RecordHeader,
+  readHeader,
+} from "./format.ts";
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
 import { readLocated, type WantedChunk } from "./pack-reader.ts";
@@ -27,6 +35,8 @@ const HASH_CHUNKS = 4096;
 interface FoundRecord {
   readonly at: number;
   readonly header: RecordHeader;
+  /** Whether it is a chunk that the index may lack. */
+  readonly isAhead: boolean;
   readonly payload: Buffer;
 }
 
@@ -50,19 +60,15 @@ export async function rebuildIndex(
   const [known, index] = [new ChunkIndex(db), new IndexWriter(db)];
   for (const pack of packs) {
     const path = packPath(folder, pack);
-    await using file = await open(path);
+    await using file = await openFile(path);
     let size = 0;
     for await (const record of recordsOf(file, (at) => onLoss(`"${path}" is damaged at ${at}`))) {
       options?.signal?.throwIfAborted();
-      const { at, header, payload } = record;
-      const { digest, codec, storedSize } = header;
-      const offset = at + HEADER_LENGTH;
-      size = offset + storedSize;
+      const { header, payload } = record;
+      const { digest } = header;
+      size = endOf(record);
       if (header.kind === "chunk") {
-        if (index.isKnown(digest)) continue;
-        const checksum = payloadChecksum(payload);
-        const location = { pack, offset, storedSize, size: header.size, codec, checksum };
-        index.addChunk(digest, location, true);
+        if (!index.isKnown(digest)) index.addChunk(digest, locationOf(record, pack), true);
       } else if (!index.hasBlob(digest)) {
         const list = copyBytes(payload); // the window moves on
         const fault = await faultOf(digest, list, (chunks) =>
@@ -74,6 +80,46 @@ export async function rebuildIndex(
     }
     index.setPack({ pack, size });
   }
+}
+
+/**
+ * Adds to an index the chunks that stand behind what it has of the packs, and are marked as ahead of it: a power failure may
+ * have taken their rows. Every chunk is verified. What is behind the first record that is not one of them was never committed.
+ *
+ * @param db a connection to the index, in a transaction
+ */
+export async function catchUp(db: Database, folder: string, options?: AbortOptions): Promise<void> {
+  const index = new IndexWriter(db);
+  const open = index.openPack() ?? { pack: 0, size: 0 };
+  for (const pack of listPacks(folder)) {
+    if (pack < open.pack) continue;
+    const start = pack === open.pack ? open.size : 0;
+    const path = packPath(folder, pack);
+    if (statSync(path).size <= start) continue;
+    await using file = await openFile(path);
+    const window = new Window(file, (await file.stat()).size);
+    let size = start;
+    for (;;) {
+      options?.signal?.throwIfAborted();
+      const record = await recordAt(window, size);
+      if (!record?.isAhead) break;
+      const { digest } = record.header;
+      if (!index.useChunk(digest)) index.addChunk(digest, locationOf(record, pack), true);
+      size = endOf(record);
+    }
+    if (size > start) index.setPack({ pack, size });
+  }
+}
+
+function locationOf({ at, header, payload }: FoundRecord, pack: number): ChunkLocation {
+  const { storedSize, size, codec } = header;
+  const checksum = payloadChecksum(payload);
+  return { pack, offset: at + HEADER_LENGTH, storedSize, size, codec, checksum };
+}
+
+/** Returns where the next record begins. */
+function endOf({ at, payload }: FoundRecord): number {
+  return at + HEADER_LENGTH + payload.length;
 }
 
 /** What is wrong with a blob; `undefined` if nothing is. */
@@ -149,7 +195,7 @@ async function* recordsOf(
     if (damagedAt !== undefined) onDamage(damagedAt);
     damagedAt = undefined;
     yield record;
-    at += HEADER_LENGTH + record.payload.length;
+    at = endOf(record);
   }
   if (damagedAt !== undefined) onDamage(damagedAt);
 }
@@ -157,11 +203,12 @@ async function* recordsOf(
 async function recordAt(window: Window, at: number): Promise<FoundRecord | undefined> {
   const bytes = await window.read(at, HEADER_LENGTH);
   if (bytes === undefined || !isHeader(bytes, 0)) return undefined;
-  const header = readHeader(Buffer.from(bytes), 0);
+  const head = Buffer.from(bytes);
+  const header = readHeader(head, 0);
   const payload = await window.read(at + HEADER_LENGTH, header.storedSize);
   if (payload === undefined) return undefined;
   if (header.kind === "chunk" && !isChunk(header, payload)) return undefined;
-  return { at, header, payload };
+  return { at, header, isAhead: header.kind === "chunk" && isAhead(head), payload };
 }
 
 function isChunk({ codec, size, digest }: RecordHeader, payload: Buffer): boolean {
