@@ -34,11 +34,14 @@ await using service = await openPathInfoService(pathInfos);
 const { storePath, narSha256 } = await onlyPathInfo(service);
 const hash = encodeNixbase32(storePath.hashPart);
 const nar = `${url}/${encodeNixbase32(narSha256)}.${what}?hash=${hash}`;
-const names = Array.from({ length: UPLOADS }, (_, seed) => nameOf(seed));
+const firstSeed = what === "nar" ? 0 : UPLOADS; // nothing is uploaded twice to one cache
+const uploads = Array.from({ length: UPLOADS }, (_, i) => firstSeed + i).map((seed) => {
+  return { seed, name: nameOf(seed) };
+});
 const downloads = Array.from({ length: DOWNLOADS }, download);
 try {
   const seconds = await secondsOf(async () => {
-    await Promise.all(names.map((name, seed) => upload(seed, name)));
+    await Promise.all(uploads.map(upload));
   });
   const ended = downloads.find(({ exitCode }) => exitCode !== null);
   if (ended) throw new Error(`Cannot use this run: a download ended with ${ended.exitCode}`);
@@ -52,7 +55,7 @@ function download(): ChildProcess {
   return spawn("curl", [...options, nar], { stdio: "inherit" });
 }
 
-async function upload(seed: number, name: string): Promise<void> {
+async function upload({ seed, name }: { seed: number; name: string }): Promise<void> {
   const put = request(`${url}/${name}`, { method: "PUT" });
   const answered = once(put, "response");
   Readable.from(narOf(seed)).pipe(put);

@@ -23,7 +23,7 @@ const REMEMBERED_MS = 10 * 60 * 1000;
 const WITHOUT_FRAMES_MS = 60 * 1000;
 
 /** How many bytes all NARs that are being read hold ahead of their clients, and how many one does at most. */
-const ALL_AHEAD = 16 * 1024 * 1024;
+const ALL_AHEAD = 12 * 1024 * 1024;
 const MAX_AHEAD = 3 * 1024 * 1024;
 
 /** Headers of an answer with a NAR. */

@@ -17,6 +17,10 @@ import { PayloadReader } from "./payload-reader.ts";
 const BATCH_BYTES = 128 * 1024;
 const BATCH_FRAMES = 1024;
 
+/** How many bytes all streams of frames read at a time, down to a least length for each. */
+const ALL_BATCH_BYTES = 2 * 1024 * 1024;
+const LEAST_BATCH_BYTES = 32 * 1024;
+
 /** After how many look-ups other events get their turn, and how many are made ahead of a read. */
 const LOOKUPS_PER_TURN = 500;
 const LOOKUPS_PER_BATCH = 64;
@@ -40,6 +44,8 @@ export class PackFrameReader implements Disposable {
   readonly #payloads: PayloadReader;
   readonly #index: ChunkIndex;
   readonly #reader: PackReader;
+  /** How many streams of frames are open. */
+  #streams = 0;
 
   /** @param folder the folder of the store */
   constructor(folder: string, index: ChunkIndex, reader: PackReader) {
@@ -147,6 +153,7 @@ export class PackFrameReader implements Disposable {
   ): AsyncGenerator<readonly Uint8Array[]> {
     const places = new Places((from) => this.#locate(chunks, from, LOOKUPS_PER_BATCH));
     let ahead: Batch | undefined;
+    this.#streams += 1;
     try {
       for (let next = 0; ; ) {
         options?.signal?.throwIfAborted();
@@ -167,8 +174,14 @@ export class PackFrameReader implements Disposable {
         if (isLast) return;
       }
     } finally {
+      this.#streams -= 1;
       await ahead?.read.catch(() => undefined);
     }
+  }
+
+  /** How many bytes a stream reads at a time. */
+  get #batchBytes(): number {
+    return Math.max(LEAST_BATCH_BYTES, Math.min(BATCH_BYTES, ALL_BATCH_BYTES / this.#streams));
   }
 
   /** Finds consecutive chunks, up to one that cannot be read, in the place of which is an error. */
@@ -192,6 +205,7 @@ export class PackFrameReader implements Disposable {
   /** Starts to read the next frames. */
   async #start(places: Places, readPayloads: ReadPayloads): Promise<Batch> {
     const wanted: WantedChunk[] = [];
+    const maxBytes = this.#batchBytes;
     let failure: CastoreError | undefined;
     let bytes = 0;
     while (wanted.length < BATCH_FRAMES) {
@@ -202,7 +216,7 @@ export class PackFrameReader implements Disposable {
         break;
       }
       bytes += next.location.storedSize;
-      if (bytes > BATCH_BYTES && wanted.length > 0) break;
+      if (bytes > maxBytes && wanted.length > 0) break;
       wanted.push(next);
       places.skip();
     }
