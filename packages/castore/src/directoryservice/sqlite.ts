@@ -30,8 +30,8 @@ const LOOKUPS_PER_TURN = 512;
 /** How many directories are written to a temporary file before that. */
 const WRITES_PER_TURN = 512;
 
-/** How many bytes of a tree wait in memory; a larger one waits in a temporary file. */
-const STAGE_IN_MEMORY = 8 * 1024 * 1024;
+/** How many bytes of a tree wait in memory, and one directory more; those of a larger one wait in a temporary file. */
+const STAGE_IN_MEMORY = 2 * 1024 * 1024;
 
 /** What a row in memory takes beside its data, in bytes: most directories are smaller than that. */
 const ROW_OVERHEAD = 560;
@@ -133,17 +133,18 @@ function stageFor(table: KeyValueTable): TreeStage {
   }
   return {
     async add({ digest, bytes: data }) {
+      if (spilled === undefined && bytes >= STAGE_IN_MEMORY) {
+        const table = new SpillTable();
+        spilled = table;
+        await inTurns(rows, WRITES_PER_TURN, ([key, data]) => table.add(key, data));
+        rows = [];
+      }
       if (spilled !== undefined) {
         spilled.add(digest.bytes, data);
         return;
       }
       rows.push([digest.bytes, data]);
       bytes += data.length + ROW_OVERHEAD;
-      if (bytes < STAGE_IN_MEMORY) return;
-      const table = new SpillTable();
-      spilled = table;
-      await inTurns(rows, WRITES_PER_TURN, ([key, data]) => table.add(key, data));
-      rows = [];
     },
     commit: (options) => table.put({ [Symbol.iterator]: all }, options),
     discard() {

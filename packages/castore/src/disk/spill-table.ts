@@ -2,7 +2,7 @@ import Sqlite from "better-sqlite3";
 import { sqliteError } from "./database.ts";
 
 /** Page cache of SQLite in KiB. Pages beyond it are written to a temporary file. */
-const CACHE_KIB = 8192;
+const CACHE_KIB = 2048;
 
 /** A table from keys to bytes that spills to a temporary file. Disposing removes the file. */
 export class SpillTable implements Disposable {

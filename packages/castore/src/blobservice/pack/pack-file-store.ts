@@ -61,8 +61,9 @@ export class PackFileStore implements FileStore {
     this.#isReadable = isReadable;
     this.batchBytes = ingest.contentsBytes;
     this.parallelism = laneCount() * BATCHES_PER_LANE + 1;
-    this.#smallSlabs = ingest.newSlabs(this.parallelism);
-    this.#pieceSlabs = ingest.newSlabs(this.parallelism);
+    const kept = 2 * this.parallelism; // both use slabs of one length
+    this.#smallSlabs = ingest.newSlabs(this.parallelism, kept);
+    this.#pieceSlabs = ingest.newSlabs(this.parallelism, kept);
   }
 
   async putSmall(

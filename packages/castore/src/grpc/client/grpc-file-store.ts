@@ -115,8 +115,8 @@ export class GrpcFileStore implements FileStore {
   readonly #service: BlobService;
   readonly #batch: GrpcChunkBatch;
   readonly #contents: ContentsFileStore;
-  readonly #smallSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
-  readonly #pieceSlabs = new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, this.parallelism);
+  readonly #smallSlabs = slabsFor(this.parallelism);
+  readonly #pieceSlabs = slabsFor(this.parallelism);
   readonly #sent = new ByteBudget(SENT_BYTES);
 
   constructor(service: BlobService, batch: GrpcChunkBatch) {
@@ -290,6 +290,11 @@ export class GrpcFileStore implements FileStore {
   async #storeEmpty(options: AbortOptions): Promise<void> {
     await this.#service.putMany([new Uint8Array(0)], options);
   }
+}
+
+/** Buffers of batches, or of pieces, of which so many are under way. Twice as many are kept, as both use the same. */
+function slabsFor(parallelism: number): SlabPool {
+  return new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, parallelism, 2 * parallelism);
 }
 
 /** The blobs of several chunks among files that were read and cut. */
