@@ -1,25 +1,21 @@
-import { read, readSync } from "node:fs";
-import { promisify } from "node:util";
-import { systemError } from "../../model/system-error.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import type { PackDescriptors } from "./pack-descriptors.ts";
 import { runsOf } from "./read-chunks.ts";
-
-const readFile = promisify(read);
 
 /** Payloads with at most this many bytes between them, such as a header, are read at once. */
 const MAX_GAP = 1024;
 
 /**
  * Short reads that somebody waits for are made in the calling thread: to wake another takes longer, where the disk is fast.
- * After one that took longer than so many milliseconds, so many are left to the thread pool.
+ * After one that was slow, some are left to the thread pool.
  */
 const SHORT_BYTES = 256 * 1024;
 const SLOW_READ_MS = 1;
 const READS_AFTER_SLOW = 64;
 
 /**
- * Reads payloads as they are stored, in the thread pool of Node.js: neither this thread nor a lane waits for the disk.
+ * Reads payloads as they are stored, in the thread pool of Node.js but for short ones that are urgent: neither this thread nor a
+ * lane waits for a slow disk.
  */
 export class PayloadReader {
   readonly #packs: PackDescriptors;
@@ -53,7 +49,7 @@ export class PayloadReader {
       const run = bytes.subarray(at, at + length);
       const filled = isHere
         ? this.#readHere(pack, offset, run)
-        : await this.#readPack(pack, offset, run);
+        : await this.#packs.read(pack, offset, run);
       for (const location of chunks) {
         const start = location.offset - offset;
         payloads.push(run.subarray(start, Math.min(start + location.storedSize, filled)));
@@ -63,53 +59,13 @@ export class PayloadReader {
     return payloads;
   }
 
-  /** Reads a range of a pack. Returns how much of it there is: nothing if the pack does not exist. */
-  async #readPack(pack: number, offset: number, target: Uint8Array): Promise<number> {
-    try {
-      const fd = this.#packs.take(pack);
-      try {
-        let filled = 0;
-        while (filled < target.length) {
-          const left = target.length - filled;
-          const { bytesRead } = await readFile(fd, target, filled, left, offset + filled);
-          if (bytesRead === 0) break;
-          filled += bytesRead;
-        }
-        return filled;
-      } finally {
-        this.#packs.give(pack);
-      }
-    } catch (error) {
-      return this.#missing(pack, error);
-    }
-  }
-
-  /** Reads as {@link #readPack} does, in this thread. */
+  /** Reads a range of a pack in this thread, and notes whether the disk is slow. */
   #readHere(pack: number, offset: number, target: Uint8Array): number {
     const startMs = performance.now();
     try {
-      const fd = this.#packs.take(pack);
-      try {
-        let filled = 0;
-        while (filled < target.length) {
-          const bytesRead = readSync(fd, target, filled, target.length - filled, offset + filled);
-          if (bytesRead === 0) break;
-          filled += bytesRead;
-        }
-        return filled;
-      } finally {
-        this.#packs.give(pack);
-      }
-    } catch (error) {
-      return this.#missing(pack, error);
+      return this.#packs.readSync(pack, offset, target);
     } finally {
       if (performance.now() - startMs > SLOW_READ_MS) this.#elsewhere = READS_AFTER_SLOW;
     }
-  }
-
-  /** Returns how much there is of a pack that does not exist; throws any other error. */
-  #missing(pack: number, error: unknown): 0 {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
-    throw systemError(error, `Cannot read pack "${this.#packs.pathOf(pack)}"`);
   }
 }

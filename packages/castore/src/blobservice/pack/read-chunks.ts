@@ -1,7 +1,5 @@
-import { readSync } from "node:fs";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
-import { systemError } from "../../model/system-error.ts";
 import { Scratch } from "../../worker/scratch.ts";
 import type { ChunkLocation } from "./chunk-index.ts";
 import { decodeInto } from "./codec.ts";
@@ -187,24 +185,8 @@ export class OpenPacks implements Disposable {
    * @throws CastoreError by cause if the system refuses to read
    */
   read(pack: number, offset: number, length: number): Uint8Array<ArrayBuffer> {
-    try {
-      const fd = this.#descriptors.take(pack);
-      try {
-        const bytes = this.#memory(length);
-        let filled = 0;
-        while (filled < length) {
-          const count = readSync(fd, bytes, filled, length - filled, offset + filled);
-          if (count === 0) break;
-          filled += count;
-        }
-        return bytes.subarray(0, filled);
-      } finally {
-        this.#descriptors.give(pack);
-      }
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return new Uint8Array(0);
-      throw systemError(error, `Cannot read pack "${this.#descriptors.pathOf(pack)}"`);
-    }
+    const bytes = this.#memory(length);
+    return bytes.subarray(0, this.#descriptors.readSync(pack, offset, bytes));
   }
 
   [Symbol.dispose](): void {

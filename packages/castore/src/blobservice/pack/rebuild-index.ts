@@ -95,9 +95,10 @@ export async function catchUp(db: Database, folder: string, options?: AbortOptio
     if (pack < open.pack) continue;
     const start = pack === open.pack ? open.size : 0;
     const path = packPath(folder, pack);
-    if (statSync(path).size <= start) continue;
+    const { size: end } = statSync(path);
+    if (end <= start) continue;
     await using file = await openFile(path);
-    const window = new Window(file, (await file.stat()).size);
+    const window = new Window(file, end);
     let size = start;
     for (;;) {
       options?.signal?.throwIfAborted();
