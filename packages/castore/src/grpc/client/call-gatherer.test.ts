@@ -1,31 +1,21 @@
 import { describe, expect, it } from "vitest";
-import { type Http2Fixture, startHttp2 } from "../../../test/http2-fixture.ts";
 import { noise } from "../../../test/noise.ts";
+import { type ServedBlobs, serveBlobs } from "../../../test/served-blobs.ts";
 import { MemoryBlobService } from "../../blobservice/memory.ts";
 import { putBlob } from "../../blobservice/put-blob.ts";
 import { collectBytes } from "../../bytes/byte-string.ts";
-import { MemoryDirectoryService } from "../../directoryservice/memory.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
-import { castoreServices } from "../server/index.ts";
-import { CallBudget } from "../transport/call-budget.ts";
-import { openChannel } from "../transport/channel.ts";
-import { answerDirectly } from "../transport/direct-exchange.ts";
-import { directMethods } from "../transport/direct-methods.ts";
-import { GrpcBlobService } from "./grpc-blob-service.ts";
 
 const BLOBS = Array.from({ length: 100 }, (_, i) => noise(15_000, i));
 const DIGESTS = BLOBS.map((data) => blake3Digest(data));
 
-interface Fixture extends Http2Fixture {
-  readonly blobService: GrpcBlobService;
+interface Fixture extends ServedBlobs {
   /** What the server stores. */
   readonly stored: MemoryBlobService;
   /** The signals of the batches that came to be stored, in order. */
   readonly batches: readonly (AbortSignal | undefined)[];
-  /** The paths of all calls. */
-  readonly calls: readonly string[];
 }
 
 /** @param before what the server does before it stores a batch */
@@ -33,7 +23,6 @@ async function start(
   before: (blobs: readonly Uint8Array[]) => unknown = () => undefined,
 ): Promise<Fixture> {
   const batches: (AbortSignal | undefined)[] = [];
-  const calls: string[] = [];
   class Stored extends MemoryBlobService {
     override async putMany(...args: Parameters<MemoryBlobService["putMany"]>) {
       batches.push(args[1]?.signal);
@@ -42,32 +31,7 @@ async function start(
     }
   }
   const stored = new Stored();
-  const services = castoreServices({
-    blobService: stored,
-    directoryService: new MemoryDirectoryService(),
-  });
-  const methods = new Map(services.flatMap((service) => [...directMethods(service)]));
-  const budget = new CallBudget();
-  const observer = { bytesIn: 0, bytesOut: 0, error: undefined, answered() {}, end() {} };
-  const fixture = await startHttp2((server) => {
-    server.on("stream", (stream, headers) => {
-      calls.push(headers[":path"]!);
-      void answerDirectly(stream, methods.get(headers[":path"]!)!, { ...observer }, budget);
-    });
-  });
-  const channel = openChannel(`grpc+unix://${fixture.socket}`, { retryMs: 0 });
-  const blobService = new GrpcBlobService(channel);
-  const dispose = fixture[Symbol.asyncDispose].bind(fixture);
-  return Object.assign(fixture, {
-    blobService,
-    stored,
-    batches,
-    calls,
-    async [Symbol.asyncDispose]() {
-      await blobService[Symbol.asyncDispose]();
-      await dispose();
-    },
-  });
+  return Object.assign(await serveBlobs(stored), { stored, batches });
 }
 
 describe("small blobs that are put at the same time", () => {

@@ -1,20 +1,13 @@
 import { constants, type ServerHttp2Stream } from "node:http2";
 import { describe, expect, it } from "vitest";
-import { type Http2Fixture, startHttp2 } from "../../../test/http2-fixture.ts";
 import { noise } from "../../../test/noise.ts";
+import { type ServedBlobs, serveBlobs } from "../../../test/served-blobs.ts";
 import type { StoredBlob } from "../../blobservice/blob-service.ts";
 import { MemoryBlobService } from "../../blobservice/memory.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { MemoryDirectoryService } from "../../directoryservice/memory.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_EACH_READS } from "../../model/limits.ts";
-import { castoreServices } from "../server/index.ts";
-import { CallBudget } from "../transport/call-budget.ts";
-import { openChannel } from "../transport/channel.ts";
-import { answerDirectly } from "../transport/direct-exchange.ts";
-import { directMethods } from "../transport/direct-methods.ts";
-import { GrpcBlobService } from "./grpc-blob-service.ts";
 
 const EACH = "/tvix.castore.v1alpha.BlobBatchService/ReadEach";
 const BATCH = "/tvix.castore.v1alpha.BlobBatchService/Read";
@@ -47,11 +40,9 @@ class Stored extends MemoryBlobService {
   }
 }
 
-interface Fixture extends Http2Fixture {
+interface Fixture extends ServedBlobs {
   readonly stored: Stored;
-  /** The paths of all calls. */
-  readonly calls: readonly string[];
-  /** How many of them are under way. */
+  /** How many calls are under way. */
   readonly open: () => number;
   read(blob: Blob, options?: AbortOptions): Promise<StoredBlob | undefined>;
 }
@@ -59,42 +50,22 @@ interface Fixture extends Http2Fixture {
 /** @param each answers the calls that read each by itself. Default: the server of this package does */
 async function start(each?: (stream: ServerHttp2Stream) => void): Promise<Fixture> {
   const stored = new Stored();
-  const calls: string[] = [];
   let open = 0;
-  const services = castoreServices({
-    blobService: stored,
-    directoryService: new MemoryDirectoryService(),
-  });
-  const methods = new Map(services.flatMap((service) => [...directMethods(service)]));
-  const budget = new CallBudget();
-  const observer = { bytesIn: 0, bytesOut: 0, error: undefined, answered() {}, end() {} };
-  const fixture = await startHttp2((server) => {
-    server.on("stream", (stream, headers) => {
-      const path = headers[":path"]!;
-      calls.push(path);
-      open += 1;
-      stream.once("close", () => {
-        open -= 1;
-      });
-      if (each !== undefined && path === EACH) each(stream.on("error", () => undefined));
-      else void answerDirectly(stream, methods.get(path)!, { ...observer }, budget);
+  const fixture = await serveBlobs(stored, (path, stream) => {
+    open += 1;
+    stream.once("close", () => {
+      open -= 1;
     });
+    if (each === undefined || path !== EACH) return false;
+    each(stream.on("error", () => undefined));
+    return true;
   });
-  const channel = openChannel(`grpc+unix://${fixture.socket}`, { retryMs: 0 });
-  const blobService = new GrpcBlobService(channel);
-  const dispose = fixture[Symbol.asyncDispose].bind(fixture);
   return Object.assign(fixture, {
     stored,
-    calls,
     open: () => open,
     async read(blob: Blob, options?: AbortOptions) {
-      const [found] = await blobService.readManyStored([blob], options);
+      const [found] = await fixture.blobService.readManyStored([blob], options);
       return found;
-    },
-    async [Symbol.asyncDispose]() {
-      await blobService[Symbol.asyncDispose]();
-      await channel[Symbol.asyncDispose]();
-      await dispose();
     },
   });
 }
