@@ -9,7 +9,7 @@ const SERVER_GROWTH_BYTES = 20e6;
 
 /**
  * How long after the call the limit is set, in milliseconds. While an option is not at its default, V8 does not take the compiled
- * modules that come with Node.js and compiles them anew, in each thread that starts: a third of the processor time of a small
+ * modules that come with Node.js and compiles them anew, in each thread that starts: a quarter of the processor time of a small
  * import. By then, what a command needs has started.
  */
 const DELAY_MS = 500;

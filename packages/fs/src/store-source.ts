@@ -60,8 +60,8 @@ const PAGE_PATHS = 1024;
 const BATCH_BYTES = 2 * 1024 * 1024;
 
 /**
- * What is fetched together and takes longer, in milliseconds, is fetched one by one as well, so many at a time: one that hangs
- * delays no other.
+ * What is fetched together and is not there after so many milliseconds is fetched one by one as well, so many at a time: one that
+ * hangs delays no other.
  */
 const SLOW_MS = 1_000;
 const SLOW_FETCHES = 16;

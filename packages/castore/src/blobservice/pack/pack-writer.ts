@@ -86,7 +86,7 @@ const LOOKUPS_PER_TRANSACTION = 16_384;
  * overwritten by the next commit.
  *
  * Where every blob of a group is one chunk of it, the records tell all, and are marked: the transaction does not wait for the
- * disk. Should the index lack it after a power failure, whoever opens the store makes it good from the pack.
+ * disk. What the index then lacks after a power failure is added from the pack by whoever opens the store.
  */
 export class PackWriter implements Disposable {
   readonly #folder: string;

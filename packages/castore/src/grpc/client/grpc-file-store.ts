@@ -292,7 +292,7 @@ export class GrpcFileStore implements FileStore {
   }
 }
 
-/** Buffers of batches, or of pieces, of which so many are under way. Twice as many are kept, as both use the same. */
+/** Makes a pool for batches, or for pieces. As many slabs are kept as both use together: they share those that are spare. */
 function slabsFor(parallelism: number): SlabPool {
   return new SlabPool(CONTENTS_BYTES + FRAMES_BYTES, parallelism, 2 * parallelism);
 }
