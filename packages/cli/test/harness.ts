@@ -12,12 +12,12 @@ import { openServices } from "../src/services.ts";
 /** The script of `tvix-store`, as it was built before the tests. */
 export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
 
-/** The options of Node in the first line of the command. */
+/** The options of Node that the command sets. */
 export const NODE_OPTIONS: readonly string[] = readFileSync(
   new URL("../bin/tvix-store.js", import.meta.url),
   "utf8",
 )
-  .match(/^#!.* node (.*)\n/)![1]!
+  .match(/; exec node (--.*?) "/)![1]!
   .split(" ");
 
 /** A new folder, removed with everything in it when it is disposed of. */

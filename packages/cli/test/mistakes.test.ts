@@ -23,8 +23,10 @@ describe("a mistake in", () => {
 
   it.each(MISTAKE_KINDS)("%s is answered in a line that says what was expected", async (kind) => {
     const check = async ({ args, answers, status = 1, env = {} }: Mistake) => {
-      const undone = { NIX_ATTRS_JSON_FILE: undefined, MALLOC_ARENA_MAX: "1" }; // a daemon starts once only
-      const outcome = await tvixStore(args, { cwd: folder.path, env: { ...undone, ...env } });
+      const outcome = await tvixStore(args, {
+        cwd: folder.path,
+        env: { NIX_ATTRS_JSON_FILE: undefined, ...env },
+      });
       expect({ args, ...outcome }).toMatchObject({ args, status, stdout: "" });
       const lines = outcome.stderr.split(/\n(?=tvix-store: |$)/).slice(0, -1);
       const expected = answers.map((answer) => expect.stringContaining(answer));

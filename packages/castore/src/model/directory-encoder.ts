@@ -201,7 +201,9 @@ class RecordList {
     const needed = this.#at + length;
     if (needed <= this.#buffer.length) return;
     const room = Math.max(needed, FIRST_BYTES, 2 * this.#buffer.length);
-    this.#buffer = enlarged(this.#buffer, Buffer.allocUnsafeSlow(room));
+    const larger = enlarged(this.#buffer, Buffer.allocUnsafeSlow(room));
+    this.free();
+    this.#buffer = larger;
   }
 }
 

@@ -7,7 +7,6 @@ import { storeModeOption } from "../options/store-mode.ts";
 import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
-import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store daemon` */
 export function daemonCommand(): Command {
@@ -16,7 +15,6 @@ export function daemonCommand(): Command {
       "Serves a store to gRPC, gRPC-web and Connect clients, and to Nix as a binary cache",
     )
     .action(async (options: ServeOptions) => {
-      useSmallMalloc();
       const { serveDaemon } = await import("../serve/serve.ts"); // loaded here, as few commands need a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serveDaemon(options, interrupt));

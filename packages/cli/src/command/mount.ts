@@ -2,7 +2,6 @@ import { Command } from "commander";
 import type { MountCommandOptions } from "../mount/mount-store.ts";
 import { addHelpEnd } from "./help-end.ts";
 import { addShownOptions } from "./shown-options.ts";
-import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store mount DIR` */
 export function mountCommand(): Command {
@@ -12,7 +11,6 @@ export function mountCommand(): Command {
     .option("--daemonize", "go on in the background, and return once it is mounted")
     .option("--allow-other", "let other users look into it")
     .action(async (folder: string, options: MountCommandOptions) => {
-      useSmallMalloc();
       const { mountStore } = await import("../mount/mount-store.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => mountStore(folder, options, interrupt));

@@ -7,14 +7,12 @@ import { storeModeOption } from "../options/store-mode.ts";
 import { upstreamOptions } from "../options/upstream-options.ts";
 import { tracingOption } from "../telemetry/tracing-option.ts";
 import { addHelpEnd, SERVER_STATUSES } from "./help-end.ts";
-import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store nar-bridge` */
 export function narBridgeCommand(): Command {
   const command = new Command("nar-bridge")
     .description("Serves a store to Nix as a binary cache over HTTP, and nothing else")
     .action(async (options: ServeOptions) => {
-      useSmallMalloc();
       const { serveNarBridge } = await import("../serve/serve.ts"); // loaded here, as few commands need a server
       const { run } = await import("../run.ts");
       await run((interrupt) => serveNarBridge(options, interrupt));

@@ -2,7 +2,6 @@ import { Command } from "commander";
 import type { ShownOptions } from "../mount/shown.ts";
 import { addHelpEnd } from "./help-end.ts";
 import { addShownOptions } from "./shown-options.ts";
-import { useSmallMalloc } from "./small-malloc.ts";
 
 /** `tvix-store virtiofs SOCKET` */
 export function virtiofsCommand(): Command {
@@ -10,7 +9,6 @@ export function virtiofsCommand(): Command {
     .description("Shows store paths as files to virtual machines, by virtiofs")
     .argument("<socket>", "the Unix socket that the virtual machine connects to")
     .action(async (socket: string, options: ShownOptions) => {
-      useSmallMalloc();
       const { serveVirtiofs } = await import("../mount/virtiofs.ts"); // no other command needs it
       const { run } = await import("../run.ts");
       await run((interrupt) => serveVirtiofs(socket, options, interrupt));
