@@ -1,7 +1,4 @@
-import {
-  DirectorySchema,
-  DirectoryService as DirectoryServiceDescriptor,
-} from "@tvix/proto/castore";
+import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type {
   DirectoryPutter,
@@ -14,13 +11,13 @@ import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts
 import { StagedTree } from "../../directoryservice/staged-tree.ts";
 import { traverseDirectory } from "../../directoryservice/traverse.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
-import { directoryFromProto, directoryToProto } from "../../model/convert.ts";
+import { directoryFromProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
-import { frameMessage } from "../transport/frames.ts";
+import { frameBytes } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
@@ -82,9 +79,9 @@ export class GrpcDirectoryService implements DirectoryService {
     let root: B3Digest | undefined;
     return new StagedTree(
       {
-        async add({ directory, digest }) {
+        async add({ bytes, digest }) {
           root = digest;
-          await upload.send(frameMessage(DirectorySchema, directoryToProto(directory)));
+          await upload.send(frameBytes(bytes));
         },
         async commit() {
           const { rootDigest } = await upload.finish();

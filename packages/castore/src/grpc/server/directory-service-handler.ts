@@ -1,12 +1,13 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
+import { copyBytes } from "../../bytes/byte-string.ts";
 import { gatherEncoded } from "../../bytes/gather.ts";
 import type { DirectoryService } from "../../directoryservice/directory-service.ts";
 import { directoryBytes } from "../../directoryservice/encoded-directory.ts";
-import { directoryFromProto } from "../../model/convert.ts";
+import { decodeDirectory } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { toConnectError } from "../transport/connect-error.ts";
-import { encodedStream } from "../transport/encoded-method.ts";
+import { encodedRequests, encodedStream } from "../transport/encoded-method.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
 
 const METHODS = DirectoryServiceDescriptor.method;
@@ -41,16 +42,24 @@ export function directoryServiceHandler(
       }
     }),
 
-    async put(messages, { signal }) {
+    put: encodedRequests(METHODS.put, async (messages, { signal }) => {
       try {
         await using putter = directoryService.openPutter({ signal });
-        for await (const message of messages) await putter.put(directoryFromProto(message));
+        for await (const message of messages) await putter.put(decodeDirectory(apart(message)));
         await expectWholeUpload(signal);
         const root = await putter.close();
         return { rootDigest: root.bytes };
       } catch (error) {
         throw toConnectError(error);
       }
-    },
+    }),
   };
+}
+
+/** Returns bytes in memory of which they are most, so that keeping them keeps little else. */
+function apart(bytes: Uint8Array): Uint8Array {
+  const { buffer, byteOffset, length } = bytes;
+  return 2 * length > buffer.byteLength
+    ? new Uint8Array(buffer, byteOffset, length)
+    : copyBytes(bytes);
 }

@@ -2,7 +2,7 @@ import { create, type DescMethod, type DescService, type Message } from "@bufbui
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { freeMemory } from "../../bytes/free-memory.ts";
-import { framedCallOf } from "./encoded-method.ts";
+import { encodedRequestsCallOf, framedCallOf } from "./encoded-method.ts";
 import { dataField, dataIn, dataParts, frameHeader, messageParts, parseMessage } from "./frames.ts";
 
 /** A message that is encoded while it is sent. */
@@ -132,6 +132,7 @@ function directMethod(
   const takenData = takesStream ? dataField(input) : undefined;
   const givenData = givesStream ? dataField(output) : undefined;
   const framed = framedCallOf(call);
+  const takesEncoded = encodedRequestsCallOf(call);
   const parse =
     takenData === undefined
       ? (bytes: Uint8Array): Message => parseMessage(input, bytes)
@@ -148,6 +149,11 @@ function directMethod(
         await sender.send(frameHeader(encoded.length));
         for await (const part of encoded.parts) await sender.send(part);
         if (encoded.memory !== undefined) sender.free(encoded.memory);
+        return;
+      }
+      if (takesEncoded !== undefined) {
+        const response = await takesEncoded(requests, { signal });
+        sender.send(...messageParts(output, create(output, response as Message)));
         return;
       }
       const request = message ?? mapEach(requests, parse);

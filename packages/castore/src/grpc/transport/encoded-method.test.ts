@@ -8,7 +8,7 @@ import {
 } from "@tvix/proto/castore";
 import { describe, expect, it } from "vitest";
 import { directMethods, type ServedService } from "./direct-methods.ts";
-import { encodedStream, encodedUnary } from "./encoded-method.ts";
+import { encodedRequests, encodedStream, encodedUnary } from "./encoded-method.ts";
 import { encodedIn, frameEncoded, frameMessage, onlyFieldOf } from "./frames.ts";
 
 const signal = new AbortController().signal;
@@ -29,13 +29,14 @@ function answer(
   implementation: object,
   path: string,
   send: (piece: Uint8Array) => Promise<void> | undefined,
+  requests: AsyncIterable<Uint8Array> = request(),
 ): Promise<void> {
   const service = path.includes("Batch") ? DirectoryBatchService : DirectoryService;
   const served = { service, implementation } as unknown as ServedService;
   const reserve = async () => undefined;
   return directMethods(served)
     .get(path)!
-    .answer(request(), signal, { send, free: () => undefined, reserve });
+    .answer(requests, signal, { send, free: () => undefined, reserve });
 }
 
 describe("encoded messages in frames", () => {
@@ -150,5 +151,35 @@ describe("a method that answers with encoded messages", () => {
     await expect(answering).rejects.toBe(reason);
     expect(asked).toBe(1);
     expect(released).toBe(true);
+  });
+});
+
+describe("a method that takes encoded messages", () => {
+  it("gets them as they were sent, and from Connect as encoding them gives", async () => {
+    const encodings = [encode("a"), Buffer.concat([encode("b"), encode("a")])]; // the second is not canonical
+    const taken: Buffer[] = [];
+    const put = encodedRequests(DirectoryService.method.put, async (messages) => {
+      for await (const message of messages) taken.push(Buffer.from(message));
+      return { rootDigest: Buffer.from("root") };
+    });
+    const sent: Uint8Array[] = [];
+    const requests = (async function* () {
+      yield* encodings;
+    })();
+    const send = (piece: Uint8Array) => void sent.push(piece);
+    await answer({ put }, "/tvix.castore.v1.DirectoryService/Put", send, requests);
+    expect(taken).toEqual(encodings.map((bytes) => Buffer.from(bytes)));
+    const { output } = DirectoryService.method.put;
+    const response = create(output, { rootDigest: Buffer.from("root") });
+    expect(sent.map((piece) => Buffer.from(piece))).toEqual([
+      Buffer.from(frameMessage(output, response)),
+    ]);
+
+    taken.length = 0;
+    const decoded = (async function* () {
+      for (const name of ["a", "b"]) yield directory(name);
+    })();
+    expect(await put(decoded, { signal })).toEqual({ rootDigest: Buffer.from("root") });
+    expect(taken).toEqual(["a", "b"].map((name) => Buffer.from(encode(name))));
   });
 });

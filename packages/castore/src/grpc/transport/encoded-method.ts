@@ -1,8 +1,11 @@
-import type {
-  DescMethod,
-  DescMethodServerStreaming,
-  DescMethodUnary,
-  MessageShape,
+import {
+  type DescMethod,
+  type DescMethodClientStreaming,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
 } from "@bufbuild/protobuf";
 import { encodedIn, frameEncoded, type MessageFraming, parseMessage } from "./frames.ts";
 
@@ -17,8 +20,15 @@ export type FramedCall<Request = never> = (
   context: CallContext,
 ) => AsyncIterable<Uint8Array>;
 
-/** What marks the methods of an implementation that answer with encoded messages. */
+/** Takes the messages of a request as they stand in the stream. */
+export type EncodedRequestsCall<Response = unknown> = (
+  requests: AsyncIterable<Uint8Array>,
+  context: CallContext,
+) => Promise<Response>;
+
+/** What marks the methods of an implementation that answer with encoded messages, and those that take them. */
 const framedCall = Symbol("framed call");
+const encodedRequestsCall = Symbol("encoded requests call");
 
 /**
  * Makes a method of an implementation whose response is messages that are encoded already, such as stored ones. Where
@@ -63,6 +73,37 @@ export function encodedUnary<Method extends DescMethodUnary>(
       parseMessage(method.output, await call(request, context)) as MessageShape<Method["output"]>,
     { [framedCall]: framed },
   );
+}
+
+/**
+ * Makes a method of an implementation that takes the messages of its request encoded, as they are stored. Where a call is
+ * answered straight on its stream, they are what was sent; for Connect, which decodes them, they are encoded again.
+ *
+ * @param call is given messages that may share memory with others
+ */
+export function encodedRequests<Method extends DescMethodClientStreaming>(
+  { input }: Method,
+  call: EncodedRequestsCall<MessageInitShape<Method["output"]>>,
+): (
+  requests: AsyncIterable<MessageShape<Method["input"]>>,
+  context: CallContext,
+) => Promise<MessageInitShape<Method["output"]>> {
+  const encoded = async function* (requests: AsyncIterable<MessageShape<Method["input"]>>) {
+    for await (const request of requests) yield toBinary(input, request);
+  };
+  return Object.assign(
+    (requests: AsyncIterable<MessageShape<Method["input"]>>, context: CallContext) =>
+      call(encoded(requests), context),
+    { [encodedRequestsCall]: call },
+  );
+}
+
+/** How a method takes encoded messages; `undefined` for one that takes decoded ones. */
+export function encodedRequestsCallOf(
+  implementation: object | undefined,
+): EncodedRequestsCall | undefined {
+  const marked = implementation as { [encodedRequestsCall]?: EncodedRequestsCall } | undefined;
+  return marked?.[encodedRequestsCall];
 }
 
 /** How a method answers with framed messages; `undefined` for one that answers with decoded ones. */

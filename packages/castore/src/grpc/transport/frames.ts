@@ -30,10 +30,14 @@ export function frameMessage<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,
 ): Uint8Array {
-  const bytes = toBinary(schema, message);
-  const frame = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + bytes.length);
-  writeFrameHeader(frame, bytes.length);
-  frame.set(bytes, FRAME_HEADER_LENGTH);
+  return frameBytes(toBinary(schema, message));
+}
+
+/** Returns a copy of an encoded message with its prefix. */
+export function frameBytes(message: Uint8Array): Uint8Array {
+  const frame = Buffer.allocUnsafe(FRAME_HEADER_LENGTH + message.length);
+  writeFrameHeader(frame, message.length);
+  frame.set(message, FRAME_HEADER_LENGTH);
   return frame;
 }
 
