@@ -10,6 +10,8 @@ import { B3Digest, PackBlobService } from "@tvix/castore";
 import { openPathInfoService } from "@tvix/store";
 import Sqlite from "better-sqlite3";
 import { markdownTable } from "markdown-table";
+import { buildClients } from "./build-clients.ts";
+import { buildCommand } from "./build-command.ts";
 import { describeMachine } from "./machine.ts";
 import { diskBytes, type Finished, runMeasured } from "./measure.ts";
 import { writeReport } from "./report.ts";
@@ -33,6 +35,8 @@ const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "tvi
 await mkdir(cache, { recursive: true });
 const folder = await mkdtemp(join(cache, "scale-"));
 try {
+  await buildCommand();
+  await buildClients();
   const startUp = await startUpSeconds();
   const report = [
     `${new Date().toISOString().slice(0, 10)}. ${(await describeMachine()).join(". ")}.`,
@@ -165,7 +169,10 @@ function fillIndex(file: string): B3Digest[] {
   using closing = new DisposableStack();
   const index = new Sqlite(file);
   closing.defer(() => index.close());
-  const insert = index.prepare("INSERT INTO chunks VALUES (?, 1, ?, 80000, 250000, 1, 1)");
+  const insert = index.prepare(
+    `INSERT INTO chunks (digest, pack, "offset", stored_size, size, codec, live)
+     VALUES (?, 1, ?, 80000, 250000, 1, 1)`,
+  );
   const sample: B3Digest[] = [];
   index.transaction(() => {
     // In the order of the digests, as one would sort them to fill an index.
