@@ -217,7 +217,7 @@ describe("a NAR of stored frames", () => {
   });
 
   it("is announced with the hash of its new file once it was healed with other frames", async () => {
-    const tree = { digits: Buffer.from(seededBytes("healed", 500_000)).toString("hex") };
+    const tree = { digits: Buffer.from(seededBytes("healed", 2_000_000)).toString("hex") };
     const healed = await addTree(framed.services, "healed", tree);
     const narInfoOf = async () => {
       const response = await fetch(`${framed.url}/${hashOf(healed)}.narinfo`);

@@ -14,7 +14,7 @@ import { NO_CHECKSUM, payloadChecksum } from "./payload-checksum.ts";
 import { PayloadReader } from "./payload-reader.ts";
 
 /** How many bytes of frames are read at a time, unless one is longer, and how many frames. */
-const BATCH_BYTES = 128 * 1024;
+const BATCH_BYTES = 512 * 1024;
 const BATCH_FRAMES = 1024;
 
 /** How many bytes all streams of frames read at a time, down to a least length for each. */
