@@ -60,8 +60,8 @@ const PAGE_PATHS = 1024;
 const BATCH_BYTES = 2 * 1024 * 1024;
 
 /**
- * What is fetched together and is not there after so many milliseconds is fetched one by one as well, so many at a time: one that
- * hangs delays no other.
+ * When a call for many has taken so many milliseconds, each of them is also fetched by a call of its own, so many at a time: one
+ * that hangs delays no other.
  */
 const SLOW_MS = 1_000;
 const SLOW_FETCHES = 16;

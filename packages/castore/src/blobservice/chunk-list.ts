@@ -1,4 +1,4 @@
-import { equalBytes } from "../bytes/byte-string.ts";
+import { asPlainBytes, equalBytes } from "../bytes/byte-string.ts";
 import { B3Digest } from "../model/digest.ts";
 import { CastoreError } from "../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../model/limits.ts";
@@ -39,7 +39,7 @@ export class ChunkList implements Iterable<ChunkMeta> {
 
   private constructor(bytes: Uint8Array, checkpoints: readonly number[], size: number) {
     // A Buffer would make every digest one.
-    this.bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.bytes = asPlainBytes(bytes);
     this.length = bytes.length / ENTRY_BYTES;
     this.size = size;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

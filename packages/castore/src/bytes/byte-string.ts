@@ -18,6 +18,11 @@ export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
+/** Returns the same bytes, in the same memory, not as a `Buffer`, whose `slice` does not copy. */
+export function asPlainBytes<T extends ArrayBufferLike>(bytes: Uint8Array<T>): Uint8Array<T> {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
 /** Joins parts into one byte string; a single part is returned without a copy. */
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);

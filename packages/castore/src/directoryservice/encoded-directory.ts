@@ -1,3 +1,4 @@
+import { asPlainBytes } from "../bytes/byte-string.ts";
 import { blake3Digest } from "../hash/blake3-digest.ts";
 import { decodeDirectory } from "../model/convert.ts";
 import type { B3Digest } from "../model/digest.ts";
@@ -38,10 +39,7 @@ export function decodeDirectoryOf(digest: B3Digest, bytes: Uint8Array): Director
     );
   }
   try {
-    const encoding = {
-      bytes: new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length),
-      digest,
-    };
+    const encoding = { bytes: asPlainBytes(bytes), digest };
     return decodeDirectory(bytes).withEncoding(encoding);
   } catch (cause) {
     throw new CastoreError("data_loss", `Cannot use directory ${digest}: it is not valid`, {

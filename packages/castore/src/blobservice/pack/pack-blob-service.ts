@@ -115,9 +115,8 @@ export class PackBlobService implements BlobService, Measured {
   }
 
   /**
-   * Opens a folder of packs, or creates it. If its index is gone, empty or without a schema, that is made
-   * anew from the packs, all of which are read for it. The last changes of an index, which a
-   * power failure may have taken, are made again.
+   * Opens a folder of packs, or creates it. If its index is gone, empty or without a schema, all packs are read to make it
+   * anew. If a power failure took the last changes of the index, they are read from the packs.
    *
    * @throws CastoreError `invalid_argument` for a chunk size that is not offered or an index of another
    *   kind, `data_loss` for a damaged index, `unavailable` while another process holds it,

@@ -86,7 +86,7 @@ const LOOKUPS_PER_TRANSACTION = 16_384;
  * overwritten by the next commit.
  *
  * Where every blob of a group is one chunk of it, the records tell all, and are marked: the transaction does not wait for the
- * disk. What the index then lacks after a power failure is added from the pack by whoever opens the store.
+ * disk. After a power failure, opening the store adds to the index what it lacks of the pack.
  */
 export class PackWriter implements Disposable {
   readonly #folder: string;

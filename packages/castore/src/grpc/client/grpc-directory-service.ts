@@ -1,5 +1,6 @@
 import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { asPlainBytes } from "../../bytes/byte-string.ts";
 import type {
   DirectoryPutter,
   DirectoryService,
@@ -123,7 +124,7 @@ export class GrpcDirectoryService implements DirectoryService {
           const parsed = canonical ? undefined : StreamCall.parse(METHODS.get, message);
           yield received(action, () => {
             const decoded = canonical ?? directoryFromProto(parsed!);
-            const bytes = new Uint8Array(message.buffer, message.byteOffset, message.length);
+            const bytes = asPlainBytes(message);
             const digest = blake3Digest(bytes);
             // Another encoding of an expected directory is none of its digest, until it is encoded canonically.
             const isExpected = validator.expects(digest);

@@ -1,6 +1,6 @@
 import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
 import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
-import { copyBytes } from "../../bytes/byte-string.ts";
+import { asPlainBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { gatherEncoded } from "../../bytes/gather.ts";
 import type { DirectoryService } from "../../directoryservice/directory-service.ts";
 import { directoryBytes } from "../../directoryservice/encoded-directory.ts";
@@ -56,10 +56,8 @@ export function directoryServiceHandler(
   };
 }
 
-/** Returns bytes in memory of which they are most, so that keeping them keeps little else. */
-function apart(bytes: Uint8Array): Uint8Array {
-  const { buffer, byteOffset, length } = bytes;
-  return 2 * length > buffer.byteLength
-    ? new Uint8Array(buffer, byteOffset, length)
-    : copyBytes(bytes);
+/** Copies a message unless it is most of its buffer: whoever keeps it would keep the other messages in there as well. */
+function apart(message: Uint8Array): Uint8Array {
+  const isMost = 2 * message.length > message.buffer.byteLength;
+  return isMost ? asPlainBytes(message) : copyBytes(message);
 }

@@ -151,17 +151,12 @@ function directMethod(
         if (encoded.memory !== undefined) sender.free(encoded.memory);
         return;
       }
-      if (takesEncoded !== undefined) {
-        const response = await takesEncoded(requests, { signal });
-        sender.send(...messageParts(output, create(output, response as Message)));
-        return;
-      }
-      const request = message ?? mapEach(requests, parse);
+      const request = message ?? (takesEncoded ? requests : mapEach(requests, parse));
       if (framed !== undefined) {
         for await (const piece of framed(request as never, { signal })) await sender.send(piece);
         return;
       }
-      const response = call(request, { signal });
+      const response = (takesEncoded ?? call)(request as never, { signal });
       if (!givesStream) {
         sender.send(...messageParts(output, create(output, (await response) as Message)));
         if (isLent && bytes !== undefined) freeMemory([bytes]);

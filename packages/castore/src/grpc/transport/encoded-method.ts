@@ -76,8 +76,8 @@ export function encodedUnary<Method extends DescMethodUnary>(
 }
 
 /**
- * Makes a method of an implementation that takes the messages of its request encoded, as they are stored. Where a call is
- * answered straight on its stream, they are what was sent; for Connect, which decodes them, they are encoded again.
+ * Makes a method of an implementation that takes the messages of its request encoded, as they are stored. A call that is answered
+ * straight on its stream gets them as they were sent. Connect decodes them, so that they are encoded again.
  *
  * @param call is given messages that may share memory with others
  */

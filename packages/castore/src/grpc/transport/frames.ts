@@ -54,8 +54,7 @@ export function messageParts<Desc extends DescMessage>(
   message: MessageShape<Desc>,
 ): Uint8Array[] {
   const bytes = toBinary(schema, message);
-  const header = frameHeader(bytes.length);
-  return bytes.length > COPIED_BYTES ? [header, bytes] : [Buffer.concat([header, bytes])];
+  return bytes.length > COPIED_BYTES ? [frameHeader(bytes.length), bytes] : [frameBytes(bytes)];
 }
 
 /** An encoded message as it stands in a stream of them. */
