@@ -52,6 +52,11 @@ function isCore(id: string): boolean {
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
 }
 
+/** Tells whether a module is needed to start lanes, which an import does before it loads anything else. */
+function isOfLanes(id: string): boolean {
+  return /packages\/castore\/src\/(worker\/lanes?|model\/errors)\.ts$/.test(id);
+}
+
 /** Tells whether a module of those that every command loads is loaded after the compile cache is enabled. */
 function isOfStart(id: string): boolean {
   return !/packages\/cli\/src\/(main|user-folders)\.ts$/.test(id);
@@ -118,6 +123,7 @@ await using program = await rolldown({
   input: { main: source("src/main.ts", here), program: source("src/program.ts", here) },
 });
 const output = await write(program, [
+  { name: "lanes", test: isOfLanes, priority: 2 },
   { name: "core", test: isCore, priority: 1 },
   { name: "start", test: isOfStart, tags: ["$initial"] },
 ]);

@@ -2,8 +2,8 @@ import { availableParallelism } from "node:os";
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { Lane, type LaneContext, type Task } from "./lane.ts";
 
-/** How many tasks a lane has at most: while one runs, the next is there already. */
-const TASKS_PER_LANE = 2;
+/** How many tasks a lane has at most: while one runs, the next is there already, also where one of them is a commit. */
+const TASKS_PER_LANE = 3;
 
 /** One for each core but that of the calling thread. Each takes ten megabytes, and some more at work. */
 let count = Math.max(availableParallelism() - 1, 1);

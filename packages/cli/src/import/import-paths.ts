@@ -1,4 +1,3 @@
-import { statSync } from "node:fs";
 import { basename } from "node:path";
 import {
   CastoreError,
@@ -6,7 +5,6 @@ import {
   type ImportProgress,
   type MemberSelection,
   shareLanes,
-  startLanes,
 } from "@tvix/castore";
 import { importArchive, importPath, type PathInfo, type ReferenceCandidates } from "@tvix/store";
 import { absolutePath } from "../arguments.ts";
@@ -22,8 +20,9 @@ import { openProgress } from "../terminal/progress.ts";
 import type { Progress } from "../terminal/progress-contract.ts";
 import { type ImportAction, importJob } from "./import-job.ts";
 import { type NixImport, NixImports } from "./import-nix-paths.ts";
+import type { ImportSource } from "./import-record.ts";
 import { type Job, runJobs } from "./jobs.ts";
-import { type ImportSource, KnownImports } from "./known-imports.ts";
+import { KnownImports } from "./known-imports.ts";
 import { type Candidates, findCandidates } from "./reference-candidates.ts";
 
 /** Options of {@link importPaths} about what is imported, and how. */
@@ -70,9 +69,7 @@ export async function importPaths(
   const { references = "none", reread } = options;
   // References depend on what the store has besides.
   const known = references === "none" ? new KnownImports({ reread }) : undefined;
-  const isRead = (path: string) => isFolder(path) && !known?.has(sourceOf(path, options));
   shareLanes();
-  if (paths.some(isRead)) startLanes(); // while stores are opened
   using progress = await openProgress(options);
   const tell = (message: string, level?: NoticeLevel) => progress.tell(message, level);
   await using _tracing = await startTracing(options, tell);
@@ -252,9 +249,4 @@ function symlinkWarning(path: string, target: Uint8Array): string {
 /** Returns what an argument asks to import. */
 function sourceOf(path: string, { name, exclude }: ImportCommandOptions): ImportSource {
   return { path: absolutePath(path), name, exclude };
-}
-
-/** Tells whether a path is that of a folder. */
-function isFolder(path: string): boolean {
-  return statSync(absolutePath(path), { throwIfNoEntry: false })?.isDirectory() ?? false;
 }

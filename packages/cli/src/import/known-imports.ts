@@ -1,6 +1,4 @@
-import { createHash } from "node:crypto";
 import {
-  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -10,7 +8,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import {
   type AbortOptions,
   type B3Digest,
@@ -23,7 +21,7 @@ import {
 } from "@tvix/castore";
 import { type PathInfo, StorePath } from "@tvix/store";
 import type { Services } from "../services.ts";
-import { cacheFolder } from "../user-folders.ts";
+import { type ImportSource, recordFile } from "./import-record.ts";
 
 /**
  * How long a tree has to have been left alone before it is imported, in milliseconds: what changes within the resolution of
@@ -36,16 +34,6 @@ const KEPT_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** How many blobs are looked up together. */
 const BLOBS_PER_LOOKUP = 4096;
-
-/** What an import is of. */
-export interface ImportSource {
-  /** Absolute, as bytes where it is not UTF-8. */
-  readonly path: string | Buffer;
-  /** Its name in the store, if that is not the last name of the path. */
-  readonly name: string | undefined;
-  /** Globs of what is left out. */
-  readonly exclude: readonly string[] | undefined;
-}
 
 /** An import that is not needed: its result is stored, and its source has not changed since. */
 export interface KnownImport {
@@ -65,21 +53,12 @@ interface ImportRecord {
  * has not changed need not be read again. A record that is lost, or cannot be written, costs no more than reading the tree.
  */
 export class KnownImports {
-  readonly #folder: string | undefined;
   readonly #reread: boolean;
   #isSwept = false;
 
   /** @param options.reread whether nothing of before counts. Default: false */
   constructor({ reread = false }: { reread?: boolean | undefined } = {}) {
-    const cache = cacheFolder();
-    this.#folder = cache && join(cache, "imports");
     this.#reread = reread;
-  }
-
-  /** Tells whether anything is remembered of an import. */
-  has(source: ImportSource): boolean {
-    const file = this.#fileOf(source);
-    return file !== undefined && existsSync(file);
   }
 
   /**
@@ -118,16 +97,15 @@ export class KnownImports {
 
   /** Returns where an import before is remembered; `undefined` where none counts. */
   #fileOf(source: ImportSource): string | undefined {
-    if (this.#folder === undefined || this.#reread) return undefined;
-    return join(this.#folder, nameOf(source));
+    return this.#reread ? undefined : recordFile(source);
   }
 
   #write(source: ImportSource, { stamp, storePath }: ImportRecord): void {
-    if (this.#folder === undefined) return;
+    const file = recordFile(source);
+    if (file === undefined) return;
     try {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
-      this.#sweep(this.#folder);
-      const file = join(this.#folder, nameOf(source));
+      mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+      this.#sweep(dirname(file));
       const written = `${file}.${process.pid}`; // swept like a record, should this process end in between
       writeFileSync(written, JSON.stringify({ stamp, storePath: `${storePath}` }), { mode: 0o600 });
       renameSync(written, file);
@@ -158,11 +136,6 @@ function readRecord(file: string): ImportRecord | undefined {
   } catch {
     return undefined;
   }
-}
-
-function nameOf({ path, name, exclude = [] }: ImportSource): string {
-  const key = JSON.stringify([Buffer.from(path).toString("latin1"), name ?? null, exclude]);
-  return createHash("sha256").update(key).digest("hex");
 }
 
 /** Tells whether everything that a node leads to is stored. */

@@ -102,8 +102,8 @@ describe("renderNar", () => {
       return readMany.mock.calls.length;
     };
     expect(await callsBeforeTheFirstPiece(() => 0)).toBe(1);
-    expect(await callsBeforeTheFirstPiece(() => 2_000_000)).toBe(3);
-    expect(await callsBeforeTheFirstPiece()).toBe(3); // longer ones
+    expect(await callsBeforeTheFirstPiece(() => 2_000_000)).toBe(7);
+    expect(await callsBeforeTheFirstPiece()).toBe(6); // longer ones
   });
 
   it("renders a tree 2,000 levels deep", async () => {

@@ -17,12 +17,16 @@ export interface NarSources extends TreeSources {
   readonly directoryService: DirectoryService;
 }
 
-/** Lengths of the pieces of a NAR, in bytes: of the first one of which three may be read ahead, else of the last. */
-const LONGEST_PIECE = 1024 * 1024;
-const PIECES: readonly number[] = [LONGEST_PIECE, 512 * 1024, 256 * 1024, 128 * 1024];
+/**
+ * Lengths of the pieces of a NAR, in bytes: of the first one of which so many may be read ahead, else of the last. That is
+ * enough for a lane to have some while this thread reads one itself.
+ */
+const LONGEST_PIECE = 512 * 1024;
+const PIECES: readonly number[] = [LONGEST_PIECE, 256 * 1024, 128 * 1024];
+const PIECES_AHEAD = 6;
 
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
-const READ_AHEAD = 3 * LONGEST_PIECE;
+const READ_AHEAD = PIECES_AHEAD * LONGEST_PIECE;
 
 /** Options of {@link renderNar}. */
 export interface RenderOptions extends AbortOptions {
@@ -34,7 +38,7 @@ export interface RenderOptions extends AbortOptions {
 }
 
 /**
- * Renders the NAR of a tree, in pieces of up to 1 MiB, or 128 KiB where little may be read ahead, each lent until the next
+ * Renders the NAR of a tree, in pieces of up to 512 KiB, or 128 KiB where little may be read ahead, each lent until the next
  * one is asked for. The directories are read by one `getRecursive`. Memory does not depend on the size of the tree, but on
  * its depth and the widest directory. When iterating ends, whatever the reason, no read is left running.
  *
@@ -207,7 +211,7 @@ class PieceBuffers {
 
   /** How long the next buffer is, in bytes, unless more has to fit into it. */
   get length(): number {
-    const fits = (piece: number) => 3 * piece <= this.#readAhead();
+    const fits = (piece: number) => PIECES_AHEAD * piece <= this.#readAhead();
     return PIECES.find(fits) ?? PIECES.at(-1)!;
   }
 
