@@ -167,8 +167,6 @@ export type { TreeVisitor } from "./import/tree-visitor.ts";
 export {
   anonymousNodeFromProto,
   decodeDirectory,
-  directoryFromProto,
-  directoryToProto,
   namedNodeFromProto,
   nodeToProto,
 } from "./model/convert.ts";

@@ -32,18 +32,6 @@ export function decodeDirectory(bytes: Uint8Array): Directory {
   return directoryFromProto(message);
 }
 
-/** The message of a directory. */
-export function directoryToProto(directory: Directory): pb.Directory {
-  const message = create(pb.DirectorySchema);
-  for (const { name, node } of directory.entries) {
-    const { node: wire } = nodeToProto(name, node);
-    if (wire.case === "directory") message.directories.push(wire.value);
-    else if (wire.case === "file") message.files.push(wire.value);
-    else if (wire.case === "symlink") message.symlinks.push(wire.value);
-  }
-  return message;
-}
-
 /**
  * Validates the message of a directory.
  *

@@ -1,16 +1,23 @@
-import { toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { DirectorySchema } from "@tvix/proto/castore";
 import fc from "fast-check";
 import { expect, it } from "vitest";
 import { arbitraryEntries } from "../../test/arbitrary-directory.ts";
-import { directoryToProto } from "./convert.ts";
+import { nodeToProto } from "./convert.ts";
 import { Directory } from "./directory.ts";
 
 it("encodes directories as the library for Protocol Buffers does", () => {
   fc.assert(
     fc.property(arbitraryEntries, (entries) => {
       const directory = Directory.from(entries);
-      const expected = toBinary(DirectorySchema, directoryToProto(directory));
+      const message = create(DirectorySchema);
+      for (const { name, node } of directory.entries) {
+        const { node: wire } = nodeToProto(name, node);
+        if (wire.case === "directory") message.directories.push(wire.value);
+        if (wire.case === "file") message.files.push(wire.value);
+        if (wire.case === "symlink") message.symlinks.push(wire.value);
+      }
+      const expected = toBinary(DirectorySchema, message);
       expect(Buffer.from(directory.encodedEntries.bytes).equals(expected)).toBe(true);
     }),
     { seed: 1, numRuns: 500 },

@@ -1,21 +1,26 @@
 import {
   DirectoryBatchService as DirectoryBatchServiceDescriptor,
-  type Directory as DirectoryMessage,
+  GetDirectoriesResponse_EntrySchema,
+  GetDirectoriesResponseSchema,
 } from "@tvix/proto/castore";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
+import { concatBytes } from "../../bytes/byte-string.ts";
 import { encodeDirectory } from "../../directoryservice/encoded-directory.ts";
-import { directoryFromProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
+import { bytesIn } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { BatchCalls } from "./batch-calls.ts";
+import { receivedDirectory } from "./received-directory.ts";
 
 const METHODS = DirectoryBatchServiceDescriptor.method;
+const ENTRIES = GetDirectoriesResponseSchema.field.entries;
+const DIRECTORY = GetDirectoriesResponse_EntrySchema.field.directory;
 
 /** About how many bytes a directory takes in an answer. */
 const DIRECTORY_BYTES = 4096;
@@ -65,11 +70,13 @@ export class GrpcDirectoryBatch {
     const request = { digests: batch.map(({ bytes }) => bytes) };
     const found: (Directory | undefined)[] = [];
     try {
-      const messages = StreamCall.serverStream(this.#channel, METHODS.get, request, options);
-      for await (const { entries } of messages) {
-        for (const { directory } of entries) {
+      const batches = StreamCall.encodedStream(this.#channel, METHODS.get, request, options);
+      for await (const messages of batches) {
+        for (const entry of messages.flatMap((message) => bytesIn(message, ENTRIES))) {
+          const parts = bytesIn(entry, DIRECTORY);
           const digest = batch[found.length];
-          found.push(digest && directory && this.#verified(digest, directory));
+          const isFound = digest !== undefined && parts.length > 0;
+          found.push(isFound ? this.#verified(digest, joined(parts)) : undefined);
         }
         if (found.length > batch.length) break;
       }
@@ -80,10 +87,16 @@ export class GrpcDirectoryBatch {
     return found;
   }
 
-  #verified(digest: B3Digest, message: DirectoryMessage): Directory {
+  #verified(digest: B3Digest, message: Uint8Array): Directory {
     const action = this.#calls.cannot(`get directory ${digest}`);
-    const encoded = received(action, () => encodeDirectory(directoryFromProto(message)));
+    const isExpected = (found: B3Digest) => found.equals(digest);
+    const encoded = received(action, () => encodeDirectory(receivedDirectory(message, isExpected)));
     if (encoded.digest.equals(digest)) return encoded.directory;
     throw new CastoreError("data_loss", `${action}: the server sent ${encoded.digest}`);
   }
+}
+
+/** Joins the parts of a message that came in several: together, they encode all of it. */
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  return parts.length === 1 ? parts[0]! : concatBytes(parts);
 }

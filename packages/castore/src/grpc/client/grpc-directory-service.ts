@@ -1,6 +1,5 @@
 import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { asPlainBytes } from "../../bytes/byte-string.ts";
 import type {
   DirectoryPutter,
   DirectoryService,
@@ -11,10 +10,8 @@ import { getOneByOne, hasOneByOne } from "../../directoryservice/one-by-one.ts";
 import { RootToLeavesValidator } from "../../directoryservice/order-validator.ts";
 import { StagedTree } from "../../directoryservice/staged-tree.ts";
 import { traverseDirectory } from "../../directoryservice/traverse.ts";
-import { blake3Digest } from "../../hash/blake3-digest.ts";
-import { directoryFromProto } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
-import { Directory } from "../../model/directory.ts";
+import type { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
 import { fromConnectError } from "../transport/connect-error.ts";
@@ -23,6 +20,7 @@ import { received } from "../transport/received.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
 import { GrpcDirectoryBatch } from "./grpc-directory-batch.ts";
+import { receivedDirectory } from "./received-directory.ts";
 
 /** Up to this many bytes of a tree are kept to be sent again to a server that restarts. */
 const KEPT_BYTES = 8 * 1024 * 1024;
@@ -120,15 +118,8 @@ export class GrpcDirectoryService implements DirectoryService {
       for await (const messages of batches) {
         for (const message of messages) {
           signal?.throwIfAborted();
-          const canonical = Directory.fromEncoding(message);
-          const parsed = canonical ? undefined : StreamCall.parse(METHODS.get, message);
           yield received(action, () => {
-            const decoded = canonical ?? directoryFromProto(parsed!);
-            const bytes = asPlainBytes(message);
-            const digest = blake3Digest(bytes);
-            // Another encoding of an expected directory is none of its digest, until it is encoded canonically.
-            const isExpected = validator.expects(digest);
-            const directory = isExpected ? decoded.withEncoding({ bytes, digest }) : decoded;
+            const directory = receivedDirectory(message, (digest) => validator.expects(digest));
             validator.add(encodeDirectory(directory));
             return directory;
           });

@@ -1,7 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { PutFramesRequestSchema } from "@tvix/proto/castore";
 import { expect, it } from "vitest";
-import { type BytesField, encodeFields, frameFields, frameMessage } from "./frames.ts";
+import { type BytesField, bytesIn, encodeFields, frameFields, frameMessage } from "./frames.ts";
 
 it("encodes fields of bytes as the generated code does, at lengths around those of varints", () => {
   const lengths = [1, 0x7f, 0x80, 0x3fff, 0x4000, 0x1fffff, 0x200000];
@@ -29,4 +29,20 @@ it("encodes fields of bytes as the generated code does, at lengths around those 
 
 it("encodes a message without fields", () => {
   expect(frameFields([])).toEqual(Buffer.alloc(5));
+});
+
+it("finds the values of a field among others, in order", () => {
+  const frames = [Uint8Array.of(1, 2), Uint8Array.of(), Uint8Array.of(3)];
+  const chunks = new Uint8Array(32).fill(9);
+  const message = toBinary(
+    PutFramesRequestSchema,
+    create(PutFramesRequestSchema, { chunks, frames }),
+  );
+  const unknown = Uint8Array.of(0x98, 0x06, 5); // field 99, a number
+  const { field } = PutFramesRequestSchema;
+  expect(bytesIn(Buffer.concat([unknown, message]), field.frames)).toEqual(frames);
+  expect(bytesIn(message, field.blobs)).toEqual([]);
+  expect(() => bytesIn(message.subarray(0, -1), field.chunks)).toThrow(
+    /cannot decode .*PutFramesRequest/,
+  );
 });

@@ -1,10 +1,12 @@
 import {
+  type DescField,
   type DescMessage,
   fromBinary,
   type MessageShape,
   ScalarType,
   toBinary,
 } from "@bufbuild/protobuf";
+import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError } from "@connectrpc/connect";
 
 /** Length of the prefix of a gRPC message in bytes: the flag for compression, and the length. */
@@ -12,9 +14,6 @@ const FRAME_HEADER_LENGTH = 5;
 
 /** Messages up to this many bytes are copied behind their prefix, which costs less than sending two parts. */
 const COPIED_BYTES = 64 * 1024;
-
-/** The wire type of bytes and messages. */
-const LENGTH_DELIMITED = 2;
 
 /** Tag of field 1, bytes or a message. */
 const DATA_TAG = 0x0a;
@@ -135,6 +134,28 @@ export function onlyFieldOf(message: Uint8Array): Uint8Array | undefined {
   return undefined;
 }
 
+/**
+ * Returns the values of a field of bytes or messages of an encoded message, in order. A field that is not repeated may have
+ * several as well, which together are the encoding of its value.
+ *
+ * @throws ConnectError `internal` if the message is malformed
+ */
+export function bytesIn(message: Uint8Array, { number, parent }: DescField): Uint8Array[] {
+  const found: Uint8Array[] = [];
+  try {
+    const reader = new BinaryReader(message);
+    while (reader.pos < reader.len) {
+      const [field, type] = reader.tag();
+      if (field === number && type === WireType.LengthDelimited) found.push(reader.bytes());
+      else reader.skip(type, field);
+    }
+  } catch (cause) {
+    const text = `cannot decode ${parent.typeName}: ${ConnectError.from(cause).rawMessage}`;
+    throw new ConnectError(text, Code.Internal, undefined, undefined, cause);
+  }
+  return found;
+}
+
 /** Encodes a message that has a {@link dataField}, in parts as {@link messageParts} does. */
 export function dataParts(data: Uint8Array): Uint8Array[] {
   return data.length > COPIED_BYTES ? [dataFrameHeader(data.length), data] : [frameData([data])];
@@ -158,7 +179,7 @@ export function encodeFields(fields: readonly BytesField[], prefixLength = 0): U
   if (prefixLength > 0) writeFrameHeader(target, length);
   let at = prefixLength;
   for (const [number, value] of fields) {
-    target[at++] = (number << 3) | LENGTH_DELIMITED;
+    target[at++] = (number << 3) | WireType.LengthDelimited;
     at = writeVarint(target, at, value.length);
     target.set(value, at);
     at += value.length;
