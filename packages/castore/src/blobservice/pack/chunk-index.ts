@@ -43,7 +43,7 @@ const SCHEMA = `
     size INTEGER NOT NULL
   );
   -- live: whether a blob uses the chunk. Others were stored for a blob that was never finished.
-  -- checksum: the first 52 bits of BLAKE3 of the payload; 0 where it was not verified.
+  -- checksum: the CRC-32 of the payload and one; 0 where it was not verified.
   CREATE TABLE chunks (
     digest BLOB PRIMARY KEY,
     pack INTEGER NOT NULL,
