@@ -197,5 +197,5 @@ export function isLost(error: unknown): error is CastoreError {
 function keyOf(node: Node): string {
   if (node.type === "symlink") return `symlink ${Buffer.from(node.target).toString("latin1")}`;
   const kind = node.type === "file" && node.executable ? "executable" : node.type;
-  return `${kind} ${node.size} ${node.digest.hex}`;
+  return `${kind} ${node.size} ${node.digest.key}`;
 }

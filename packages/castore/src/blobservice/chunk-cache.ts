@@ -163,5 +163,5 @@ export function isChunk(data: Uint8Array | undefined, { digest, size }: ChunkMet
 }
 
 function keyOf({ digest, size }: ChunkMeta): string {
-  return `${digest.hex} ${size}`;
+  return `${digest.key} ${size}`;
 }

@@ -245,13 +245,13 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
   }
 
   async #find(digest: B3Digest, options?: AbortOptions): Promise<Listed | undefined> {
-    if (!this.#distrusted.has(digest.hex)) {
+    if (!this.#distrusted.has(digest.key)) {
       const list = (near: BlobService, options: AbortOptions) => listIn(near, digest, options);
       const near = await this.#cache.read(`open blob ${digest} in`, list, options);
       if (near !== undefined) return { chunks: near, isNear: true };
     }
     const list = (signal: AbortSignal) => listIn(this.#cache.far, digest, { signal });
-    const far = await this.#opening.run(digest.hex, list, options);
+    const far = await this.#opening.run(digest.key, list, options);
     return far && { chunks: far, isNear: false };
   }
 
@@ -264,7 +264,7 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
     const isWhole = start === 0 && end === chunks.size;
     using hasher = isWhole ? new PieceHasher() : undefined;
     const fail = (found: B3Digest) => {
-      if (isNear) this.#distrusted.set(digest.hex, true);
+      if (isNear) this.#distrusted.set(digest.key, true);
       return wrongList(digest, found);
     };
     const verify = async () => {
@@ -347,10 +347,10 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
 
   /** Has the list of a blob stored in the local store in the background, if that has all of the chunks. */
   #keepList(digest: B3Digest, chunks: ChunkList, proven: boolean): void {
-    const { hex } = digest;
-    if (this.#listing.has(hex) || this.#listing.size >= MAX_LISTS) return;
-    this.#listing.add(hex);
-    const stored = this.#storeList(digest, chunks, proven).finally(() => this.#listing.delete(hex));
+    const { key } = digest;
+    if (this.#listing.has(key) || this.#listing.size >= MAX_LISTS) return;
+    this.#listing.add(key);
+    const stored = this.#storeList(digest, chunks, proven).finally(() => this.#listing.delete(key));
     this.#cache.inBackground(stored);
   }
 
@@ -360,7 +360,7 @@ export class CombinedBlobService implements BlobService, OutboardSource, Measure
     try {
       // It may take long where the local store cuts blobs into smaller chunks.
       await near.putList(digest, chunks, { proven, signal: closing });
-      this.#distrusted.delete(digest.hex);
+      this.#distrusted.delete(digest.key);
     } catch (error) {
       if (!hasCode(error, "not_found") && !closing.aborted)
         this.#cache.warn(`put blob ${digest} into`, error);

@@ -35,9 +35,9 @@ export class MemoryBlobService implements BlobService {
   /** By digest in hexadecimal. The chunk lists of blobs of two or more. */
   readonly #blobs: Map<string, ChunkList> = new Map();
 
-  async has({ hex }: B3Digest, options?: AbortOptions): Promise<boolean> {
+  async has({ key }: B3Digest, options?: AbortOptions): Promise<boolean> {
     options?.signal?.throwIfAborted();
-    return this.#blobs.has(hex) || this.#chunks.has(hex);
+    return this.#blobs.has(key) || this.#chunks.has(key);
   }
 
   hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
@@ -95,8 +95,8 @@ export class MemoryBlobService implements BlobService {
       return;
     }
     if (!options?.proven) await hashListed(this, digest, chunks, options);
-    if (chunks.length === 0) this.#chunks.set(digest.hex, EMPTY);
-    if (chunks.length > 1) this.#blobs.set(digest.hex, chunks);
+    if (chunks.length === 0) this.#chunks.set(digest.key, EMPTY);
+    if (chunks.length > 1) this.#blobs.set(digest.key, chunks);
   }
 
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
@@ -111,12 +111,12 @@ export class MemoryBlobService implements BlobService {
     const staged = new Map<string, Uint8Array>();
     return new ChunkedBlobWriter(
       {
-        putChunk: async ({ hex }, data) => {
-          if (!this.#chunks.has(hex)) staged.set(hex, this.#arena.keep(data));
+        putChunk: async ({ key }, data) => {
+          if (!this.#chunks.has(key)) staged.set(key, this.#arena.keep(data));
         },
-        commit: async ({ hex }, chunks) => {
+        commit: async ({ key }, chunks) => {
           for (const [key, data] of staged) this.#chunks.set(key, data);
-          if (chunks.length > 1) this.#blobs.set(hex, chunks);
+          if (chunks.length > 1) this.#blobs.set(key, chunks);
           staged.clear();
         },
         discard: async () => staged.clear(),
@@ -131,28 +131,28 @@ export class MemoryBlobService implements BlobService {
 
   #putChunk(data: Uint8Array): B3Digest {
     const digest = blake3Digest(data);
-    if (!this.#chunks.has(digest.hex)) this.#chunks.set(digest.hex, this.#arena.keep(data));
+    if (!this.#chunks.has(digest.key)) this.#chunks.set(digest.key, this.#arena.keep(data));
     return digest;
   }
 
   #listOf(digest: B3Digest): ChunkList | undefined {
-    const { hex } = digest;
-    const found = this.#blobs.get(hex);
+    const { key } = digest;
+    const found = this.#blobs.get(key);
     if (found !== undefined) return found;
-    const chunk = this.#chunks.get(hex);
+    const chunk = this.#chunks.get(key);
     if (chunk === undefined) return undefined;
     return ChunkList.of(chunk.length > 0 ? [{ digest, size: chunk.length }] : []);
   }
 
   /** Copies a chunk: whatever the reader does to the bytes, what is stored matches its digest. */
   readonly #fetch = async ({ digest }: ChunkMeta): Promise<Uint8Array> =>
-    copyBytes(this.#chunks.get(digest.hex)!);
+    copyBytes(this.#chunks.get(digest.key)!);
 
   /** Whether all of a list are chunks: one may be a blob of several. */
   async #areChunks(chunks: ChunkList): Promise<boolean> {
     for (let i = 0; i < chunks.length; i++) {
       const { digest, size } = chunks.at(i);
-      if (this.#chunks.get(digest.hex)?.length !== size) return false;
+      if (this.#chunks.get(digest.key)?.length !== size) return false;
       if (i % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await yieldToEvents();
     }
     return true;

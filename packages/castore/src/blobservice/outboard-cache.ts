@@ -33,9 +33,9 @@ export class OutboardCache {
     options?.signal?.throwIfAborted();
     const find = async (signal: AbortSignal) => {
       const outboard = await this.#find(digest, { signal });
-      if (outboard !== undefined) this.#known.set(digest.hex, outboard);
+      if (outboard !== undefined) this.#known.set(digest.key, outboard);
       return outboard;
     };
-    return this.#known.get(digest.hex) ?? (await this.#running.run(digest.hex, find, options));
+    return this.#known.get(digest.key) ?? (await this.#running.run(digest.key, find, options));
   }
 }

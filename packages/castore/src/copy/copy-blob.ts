@@ -68,9 +68,9 @@ async function lackedChunks(
     const length = Math.min(CHUNKS_PER_LOOKUP, chunks.length - at);
     const digests = Array.from({ length }, (_, i) => chunks.digestAt(at + i));
     const isThere = await to.hasMany(digests, options);
-    for (const [i, { hex }] of digests.entries()) {
-      if (isThere[i] || sent.has(hex)) continue;
-      sent.add(hex);
+    for (const [i, { key }] of digests.entries()) {
+      if (isThere[i] || sent.has(key)) continue;
+      sent.add(key);
       lacks[at + i] = 1;
     }
   }

@@ -56,7 +56,7 @@ export class CacheDirectoryService implements DirectoryService, Measured {
     this.#cache.count(near === undefined ? 0 : 1, near === undefined ? 1 : 0);
     if (near !== undefined) return near;
     const ask = (signal: AbortSignal) => this.#cache.far.get(digest, { signal });
-    const far = await this.#asking.run(digest.hex, ask, options);
+    const far = await this.#asking.run(digest.key, ask, options);
     if (far !== undefined) this.#copyLater(digest);
     return far;
   }
@@ -119,7 +119,7 @@ export class CacheDirectoryService implements DirectoryService, Measured {
       near.getRecursive(digest, options);
     try {
       for await (const encoded of withDigests(this.#cache.stream(action, open, options))) {
-        yielded.add(encoded.digest.hex);
+        yielded.add(encoded.digest.key);
         yield encoded;
       }
       if (yielded.size > 0) {
@@ -133,7 +133,7 @@ export class CacheDirectoryService implements DirectoryService, Measured {
     for await (const encoded of this.#readFar(digest, options)) {
       isAbsent = false;
       // The others still come after one that refers to them.
-      if (!yielded.has(encoded.digest.hex)) yield encoded;
+      if (!yielded.has(encoded.digest.key)) yield encoded;
     }
     if (isAbsent && yielded.size > 0) {
       const reason = "the local store breaks off, and the origin does not have it";
@@ -164,14 +164,14 @@ export class CacheDirectoryService implements DirectoryService, Measured {
       }
       yield encoded;
     }
-    isCollected &&= spool.get(digest) !== undefined && !this.#storing.has(digest.hex);
+    isCollected &&= spool.get(digest) !== undefined && !this.#storing.has(digest.key);
     if (!isCollected) return;
     const whole = held.move();
     const stored = this.#store(digest, spool).finally(() => {
-      this.#storing.delete(digest.hex);
+      this.#storing.delete(digest.key);
       whole.dispose();
     });
-    this.#storing.set(digest.hex, stored);
+    this.#storing.set(digest.key, stored);
     this.#cache.inBackground(stored);
   }
 
@@ -189,10 +189,10 @@ export class CacheDirectoryService implements DirectoryService, Measured {
 
   /** Has a tree of the origin copied to the local store in the background, unless the queue is full. */
   #copyLater(digest: B3Digest): void {
-    const { hex } = digest;
-    if (this.#queued.has(hex) || this.#queued.size >= MAX_QUEUED) return;
-    this.#queued.add(hex);
-    const copied = this.#limit(() => this.#copy(digest)).finally(() => this.#queued.delete(hex));
+    const { key } = digest;
+    if (this.#queued.has(key) || this.#queued.size >= MAX_QUEUED) return;
+    this.#queued.add(key);
+    const copied = this.#limit(() => this.#copy(digest)).finally(() => this.#queued.delete(key));
     this.#cache.inBackground(copied);
   }
 
@@ -201,7 +201,7 @@ export class CacheDirectoryService implements DirectoryService, Measured {
     if ((await this.#getNear(digest, options)) !== undefined) return; // it came with another tree
     try {
       for await (const _ of this.#readFar(digest, options));
-      await this.#storing.get(digest.hex);
+      await this.#storing.get(digest.key);
     } catch (error) {
       if (!options.signal.aborted) this.#cache.warn(`copy the tree below ${digest} to`, error);
     }

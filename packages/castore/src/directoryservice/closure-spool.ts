@@ -23,7 +23,7 @@ export class ClosureSpool implements Disposable {
 
   /** Iterates over a directory and its descendants in post-order, each once. Missing directories are skipped. */
   *leavesFirst(root: B3Digest): Generator<Directory> {
-    const met = new Set([root.hex]);
+    const met = new Set([root.key]);
     const path = [this.#visit(root)];
     for (let top = path.at(-1); top !== undefined; top = path.at(-1)) {
       const child = top.children.pop();
@@ -31,8 +31,8 @@ export class ClosureSpool implements Disposable {
         path.pop();
         const directory = this.get(top.digest);
         if (directory !== undefined) yield directory;
-      } else if (!met.has(child.hex)) {
-        met.add(child.hex);
+      } else if (!met.has(child.key)) {
+        met.add(child.key);
         path.push(this.#visit(child));
       }
     }
@@ -43,7 +43,7 @@ export class ClosureSpool implements Disposable {
    * order in which tvix writes them.
    */
   *rootFirst(root: B3Digest): Generator<Directory> {
-    const met = new Set([root.hex]);
+    const met = new Set([root.key]);
     let level = [root];
     while (level.length > 0) {
       const next: B3Digest[] = [];
@@ -52,8 +52,8 @@ export class ClosureSpool implements Disposable {
         if (directory === undefined) continue;
         yield directory;
         for (const { node } of [...directory.directories()].toReversed()) {
-          if (met.has(node.digest.hex)) continue;
-          met.add(node.digest.hex);
+          if (met.has(node.digest.key)) continue;
+          met.add(node.digest.key);
           next.push(node.digest);
         }
       }
@@ -76,7 +76,7 @@ export class ClosureSpool implements Disposable {
 export function childrenOf({ entries }: Directory): B3Digest[] {
   const children = new Map<string, B3Digest>();
   for (const { node } of entries) {
-    if (node.type === "directory") children.set(node.digest.hex, node.digest);
+    if (node.type === "directory") children.set(node.digest.key, node.digest);
   }
   return [...children.values()];
 }

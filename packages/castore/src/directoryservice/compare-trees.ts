@@ -66,7 +66,7 @@ export async function* compareTrees(
     const directories = directoriesOf(pair);
     if (directories.length < 2) yield { path, before: pair.before, after: pair.after };
     if (directories.length > 0) {
-      if (directories.some(({ digest }) => !frame.ahead.has(digest.hex))) {
+      if (directories.some(({ digest }) => !frame.ahead.has(digest.key))) {
         frame.ahead = await readAhead(frame, directoryService, options);
       }
       const pairs = [...pairsOf(directoryOf(pair.before, frame), directoryOf(pair.after, frame))];
@@ -82,7 +82,7 @@ function directoriesOf({ before, after }: Pair): DirectoryNode[] {
 }
 
 function directoryOf(node: Node | undefined, { ahead }: Frame): Directory | undefined {
-  return node?.type === "directory" ? ahead.get(node.digest.hex) : undefined;
+  return node?.type === "directory" ? ahead.get(node.digest.key) : undefined;
 }
 
 /** Reads the directories of the next pairs. */
@@ -97,13 +97,13 @@ async function readAhead(
     const directories = directoriesOf(pair);
     for (const node of directories) size += node.size;
     if (wanted.size > 0 && (size > MAX_BATCH_SIZE || wanted.size >= MAX_BATCH)) break;
-    for (const { digest } of directories) wanted.set(digest.hex, digest);
+    for (const { digest } of directories) wanted.set(digest.key, digest);
   }
   const found = await directoryService.getMany([...wanted.values()], options);
   return new Map(
     [...wanted.values()].map((digest, i) => {
       const directory = found[i];
-      if (directory !== undefined) return [digest.hex, directory];
+      if (directory !== undefined) return [digest.key, directory];
       const isRoot = pairs[0]?.name === undefined && path.length === 0;
       const code = isRoot ? "not_found" : "data_loss";
       throw new CastoreError(code, `Cannot compare trees: directory ${digest} is missing`);

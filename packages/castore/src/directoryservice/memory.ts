@@ -12,7 +12,7 @@ export class MemoryDirectoryService implements DirectoryService {
 
   async get(digest: B3Digest, options?: AbortOptions): Promise<Directory | undefined> {
     options?.signal?.throwIfAborted();
-    return this.#directories.get(digest.hex);
+    return this.#directories.get(digest.key);
   }
 
   async getMany(
@@ -20,12 +20,12 @@ export class MemoryDirectoryService implements DirectoryService {
     options?: AbortOptions,
   ): Promise<readonly (Directory | undefined)[]> {
     options?.signal?.throwIfAborted();
-    return digests.map(({ hex }) => this.#directories.get(hex));
+    return digests.map(({ key }) => this.#directories.get(key));
   }
 
   async hasMany(digests: readonly B3Digest[], options?: AbortOptions): Promise<readonly boolean[]> {
     options?.signal?.throwIfAborted();
-    return digests.map(({ hex }) => this.#directories.has(hex));
+    return digests.map(({ key }) => this.#directories.has(key));
   }
 
   getRecursive(digest: B3Digest, options?: RecursiveOptions): AsyncIterable<Directory> {
@@ -40,7 +40,7 @@ export class MemoryDirectoryService implements DirectoryService {
           staged.push(encoded);
         },
         commit: async () => {
-          for (const { digest, directory } of staged) this.#directories.set(digest.hex, directory);
+          for (const { digest, directory } of staged) this.#directories.set(digest.key, directory);
         },
         discard: () => {
           staged.length = 0;

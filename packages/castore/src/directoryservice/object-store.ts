@@ -232,9 +232,9 @@ async function levelsOf(
   const levels: B3Digest[][] = [];
   for (const directory of spool.leavesFirst(root)) {
     const { digest } = encodeDirectory(directory);
-    const below = childrenOf(directory).map(({ hex }) => heights.get(hex) ?? -1);
+    const below = childrenOf(directory).map(({ key }) => heights.get(key) ?? -1);
     const height = 1 + below.reduce((highest, one) => Math.max(highest, one), -1);
-    heights.set(digest.hex, height);
+    heights.set(digest.key, height);
     levels[height] ??= [];
     levels[height].push(digest);
     if (heights.size % DIRECTORIES_PER_TURN === 0) await yieldToEvents();

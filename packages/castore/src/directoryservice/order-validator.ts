@@ -33,22 +33,22 @@ export class LeavesToRootValidator {
       );
     }
     for (const { name, node } of directory.directories()) {
-      if (!this.#sizes.has(node.digest.hex)) {
+      if (!this.#sizes.has(node.digest.key)) {
         throw new CastoreError(
           "invalid_argument",
           `Cannot take directory ${digest}: entry ${quoteBytes(name)} refers to ${node.digest}, ` +
             "expected that directory before it",
         );
       }
-      if (this.#sizes.refer(node.digest.hex, node.size) === "wrong") {
+      if (this.#sizes.refer(node.digest.key, node.size) === "wrong") {
         throw wrongSize(digest, name, node);
       }
     }
     this.#last = digest;
-    if (this.#sizes.has(digest.hex)) return false;
-    for (const { node } of directory.directories()) this.#unreferenced.delete(node.digest.hex);
-    this.#sizes.find(digest.hex, directory);
-    this.#unreferenced.add(digest.hex);
+    if (this.#sizes.has(digest.key)) return false;
+    for (const { node } of directory.directories()) this.#unreferenced.delete(node.digest.key);
+    this.#sizes.find(digest.key, directory);
+    this.#unreferenced.add(digest.key);
     return true;
   }
 
@@ -65,9 +65,9 @@ export class LeavesToRootValidator {
         "Cannot store a tree: expected a directory, found none",
       );
     }
-    for (const hex of this.#unreferenced) {
-      if (hex === this.#last.hex) continue;
-      const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+    for (const key of this.#unreferenced) {
+      if (key === this.#last.key) continue;
+      const digest = B3Digest.fromKey(key);
       throw new CastoreError(
         "invalid_argument",
         `Cannot store a tree with root ${this.#last}: directory ${digest} cannot be reached from it`,
@@ -102,7 +102,7 @@ export class RootToLeavesValidator {
 
   /** Returns whether the next directory may be the one of that digest. */
   expects(digest: B3Digest): boolean {
-    return this.#hasBegun ? this.#expected.has(digest.hex) : digest.equals(this.#root);
+    return this.#hasBegun ? this.#expected.has(digest.key) : digest.equals(this.#root);
   }
 
   /**
@@ -112,7 +112,7 @@ export class RootToLeavesValidator {
    *   it is repeated, or if sizes do not match
    */
   add({ directory, digest }: EncodedDirectory): void {
-    const reference = this.#expected.get(digest.hex);
+    const reference = this.#expected.get(digest.key);
     if (!this.#hasBegun && !digest.equals(this.#root)) {
       throw new CastoreError(
         "invalid_argument",
@@ -120,23 +120,23 @@ export class RootToLeavesValidator {
       );
     }
     if (this.#hasBegun && reference === undefined) {
-      const reason = this.#sizes.has(digest.hex)
+      const reason = this.#sizes.has(digest.key)
         ? "it came before"
         : "no directory before it refers to it";
       throw new CastoreError("invalid_argument", `Cannot take directory ${digest}: ${reason}`);
     }
     this.#hasBegun = true;
-    const wrong = this.#sizes.find(digest.hex, directory);
+    const wrong = this.#sizes.find(digest.key, directory);
     if (wrong !== undefined) {
       const { parent, entry, node } = reference!; // somebody stated it
       throw wrongSize(parent, entry, { ...node, size: wrong });
     }
-    this.#expected.delete(digest.hex);
+    this.#expected.delete(digest.key);
     for (const { name, node } of directory.directories()) {
-      const met = this.#sizes.refer(node.digest.hex, node.size);
+      const met = this.#sizes.refer(node.digest.key, node.size);
       if (met === "wrong") throw wrongSize(digest, name, node);
       if (met === "first")
-        this.#expected.set(node.digest.hex, { parent: digest, entry: name, node });
+        this.#expected.set(node.digest.key, { parent: digest, entry: name, node });
     }
   }
 
@@ -148,8 +148,8 @@ export class RootToLeavesValidator {
   finish(): void {
     const [missing] = this.#expected;
     if (missing === undefined) return;
-    const [hex, { parent, entry }] = missing;
-    const digest = B3Digest.fromBytes(Buffer.from(hex, "hex"));
+    const [key, { parent, entry }] = missing;
+    const digest = B3Digest.fromKey(key);
     throw new CastoreError(
       "invalid_argument",
       `Cannot take the tree below ${this.#root}: entry ${quoteBytes(entry)} of directory ${parent} ` +

@@ -18,8 +18,8 @@ export class SizeLedger {
   readonly #sizes = new Map<string, Sizes>();
 
   /** Whether a directory was found. */
-  has(hex: string): boolean {
-    return this.#sizes.get(hex)?.found ?? false;
+  has(key: string): boolean {
+    return this.#sizes.get(key)?.found ?? false;
   }
 
   /**
@@ -28,15 +28,15 @@ export class SizeLedger {
    * @returns `first` if nothing referred to the directory before, nor was it found; `wrong` if no directory has both
    *   this size and those that are known
    */
-  refer(hex: string, size: bigint): "first" | "again" | "wrong" {
-    const known = this.#sizes.get(hex);
+  refer(key: string, size: bigint): "first" | "again" | "wrong" {
+    const known = this.#sizes.get(key);
     if (known === undefined) {
-      this.#sizes.set(hex, { found: false, values: [size] });
+      this.#sizes.set(key, { found: false, values: [size] });
       return "first";
     }
     if (known.values.includes(size)) return "again";
     if (known.found || known.values.length > 1) return "wrong";
-    this.#sizes.set(hex, { found: false, values: [...known.values, size] });
+    this.#sizes.set(key, { found: false, values: [...known.values, size] });
     return "again";
   }
 
@@ -45,9 +45,9 @@ export class SizeLedger {
    *
    * @returns the size that a reference states although the directory does not have it; `undefined` if there is none
    */
-  find(hex: string, directory: Directory): bigint | undefined {
-    const stated = this.#sizes.get(hex);
-    this.#sizes.set(hex, { found: true, values: [directory.size, directory.sizeOnce] });
+  find(key: string, directory: Directory): bigint | undefined {
+    const stated = this.#sizes.get(key);
+    this.#sizes.set(key, { found: true, values: [directory.size, directory.sizeOnce] });
     return stated?.values.find((size) => !directory.acceptsSize(size));
   }
 }

@@ -40,14 +40,14 @@ export async function* traverseDirectory(
   const [first] = await getMany([root], { signal });
   if (first === undefined) return;
   const sizes = new SizeLedger();
-  sizes.find(root.hex, first);
+  sizes.find(root.key, first);
   const queue = new ReferenceQueue();
   const add = (parent: B3Digest, { encodedEntries: entries }: Directory) => {
     for (let index = 0; index < entries.length; index++) {
       if (entries.typeAt(index) !== "directory") continue;
       const reference = referenceAt({ parent, entries, index });
       const { digest, size } = reference.node;
-      const met = sizes.refer(digest.hex, size);
+      const met = sizes.refer(digest.key, size);
       if (met === "wrong") throw damaged(root, reference, statedWrong(size));
       if (met === "first") queue.push({ parent, entries, index });
     }
@@ -64,7 +64,7 @@ export async function* traverseDirectory(
     for (const [i, reference] of batch.entries()) {
       const directory = found[i];
       if (directory === undefined) throw damaged(root, reference, "which is missing");
-      const wrong = sizes.find(reference.node.digest.hex, directory);
+      const wrong = sizes.find(reference.node.digest.key, directory);
       if (wrong !== undefined) throw damaged(root, reference, statedWrong(wrong));
       signal?.throwIfAborted();
       yield directory;
@@ -138,17 +138,17 @@ export async function* skipDirectories(
   let wanted: Set<string> | undefined;
   const asked = new Set<string>();
   for await (const { digest, directory } of tree) {
-    wanted ??= new Set([digest.hex]);
-    if (!wanted.delete(digest.hex)) continue;
+    wanted ??= new Set([digest.key]);
+    if (!wanted.delete(digest.key)) continue;
     yield directory;
     const children: B3Digest[] = [];
     for (const { node } of directory.directories()) {
-      if (asked.has(node.digest.hex)) continue;
-      asked.add(node.digest.hex);
+      if (asked.has(node.digest.key)) continue;
+      asked.add(node.digest.key);
       children.push(node.digest);
     }
     const skipped = children.length > 0 ? await skip(children) : [];
-    for (const [i, child] of children.entries()) if (!skipped[i]) wanted.add(child.hex);
+    for (const [i, child] of children.entries()) if (!skipped[i]) wanted.add(child.key);
   }
 }
 

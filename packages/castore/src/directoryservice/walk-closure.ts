@@ -38,9 +38,9 @@ export async function* walkClosure(
     for (const { node } of directory.encodedEntries) {
       if (node.type !== "file") continue;
       const { digest, size } = node;
-      const known = sizes.get(digest.hex);
+      const known = sizes.get(digest.key);
       if (known === undefined) {
-        sizes.set(digest.hex, size);
+        sizes.set(digest.key, size);
         yield { type: "blob", digest, size };
       } else if (known !== size) {
         const sizesFound = `files of ${known} and of ${size} bytes`;

@@ -28,10 +28,21 @@ describe("B3Digest", () => {
   it("differs from another by any byte", () => {
     const bytes = Buffer.from(ABC, "hex");
     const digest = blake3Digest(Buffer.from("abc"));
-    for (const at of [0, 15, 31]) {
-      const other = Uint8Array.from(bytes);
-      other[at]! ^= 1;
-      expect(digest.equals(B3Digest.fromBytes(other))).toBe(false);
+    for (const at of bytes.keys()) {
+      const changed = Uint8Array.from(bytes);
+      changed[at]! ^= 1;
+      const other = B3Digest.fromBytes(changed);
+      expect(digest.equals(other)).toBe(false);
+      expect(digest.key).not.toBe(other.key);
+    }
+  });
+
+  it("has a key that is equal for equal digests, and leads back to it", () => {
+    const all = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+    for (let at = 0; at < 256; at += 32) {
+      const digest = B3Digest.fromBytes(all.subarray(at, at + 32)); // lone surrogates among them
+      expect(digest.copy().key).toBe(digest.key);
+      expect(B3Digest.fromKey(digest.key).equals(digest)).toBe(true);
     }
   });
 

@@ -56,12 +56,44 @@ export class B3Digest {
     return new B3Digest(copyBytes(this.bytes));
   }
 
+  /**
+   * The digest as 16 characters, for a `Map` or `Set`: that takes a third of the time of {@link hex}, and half the memory. Of no
+   * use as text: some of them are no characters at all.
+   */
+  get key(): string {
+    const b = this.bytes;
+    // In one call: to join sixteen strings takes ten times as long.
+    return String.fromCharCode(
+      b[0]! | (b[1]! << 8),
+      b[2]! | (b[3]! << 8),
+      b[4]! | (b[5]! << 8),
+      b[6]! | (b[7]! << 8),
+      b[8]! | (b[9]! << 8),
+      b[10]! | (b[11]! << 8),
+      b[12]! | (b[13]! << 8),
+      b[14]! | (b[15]! << 8),
+      b[16]! | (b[17]! << 8),
+      b[18]! | (b[19]! << 8),
+      b[20]! | (b[21]! << 8),
+      b[22]! | (b[23]! << 8),
+      b[24]! | (b[25]! << 8),
+      b[26]! | (b[27]! << 8),
+      b[28]! | (b[29]! << 8),
+      b[30]! | (b[31]! << 8),
+    );
+  }
+
+  /** Returns the digest that has a {@link key}. */
+  static fromKey(key: string): B3Digest {
+    return B3Digest.fromBytes(Buffer.from(key, "utf16le"));
+  }
+
   /** Whether both are the same digest. */
   equals(other: B3Digest): boolean {
     return equalBytes(this.bytes, other.bytes);
   }
 
-  /** 64 lower-case hexadecimal digits. Also serves as the key in a Map. */
+  /** 64 lower-case hexadecimal digits. */
   get hex(): string {
     const { buffer, byteOffset, length } = this.bytes;
     return Buffer.from(buffer, byteOffset, length).toString("hex");

@@ -47,5 +47,5 @@ function copyOf({ narSize, narSha256 }: CalculatedNar): CalculatedNar {
 /** Returns all that a NAR follows from. A wrong size is part of it, as it makes the computation fail. */
 function keyOf(node: Exclude<Node, { type: "symlink" }>): string {
   const kind = node.type === "file" && node.executable ? "executable" : node.type;
-  return `${kind} ${node.size} ${node.digest.hex}`;
+  return `${kind} ${node.size} ${node.digest.key}`;
 }

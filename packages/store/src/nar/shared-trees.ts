@@ -44,7 +44,7 @@ export class SharedTrees {
 
   /** Joins those who read a tree, or starts to read it. Cancelling ends the wait of this reader alone. */
   open(root: Node, { signal }: AbortOptions = {}): Tree {
-    const key = root.type === "directory" ? root.digest.hex : ""; // all others have the same directories: none
+    const key = root.type === "directory" ? root.digest.key : ""; // all others have the same directories: none
     const tree = this.#open.get(key) ?? this.#start(key, root);
     tree.readers += 1;
     const wait = async <T>(result: Promise<T>): Promise<T> => {

@@ -30,18 +30,18 @@ export class SpillingMap<Value> implements Disposable {
       const bytes = this.#codec.encode(value).length + OVERHEAD;
       if (bytes <= this.#room) {
         this.#room -= bytes;
-        this.#inMemory.set(digest.hex, value);
+        this.#inMemory.set(digest.key, value);
         return;
       }
       const { SpillTable } = await import("@tvix/castore/sqlite");
       this.#spilled = new SpillTable();
     }
-    if (!this.#inMemory.has(digest.hex)) this.#spilled.add(digest.bytes, this.#codec.encode(value));
+    if (!this.#inMemory.has(digest.key)) this.#spilled.add(digest.bytes, this.#codec.encode(value));
   }
 
   /** Returns the value of a digest; `undefined` if none was added. */
   get(digest: B3Digest): Value | undefined {
-    const value = this.#inMemory.get(digest.hex);
+    const value = this.#inMemory.get(digest.key);
     if (value !== undefined) return value;
     const bytes = this.#spilled?.get(digest.bytes);
     return bytes && this.#codec.decode(bytes, digest);

@@ -40,7 +40,7 @@ export class BlobObjects {
     const { list, hasChunk } = await this.#look(digest, options);
     if (hasChunk || list === "cut") return true;
     if (this.#absent.size === KNOWN_ABSENT) this.#absent.clear();
-    this.#absent.add(digest.hex);
+    this.#absent.add(digest.key);
     return false;
   }
 
@@ -54,7 +54,7 @@ export class BlobObjects {
     putChunk: () => Promise<void>,
     options?: AbortOptions,
   ): Promise<void> {
-    const isAbsent = this.#absent.delete(digest.hex);
+    const isAbsent = this.#absent.delete(digest.key);
     const { list, hasChunk } = isAbsent ? ABSENT : await this.#look(digest, options);
     if (list === "cut") return;
     if (!hasChunk) await putChunk();
@@ -69,7 +69,7 @@ export class BlobObjects {
       const text = `Cannot store blob ${digest}: chunk ${lost} was found damaged meanwhile`;
       throw new CastoreError("aborted", text);
     }
-    if (!this.#absent.delete(digest.hex)) {
+    if (!this.#absent.delete(digest.key)) {
       const list = await this.#lists.look(digest, options);
       // A list that says that the blob is one chunk does not lead to several.
       if (list === "cut" || (list === "whole" && !isCut)) return;

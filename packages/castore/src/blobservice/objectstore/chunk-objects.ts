@@ -70,7 +70,7 @@ export class ChunkObjects {
   ): Promise<Uint8Array<ArrayBuffer> | ChunkLoss> {
     const parse = (contents: AsyncIterable<Uint8Array>) => parseChunk(digest, contents, maxSize);
     const found = await this.#damaged.read(chunkKey(digest), parse, options);
-    if (found === "damaged") this.#lost.set(digest.hex, digest);
+    if (found === "damaged") this.#lost.set(digest.key, digest);
     return found;
   }
 
@@ -79,10 +79,10 @@ export class ChunkObjects {
     if (this.#lost.size === 0) return undefined;
     for (let i = 0; i < chunks.length; i++) {
       if (i > 0 && i % DIGESTS_PER_TURN === 0) await yieldToEvents();
-      const lost = this.#lost.get(chunks.digestAt(i).hex);
+      const lost = this.#lost.get(chunks.digestAt(i).key);
       if (lost === undefined) continue;
       if (!(await this.has(lost, options))) return lost;
-      this.#lost.delete(lost.hex);
+      this.#lost.delete(lost.key);
     }
     return undefined;
   }
@@ -123,7 +123,7 @@ export class ChunkObjects {
   /** Like {@link put}, for a chunk that is compressed already, into a frame that states its size. It is not verified. */
   async putFrame(digest: B3Digest, frame: Uint8Array, options?: AbortOptions): Promise<void> {
     await this.#store.put(chunkKey(digest), frame, options);
-    this.#lost.delete(digest.hex);
+    this.#lost.delete(digest.key);
   }
 
   /** Like {@link put}, but one that is there is neither compressed nor sent. */

@@ -75,7 +75,7 @@ export class ListedBlobs {
    */
   async look(digest: B3Digest, options?: AbortOptions): Promise<"cut" | "whole" | undefined> {
     const found = await this.#damaged.head(listKey(digest), options);
-    if (found === undefined || this.#lost.has(digest.hex)) return undefined;
+    if (found === undefined || this.#lost.has(digest.key)) return undefined;
     return found.size > 0 ? "cut" : "whole";
   }
 
@@ -86,7 +86,7 @@ export class ListedBlobs {
   async get(digest: B3Digest, options?: AbortOptions): Promise<StoredList | undefined> {
     const list = await this.#damaged.read(listKey(digest), parseList, options);
     if (typeof list === "string") return undefined;
-    if (this.#lost.has(digest.hex) && !(await this.#isReadable(digest, list, options))) {
+    if (this.#lost.has(digest.key) && !(await this.#isReadable(digest, list, options))) {
       return undefined;
     }
     return list;
@@ -135,10 +135,10 @@ export class ListedBlobs {
     if (chunks.length > 0) {
       const list = await digestOfList(digest, chunks, options);
       await this.#store.put(proofKey(digest), list.bytes, options);
-      this.#proven.set(digest.hex, list.hex);
+      this.#proven.set(digest.key, list.hex);
     }
     await this.#putList(digest, chunks, options);
-    this.#lost.delete(digest.hex);
+    this.#lost.delete(digest.key);
   }
 
   /** Returns how a chunk of a blob is read. */
@@ -174,12 +174,12 @@ export class ListedBlobs {
     { hex }: StoredList,
     options?: AbortOptions,
   ): Promise<boolean | undefined> {
-    if (this.#proven.get(digest.hex) === hex) return true;
+    if (this.#proven.get(digest.key) === hex) return true;
     const object = await this.#store.get(proofKey(digest), { signal: options?.signal });
     if (object === undefined) return undefined;
     const bytes = await collectAtMost(object, B3Digest.LENGTH);
     if (bytes?.length !== B3Digest.LENGTH || B3Digest.fromBytes(bytes).hex !== hex) return false;
-    this.#proven.set(digest.hex, hex);
+    this.#proven.set(digest.key, hex);
     return true;
   }
 
@@ -211,8 +211,8 @@ export class ListedBlobs {
     const fail = (found: B3Digest) =>
       this.#lose(digest, list, `its chunks make up ${found}`, options);
     yield* verifyBlob(stream, { digest, size: chunks.size, fail });
-    this.#proven.set(digest.hex, list.hex);
-    this.#lost.delete(digest.hex);
+    this.#proven.set(digest.key, list.hex);
+    this.#lost.delete(digest.key);
   }
 
   /** Makes a blob absent that cannot be read, so that putting it again heals. Returns the error that says so. */
@@ -223,14 +223,14 @@ export class ListedBlobs {
     options?: AbortOptions,
   ): Promise<CastoreError> {
     const message = `Cannot read blob ${digest} in ${this.#store.name}: ${reason}`;
-    this.#proven.delete(digest.hex);
-    if (this.#lost.has(digest.hex)) return new CastoreError("data_loss", message); // told before
+    this.#proven.delete(digest.key);
+    if (this.#lost.has(digest.key)) return new CastoreError("data_loss", message); // told before
     const again = await this.#damaged.read(listKey(digest), parseList, options);
     if (typeof again === "string" || again.hex !== hex) {
       return new CastoreError("data_loss", message); // the list was damaged on its way, or is gone
     }
     if (!(await this.#damaged.remove(listKey(digest), version, message, options))) {
-      this.#lost.set(digest.hex, true);
+      this.#lost.set(digest.key, true);
     }
     return new CastoreError("data_loss", message);
   }

@@ -44,8 +44,8 @@ export class ObjectSink implements ChunkSink {
 
   async putChunk(digest: B3Digest, data: Uint8Array): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure.error;
-    if (data.length === 0 || this.#taken.has(digest.hex)) return;
-    this.#taken.set(digest.hex, true);
+    if (data.length === 0 || this.#taken.has(digest.key)) return;
+    this.#taken.set(digest.key, true);
     await this.#budget.take(data.length, { signal: this.#signal });
     const upload = this.#upload(digest, copyBytes(data));
     this.#uploads.add(upload);

@@ -134,7 +134,7 @@ export class ObjectStoreBlobService implements BlobService {
     // Only the chunk tells how long it is.
     const found = await this.#chunks.get(digest, MAX_CHUNK_BYTES, options);
     if (!(found instanceof Uint8Array)) return undefined;
-    this.#recent.set(digest.hex, found);
+    this.#recent.set(digest.key, found);
     return new ChunkedBlobReader(digest, ChunkList.of([{ digest, size: found.length }]), fetch);
   }
 
@@ -193,8 +193,8 @@ export class ObjectStoreBlobService implements BlobService {
       const batch: ChunkMeta[] = [];
       for (let i = start; i < end; i++) {
         const chunk = chunks.at(i);
-        if (taken.has(chunk.digest.hex)) continue;
-        taken.set(chunk.digest.hex, true);
+        if (taken.has(chunk.digest.key)) continue;
+        taken.set(chunk.digest.key, true);
         batch.push(chunk);
       }
       const store = (chunk: ChunkMeta, options: AbortOptions) =>
@@ -262,8 +262,8 @@ export class ObjectStoreBlobService implements BlobService {
       }
     };
     for (const blob of blobs) {
-      const { hex } = blob.digest;
-      if (!unique.has(hex)) unique.set(hex, this.#limit(putUnlessFailed, blob));
+      const { key } = blob.digest;
+      if (!unique.has(key)) unique.set(key, this.#limit(putUnlessFailed, blob));
     }
     await Promise.allSettled(unique.values());
     await Promise.all(unique.values());
@@ -324,10 +324,10 @@ export class ObjectStoreBlobService implements BlobService {
   /** Keeps chunks for a while: whoever reads a part of one mostly reads the next part next. */
   #keepingRecent(fetch: FetchChunk): FetchChunk {
     return async (chunk, options, offset) => {
-      const known = this.#recent.get(chunk.digest.hex);
+      const known = this.#recent.get(chunk.digest.key);
       if (known !== undefined) return known;
       const data = await fetch(chunk, options, offset);
-      this.#recent.set(chunk.digest.hex, data);
+      this.#recent.set(chunk.digest.key, data);
       return data;
     };
   }

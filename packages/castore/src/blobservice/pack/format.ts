@@ -42,6 +42,7 @@ export interface RecordHeader {
 }
 
 const KINDS = { chunk: "TVXc", blob: "TVXb" } as const;
+const KIND_BYTES = { chunk: Buffer.from(KINDS.chunk), blob: Buffer.from(KINDS.blob) } as const;
 
 /** Length of the longest list of chunks, in bytes: the length of a record has 32 bits. */
 export const MAX_LIST_BYTES: number =
@@ -50,14 +51,23 @@ export const MAX_LIST_BYTES: number =
 /** What every header begins with. */
 export const MAGIC = "TVX";
 
+/** Memory of this thread for a header, and what of it the checksum is of: to make views of a slab takes longer than to copy. */
+const header = Buffer.alloc(HEADER_LENGTH);
+const checked = header.subarray(0, 48);
+
 /** Writes a header into the first {@link HEADER_LENGTH} bytes from a position on. */
-export function writeHeader(bytes: Buffer, at: number, header: RecordHeader): void {
-  bytes.write(KINDS[header.kind], at, "latin1");
-  bytes.writeUInt32LE(header.codec, at + 4);
-  bytes.writeUInt32LE(header.storedSize, at + 8);
-  bytes.writeUInt32LE(header.size, at + 12);
-  bytes.set(header.digest.bytes, at + 16);
-  bytes.writeUInt32LE(crc32(bytes.subarray(at, at + 48)), at + 48);
+export function writeHeader(
+  bytes: Buffer,
+  at: number,
+  { kind, codec, storedSize, size, digest }: RecordHeader,
+): void {
+  header.set(KIND_BYTES[kind]);
+  header.writeUInt32LE(codec, 4);
+  header.writeUInt32LE(storedSize, 8);
+  header.writeUInt32LE(size, 12);
+  header.set(digest.bytes, 16);
+  header.writeUInt32LE(crc32(checked), 48);
+  bytes.set(header, at);
 }
 
 /** Where the mark of a chunk stands in its header. */
@@ -77,7 +87,7 @@ export function isAhead(bytes: Buffer): boolean {
 /** Reads the header that {@link writeHeader} wrote; its digest is a part of `bytes`. */
 export function readHeader(bytes: Buffer, at: number): RecordHeader {
   return {
-    kind: bytes.toString("latin1", at, at + 4) === KINDS.blob ? "blob" : "chunk",
+    kind: bytes[at + 3] === KIND_BYTES.blob[3] ? "blob" : "chunk",
     codec: bytes[at + 4] as Codec,
     storedSize: bytes.readUInt32LE(at + 8),
     size: bytes.readUInt32LE(at + 12),

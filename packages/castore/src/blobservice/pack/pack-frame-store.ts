@@ -199,13 +199,13 @@ function addRuns(
   const firsts = new Map<string, { readonly group: Group; readonly at: number }>();
   for (const group of groups) {
     for (let i = 0; i < group.count; i++) {
-      const { hex } = all.digestAt(group.first + i);
-      if (!firsts.has(hex)) firsts.set(hex, { group, at: i });
+      const { key } = all.digestAt(group.first + i);
+      if (!firsts.has(key)) firsts.set(key, { group, at: i });
     }
   }
   return blobs.filter(({ digest, chunks }) => {
     const { bytes, length: count } = chunks;
-    const found = count > 1 ? firsts.get(chunks.digestAt(0).hex) : undefined;
+    const found = count > 1 ? firsts.get(chunks.digestAt(0).key) : undefined;
     if (found === undefined) return true;
     const { group, at: first } = found;
     const last = group.blobs.at(-1);

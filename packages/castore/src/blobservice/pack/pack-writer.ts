@@ -188,13 +188,13 @@ export class PackWriter implements Disposable {
     }
   }
 
-  /** Returns the chunks that are not stored yet, by digest in hexadecimal. */
+  /** Returns the chunks that are not stored yet, by the keys of their digests. */
   #freshChunks(chunks: readonly Records[]): Map<string, FreshChunk> {
     const fresh = new Map<string, FreshChunk>();
     for (const { header, bytes } of chunks.flatMap(recordsIn)) {
-      const { hex } = header.digest;
-      if (fresh.has(hex) || this.#index.isKnown(header.digest)) continue;
-      fresh.set(hex, { header, bytes, isUsed: false });
+      const { key } = header.digest;
+      if (fresh.has(key) || this.#index.isKnown(header.digest)) continue;
+      fresh.set(key, { header, bytes, isUsed: false });
     }
     return fresh;
   }
@@ -218,7 +218,7 @@ export class PackWriter implements Disposable {
   async #useStoredChunks(list: Uint8Array, chunks: readonly Records[]): Promise<Uint8Array> {
     const offered = new Set<string>();
     for (const { header } of chunks.flatMap(recordsIn)) {
-      offered.add(header.digest.hex);
+      offered.add(header.digest.key);
     }
     const pending: Uint8Array[] = [new Uint8Array(0)];
     let isLost = false;
@@ -236,7 +236,7 @@ export class PackWriter implements Disposable {
           if (isKnown) continue;
           last = undefined;
           pending.push(entry);
-          isLost = !offered.has(digest.hex);
+          isLost = !offered.has(digest.key);
         }
       };
       await this.#index.change(usePart);
@@ -257,7 +257,7 @@ export class PackWriter implements Disposable {
       let missing: B3Digest | undefined;
       for (let at = 0; at < pending.length && missing === undefined; at += ChunkList.ENTRY_BYTES) {
         const digest = B3Digest.fromBytes(pending.subarray(at, at + B3Digest.LENGTH));
-        const chunk = fresh.get(digest.hex);
+        const chunk = fresh.get(digest.key);
         if (chunk !== undefined) used.push(chunk);
         else if (this.#index.isKnown(digest)) stored.push(digest);
         else missing = digest;

@@ -179,7 +179,7 @@ export class RecordBatch implements Disposable {
   #begin(digest: B3Digest, size: number): ChunkState | undefined {
     this.#allChunks += 1;
     this.#allBytes += size;
-    const key = digest.hex;
+    const { key } = digest;
     if (this.#added.has(key)) return "absent";
     const state = this.#index?.stateOf(digest) ?? "absent";
     if (state !== "absent") return state;

@@ -81,15 +81,15 @@ export class FrameVerifier {
   }
 
   async #verify(batch: readonly FramedChunk[]): Promise<readonly Uint8Array[]> {
-    const digests = batch.map(({ frame }) => blake3Digest(frame).hex);
+    const digests = batch.map(({ frame }) => blake3Digest(frame).key);
     const isNew = ({ chunk }: FramedChunk, i: number) =>
-      this.#known.get(chunk.digest.hex) !== digests[i];
+      this.#known.get(chunk.digest.key) !== digests[i];
     const unknown = batch.filter(isNew);
     const areWhole = unknown.length > 0 ? await verifyFrames(unknown) : [];
     for (const [i, { chunk }] of unknown.entries()) {
       if (!areWhole[i]) throw unreadableChunk(chunk.digest, "its frame is damaged");
     }
-    for (const [i, { chunk }] of batch.entries()) this.#known.set(chunk.digest.hex, digests[i]!);
+    for (const [i, { chunk }] of batch.entries()) this.#known.set(chunk.digest.key, digests[i]!);
     return batch.map(({ frame }) => frame);
   }
 }

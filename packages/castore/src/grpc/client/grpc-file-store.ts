@@ -234,8 +234,8 @@ export class GrpcFileStore implements FileStore {
     let at = 0;
     for (let i = 0; i < chunks.length; i++) {
       const { digest, size } = chunks.at(i);
-      if (!present[i] && !sent.has(digest.hex)) {
-        sent.add(digest.hex);
+      if (!present[i] && !sent.has(digest.key)) {
+        sent.add(digest.key);
         missing.push(digest, size);
         starts.push(at);
       }
