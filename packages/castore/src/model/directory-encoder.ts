@@ -5,7 +5,7 @@ import { CastoreError } from "./errors.ts";
 import type { Node } from "./node.ts";
 import type { PathComponent } from "./path.ts";
 
-const FIRST_BYTES = 256;
+const FIRST_BYTES = 1024;
 const FIRST_ENTRIES = 8;
 
 const MAX_UINT64 = 2n ** 64n - 1n;
@@ -78,7 +78,7 @@ export class DirectoryEncoder {
       this.#starts = enlarged(this.#starts, new Uint32Array(2 * this.#length));
     }
     this.#types[this.#length] = TYPES.indexOf(type);
-    this.#starts[this.#length++] = list.bytes.length;
+    this.#starts[this.#length++] = list.length;
     return list;
   }
 
@@ -126,6 +126,11 @@ class RecordList {
   /** @param tag what each begins with */
   constructor(tag: number) {
     this.#tag = tag;
+  }
+
+  /** Length of all in bytes. */
+  get length(): number {
+    return this.#at;
   }
 
   /** Valid until one is added. */

@@ -175,10 +175,13 @@ export class NarWriter implements TreeVisitor {
   /** Writes a length, which is exact up to 2^53. */
   #number(value: number): void {
     this.#makeRoom(NUMBER_LENGTH);
-    for (let half of [value % 2 ** 32, Math.floor(value / 2 ** 32)]) {
-      for (let i = 0; i < NUMBER_LENGTH / 2; i++, half >>>= 8) {
-        this.#buffer[this.#filled++] = half; // its low 8 bits
-      }
+    this.#half(value % 2 ** 32);
+    this.#half(Math.floor(value / 2 ** 32));
+  }
+
+  #half(value: number): void {
+    for (let i = 0, rest = value; i < NUMBER_LENGTH / 2; i++, rest >>>= 8) {
+      this.#buffer[this.#filled++] = rest; // its low 8 bits
     }
   }
 
