@@ -186,6 +186,8 @@ export function directoryServiceSuite(name: string, options: DirectoryServiceSui
         const digest = await put(service, [longest()]);
         expect((await service.get(digest))?.entries.length).toBe(longest().entries.length);
         expect(await getAll(service, digest)).toEqual([digest.hex]);
+        const two = await service.getMany([digest, digest]);
+        expect(two.map((found) => found && digestOf(found).hex)).toEqual([digest.hex, digest.hex]);
       });
     }
 

@@ -18,8 +18,11 @@ const METHODS = DirectoryBatchServiceDescriptor.method;
 const ENTRIES = GetDirectoriesResponseSchema.field.entries.number;
 const DIRECTORY = GetDirectoriesResponse_EntrySchema.field.directory.number;
 
-/** How many directories are read at a time, which go into one message. */
-const PER_MESSAGE = 64;
+/** How many directories are read at a time. */
+const READ_AT_ONCE = 64;
+
+/** They go into messages of about so many bytes, as some directories are as long as a message may be. */
+const MESSAGE_BYTES = 256 * 1024;
 
 /** Serves a directory service in batches. */
 export function directoryBatchHandler(
@@ -40,10 +43,9 @@ export function directoryBatchHandler(
       try {
         expectAtMost(MAX_BATCH_BLOBS, digests.length, "directories");
         const wanted = digests.map(B3Digest.fromBytes);
-        for (let at = 0; at < wanted.length; at += PER_MESSAGE) {
-          const part = wanted.slice(at, at + PER_MESSAGE);
-          const found = await directoryService.getMany(part, { signal });
-          yield [encodeFields(found.map(entryOf))];
+        for (let at = 0; at < wanted.length; at += READ_AT_ONCE) {
+          const part = wanted.slice(at, at + READ_AT_ONCE);
+          yield messagesOf(await directoryService.getMany(part, { signal }));
         }
       } catch (error) {
         throw toConnectError(error);
@@ -52,8 +54,19 @@ export function directoryBatchHandler(
   };
 }
 
-function entryOf(directory: Directory | undefined): BytesField {
-  const fields: BytesField[] =
-    directory === undefined ? [] : [[DIRECTORY, directoryBytes(directory)]];
-  return [ENTRIES, encodeFields(fields)];
+/** Encodes responses with the directories, in order. */
+function* messagesOf(directories: readonly (Directory | undefined)[]): Generator<Uint8Array> {
+  let entries: BytesField[] = [];
+  let bytes = 0;
+  for (const directory of directories) {
+    const entry = encodeFields(directory ? [[DIRECTORY, directoryBytes(directory)]] : []);
+    if (bytes + entry.length > MESSAGE_BYTES && entries.length > 0) {
+      yield encodeFields(entries);
+      entries = [];
+      bytes = 0;
+    }
+    entries.push([ENTRIES, entry]);
+    bytes += entry.length;
+  }
+  yield encodeFields(entries);
 }

@@ -20,6 +20,9 @@ import { UnsentBytes } from "./unsent-bytes.ts";
 /** Maximum number of unsent bytes of a request. */
 const UNSENT_BYTES = 2 * 1024 * 1024;
 
+/** Largest message that is taken: a directory that is as long as a message may be, as a field of another message or two. */
+const MAX_RESPONSE_BYTES = MAX_MESSAGE_BYTES + 16;
+
 /**
  * A gRPC call on an HTTP/2 stream. Connect takes several times as long, and may wait for ever if the server sends
  * GOAWAY and then drops the connection.
@@ -53,7 +56,7 @@ export class StreamCall<Method extends DescMethod> {
     this.#signal = options.signal;
     this.#unsent = new UnsentBytes(stream);
     this.#reader = new MessageReader(stream, {
-      maxBytes: MAX_MESSAGE_BYTES,
+      maxBytes: MAX_RESPONSE_BYTES,
       dataOf: options.asData ? (message) => dataIn(method.output, message) : undefined,
     });
     stream.once("response", (headers) => {
