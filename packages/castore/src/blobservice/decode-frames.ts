@@ -10,9 +10,8 @@ import { decodeFrame, expectFrameEach } from "./frames.ts";
 
 const DECODE: Task<typeof decodeInLane> = taskOf(import.meta.url, "frame-decoder", "decodeFrames");
 
-/** Contents up to this length are decoded by the calling thread: a trip to another one takes about as long. */
-const INLINE_BYTES = 64 * 1024;
-const INLINE_FRAME = 512 * 1024;
+/** Contents up to this length are decoded by the calling thread, in half a millisecond: a trip to another takes about as long. */
+const INLINE_BYTES = 512 * 1024;
 
 /** How much is verified at a time, unless one frame is more. */
 const BYTES_AT_A_TIME = 4 * 1024 * 1024;
@@ -75,7 +74,7 @@ async function decode(framed: readonly FramedChunk[]): Promise<DecodedFrames> {
   const frames = joinApart(framed.map(({ frame }) => frame));
   const digests = joinApart(framed.map(({ chunk }) => chunk.digest.bytes));
   const total = sizes.reduce((sum, size) => sum + size, 0);
-  const isNext = total <= (framed.length === 1 ? INLINE_FRAME : INLINE_BYTES);
+  const isNext = total <= INLINE_BYTES;
   const task = { frames, lengths, digests, sizes };
   const decoded = await runTask(DECODE, task, { here: decodeInLane, isNext });
   if (!frames.buffer.detached) frames.buffer.transfer(0); // the lane had a copy
