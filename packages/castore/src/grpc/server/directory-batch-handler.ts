@@ -45,7 +45,11 @@ export function directoryBatchHandler(
         const wanted = digests.map(B3Digest.fromBytes);
         for (let at = 0; at < wanted.length; at += READ_AT_ONCE) {
           const part = wanted.slice(at, at + READ_AT_ONCE);
-          yield messagesOf(await directoryService.getMany(part, { signal }));
+          // One that is asked for again and again is held once, however long it is.
+          const unique = [...new Map(part.map((digest) => [digest.key, digest])).values()];
+          const found = await directoryService.getMany(unique, { signal });
+          const byKey = new Map(unique.map(({ key }, i) => [key, found[i]]));
+          yield messagesOf(part.map(({ key }) => byKey.get(key)));
         }
       } catch (error) {
         throw toConnectError(error);
