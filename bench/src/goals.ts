@@ -5,7 +5,7 @@ import { CROWDED_CACHE } from "./subjects/binary-cache.ts";
 import { FLOOR } from "./subjects/floor.ts";
 import { NIX_ALONE, NIX_PUSH } from "./subjects/nix-push.ts";
 import { PLAIN_HTTP2 } from "./subjects/plain-http2.ts";
-import { oursInMemory } from "./subjects/tvix-store.ts";
+import { oursInMemory, peer } from "./subjects/tvix-store.ts";
 
 /** A number that says how good we are. */
 interface Goal {
@@ -45,12 +45,7 @@ const GOALS: readonly Goal[] = [
   ratio("large import / tar, zstd", `large: ${DIRECT}`, "large: tar | zstd -1 -T2, first", 1.3),
   ratio("small import, daemon / direct", `small: ${DAEMON}`, `small: ${DIRECT}`, 1.4),
   ratio("large import, daemon / direct", `large: ${DAEMON}`, `large: ${DIRECT}`, 1.4),
-  {
-    name: "small import, processor seconds",
-    target: "at most 2.6",
-    values: (results) => results.get(`small: ${DIRECT}`)?.samples.map(cpuSeconds),
-    met: (median) => median <= 2.6,
-  },
+  atMost("small import, processor seconds", `small: ${DIRECT}`, 2.6, cpuSeconds),
   memory("memory of an import, MB", IMPORT, ({ program }) => program.peakBytes, 160),
   memory("memory of a daemon, MB", IMPORT, daemonPeak, 160),
   memory("memory of a mount, MB", MOUNT, ({ program }) => program.peakBytes, 160),
@@ -67,6 +62,29 @@ const GOALS: readonly Goal[] = [
   share("gRPC Put of 256 MB in memory / node:http2", ...overHttp2("Put one of 256 MB"), 0.45),
   share("gRPC Read of 256 MB in memory / node:http2", ...overHttp2("Read one of 256 MB"), 0.6),
   share("gRPC Put of 15 KB in memory / node:http2", ...overHttp2("Put 15 KB"), 0.6),
+  share("gRPC Put of 256 MB / peer", ...besidePeer("Put one of 256 MB"), 1.5),
+  share("gRPC Read of 256 MB / peer", ...besidePeer("Read one of 256 MB"), 1.3),
+  share("gRPC Put of 15 KB / peer", ...besidePeer("Put 15 KB"), 2),
+  share("gRPC Read of 15 KB / peer", ...besidePeer("Read 15 KB"), 1.2),
+  atMost(
+    "Stat beside 16 uploads, 99th percentile, ms",
+    `${GRPC}, Stat beside 16 uploads`,
+    10,
+    percentile99,
+  ),
+  ratio("--version / node -e 0", "start: tvix-store, --version", "start: node, -e 0", 2.5),
+  atMost(
+    "import of a small file, s",
+    "start: tvix-store, import of a small file, direct",
+    0.2,
+    wallSeconds,
+  ),
+  atMost(
+    "import of a small file, daemon, s",
+    "start: tvix-store daemon, import of a small file",
+    0.2,
+    wallSeconds,
+  ),
   rate("List of 100,000 PathInfos, /s", `${GRPC}, List 100,000`, 100_000, countPerSecond),
   rate("NAR render, small, MB/s", "small: NAR render, direct, to a sink", 372, bytesPerSecond),
   rate("NAR render, large, MB/s", "large: NAR render, direct, to a sink", 794, bytesPerSecond),
@@ -86,6 +104,11 @@ const GOALS: readonly Goal[] = [
 /** The rows of a step over gRPC with stores in memory, and by HTTP/2 alone. */
 function overHttp2(step: string): [ours: string, theirs: string] {
   return [`grpc: ${oursInMemory.name} daemon, ${step}`, `grpc: ${PLAIN_HTTP2}, ${step}`];
+}
+
+/** The rows of a step over gRPC with stores on a disk, of our daemon and of that of the peer. */
+function besidePeer(step: string): [ours: string, theirs: string] {
+  return [`${GRPC}, ${step}`, `grpc: ${peer.name} daemon, ${step}`];
 }
 
 /** Works out every goal. */
@@ -161,6 +184,16 @@ function rate(name: string, row: string, limit: number, of: (sample: Sample) => 
   };
 }
 
+/** What is asked of a row by itself. */
+function atMost(name: string, row: string, limit: number, of: (sample: Sample) => number): Goal {
+  return {
+    name,
+    target: `at most ${limit}`,
+    values: (results) => results.get(row)?.samples.map(of),
+    met: (median) => median <= limit,
+  };
+}
+
 /** The time of the primitives alone, shared by all cores without loss, by that of the whole import. */
 function efficiency(tree: string): Goal {
   const cores = availableParallelism();
@@ -213,6 +246,15 @@ function pairs(
 
 function bytesPerSecond({ work }: Sample): number {
   return work!.bytes! / work!.seconds / MB;
+}
+
+function wallSeconds({ wallSeconds }: Sample): number {
+  return wallSeconds;
+}
+
+/** In milliseconds. */
+function percentile99({ work }: Sample): number {
+  return work!.percentile99! * 1000;
 }
 
 function cpuSeconds({ program }: Sample): number {

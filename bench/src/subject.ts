@@ -35,6 +35,8 @@ export interface Work {
   readonly seconds: number;
   readonly bytes?: number;
   readonly count?: number;
+  /** How many seconds 99 of 100 of them took at most. */
+  readonly percentile99?: number;
   /** Seconds by what they were spent on. */
   readonly parts?: Readonly<Record<string, number>>;
 }
