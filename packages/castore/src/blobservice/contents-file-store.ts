@@ -9,7 +9,7 @@ import { laneCount, runTask } from "../worker/lanes.ts";
 import { SlabPool } from "../worker/slab-pool.ts";
 import type { BlobService, BlobWriter } from "./blob-service.ts";
 import { type FilesRead, SlabFileBatch } from "./file-batch.ts";
-import type { FileBatch, FileStore, LargeFile } from "./file-store.ts";
+import { FEW_FILES, type FileBatch, type FileStore, type LargeFile } from "./file-store.ts";
 import { readFiles } from "./read-files.ts";
 
 const READ_FILES: Task<typeof readFiles> = taskOf(import.meta.url, "read-files", "readFiles");
@@ -39,7 +39,8 @@ export class ContentsFileStore implements FileStore {
     let files: FilesRead;
     try {
       const task = { paths, slab, contentsBytes: BATCH_BYTES };
-      files = await runTask(READ_FILES, task, { here: readFiles, isNext: options.isNext });
+      const isNext = options.isNext || paths.length <= FEW_FILES;
+      files = await runTask(READ_FILES, task, { here: readFiles, isNext });
     } catch (error) {
       this.#slabs.give(slab);
       throw error;

@@ -4,6 +4,9 @@ import type { SourceFile } from "../disk/source-file.ts";
 import type { B3Digest } from "../model/digest.ts";
 import type { CastoreError } from "../model/errors.ts";
 
+/** Most files of a batch that is read in the calling thread: handing so few to a lane takes longer, and to start it much longer. */
+export const FEW_FILES = 8;
+
 /**
  * Stores files of the local file system as blobs. Reading, hashing and whatever else takes processor time is done in lanes,
  * several at a time; digests are known before the blobs are durable.

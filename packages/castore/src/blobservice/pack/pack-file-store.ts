@@ -5,7 +5,13 @@ import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import type { SlabPool } from "../../worker/slab-pool.ts";
 import { SlabFileBatch } from "../file-batch.ts";
-import type { FileBatch, FileStore, LargeFile, PutFileOptions } from "../file-store.ts";
+import {
+  FEW_FILES,
+  type FileBatch,
+  type FileStore,
+  type LargeFile,
+  type PutFileOptions,
+} from "../file-store.ts";
 import { type Piece, PiecewiseFile } from "../piecewise-file.ts";
 import { readPiece } from "../read-piece.ts";
 import { storedList } from "./format.ts";
@@ -33,9 +39,6 @@ const BATCHES_PER_LANE = 2;
  * read; each commit costs a wait for the disk, and writes pages of the index that the next one writes again.
  */
 const PATIENCE_MS = 1000;
-
-/** Most files that are read in this thread: handing so few to a lane takes longer. */
-const FEW_FILES = 8;
 
 /** The result for the last piece of a file that is not empty, where that piece is. */
 const NOTHING: Piece["prepared"] = Promise.resolve({ list: new Uint8Array(0), stored: [] });

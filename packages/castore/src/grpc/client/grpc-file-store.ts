@@ -3,11 +3,12 @@ import type { BlobService, FrameBatch } from "../../blobservice/blob-service.ts"
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
 import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
-import type {
-  FileBatch,
-  FileStore,
-  LargeFile,
-  PutFileOptions,
+import {
+  FEW_FILES,
+  type FileBatch,
+  type FileStore,
+  type LargeFile,
+  type PutFileOptions,
 } from "../../blobservice/file-store.ts";
 import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
@@ -43,6 +44,9 @@ const BATCHES_PER_THREAD = 2;
 
 /** How many bytes of frames are sent, or wait until the server has stored them. */
 const SENT_BYTES = 4 * 1024 * 1024;
+
+/** Chunks of no more than this, in bytes, are compressed in this thread: a trip to a lane takes as long, and its start longer. */
+const INLINE_BYTES = 64 * 1024;
 
 /** Level of zstd: the next ones take twice as long for a tenth fewer bytes. */
 const DEFAULT_LEVEL = 1;
@@ -138,7 +142,7 @@ export class GrpcFileStore implements FileStore {
       const task = { paths, slab, contentsBytes: CONTENTS_BYTES };
       const { files, chunks, counts } = await runTask(CUT_FILES, task, {
         here: cutFiles,
-        isNext: options.isNext,
+        isNext: options.isNext || paths.length <= FEW_FILES,
       });
       const list = ChunkList.fromBytes(chunks);
       const blobs = blobsOf(files, list, counts);
@@ -256,7 +260,10 @@ export class GrpcFileStore implements FileStore {
     };
     const sizes =
       list.length > 0
-        ? await runTask(COMPRESS_CHUNKS, compressing, { here: compressChunks })
+        ? await runTask(COMPRESS_CHUNKS, compressing, {
+            here: compressChunks,
+            isNext: list.size <= INLINE_BYTES,
+          })
         : new Uint32Array(0);
     const length = sizes.reduce((sum, size) => sum + size, 0);
     await part?.isNext; // parts that have room must not wait at the server for one that has none
