@@ -45,7 +45,7 @@ const GOALS: readonly Goal[] = [
   ratio("large import / tar, zstd", `large: ${DIRECT}`, "large: tar | zstd -1 -T2, first", 1.3),
   ratio("small import, daemon / direct", `small: ${DAEMON}`, `small: ${DIRECT}`, 1.4),
   ratio("large import, daemon / direct", `large: ${DAEMON}`, `large: ${DIRECT}`, 1.4),
-  atMost("small import, processor seconds", `small: ${DIRECT}`, 2.6, cpuSeconds),
+  alone("small import, processor seconds", `small: ${DIRECT}`, cpuSeconds, atMost(2.6)),
   memory("memory of an import, MB", IMPORT, ({ program }) => program.peakBytes, 160),
   memory("memory of a daemon, MB", IMPORT, daemonPeak, 160),
   memory("memory of a mount, MB", MOUNT, ({ program }) => program.peakBytes, 160),
@@ -66,28 +66,38 @@ const GOALS: readonly Goal[] = [
   share("gRPC Read of 256 MB / peer", ...besidePeer("Read one of 256 MB"), 1.3),
   share("gRPC Put of 15 KB / peer", ...besidePeer("Put 15 KB"), 2),
   share("gRPC Read of 15 KB / peer", ...besidePeer("Read 15 KB"), 1.2),
-  atMost(
+  alone(
     "Stat beside 16 uploads, 99th percentile, ms",
     `${GRPC}, Stat beside 16 uploads`,
-    10,
     percentile99,
+    atMost(10),
   ),
   ratio("--version / node -e 0", "start: tvix-store, --version", "start: node, -e 0", 2.5),
-  atMost(
+  alone(
     "import of a small file, s",
     "start: tvix-store, import of a small file, direct",
-    0.2,
     wallSeconds,
+    atMost(0.2),
   ),
-  atMost(
+  alone(
     "import of a small file, daemon, s",
-    "start: tvix-store daemon, import of a small file",
-    0.2,
+    "start: tvix-store, import of a small file, daemon",
     wallSeconds,
+    atMost(0.2),
   ),
-  rate("List of 100,000 PathInfos, /s", `${GRPC}, List 100,000`, 100_000, countPerSecond),
-  rate("NAR render, small, MB/s", "small: NAR render, direct, to a sink", 372, bytesPerSecond),
-  rate("NAR render, large, MB/s", "large: NAR render, direct, to a sink", 794, bytesPerSecond),
+  alone("List of 100,000 PathInfos, /s", `${GRPC}, List 100,000`, countPerSecond, atLeast(100_000)),
+  alone(
+    "NAR render, small, MB/s",
+    "small: NAR render, direct, to a sink",
+    bytesPerSecond,
+    atLeast(372),
+  ),
+  alone(
+    "NAR render, large, MB/s",
+    "large: NAR render, direct, to a sink",
+    bytesPerSecond,
+    atLeast(794),
+  ),
   ratio("NAR ingest, small / import", "small: NAR ingest, direct, first", `small: ${DIRECT}`, 1.3),
   share("narinfos a second / nginx", `small: ${CACHE}, narinfo`, `small: ${NGINX}, narinfo`, 0.4),
   share("NAR over HTTP, small / peer", `small: ${CACHE}, NAR`, `small: ${PEER_CACHE}, NAR`, 3),
@@ -111,6 +121,17 @@ function besidePeer(step: string): [ours: string, theirs: string] {
   return [`${GRPC}, ${step}`, `grpc: ${peer.name} daemon, ${step}`];
 }
 
+/** What is asked of a number. */
+type Asked = Pick<Goal, "target" | "met">;
+
+function atMost(limit: number): Asked {
+  return { target: `at most ${limit}`, met: (median) => median <= limit };
+}
+
+function atLeast(limit: number): Asked {
+  return { target: `at least ${limit}`, met: (median) => median >= limit };
+}
+
 /** Works out every goal. */
 export function goalOutcomes(results: Results): GoalOutcome[] {
   return GOALS.map((goal) => {
@@ -123,9 +144,8 @@ export function goalOutcomes(results: Results): GoalOutcome[] {
 function ratio(name: string, ours: string, theirs: string, limit: number): Goal {
   return {
     name,
-    target: `at most ${limit}`,
+    ...atMost(limit),
     values: (results) => pairs(results, ours, theirs, (a, b) => a.wallSeconds / b.wallSeconds),
-    met: (median) => median <= limit,
   };
 }
 
@@ -134,10 +154,9 @@ function pushed(name: string, limit: number, of: (sample: Sample) => number): Go
   const row = (program: string) => `small: ${program}, over a link, 10 % changed`;
   return {
     name,
-    target: `at most ${limit}`,
+    ...atMost(limit),
     values: (results) =>
       pairs(results, row("tvix-store copy"), row("nix copy, zstd"), (a, b) => of(a) / of(b)),
-    met: (median) => median <= limit,
   };
 }
 
@@ -146,9 +165,8 @@ function share(name: string, ours: string, theirs: string, limit: number): Goal 
   const speed = ({ work }: Sample) => (work!.count ?? work!.bytes!) / work!.seconds;
   return {
     name,
-    target: `at least ${limit}`,
+    ...atLeast(limit),
     values: (results) => pairs(results, ours, theirs, (a, b) => speed(a) / speed(b)),
-    met: (median) => median >= limit,
   };
 }
 
@@ -163,7 +181,7 @@ function mounted(how: string, read: string, other: "peer" | "disk", limit: numbe
 function ourShare(step: string): Goal {
   return {
     name: `our share of a push of ${step}`,
-    target: "at most 0.25",
+    ...atMost(0.25),
     values: (results) =>
       pairs(
         results,
@@ -171,27 +189,12 @@ function ourShare(step: string): Goal {
         `push: ${NIX_ALONE}, ${step}`,
         (ours, alone) => 1 - alone.wallSeconds / ours.wallSeconds,
       ),
-    met: (median) => median <= 0.25,
   };
 }
 
-function rate(name: string, row: string, limit: number, of: (sample: Sample) => number): Goal {
-  return {
-    name,
-    target: `at least ${limit}`,
-    values: (results) => results.get(row)?.samples.map(of),
-    met: (median) => median >= limit,
-  };
-}
-
-/** What is asked of a row by itself. */
-function atMost(name: string, row: string, limit: number, of: (sample: Sample) => number): Goal {
-  return {
-    name,
-    target: `at most ${limit}`,
-    values: (results) => results.get(row)?.samples.map(of),
-    met: (median) => median <= limit,
-  };
+/** A number of one row. */
+function alone(name: string, row: string, of: (sample: Sample) => number, asked: Asked): Goal {
+  return { name, ...asked, values: (results) => results.get(row)?.samples.map(of) };
 }
 
 /** The time of the primitives alone, shared by all cores without loss, by that of the whole import. */
@@ -214,7 +217,7 @@ function efficiency(tree: string): Goal {
 function memory(name: string, rows: string, of: (sample: Sample) => number, limit: number): Goal {
   return {
     name,
-    target: `at most ${limit}`,
+    ...atMost(limit),
     values(results) {
       const samples = [...results.values()]
         .filter(({ name }) => name.includes(rows))
@@ -222,7 +225,6 @@ function memory(name: string, rows: string, of: (sample: Sample) => number, limi
       const byRound = Object.values(Object.groupBy(samples, ({ round }) => round));
       return byRound.map((round = []) => Math.max(...round.map(of)) / MB);
     },
-    met: (median) => median <= limit,
   };
 }
 

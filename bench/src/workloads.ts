@@ -12,7 +12,7 @@ import { pathInfos } from "./subjects/path-infos.ts";
 import { plainHttp2 } from "./subjects/plain-http2.ts";
 import { pushByCopy, pushByNix } from "./subjects/push.ts";
 import { restic } from "./subjects/restic.ts";
-import { bareNode, smallestCommands, smallestImport } from "./subjects/start.ts";
+import { bareNode, smallestCommands } from "./subjects/start.ts";
 import { statsBesideUploads } from "./subjects/stats.ts";
 import { tarZstd } from "./subjects/tar-zstd.ts";
 import { daemonImport, directImport, ours, oursInMemory, peer } from "./subjects/tvix-store.ts";
@@ -55,7 +55,7 @@ export async function defaultWorkloads(cache: string): Promise<Workload[]> {
     {
       name: "start",
       trees: [],
-      subjects: [bareNode(), smallestCommands(), smallestImport()],
+      subjects: [bareNode(), smallestCommands()],
     },
     mountWorkload("mount", [
       { name: "tar of 10,000 files", kind: "tar", tree: small },

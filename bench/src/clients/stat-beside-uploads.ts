@@ -13,7 +13,7 @@ import { reportWork, secondsOf } from "./report-work.ts";
 const UPLOADS = 16;
 const UPLOAD_BYTES = 16_000_000;
 
-/** How many calls are made before the uploads begin: what is run only then is not compiled yet. */
+/** How many calls are made before the uploads begin, so that V8 has compiled what they run. */
 const WARM_UP = 200;
 
 const [address, isUploading] = process.argv.slice(2) as [string, string | undefined];

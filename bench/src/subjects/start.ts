@@ -1,4 +1,4 @@
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Place, Subject } from "../subject.ts";
 import { daemonAddress, daemonCommand, importCommand, ours } from "./tvix-store.ts";
@@ -12,37 +12,27 @@ export function bareNode(): Subject {
 /** Commands that have next to nothing to do. */
 export function smallestCommands(): Subject {
   const file = ({ folder }: Place) => join(folder, "hello");
+  const stores = ({ folder }: Place) => join(folder, "direct");
+  const importInto = (addresses: readonly string[], place: Place) =>
+    importCommand(ours, addresses, file(place));
   return {
     name: ours.name,
     needs: [],
     profiled: true,
-    prepare: async (place) => await writeFile(file(place), "hello"),
+    prepare: async (place) => {
+      await writeFile(file(place), "hello");
+      await mkdir(stores(place));
+    },
+    daemon: (place) => daemonCommand(ours, place),
     steps: [
       { name: "--version", command: () => ({ argv: [...ours.argv, "--version"] }) },
       {
         name: "import of a small file, direct",
-        command: (place) => importCommand(ours, ours.addresses(place.folder), file(place)),
+        command: (place) => importInto(ours.addresses(stores(place)), place),
       },
-    ],
-  };
-}
-
-/** The import of a small file through a daemon. */
-export function smallestImport(): Subject {
-  const file = ({ folder }: Place) => join(folder, "hello");
-  return {
-    name: `${ours.name} daemon`,
-    needs: [],
-    profiled: true,
-    prepare: async (place) => await writeFile(file(place), "hello"),
-    daemon: (place) => daemonCommand(ours, place),
-    steps: [
       {
-        name: "import of a small file",
-        command: (place) => {
-          const address = daemonAddress(place.socket);
-          return importCommand(ours, [address, address, address], file(place));
-        },
+        name: "import of a small file, daemon",
+        command: (place) => importInto(Array(3).fill(daemonAddress(place.socket)), place),
       },
     ],
   };

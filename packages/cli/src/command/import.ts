@@ -59,9 +59,8 @@ export function importCommand(): Command {
       async (paths: string[], options: ServiceOptions & TracingOptions & ImportCommandOptions) => {
         const wrong = wrongUse(paths, options);
         if (wrong !== undefined) command.error(`error: ${wrong}`);
-        const { references = "none", reread = false } = options;
         const { startLanesFor } = await import("../import/start-lanes.ts");
-        startLanesFor(paths, { ...options, remembers: references === "none" && !reread });
+        startLanesFor(paths, options);
         const { importPaths } = await import("../import/import-paths.ts"); // no other command needs it
         const { run } = await import("../run.ts");
         await run((interrupt) => importPaths(paths, options, interrupt));
