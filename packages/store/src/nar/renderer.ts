@@ -17,13 +17,12 @@ export interface NarSources extends TreeSources {
   readonly directoryService: DirectoryService;
 }
 
-/**
- * Lengths of the pieces of a NAR, in bytes: of the first one of which so many may be read ahead, else of the last. That is
- * enough for a lane to have some while this thread reads one itself.
- */
+/** How many pieces of a NAR are read ahead: enough for a lane to have some while this thread reads one itself. */
+const PIECES_AHEAD = 6;
+
+/** Lengths of the pieces, in bytes: the longest of which so many may be read ahead is taken, or else the last. */
 const LONGEST_PIECE = 512 * 1024;
 const PIECES: readonly number[] = [LONGEST_PIECE, 256 * 1024, 128 * 1024];
-const PIECES_AHEAD = 6;
 
 /** How many bytes are read ahead at most, unless the caller says otherwise. */
 const READ_AHEAD = PIECES_AHEAD * LONGEST_PIECE;
