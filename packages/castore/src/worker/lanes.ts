@@ -16,7 +16,7 @@ let areShared = false;
 /** Whether a task runs in this thread, or is about to. */
 let isRunningHere = false;
 /** What waits for a lane, the first come first. */
-const waiting: (() => void)[] = [];
+const waiting: { readonly wake: () => void; readonly mayRunHere: boolean }[] = [];
 
 /**
  * Starts the threads that all services and imports of this process share, which takes a while, ahead of the first work for
@@ -87,10 +87,11 @@ export async function runTask<Run extends (input: never, context: LaneContext) =
         if (lane === undefined) return await runHere(here, input);
       } finally {
         isRunningHere = false;
-        if (lane === undefined) waiting.shift()?.();
+        if (lane === undefined) offerThisThread();
       }
     } else {
-      await new Promise<void>((resolve) => waiting.push(resolve));
+      const mayRunHere = here !== undefined;
+      await new Promise<void>((wake) => waiting.push({ wake, mayRunHere }));
       lane = findLane();
     }
   }
@@ -136,7 +137,13 @@ function allLanes(): readonly Lane[] {
 
 /** Wakes as many tasks as a lane has room for. */
 function offerLane({ load }: Lane): void {
-  for (const wake of waiting.splice(0, Math.max(TASKS_PER_LANE - load, 0))) wake();
+  for (const { wake } of waiting.splice(0, Math.max(TASKS_PER_LANE - load, 0))) wake();
+}
+
+/** Wakes the first of the tasks that may run in this thread. */
+function offerThisThread(): void {
+  const at = waiting.findIndex(({ mayRunHere }) => mayRunHere);
+  if (at >= 0) waiting.splice(at, 1)[0]!.wake();
 }
 
 /** Returns the lane with the fewest tasks; `undefined` where all have enough. */
