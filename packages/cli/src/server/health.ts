@@ -1,5 +1,6 @@
 import type { DescService } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ConnectRouter } from "@connectrpc/connect";
+import { Code, type ConnectRouter } from "@connectrpc/connect";
+import { RpcError } from "@tvix/castore/rpc";
 import { Health, HealthCheckResponse_ServingStatus as Status } from "@tvix/proto/health";
 import { firstAbort } from "./first-abort.ts";
 
@@ -27,9 +28,9 @@ export function registerHealth(
   return router.service(Health, {
     check({ service }) {
       if (!known.has(service)) {
-        throw new ConnectError(
-          `cannot check ${JSON.stringify(service)}: no such service`,
+        throw new RpcError(
           Code.NotFound,
+          `cannot check ${JSON.stringify(service)}: no such service`,
         );
       }
       return { status: statusOf(service) };

@@ -7,6 +7,7 @@ import {
   type Interceptor,
 } from "@connectrpc/connect";
 import type { RpcSpan } from "@tvix/castore/rpc";
+import { RpcError } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
 import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 
@@ -118,16 +119,16 @@ export class CallLog {
     return this.#wireCode ?? (outcome === "cut" ? Code.Canceled : undefined);
   }
 
-  #failure(code: Code | undefined): ConnectError | undefined {
-    if (this.error !== undefined) return ConnectError.from(this.error, Code.Internal);
-    return code === undefined ? undefined : new ConnectError("", code);
+  #failure(code: Code | undefined): RpcError | undefined {
+    if (this.error !== undefined) return RpcError.from(this.error, Code.Internal);
+    return code === undefined ? undefined : new RpcError(code, "");
   }
 
   /** Returns the whole error for a fault of the server, else the message that the client got. */
   #cause(fault: boolean): { err?: unknown; error?: string } {
     if (this.error === undefined) return {};
     if (fault) return { err: this.error };
-    return { error: ConnectError.from(this.error).rawMessage };
+    return { error: RpcError.from(this.error).rawMessage };
   }
 }
 

@@ -1,12 +1,13 @@
 import type { IncomingMessage } from "node:http";
 import { constants, type Http2Stream } from "node:http2";
-import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
+import { Code, createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import {
   type BudgetedCall,
   type CallBudget,
   type CallShare,
   cancelled,
+  RpcError,
   stopSender,
 } from "@tvix/castore/rpc";
 import { AccessRefusal } from "./access/access-refusal.ts";
@@ -98,7 +99,7 @@ export class RpcExchange implements BudgetedCall {
         await this.#share.reserve(CONNECT_BYTES, this.#closed.signal);
       } catch (error) {
         this.#log.error = error;
-        const { code, rawMessage } = ConnectError.from(error);
+        const { code, rawMessage } = RpcError.from(error);
         this.#refuse({ code, httpStatus: 503, message: rawMessage });
         return;
       }

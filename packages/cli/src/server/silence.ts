@@ -1,6 +1,7 @@
 import type { IncomingMessage } from "node:http";
 import { constants, type Http2Stream, type ServerHttp2Stream } from "node:http2";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
+import { RpcError } from "@tvix/castore/rpc";
 import type { HttpRequest } from "./one-port.ts";
 
 /**
@@ -12,7 +13,7 @@ import type { HttpRequest } from "./one-port.ts";
 export function limitSilence(
   request: HttpRequest | ServerHttp2Stream,
   timeoutMs: number,
-  onSilence: (reason: ConnectError) => void,
+  onSilence: (reason: RpcError) => void,
 ): void {
   if (isComplete(request)) return;
   request.setTimeout(timeoutMs, () => {
@@ -22,7 +23,7 @@ export function limitSilence(
       return;
     }
     const message = `the client sent nothing of its request for ${timeoutMs} ms`;
-    onSilence(new ConnectError(message, Code.ResourceExhausted));
+    onSilence(new RpcError(Code.ResourceExhausted, message));
     const stream = streamOf(request);
     if (stream === undefined) request.destroy();
     else stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);

@@ -1,6 +1,6 @@
 import { type AbortOptions, type Node, nodeToProto } from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
-import { fromConnectError } from "@tvix/castore/rpc";
+import { fromRpcError } from "@tvix/castore/rpc";
 import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
 import { StoreError } from "../errors.ts";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";
@@ -26,7 +26,7 @@ export class GrpcNarCalculationService implements NarCalculationService {
       const request = nodeToProto(undefined, root);
       calculated = await StreamCall.unary(this.#channel, calculateNAR, request, options);
     } catch (error) {
-      throw fromConnectError(error, action, signal);
+      throw fromRpcError(error, action, signal);
     }
     const { narSize, narSha256 } = calculated;
     if (narSha256.length === SHA256_LENGTH) return { narSize, narSha256 };

@@ -14,7 +14,7 @@ import {
   mapInParallel,
 } from "@tvix/castore";
 import { type Channel, StreamCall } from "@tvix/castore/grpc";
-import { fromConnectError, onlyFieldOf } from "@tvix/castore/rpc";
+import { fromRpcError, onlyFieldOf } from "@tvix/castore/rpc";
 import {
   PathInfoBatchService as PathInfoBatchServiceDescriptor,
   type PathInfo as PathInfoMessage,
@@ -161,7 +161,7 @@ export class GrpcPathInfoService implements PathInfoService {
       const message = await StreamCall.unaryEncoded(this.#channel, method, request, options);
       return expectOf(hashPart, received(method, message, action), action);
     } catch (error) {
-      throw fromConnectError(error, action, options?.signal);
+      throw fromRpcError(error, action, options?.signal);
     }
   }
 
@@ -175,7 +175,7 @@ export class GrpcPathInfoService implements PathInfoService {
     try {
       yield* StreamCall.encodedStream(this.#channel, method, request, options);
     } catch (error) {
-      throw fromConnectError(error, action, options?.signal);
+      throw fromRpcError(error, action, options?.signal);
     }
   }
 
@@ -280,7 +280,7 @@ function decoded<Method extends DescMethod>(
   try {
     return StreamCall.parse(method, message);
   } catch (error) {
-    throw fromConnectError(error, action);
+    throw fromRpcError(error, action);
   }
 }
 

@@ -1,5 +1,5 @@
 import type { ServiceImpl } from "@connectrpc/connect";
-import { encodedStream, toConnectError } from "@tvix/castore/rpc";
+import { encodedStream, toRpcError } from "@tvix/castore/rpc";
 import { PathInfoBatchService as PathInfoBatchServiceDescriptor } from "@tvix/proto/store";
 import { encodePathInfo } from "../convert.ts";
 import { StoreError } from "../errors.ts";
@@ -30,7 +30,7 @@ export function pathInfoBatchHandler(
             yield found.map((pathInfo) => pathInfo && encodePathInfo(pathInfo));
           }
         } catch (error) {
-          throw toConnectError(error);
+          throw toRpcError(error);
         }
       },
       { isField: true },
@@ -45,7 +45,7 @@ export function pathInfoBatchHandler(
             yield page.encoded();
           }
         } catch (error) {
-          throw toConnectError(error);
+          throw toRpcError(error);
         }
       },
       { isField: true },

@@ -1,6 +1,6 @@
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, type ServiceImpl } from "@connectrpc/connect";
 import { anonymousNodeFromProto } from "@tvix/castore";
-import { encodedStream, encodedUnary, toConnectError } from "@tvix/castore/rpc";
+import { encodedStream, encodedUnary, RpcError, toRpcError } from "@tvix/castore/rpc";
 import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
 import { encodePathInfo, pathInfoFromProto } from "../convert.ts";
 import type { NarCalculationService } from "../nar/nar-calculation-service.ts";
@@ -18,18 +18,18 @@ export function pathInfoServiceHandler(
     get: encodedUnary(METHODS.get, async ({ byWhat }, { signal }) => {
       try {
         if (byWhat.case !== "byOutputHash") {
-          throw new ConnectError("Cannot get a PathInfo: no hash part given", Code.InvalidArgument);
+          throw new RpcError(Code.InvalidArgument, "Cannot get a PathInfo: no hash part given");
         }
         const pathInfo = await pathInfoService.get(byWhat.value, { signal });
         if (pathInfo === undefined) {
-          throw new ConnectError(
-            `PathInfo of ${encodeNixbase32(byWhat.value)} not found`,
+          throw new RpcError(
             Code.NotFound,
+            `PathInfo of ${encodeNixbase32(byWhat.value)} not found`,
           );
         }
         return encodePathInfo(pathInfo);
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
 
@@ -37,7 +37,7 @@ export function pathInfoServiceHandler(
       try {
         return encodePathInfo(await pathInfoService.put(pathInfoFromProto(message), { signal }));
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
 
@@ -47,7 +47,7 @@ export function pathInfoServiceHandler(
           signal,
         });
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -55,7 +55,7 @@ export function pathInfoServiceHandler(
       try {
         for await (const page of pathInfoService.listPages({ signal })) yield page.encoded();
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
   };

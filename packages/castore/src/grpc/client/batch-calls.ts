@@ -4,8 +4,8 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { type BytesField, frameFields } from "../transport/frames.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import type { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 
@@ -114,7 +114,7 @@ export class BatchCalls {
     try {
       return await call();
     } catch (error) {
-      throw fromConnectError(error, this.cannot(action), signal);
+      throw fromRpcError(error, this.cannot(action), signal);
     }
   }
 

@@ -1,13 +1,14 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { StatBlobResponse_ChunkMetaSchema, StatBlobResponseSchema } from "@tvix/proto/castore";
 import { type ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { received } from "../transport/received.ts";
+import { RpcError } from "../transport/rpc-error.ts";
 
 /** Number of chunks that are decoded before other events have their turn. */
 export const CHUNKS_PER_TURN = 1024;
@@ -21,7 +22,7 @@ const CHUNKS_FIELD = StatBlobResponseSchema.field.chunks.number;
  * Decodes the chunks of an encoded `StatBlobResponse` in steps: it can list hundreds of thousands.
  *
  * @param action the operation and the server, for error messages
- * @throws ConnectError `internal` for a malformed message, CastoreError `data_loss` for an invalid digest or a chunk
+ * @throws RpcError `internal` for a malformed message, CastoreError `data_loss` for an invalid digest or a chunk
  *   that has not 1 to 8 MiB
  */
 export async function decodeChunks(
@@ -54,8 +55,8 @@ function decodeSome(reader: BinaryReader, builder: ChunkListBuilder): void {
     }
   } catch (cause) {
     if (cause instanceof CastoreError) throw cause;
-    const reason = ConnectError.from(cause).rawMessage;
+    const reason = RpcError.from(cause).rawMessage;
     const text = `cannot decode ${StatBlobResponseSchema.typeName}: ${reason}`;
-    throw new ConnectError(text, Code.Internal, undefined, undefined, cause);
+    throw new RpcError(Code.Internal, text, { cause });
   }
 }

@@ -36,9 +36,9 @@ import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import { resolveRange } from "../../model/range.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { received } from "../transport/received.ts";
 import { Retries } from "../transport/retry.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { CallGatherer } from "./call-gatherer.ts";
 import { decodeChunks } from "./chunks-of-stat.ts";
@@ -303,7 +303,7 @@ export class GrpcBlobService implements BlobService, OutboardSource {
     try {
       return await call();
     } catch (error) {
-      const failure = fromConnectError(error, this.#cannot(`look up blob ${digest}`), signal);
+      const failure = fromRpcError(error, this.#cannot(`look up blob ${digest}`), signal);
       if (hasCode(failure, "not_found")) return undefined;
       throw failure;
     }

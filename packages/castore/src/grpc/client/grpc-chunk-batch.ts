@@ -16,10 +16,10 @@ import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_LIST_CHUNKS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { type BytesField, encodeFields, frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { Retries, withRetries } from "../transport/retry.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
@@ -77,7 +77,7 @@ export class GrpcChunkBatch {
       const take = () => this.#takeList(digest, action, options);
       return await withRetries(this.#channel, take, options);
     } catch (error) {
-      const failure = fromConnectError(error, action, signal);
+      const failure = fromRpcError(error, action, signal);
       if (hasCode(failure, "not_found")) return undefined;
       if (this.#lists.isAbsence(failure)) return "unknown";
       throw failure;
@@ -191,7 +191,7 @@ export class GrpcChunkBatch {
         try {
           await retries.pause(error);
         } catch (last) {
-          const failure = fromConnectError(last, action, signal);
+          const failure = fromRpcError(last, action, signal);
           this.#lists.isAbsence(failure); // notes it
           throw failure;
         }

@@ -10,9 +10,9 @@ import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { bytesIn } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { BatchCalls } from "./batch-calls.ts";
@@ -81,7 +81,7 @@ export class GrpcDirectoryBatch {
         if (found.length > batch.length) break;
       }
     } catch (error) {
-      throw fromConnectError(error, this.#calls.cannot("get directories"), options?.signal);
+      throw fromRpcError(error, this.#calls.cannot("get directories"), options?.signal);
     }
     this.#calls.expectAnswers(batch, found);
     return found;

@@ -14,9 +14,9 @@ import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { frameBytes } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { Upload } from "../transport/upload.ts";
 import { GrpcDirectoryBatch } from "./grpc-directory-batch.ts";
@@ -126,7 +126,7 @@ export class GrpcDirectoryService implements DirectoryService {
         }
       }
     } catch (error) {
-      const failure = fromConnectError(error, action, signal);
+      const failure = fromRpcError(error, action, signal);
       if (failure instanceof CastoreError && failure.code === "not_found") return;
       throw failure;
     }

@@ -2,8 +2,8 @@ import { concatBytes } from "../../bytes/byte-string.ts";
 import { BlobHasher } from "../../hash/blob-hasher.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError, hasCode } from "../../model/errors.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import type { Retries } from "../transport/retry.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 
 /** Up to this many bytes are verified before any of them is passed on. */
 const VERIFIED_AHEAD = 4 * 1024 * 1024;
@@ -138,10 +138,10 @@ export class Download {
           await retries.pause(error);
           broken = error;
         } catch (last) {
-          const failure = fromConnectError(last, action, signal);
+          const failure = fromRpcError(last, action, signal);
           // That it is gone by now is not why it broke off.
           if (broken === undefined || !hasCode(failure, "not_found")) throw failure;
-          throw fromConnectError(broken, action, signal);
+          throw fromRpcError(broken, action, signal);
         }
       }
     }

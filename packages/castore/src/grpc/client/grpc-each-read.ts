@@ -8,8 +8,8 @@ import type { ChunkMeta } from "../../blobservice/chunk-list.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { MAX_EACH_BYTES, MAX_EACH_READS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import { fromConnectError } from "../transport/connect-error.ts";
 import { frameMessage } from "../transport/frames.ts";
+import { fromRpcError } from "../transport/rpc-error.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
 import { storedBlobIn } from "./stored-blob-in.ts";
@@ -56,7 +56,7 @@ export class GrpcEachRead {
 
   #begin(): ReadCall {
     return new ReadCall(this.#channel, {
-      onFailure: (error) => this.#support.isAbsence(fromConnectError(error, "Cannot read blobs")),
+      onFailure: (error) => this.#support.isAbsence(fromRpcError(error, "Cannot read blobs")),
       onAnswer: () => {
         this.#wasAnswered = true;
       },

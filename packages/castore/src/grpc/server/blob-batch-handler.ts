@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, type ServiceImpl } from "@connectrpc/connect";
 import {
   type BlobBatchService as BlobBatchServiceDescriptor,
   ListChunksResponseSchema,
@@ -17,8 +17,8 @@ import { mapSome } from "../../bytes/map-some.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_BATCH_BYTES, MAX_LIST_CHUNKS } from "../../model/limits.ts";
-import { toConnectError } from "../transport/connect-error.ts";
 import type { EncodedMessage } from "../transport/direct-methods.ts";
+import { RpcError, toRpcError } from "../transport/rpc-error.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
 import { EachRead } from "./each-read.ts";
 import { expectAtMost } from "./expect-at-most.ts";
@@ -55,7 +55,7 @@ export function blobBatchHandler(blobService: BlobService): {
         (wanted) => readStored(wanted, frames, { signal }),
       );
     } catch (error) {
-      throw toConnectError(error);
+      throw toRpcError(error);
     }
   };
   /** The length of each of many blobs that are asked for; `undefined` for one that is absent, or longer than wanted. */
@@ -91,7 +91,7 @@ export function blobBatchHandler(blobService: BlobService): {
         const present = await blobService.hasMany(digests.map(B3Digest.fromBytes), { signal });
         return { present: [...present] };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -107,7 +107,7 @@ export function blobBatchHandler(blobService: BlobService): {
         );
         return { blobs };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -128,7 +128,7 @@ export function blobBatchHandler(blobService: BlobService): {
       try {
         yield* new EachRead(read).responses(requests);
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -139,7 +139,7 @@ export function blobBatchHandler(blobService: BlobService): {
         const digests = await blobService.putMany(contents, { signal });
         return { digests: digests.map(({ bytes }) => bytes) };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -148,7 +148,7 @@ export function blobBatchHandler(blobService: BlobService): {
         const digest = B3Digest.fromBytes(request.digest);
         await using reader = await blobService.open(digest, { signal });
         if (reader === undefined) {
-          throw new ConnectError(`Blob ${digest} not found`, Code.NotFound);
+          throw new RpcError(Code.NotFound, `Blob ${digest} not found`);
         }
         const { bytes } = reader.chunks;
         for (let at = 0; at < bytes.length; at += LIST_PIECE_BYTES) {
@@ -156,7 +156,7 @@ export function blobBatchHandler(blobService: BlobService): {
           yield create(ListChunksResponseSchema, { chunks });
         }
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -167,7 +167,7 @@ export function blobBatchHandler(blobService: BlobService): {
         await blobService.putList(digest, chunks, { signal, upload }); // never proven: the service hashes it
         return {};
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -175,7 +175,7 @@ export function blobBatchHandler(blobService: BlobService): {
       try {
         if (!blobService.keepsFrames) {
           const reason = "the blob store would decompress them, put contents";
-          throw new ConnectError(`Cannot put frames: ${reason}`, Code.Unimplemented);
+          throw new RpcError(Code.Unimplemented, `Cannot put frames: ${reason}`);
         }
         const chunks = asked(() => ChunkList.fromBytes(request.chunks));
         expectAtMost(MAX_BATCH_BLOBS, chunks.length + request.blobs.length, "chunks and blobs");
@@ -188,7 +188,7 @@ export function blobBatchHandler(blobService: BlobService): {
         await blobService.putFrames({ chunks, frames: request.frames, blobs, part }, { signal });
         return {};
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -200,7 +200,7 @@ export function blobBatchHandler(blobService: BlobService): {
           yield create(ReadFramesResponseSchema, { frame });
         }
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -208,16 +208,13 @@ export function blobBatchHandler(blobService: BlobService): {
       try {
         if (blobService.frameSizes === undefined) {
           const reason = "the blob store keeps none, or cannot measure them";
-          throw new ConnectError(
-            `Cannot tell the lengths of frames: ${reason}`,
-            Code.Unimplemented,
-          );
+          throw new RpcError(Code.Unimplemented, `Cannot tell the lengths of frames: ${reason}`);
         }
         const chunks = asked(() => ChunkList.fromBytes(request.chunks));
         expectAtMost(MAX_BATCH_BLOBS, chunks.length, "chunks");
         return { sizes: [...(await blobService.frameSizes(chunks, { signal }))] };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
   };

@@ -1,6 +1,6 @@
 import { setImmediate as yieldToEvents } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, type ServiceImpl } from "@connectrpc/connect";
 import {
   BlobChunkSchema,
   type BlobService as BlobServiceDescriptor,
@@ -16,8 +16,8 @@ import { freeMemory } from "../../bytes/free-memory.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
-import { toConnectError } from "../transport/connect-error.ts";
 import type { EncodedMessage } from "../transport/direct-methods.ts";
+import { RpcError, toRpcError } from "../transport/rpc-error.ts";
 import { chunkMessages, encodeStatResponse } from "./stat-response.ts";
 
 /** How many bytes of a blob go into one message. */
@@ -79,7 +79,7 @@ export function blobServiceHandler(blobService: BlobService): {
         const { chunks, bao } = await stat(request, { signal });
         return { chunks: await chunkMessages(chunks, { signal }), bao };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -94,7 +94,7 @@ export function blobServiceHandler(blobService: BlobService): {
           }
         }
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -109,7 +109,7 @@ export function blobServiceHandler(blobService: BlobService): {
         const digest = await writer.close();
         return { digest: digest.bytes };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
   };
@@ -122,7 +122,7 @@ export function blobServiceHandler(blobService: BlobService): {
           const { chunks, bao } = await stat(request, options);
           return await encodeStatResponse(chunks, bao, options);
         } catch (error) {
-          throw toConnectError(error);
+          throw toRpcError(error);
         }
       },
     },
@@ -139,6 +139,6 @@ export async function expectWholeUpload(signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
 }
 
-function notFound(digest: B3Digest): ConnectError {
-  return new ConnectError(`Blob ${digest} not found`, Code.NotFound);
+function notFound(digest: B3Digest): RpcError {
+  return new RpcError(Code.NotFound, `Blob ${digest} not found`);
 }

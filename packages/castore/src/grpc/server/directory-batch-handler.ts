@@ -9,9 +9,9 @@ import { directoryBytes } from "../../directoryservice/encoded-directory.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { Directory } from "../../model/directory.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
-import { toConnectError } from "../transport/connect-error.ts";
 import { encodedStream } from "../transport/encoded-method.ts";
 import { type BytesField, encodeFields } from "../transport/frames.ts";
+import { toRpcError } from "../transport/rpc-error.ts";
 import { expectAtMost } from "./expect-at-most.ts";
 
 const METHODS = DirectoryBatchServiceDescriptor.method;
@@ -35,7 +35,7 @@ export function directoryBatchHandler(
         const present = await directoryService.hasMany(digests.map(B3Digest.fromBytes), { signal });
         return { present: [...present] };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     },
 
@@ -52,7 +52,7 @@ export function directoryBatchHandler(
           yield messagesOf(part.map(({ key }) => byKey.get(key)));
         }
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
   };

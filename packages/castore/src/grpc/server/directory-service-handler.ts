@@ -1,4 +1,4 @@
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, type ServiceImpl } from "@connectrpc/connect";
 import { DirectoryService as DirectoryServiceDescriptor } from "@tvix/proto/castore";
 import { asPlainBytes, copyBytes } from "../../bytes/byte-string.ts";
 import { gatherEncoded } from "../../bytes/gather.ts";
@@ -6,8 +6,8 @@ import type { DirectoryService } from "../../directoryservice/directory-service.
 import { directoryBytes } from "../../directoryservice/encoded-directory.ts";
 import { decodeDirectory } from "../../model/convert.ts";
 import { B3Digest } from "../../model/digest.ts";
-import { toConnectError } from "../transport/connect-error.ts";
 import { encodedRequests, encodedStream } from "../transport/encoded-method.ts";
+import { RpcError, toRpcError } from "../transport/rpc-error.ts";
 import { expectWholeUpload } from "./blob-service-handler.ts";
 
 const METHODS = DirectoryServiceDescriptor.method;
@@ -23,7 +23,7 @@ export function directoryServiceHandler(
     get: encodedStream(METHODS.get, async function* ({ byWhat, recursive }, { signal }) {
       try {
         if (byWhat.case !== "digest") {
-          throw new ConnectError("Cannot get a directory: no digest given", Code.InvalidArgument);
+          throw new RpcError(Code.InvalidArgument, "Cannot get a directory: no digest given");
         }
         const digest = B3Digest.fromBytes(byWhat.value);
         if (recursive) {
@@ -34,11 +34,11 @@ export function directoryServiceHandler(
         }
         const directory = await directoryService.get(digest, { signal });
         if (directory === undefined) {
-          throw new ConnectError(`Directory ${digest} not found`, Code.NotFound);
+          throw new RpcError(Code.NotFound, `Directory ${digest} not found`);
         }
         yield [directoryBytes(directory)];
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
 
@@ -50,7 +50,7 @@ export function directoryServiceHandler(
         const root = await putter.close();
         return { rootDigest: root.bytes };
       } catch (error) {
-        throw toConnectError(error);
+        throw toRpcError(error);
       }
     }),
   };

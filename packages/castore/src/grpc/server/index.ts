@@ -23,7 +23,6 @@ export {
   type CallBudgetOptions,
   type CallShare,
 } from "../transport/call-budget.ts";
-export { fromConnectError, toConnectError } from "../transport/connect-error.ts";
 export { answerDirectly, type CallObserver, isDirect } from "../transport/direct-exchange.ts";
 export {
   type DirectMethod,
@@ -34,6 +33,7 @@ export { encodedStream, encodedUnary } from "../transport/encoded-method.ts";
 export { onlyFieldOf } from "../transport/frames.ts";
 export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
+export { fromRpcError, RpcError, toRpcError } from "../transport/rpc-error.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";
 
 const MIB = 1024 * 1024;

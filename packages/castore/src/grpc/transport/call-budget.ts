@@ -1,5 +1,6 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
+import { RpcError } from "./rpc-error.ts";
 
 /** Options of a {@link CallBudget}. */
 export interface CallBudgetOptions {
@@ -69,7 +70,7 @@ export class CallBudget {
     const timeout = new AbortController();
     const busy = `the server is busy: there was no room for ${bytes} bytes within ${this.#waitMs} ms; try again later`;
     const timer = setTimeout(
-      () => timeout.abort(new ConnectError(busy, Code.ResourceExhausted)),
+      () => timeout.abort(new RpcError(Code.ResourceExhausted, busy)),
       this.#waitMs,
     );
     this.#waiting += 1;
@@ -119,7 +120,7 @@ export class CallShare {
    * Makes the share at least so large. One call at a time.
    *
    * @param signal ends the waiting
-   * @throws ConnectError `resource_exhausted` after waiting too long; `signal.reason`
+   * @throws RpcError `resource_exhausted` after waiting too long; `signal.reason`
    */
   async reserve(bytes: number, signal: AbortSignal): Promise<void> {
     if (bytes <= this.#bytes) return;

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from "node:http2";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
+import { RpcError } from "./rpc-error.ts";
 
 /** The codes that gRPC gives to HTTP statuses of what stands before a server. */
 const HTTP_CODES: Readonly<Record<number, Code>> = {
@@ -27,7 +28,7 @@ export class ForeignAnswer {
 }
 
 /** The error for a response that does not come from a server of gRPC; `undefined` for one that does. */
-export function answerError(headers: IncomingHttpHeaders): ConnectError | undefined {
+export function answerError(headers: IncomingHttpHeaders): RpcError | undefined {
   const httpStatus = Number(headers[":status"] ?? 200);
   const contentType = headers["content-type"];
   const isGrpc = contentType === undefined || GRPC_TYPE.test(contentType);
@@ -35,7 +36,7 @@ export function answerError(headers: IncomingHttpHeaders): ConnectError | undefi
   const code = HTTP_CODES[httpStatus] ?? Code.Unknown;
   const found = contentType === undefined ? "" : ` and content type ${JSON.stringify(contentType)}`;
   const reason = `expected an answer of a gRPC server, found HTTP status ${httpStatus}${found}`;
-  return new ConnectError(reason, code, undefined, undefined, new ForeignAnswer(httpStatus));
+  return new RpcError(code, reason, { cause: new ForeignAnswer(httpStatus) });
 }
 
 /**
@@ -47,7 +48,7 @@ export function answerError(headers: IncomingHttpHeaders): ConnectError | undefi
 export function statusError(
   headers: IncomingHttpHeaders,
   trailers: IncomingHttpHeaders | undefined,
-): ConnectError | "none" | undefined {
+): RpcError | "none" | undefined {
   const foreign = answerError(headers);
   if (foreign !== undefined) return foreign;
   const found = trailers?.["grpc-status"] === undefined ? headers : trailers;
@@ -55,14 +56,9 @@ export function statusError(
   if (status === undefined) return "none";
   if (status === "0") return undefined;
   const code = Number(status);
-  if (!(code in Code)) return new ConnectError(`invalid gRPC status "${status}"`, Code.Internal);
+  if (!(code in Code)) return new RpcError(Code.Internal, `invalid gRPC status "${status}"`);
   const message = decodeStatusMessage(String(found["grpc-message"] ?? ""));
-  return new ConnectError(message, code, { "grpc-status": status });
-}
-
-/** Tells whether an error is one that a server of gRPC answered with: the server was reached. */
-export function isAnswered(error: ConnectError): boolean {
-  return error.metadata.has("grpc-status");
+  return new RpcError(code, message, { isAnswer: true });
 }
 
 /** Undoes the percent-encoding of a message. Whatever is not encoded as it should be stays as it is. */

@@ -9,11 +9,12 @@ import {
   type SecureClientSessionOptions,
 } from "node:http2";
 import { connect as connectSocket } from "node:net";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { TokenFile } from "../../address/token-file.ts";
 import { systemReason } from "../../model/system-error.ts";
 import { Heartbeat } from "./heartbeat.ts";
 import { lookupHost } from "./lookup-host.ts";
+import { RpcError } from "./rpc-error.ts";
 import { tlsFailure } from "./tls-failure.ts";
 
 /** How much of one response a server may send ahead of its reader, in bytes. */
@@ -94,11 +95,8 @@ interface TlsFiles {
   key?: string | undefined;
 }
 
-/**
- * Why calls fail whose channel was closed. No ConnectError: the first of those has Node.js load its HTTP client, and every
- * command closes its channels.
- */
-export const CHANNEL_CLOSED: Error = new Error("the channel is closed");
+/** Why calls fail whose channel was closed. */
+const CHANNEL_CLOSED = new RpcError(Code.Canceled, "the channel is closed");
 
 /**
  * Connections to a gRPC server, shared by all calls: one for calls that send much, one for the others. Each is made when its
@@ -117,7 +115,7 @@ export interface Channel extends AsyncDisposable {
    * Begins a request of gRPC on a stream of the connection for its method.
    *
    * @param headers what it has beside those of gRPC
-   * @throws ConnectError `unavailable` if the server cannot be reached, `unauthenticated` if the file of the token or one
+   * @throws RpcError `unavailable` if the server cannot be reached, `unauthenticated` if the file of the token or one
    *   of those for TLS cannot be used
    */
   request(path: string, headers?: OutgoingHttpHeaders): Promise<ClientHttp2Stream>;
@@ -373,9 +371,9 @@ async function readTlsFiles(files: TlsFiles): Promise<SecureClientSessionOptions
 }
 
 function refuseFile(error: Error): never {
-  throw new ConnectError(error.message, Code.Unauthenticated, undefined, undefined, error);
+  throw new RpcError(Code.Unauthenticated, error.message, { cause: error });
 }
 
-function unreachable(reason: string, cause?: unknown): ConnectError {
-  return new ConnectError(reason, Code.Unavailable, undefined, undefined, cause);
+function unreachable(reason: string, cause?: unknown): RpcError {
+  return new RpcError(Code.Unavailable, reason, { cause });
 }

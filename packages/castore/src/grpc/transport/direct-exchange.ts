@@ -5,6 +5,7 @@ import type { BudgetedCall, CallBudget, CallShare } from "./call-budget.ts";
 import type { DirectMethod, ResponseSender } from "./direct-methods.ts";
 import { cancelled, stopSender } from "./http2-stream.ts";
 import { MessageReader } from "./message-reader.ts";
+import { RpcError } from "./rpc-error.ts";
 import { UnsentBytes } from "./unsent-bytes.ts";
 
 /** The content types of gRPC with messages in Protocol Buffers. */
@@ -128,7 +129,7 @@ class DirectExchange implements ResponseSender, BudgetedCall {
 
   endStalled(): void {
     if (this.#unsent.bytes > 0) this.#stream.close(constants.NGHTTP2_ENHANCE_YOUR_CALM);
-    else this.#requests.fail(new ConnectError(STALLED, Code.ResourceExhausted));
+    else this.#requests.fail(new RpcError(Code.ResourceExhausted, STALLED));
   }
 
   #begin(): void {
@@ -170,7 +171,7 @@ const OK: Record<string, string> = { "grpc-status": "0" };
 
 function statusOf(error: unknown): Record<string, string> {
   const { code, rawMessage } =
-    error instanceof ConnectError ? error : new ConnectError("internal error", Code.Internal);
+    error instanceof ConnectError ? error : new RpcError(Code.Internal, "internal error");
   return {
     "grpc-status": String(code),
     "grpc-message": encodeURIComponent(rawMessage.toWellFormed()),

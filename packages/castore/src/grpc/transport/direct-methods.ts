@@ -1,9 +1,10 @@
 import { create, type DescMethod, type DescService, type Message } from "@bufbuild/protobuf";
-import { Code, ConnectError, type ServiceImpl } from "@connectrpc/connect";
+import { Code, type ServiceImpl } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { freeMemory } from "../../bytes/free-memory.ts";
 import { encodedRequestsCallOf, framedCallOf } from "./encoded-method.ts";
 import { dataField, dataIn, dataParts, frameHeader, messageParts, parseMessage } from "./frames.ts";
+import { RpcError } from "./rpc-error.ts";
 
 /** A message that is encoded while it is sent. */
 export interface EncodedMessage {
@@ -72,7 +73,7 @@ export interface DirectMethod {
    *
    * @param requests the messages of the request, or the pieces of its data
    * @param signal aborts when the call ends early
-   * @throws ConnectError for every refusal
+   * @throws RpcError for every refusal
    */
   answer(
     requests: AsyncIterable<Uint8Array>,
@@ -204,10 +205,9 @@ function mapEach<T>(
 async function onlyMessage(messages: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   let only: Uint8Array | undefined;
   for await (const message of messages) {
-    if (only !== undefined)
-      throw new ConnectError("received extra input message", Code.Unimplemented);
+    if (only !== undefined) throw new RpcError(Code.Unimplemented, "received extra input message");
     only = message;
   }
-  if (only === undefined) throw new ConnectError("missing input message", Code.Unimplemented);
+  if (only === undefined) throw new RpcError(Code.Unimplemented, "missing input message");
   return only;
 }

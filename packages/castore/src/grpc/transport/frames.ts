@@ -7,7 +7,8 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
+import { RpcError } from "./rpc-error.ts";
 
 /** Length of the prefix of a gRPC message in bytes: the flag for compression, and the length. */
 const FRAME_HEADER_LENGTH = 5;
@@ -138,7 +139,7 @@ export function onlyFieldOf(message: Uint8Array): Uint8Array | undefined {
  * Returns the values of a field of bytes or messages of an encoded message, in order. A field that is not repeated may have
  * several as well, which together are the encoding of its value.
  *
- * @throws ConnectError `internal` if the message is malformed
+ * @throws RpcError `internal` if the message is malformed
  */
 export function bytesIn(message: Uint8Array, { number, parent }: DescField): Uint8Array[] {
   const found: Uint8Array[] = [];
@@ -150,8 +151,8 @@ export function bytesIn(message: Uint8Array, { number, parent }: DescField): Uin
       else reader.skip(type, field);
     }
   } catch (cause) {
-    const text = `cannot decode ${parent.typeName}: ${ConnectError.from(cause).rawMessage}`;
-    throw new ConnectError(text, Code.Internal, undefined, undefined, cause);
+    const text = `cannot decode ${parent.typeName}: ${RpcError.from(cause).rawMessage}`;
+    throw new RpcError(Code.Internal, text, { cause });
   }
   return found;
 }
@@ -240,7 +241,7 @@ export function dataIn(schema: DescMessage, message: Uint8Array): Uint8Array {
 /**
  * Decodes a message.
  *
- * @throws ConnectError `invalid_argument` if the bytes are malformed
+ * @throws RpcError `invalid_argument` if the bytes are malformed
  */
 export function parseMessage<Desc extends DescMessage>(
   schema: Desc,
@@ -250,13 +251,9 @@ export function parseMessage<Desc extends DescMessage>(
     return fromBinary(schema, bytes);
   } catch (error) {
     const { message } = error as Error;
-    throw new ConnectError(
-      `cannot decode ${schema.typeName}: ${message}`,
-      Code.InvalidArgument,
-      undefined,
-      undefined,
-      error,
-    );
+    throw new RpcError(Code.InvalidArgument, `cannot decode ${schema.typeName}: ${message}`, {
+      cause: error,
+    });
   }
 }
 

@@ -1,5 +1,6 @@
 import { constants, type Http2Stream } from "node:http2";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
+import { RpcError } from "./rpc-error.ts";
 
 /** How long a client may take to notice that its call was answered before it sent everything. */
 const STOP_SENDER_MS = 1_000;
@@ -22,12 +23,6 @@ export function stopSender(stream: Http2Stream): void {
 }
 
 /** The error for a request that ends before all of it has come. */
-export function cancelled(cause?: unknown): ConnectError {
-  return new ConnectError(
-    "the client ended the call before it was complete",
-    Code.Canceled,
-    undefined,
-    undefined,
-    cause,
-  );
+export function cancelled(cause?: unknown): RpcError {
+  return new RpcError(Code.Canceled, "the client ended the call before it was complete", { cause });
 }

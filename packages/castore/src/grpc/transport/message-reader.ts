@@ -1,6 +1,7 @@
 import type { Readable } from "node:stream";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { concatBytes } from "../../bytes/byte-string.ts";
+import { RpcError } from "./rpc-error.ts";
 
 /** Length of the prefix of a gRPC message in bytes: the flag for compression, and the length. */
 const FRAME_HEADER_LENGTH = 5;
@@ -53,7 +54,7 @@ export interface MessageReaderOptions {
  * Parses the messages of an uncompressed gRPC body as it arrives. The messages may share memory with the pieces of the
  * stream. Applies backpressure: a stream that is faster than the reader is paused.
  *
- * Reading throws ConnectError `resource_exhausted` for a message that is too long, `internal` for a compressed one,
+ * Reading throws RpcError `resource_exhausted` for a message that is too long, `internal` for a compressed one,
  * `invalid_argument` if the body ends within one, and the error passed to {@link fail}.
  */
 export class MessageReader implements AsyncIterableIterator<Uint8Array> {
@@ -211,7 +212,7 @@ export class MessageReader implements AsyncIterableIterator<Uint8Array> {
   #onEnd(): void {
     if (!this.#isWhole()) return;
     if (this.#headLength > 0 || this.#missing > 0) {
-      this.fail(new ConnectError("the stream ended within a message", Code.InvalidArgument));
+      this.fail(new RpcError(Code.InvalidArgument, "the stream ended within a message"));
       return;
     }
     if (this.#failure !== undefined) return;
@@ -340,15 +341,15 @@ function messageLength(bytes: Uint8Array, at: number, maxBytes: number): number 
   const high = bytes[at + 1]! * 2 ** 24;
   const length = high + ((bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!);
   if (length > maxBytes) {
-    throw new ConnectError(
-      `message of ${length} bytes is larger than the limit of ${maxBytes}`,
+    throw new RpcError(
       Code.ResourceExhausted,
+      `message of ${length} bytes is larger than the limit of ${maxBytes}`,
     );
   }
   if (bytes[at] === 0) return length;
-  throw new ConnectError(
-    "received a compressed message, though no compression was announced",
+  throw new RpcError(
     Code.Internal,
+    "received a compressed message, though no compression was announced",
   );
 }
 

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { ExponentialBackoff } from "cockatiel";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { ATTEMPTS } from "../../policy/retry.ts";
-import { isAnswered } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
+import { RpcError } from "./rpc-error.ts";
 
 /** Pauses between attempts, in milliseconds: they grow, with jitter so that many clients do not come at once. */
 const PAUSES = new ExponentialBackoff({ initialDelay: 50, maxDelay: 2_000 });
@@ -49,7 +49,7 @@ export class Retries {
     if (!isUnavailable(error)) throw error;
     if (isAnswer(error) && ++this.#answers === ATTEMPTS) throw error;
     if (performance.now() - this.#failedMs > TOLD_AFTER_MS) {
-      this.#channel.tellWait(ConnectError.from(error).rawMessage);
+      this.#channel.tellWait(RpcError.from(error).rawMessage);
     }
     const { duration } = this.#pause;
     this.#pause = this.#pause.next(undefined);
@@ -77,10 +77,10 @@ export async function withRetries<T>(
 
 function isUnavailable(error: unknown): boolean {
   if (error instanceof CastoreError) return error.code === "unavailable";
-  return ConnectError.from(error).code === Code.Unavailable;
+  return RpcError.from(error).code === Code.Unavailable;
 }
 
 function isAnswer(error: unknown): boolean {
   const source = error instanceof CastoreError ? error.cause : error;
-  return source instanceof ConnectError && isAnswered(source);
+  return source instanceof RpcError && source.isAnswer;
 }

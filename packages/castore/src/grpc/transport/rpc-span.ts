@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http2";
 import type { DescMethod } from "@bufbuild/protobuf";
-import { Code, type ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import {
   type Attributes,
   type Context,
@@ -13,6 +13,7 @@ import {
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
+import type { RpcError } from "./rpc-error.ts";
 
 const tracer = trace.getTracer("@tvix/castore");
 
@@ -83,7 +84,7 @@ export class RpcSpan {
   }
 
   /** Ends the span with the status of the call. Does nothing once it has ended. */
-  end(failure: ConnectError | undefined): void {
+  end(failure: RpcError | undefined): void {
     if (this.#ended) return;
     this.#ended = true;
     const status = failure === undefined ? "OK" : statusName(failure.code);

@@ -1,7 +1,7 @@
-import { ConnectError } from "@connectrpc/connect";
 import { CastoreError } from "../../model/errors.ts";
 import { ForeignAnswer } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
+import { RpcError } from "./rpc-error.ts";
 
 /** After this long a server that did not have a service is asked again. */
 const FORGOTTEN_MS = 5 * 60_000;
@@ -33,7 +33,7 @@ export class ServiceSupport {
   isAbsence(error: unknown): boolean {
     if (!(error instanceof CastoreError) || error.code !== "unimplemented") return false;
     const { cause } = error;
-    const isForeign = cause instanceof ConnectError && cause.cause instanceof ForeignAnswer;
+    const isForeign = cause instanceof RpcError && cause.cause instanceof ForeignAnswer;
     if (!isForeign) {
       this.#missing = { connections: this.#channel.connections, sinceMs: performance.now() };
     }

@@ -6,14 +6,15 @@ import {
   type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { answerError, statusError } from "./call-status.ts";
-import { CHANNEL_CLOSED, type Channel } from "./channel.ts";
+import type { Channel } from "./channel.ts";
 import { dataIn, frameMessage, messageParts, parseMessage } from "./frames.ts";
 import { MessageReader } from "./message-reader.ts";
 import { Retries, withRetries } from "./retry.ts";
+import { RpcError } from "./rpc-error.ts";
 import { RpcSpan } from "./rpc-span.ts";
 import { UnsentBytes } from "./unsent-bytes.ts";
 
@@ -77,7 +78,7 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /**
-   * Starts a call. Errors, here and later, are ConnectErrors.
+   * Starts a call. Errors, here and later, are RpcErrors.
    *
    * @param options.signal cancels the call
    */
@@ -144,7 +145,7 @@ export class StreamCall<Method extends DescMethod> {
   /**
    * Decodes a message of a response.
    *
-   * @throws ConnectError `internal` for what is no such message
+   * @throws RpcError `internal` for what is no such message
    */
   static parse<Method extends DescMethod>(
     { output }: Method,
@@ -281,12 +282,12 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /** @param reason the error for readers of the response. Default: the call was cancelled */
-  #end(reason: ConnectError | undefined): void {
+  #end(reason: RpcError | undefined): void {
     if (!this.#stream.closed) this.#stream.close(constants.NGHTTP2_CANCEL);
     this.#unsent.giveUp(); // on a link that is stalled, the stream does not close before the link moves again
     if (this.#reader.isOver) return;
     this.#cancelled = reason === undefined;
-    const failure = reason ?? new ConnectError("the call was cancelled", Code.Canceled);
+    const failure = reason ?? new RpcError(Code.Canceled, "the call was cancelled");
     this.#span?.end(failure);
     this.#reader.fail(failure);
   }
@@ -338,10 +339,10 @@ export class StreamCall<Method extends DescMethod> {
     try {
       const message = await this.#next();
       if (message === undefined) {
-        throw new ConnectError("the server sent no message", Code.Internal);
+        throw new RpcError(Code.Internal, "the server sent no message");
       }
       if ((await this.#next()) !== undefined) {
-        throw new ConnectError("the server sent more than one message", Code.Internal);
+        throw new RpcError(Code.Internal, "the server sent more than one message");
       }
       return message;
     } finally {
@@ -362,7 +363,7 @@ export class StreamCall<Method extends DescMethod> {
       // The status of a failed call says more than a malformed or truncated response.
       const failure = !this.#cancelled && this.#isOver() ? this.#failure() : undefined;
       const reason = failure ?? unreadable(error);
-      this.#span?.end(ConnectError.from(reason));
+      this.#span?.end(RpcError.from(reason));
       throw reason;
     }
     if (value !== undefined) return value;
@@ -378,18 +379,18 @@ export class StreamCall<Method extends DescMethod> {
   }
 
   /** Returns the error of a call that is over; `undefined` if it has succeeded. */
-  #failure(): ConnectError | undefined {
+  #failure(): RpcError | undefined {
     const status = statusError(this.#headers ?? {}, this.#trailers);
     return status === "none" ? this.#cut() : status;
   }
 
-  #answeredEarly(): ConnectError {
+  #answeredEarly(): RpcError {
     const text = "the server answered before the request ended";
-    return this.#failure() ?? new ConnectError(text, Code.Internal);
+    return this.#failure() ?? new RpcError(Code.Internal, text);
   }
 
   /** Creates the error for a call that ended without a status. */
-  #cut(): ConnectError {
+  #cut(): RpcError {
     return unavailable(this.#error ?? resetError(this.#stream.rstCode));
   }
 }
@@ -424,7 +425,7 @@ function unlessAborted(
 ): Promise<ClientHttp2Stream> {
   return new Promise((resolve, reject) => {
     const onAbort = () => {
-      reject(new ConnectError("the call was cancelled", Code.Canceled));
+      reject(new RpcError(Code.Canceled, "the call was cancelled"));
       opening.then(
         (stream) => stream.close(constants.NGHTTP2_CANCEL),
         () => undefined, // the call is over
@@ -438,16 +439,15 @@ function unlessAborted(
 
 /** Converts the error of a malformed message: in a response it is an error of the server, not of the client. */
 function unreadable(error: unknown): unknown {
-  if (!(error instanceof ConnectError) || error.code !== Code.InvalidArgument) return error;
-  return new ConnectError(error.rawMessage, Code.Internal, undefined, undefined, error);
+  if (!(error instanceof RpcError) || error.code !== Code.InvalidArgument) return error;
+  return new RpcError(Code.Internal, error.rawMessage, { cause: error });
 }
 
 /** Creates the error for a call whose connection or stream failed. */
-function unavailable(cause: unknown): ConnectError {
-  if (cause instanceof ConnectError) return cause;
+function unavailable(cause: unknown): RpcError {
+  if (cause instanceof RpcError) return cause;
   const { message } = cause as Error;
-  const code = cause === CHANNEL_CLOSED ? Code.Canceled : Code.Unavailable;
-  return new ConnectError(message, code, undefined, undefined, cause);
+  return new RpcError(Code.Unavailable, message, { cause });
 }
 
 /** Status codes for the HTTP/2 error codes of a reset, other than `unavailable`. */
@@ -461,7 +461,7 @@ const RESET_CODES: Readonly<Record<number, Code>> = {
   [constants.NGHTTP2_INADEQUATE_SECURITY]: Code.PermissionDenied,
 };
 
-function resetError(code: number | undefined): ConnectError {
+function resetError(code: number | undefined): RpcError {
   const text = `the connection ended before the call did (HTTP/2 code ${code ?? "none"})`;
-  return new ConnectError(text, RESET_CODES[code ?? 0] ?? Code.Unavailable);
+  return new RpcError(RESET_CODES[code ?? 0] ?? Code.Unavailable, text);
 }

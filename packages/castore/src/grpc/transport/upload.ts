@@ -1,8 +1,8 @@
 import type { DescMethod, MessageShape } from "@bufbuild/protobuf";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import type { Channel } from "./channel.ts";
-import { fromConnectError } from "./connect-error.ts";
 import { Retries } from "./retry.ts";
+import { fromRpcError } from "./rpc-error.ts";
 import { StreamCall } from "./stream-call.ts";
 
 /** Options of an {@link Upload}. */
@@ -84,7 +84,7 @@ export class Upload<Method extends DescMethod> {
         } catch (failure) {
           this.#kept = undefined;
           const { signal } = this.#options;
-          this.#failure = { error: fromConnectError(failure, this.#action, signal) };
+          this.#failure = { error: fromRpcError(failure, this.#action, signal) };
           throw this.#failure.error;
         }
       }

@@ -1,4 +1,5 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
+import { RpcError } from "@tvix/castore/rpc";
 
 /** Why a request is refused before anything looks at it. */
 export type RefusalKind = "unauthenticated" | "forbidden" | "throttled" | "busy" | "too large";
@@ -13,14 +14,14 @@ const ANSWERS: Readonly<Record<RefusalKind, { readonly code: Code; readonly http
   };
 
 /** A request that is refused by access control or by a limit, with its answers in gRPC and in HTTP. */
-export class AccessRefusal extends ConnectError {
+export class AccessRefusal extends RpcError {
   readonly httpStatus: number;
   /** Headers of the answer in HTTP. */
   readonly httpHeaders: Readonly<Record<string, string>>;
 
   /** @param retryMs after how long a repetition may succeed, in milliseconds */
   constructor(kind: RefusalKind, message: string, { retryMs }: { retryMs?: number } = {}) {
-    super(message, ANSWERS[kind].code);
+    super(ANSWERS[kind].code, message);
     this.httpStatus = ANSWERS[kind].httpStatus;
     this.httpHeaders = {
       // Nix and curl have a token for whoever asks for a user name and a password.

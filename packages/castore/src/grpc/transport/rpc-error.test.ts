@@ -1,7 +1,7 @@
-import { Code, ConnectError } from "@connectrpc/connect";
+import { Code } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { CastoreError, type ErrorCode } from "../../model/errors.ts";
-import { fromConnectError, toConnectError } from "./connect-error.ts";
+import { fromRpcError, RpcError, toRpcError } from "./rpc-error.ts";
 
 const CODES: [ErrorCode, Code][] = [
   ["invalid_argument", Code.InvalidArgument],
@@ -17,16 +17,16 @@ const CODES: [ErrorCode, Code][] = [
 
 describe("an error on its way to a client", () => {
   it.each(CODES)("keeps the cause %s", (code, wireCode) => {
-    const sent = toConnectError(new CastoreError(code, "Cannot do it: no"));
+    const sent = toRpcError(new CastoreError(code, "Cannot do it: no"));
     expect(sent).toMatchObject({ code: wireCode, rawMessage: "Cannot do it: no" });
-    expect(fromConnectError(sent, "Cannot ask")).toMatchObject({
+    expect(fromRpcError(sent, "Cannot ask")).toMatchObject({
       code,
       message: "Cannot ask: Cannot do it: no",
     });
   });
 
   it("tells nothing of what nobody expected", () => {
-    const sent = toConnectError(new TypeError("secret"));
+    const sent = toRpcError(new TypeError("secret"));
     expect(sent).toMatchObject({ code: Code.Internal, rawMessage: "Internal error" });
     expect(sent.cause).toBeInstanceOf(TypeError);
   });
@@ -34,23 +34,21 @@ describe("an error on its way to a client", () => {
 
 describe("an error that a client met", () => {
   it.each([
-    ["a server that stopped", new ConnectError("stopped", Code.Canceled)],
-    ["a server that took too long", new ConnectError("late", Code.DeadlineExceeded)],
+    ["a server that stopped", new RpcError(Code.Canceled, "stopped")],
+    ["a server that took too long", new RpcError(Code.DeadlineExceeded, "late")],
     [
       "a connection that broke",
-      new ConnectError("reset", Code.Aborted, undefined, undefined, { code: "ECONNRESET" }),
+      new RpcError(Code.Aborted, "reset", { cause: { code: "ECONNRESET" } }),
     ],
   ])("is unavailable for %s", (_, error) => {
-    expect(fromConnectError(error, "Cannot ask")).toMatchObject({ code: "unavailable" });
+    expect(fromRpcError(error, "Cannot ask")).toMatchObject({ code: "unavailable" });
   });
 
   it("names every address of a host that was tried, as none of them answers", () => {
     const addresses = ["::1:8000", "127.0.0.1:8000"];
     const failures = addresses.map((address) => new Error(`connect ECONNREFUSED ${address}`));
     const cause = Object.assign(new AggregateError(failures), { code: "ECONNREFUSED" });
-    expect(
-      fromConnectError(ConnectError.from(cause, Code.Unavailable), "Cannot ask"),
-    ).toMatchObject({
+    expect(fromRpcError(RpcError.from(cause, Code.Unavailable), "Cannot ask")).toMatchObject({
       code: "unavailable",
       message: `Cannot ask: ${failures.map(({ message }) => message).join(", ")}`,
     });
@@ -58,7 +56,7 @@ describe("an error that a client met", () => {
 
   it("is the reason of whoever cancelled the call", () => {
     const reason = new Error("enough");
-    const error = new ConnectError("cancelled", Code.Canceled);
-    expect(fromConnectError(error, "Cannot ask", AbortSignal.abort(reason))).toBe(reason);
+    const error = new RpcError(Code.Canceled, "cancelled");
+    expect(fromRpcError(error, "Cannot ask", AbortSignal.abort(reason))).toBe(reason);
   });
 });
