@@ -45,11 +45,29 @@ const LATER = [
   "store/src/rpc/",
 ];
 
+/** Packages that {@link isCore core} needs. */
+const CORE_PACKAGES =
+  /\/node_modules\/(@bufbuild\/protobuf|@opentelemetry\/api|cockatiel|leven|p-limit|proxy-from-env|yocto-queue)\//;
+
 /** Tells whether a module is loaded by whatever stores or reads something. */
 function isCore(id: string): boolean {
-  if (id.includes("/node_modules/leven/")) return true; // what words were meant in errors
+  if (CORE_PACKAGES.test(id) || /packages\/proto\/.*\/protos\/(castore|pathinfo)_pb\.ts$/.test(id)) return true;
   const isOurs = /packages\/(castore|store)\/src\//.test(id);
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
+}
+
+/** Tells whether a module is loaded by whatever asks a server. */
+function isGrpcClient(id: string): boolean {
+  return (
+    /packages\/castore\/src\/grpc\/(client|transport)\//.test(id) ||
+    /packages\/store\/src\/(pathinfoservice\/grpc|nar\/grpc-.*|grpc)\.ts$/.test(id) ||
+    /packages\/proto\/.*\/(rpc_\w+|\w+_batch)_pb\.ts$/.test(id)
+  );
+}
+
+/** Tells whether a module is one that several commands load. */
+function isOfCommands(id: string): boolean {
+  return /packages\/cli\/src\/(import|stored|terminal)?\/?[\w-]+\.ts$/.test(id);
 }
 
 /** Tells whether a module is needed to start lanes, which an import does before it loads anything else. */
@@ -125,6 +143,7 @@ await using program = await rolldown({
 const output = await write(program, [
   { name: "lanes", test: isOfLanes, priority: 2 },
   { name: "core", test: isCore, priority: 1 },
+  { name: "grpc", test: isGrpcClient, priority: 1 },
   { name: "start", test: isOfStart, tags: ["$initial"] },
 ]);
 

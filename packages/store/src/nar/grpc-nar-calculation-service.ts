@@ -1,6 +1,5 @@
 import { type AbortOptions, type Node, nodeToProto } from "@tvix/castore";
-import { type Channel, StreamCall } from "@tvix/castore/grpc";
-import { fromRpcError } from "@tvix/castore/rpc";
+import { type Channel, fromRpcError, StreamCall } from "@tvix/castore/grpc";
 import { PathInfoService as PathInfoServiceDescriptor } from "@tvix/proto/store";
 import { StoreError } from "../errors.ts";
 import type { CalculatedNar, NarCalculationService } from "./nar-calculation-service.ts";

@@ -13,8 +13,7 @@ import {
   hasCode,
   mapInParallel,
 } from "@tvix/castore";
-import { type Channel, StreamCall } from "@tvix/castore/grpc";
-import { fromRpcError, onlyFieldOf } from "@tvix/castore/rpc";
+import { type Channel, fromRpcError, onlyFieldOf, StreamCall } from "@tvix/castore/grpc";
 import {
   PathInfoBatchService as PathInfoBatchServiceDescriptor,
   type PathInfo as PathInfoMessage,

@@ -108,7 +108,7 @@ export class PackBlobService implements BlobService, Measured {
     this.#frameReader = new PackFrameReader(path, index, this.#reader);
     this.#ingest = new PackIngest(this.#commits, index, { folder: path, level, averageChunkSize });
     this.#prover = new ListProver(path, index, this.#ingest);
-    this.#frames = new PackFrameStore(this, this.#ingest);
+    this.#frames = new PackFrameStore(this, this.#ingest, this.#commits);
     this.files = new PackFileStore(this.#ingest, this.#commits, (digest) =>
       this.#isReadable(digest),
     );

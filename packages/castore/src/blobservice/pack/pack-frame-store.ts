@@ -9,12 +9,12 @@ import type { BlobService, FrameBatch } from "../blob-service.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { expectFrameEach, putFramesByContents, putLists } from "../frames.ts";
 import { HEADER_LENGTH } from "./format.ts";
+import type { GroupCommit } from "./group-commit.ts";
 import type { PackIngest } from "./pack-ingest.ts";
-import type * as lane from "./prepare.ts";
-import type { ChunkRun } from "./prepare.ts";
+import { type ChunkRun, prepareFrames } from "./prepare.ts";
 import { type AddedContents, UploadHashes } from "./upload-hashes.ts";
 
-const PREPARE_FRAMES: Task<typeof lane.prepareFrames> = taskOf(
+const PREPARE_FRAMES: Task<typeof prepareFrames> = taskOf(
   import.meta.url,
   "prepare",
   "prepareFrames",
@@ -22,6 +22,9 @@ const PREPARE_FRAMES: Task<typeof lane.prepareFrames> = taskOf(
 
 /** Most frames that go to a lane together: their records fit. */
 const MAX_FRAMES = 1024;
+
+/** Frames of no more contents, in bytes, are verified in this thread: to wake another takes longer. */
+const INLINE_BYTES = 64 * 1024;
 
 /** How many groups are prepared at the same time. */
 const GROUPS_AT_A_TIME = 4;
@@ -43,15 +46,17 @@ interface Group {
 export class PackFrameStore implements Disposable {
   readonly #service: BlobService;
   readonly #ingest: PackIngest;
+  readonly #commits: GroupCommit;
   readonly #slabs: SlabPool;
   /** Length of a slab in bytes. */
   readonly #slabBytes: number;
   readonly #uploads: UploadHashes;
 
   /** @param service commits blobs whose chunks are stored, and takes contents that are too long for a slab */
-  constructor(service: BlobService, ingest: PackIngest) {
+  constructor(service: BlobService, ingest: PackIngest, commits: GroupCommit) {
     this.#service = service;
     this.#ingest = ingest;
+    this.#commits = commits;
     const count = laneCount() + 1;
     this.#slabs = ingest.newSlabs(count, 2 * count);
     this.#slabBytes = ingest.slabBytes;
@@ -71,13 +76,7 @@ export class PackFrameStore implements Disposable {
     const rest = addRuns(groups, chunks, blobs);
     try {
       await this.#addToUpload(batch, groups, options);
-      const stored = await mapInParallel(
-        groups,
-        GROUPS_AT_A_TIME,
-        (group, options) => this.#putGroup(batch, group, options),
-        options,
-      );
-      await Promise.all(stored.flat());
+      await Promise.all(await this.#putGroups(batch, groups, options));
     } finally {
       for (const { contents } of groups) void contents?.end(); // those that were not decoded
     }
@@ -133,6 +132,17 @@ export class PackFrameStore implements Disposable {
     for (const group of groups) group.contents = upload.add(entriesOf(chunks, group));
   }
 
+  /** Resolves, once all records stand in the queue of the commits, with promises of their being durable. */
+  async #putGroups(
+    batch: FrameBatch,
+    groups: readonly Group[],
+    options?: AbortOptions,
+  ): Promise<readonly Promise<void>[]> {
+    using _more = this.#commits.expectMore();
+    const put = (group: Group, options: AbortOptions) => this.#putGroup(batch, group, options);
+    return (await mapInParallel(groups, GROUPS_AT_A_TIME, put, options)).flat();
+  }
+
   async #putGroup(
     batch: FrameBatch,
     group: Group,
@@ -172,7 +182,9 @@ export class PackFrameStore implements Disposable {
       const lengths = Uint32Array.from(frames, ({ length }) => length);
       const chunks = entriesOf(batch.chunks, group);
       const task = { store, slab, recordsAt, chunks, lengths, blobs: group.blobs, contents };
-      const records = await runTask(PREPARE_FRAMES, task);
+      const isSmall = group.contentsBytes <= INLINE_BYTES;
+      const where = isSmall ? { here: prepareFrames, isNext: true } : {};
+      const records = await runTask(PREPARE_FRAMES, task, where);
       const check = () => options?.signal?.throwIfAborted();
       return await this.#ingest.commit(slab, records, check);
     } finally {

@@ -30,10 +30,9 @@ export {
   type ServedService,
 } from "../transport/direct-methods.ts";
 export { encodedStream, encodedUnary } from "../transport/encoded-method.ts";
-export { onlyFieldOf } from "../transport/frames.ts";
 export { Heartbeat, type HeartbeatOptions } from "../transport/heartbeat.ts";
 export { cancelled, stopSender } from "../transport/http2-stream.ts";
-export { fromRpcError, RpcError, toRpcError } from "../transport/rpc-error.ts";
+export { RpcError, toRpcError } from "../transport/rpc-error.ts";
 export { RpcSpan } from "../transport/rpc-span.ts";
 
 const MIB = 1024 * 1024;
