@@ -104,8 +104,6 @@ export class GroupCommit implements AsyncDisposable {
   /** When the timer ends, by the clock of `performance`. */
   #flushAt = Number.POSITIVE_INFINITY;
   #due = false;
-  /** How many have told that they will add more. */
-  #expected = 0;
   /** How many of the next groups go to the thread, even if they are small. */
   #elsewhere = 0;
   #running: Promise<void> | undefined;
@@ -156,17 +154,6 @@ export class GroupCommit implements AsyncDisposable {
       if (this.#timer === undefined) this.flush(); // else they go with the chunks
       return { stored };
     });
-  }
-
-  /** Notes that more will be added until the result is disposed of. The last of them has everything committed. */
-  expectMore(): Disposable {
-    this.#expected += 1;
-    return {
-      [Symbol.dispose]: () => {
-        this.#expected -= 1;
-        if (this.#expected === 0) this.flush();
-      },
-    };
   }
 
   /** Commits all that was added, without waiting for more. */

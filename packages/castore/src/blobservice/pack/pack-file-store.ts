@@ -54,6 +54,8 @@ export class PackFileStore implements FileStore {
   /** The slabs of small files, which are given back in the order of a tree; those of large ones must not wait for that. */
   readonly #smallSlabs: SlabPool;
   readonly #pieceSlabs: SlabPool;
+  /** How many batches and pieces are under way. */
+  #underWay = 0;
 
   /** @param isReadable tells whether a blob is stored */
   constructor(ingest: PackIngest, commits: GroupCommit, isReadable: (digest: B3Digest) => boolean) {
@@ -75,7 +77,7 @@ export class PackFileStore implements FileStore {
     const slabs = this.#smallSlabs;
     const { store, contentsBytes: recordsAt } = this.#ingest;
     const slab = await slabs.take(options);
-    using _more = this.#commits.expectMore();
+    using _end = this.#begin();
     try {
       const task = { store, slab, recordsAt, paths };
       const { files, ...records } = await runTask(PREPARE_FILES, task, {
@@ -140,13 +142,24 @@ export class PackFileStore implements FileStore {
     ends: readonly number[],
     options?: PutFileOptions,
   ): Piece["prepared"] {
-    using _more = this.#commits.expectMore();
+    using _end = this.#begin();
     const { store, contentsBytes: recordsAt } = this.#ingest;
     const task = { store, slab, recordsAt, ends };
     const { list, ...records } = await runTask(PREPARE_PIECE, task, { here: preparePiece });
     options?.onNewBytes?.(records.newBytes);
     const stored = await this.#ingest.commit(slab, records, checkOf(options), PATIENCE_MS);
     return { list, stored };
+  }
+
+  /** Notes that something is under way until the result is disposed of. The last of them has everything committed. */
+  #begin(): Disposable {
+    this.#underWay += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#underWay -= 1;
+        if (this.#underWay === 0) this.#commits.flush();
+      },
+    };
   }
 }
 

@@ -51,6 +51,8 @@ export class PackFrameStore implements Disposable {
   /** Length of a slab in bytes. */
   readonly #slabBytes: number;
   readonly #uploads: UploadHashes;
+  /** How many calls of `put` have not returned. */
+  #puts = 0;
 
   /** @param service commits blobs whose chunks are stored, and takes contents that are too long for a slab */
   constructor(service: BlobService, ingest: PackIngest, commits: GroupCommit) {
@@ -74,10 +76,19 @@ export class PackFrameStore implements Disposable {
     }
     const groups = this.#group(batch);
     const rest = addRuns(groups, chunks, blobs);
+    this.#puts += 1;
     try {
       await this.#addToUpload(batch, groups, options);
-      await Promise.all(await this.#putGroups(batch, groups, options));
+      const stored = await mapInParallel(
+        groups,
+        GROUPS_AT_A_TIME,
+        (group, options) => this.#putGroup(batch, group, options),
+        options,
+      );
+      if (this.#puts === 1) this.#commits.flush(); // nobody else's chunks are to be expected
+      await Promise.all(stored.flat());
     } finally {
+      this.#puts -= 1;
       for (const { contents } of groups) void contents?.end(); // those that were not decoded
     }
     await putLists(this.#service, rest, options);
@@ -130,17 +141,6 @@ export class PackFrameStore implements Disposable {
     const upload = await this.#uploads.enter(part, chunks.size, options);
     if (upload === undefined) return;
     for (const group of groups) group.contents = upload.add(entriesOf(chunks, group));
-  }
-
-  /** Resolves, once all records stand in the queue of the commits, with promises of their being durable. */
-  async #putGroups(
-    batch: FrameBatch,
-    groups: readonly Group[],
-    options?: AbortOptions,
-  ): Promise<readonly Promise<void>[]> {
-    using _more = this.#commits.expectMore();
-    const put = (group: Group, options: AbortOptions) => this.#putGroup(batch, group, options);
-    return (await mapInParallel(groups, GROUPS_AT_A_TIME, put, options)).flat();
   }
 
   async #putGroup(
