@@ -45,13 +45,16 @@ const LATER = [
   "store/src/rpc/",
 ];
 
-/** Packages that {@link isCore core} needs. */
-const CORE_PACKAGES =
-  /\/node_modules\/(@bufbuild\/protobuf|@opentelemetry\/api|cockatiel|leven|p-limit|proxy-from-env|yocto-queue)\//;
+/** What our modules of {@link isCore core} import: packages, parts of packages, and messages. */
+const CORE_IMPORTS: readonly RegExp[] = [
+  /\/node_modules\/(cockatiel|leven|lru-cache|p-limit|proxy-from-env|yocto-queue)\//,
+  /\/node_modules\/@opentelemetry\/api\/dist\/(api\/(context|diag|trace)|context|diag|internal|trace|version)\b/,
+  /packages\/proto\/.*\/protos\/(castore|pathinfo)_pb\.ts$/,
+];
 
 /** Tells whether a module is loaded by whatever stores or reads something. */
 function isCore(id: string): boolean {
-  if (CORE_PACKAGES.test(id) || /packages\/proto\/.*\/protos\/(castore|pathinfo)_pb\.ts$/.test(id)) return true;
+  if (CORE_IMPORTS.some((part) => part.test(id))) return true;
   const isOurs = /packages\/(castore|store)\/src\//.test(id);
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
 }
@@ -65,9 +68,13 @@ function isGrpcClient(id: string): boolean {
   );
 }
 
-/** Tells whether a module is one that several commands load. */
+/** Tells whether a module is for commands that use a store, if several of them do. */
 function isOfCommands(id: string): boolean {
-  return /packages\/cli\/src\/(import|stored|terminal)?\/?[\w-]+\.ts$/.test(id);
+  return (
+    /packages\/cli\/src\/((import|stored|telemetry|terminal)\/)?[\w-]+\.ts$/.test(id) &&
+    isOfStart(id) &&
+    !/start-lanes|import-record/.test(id)
+  );
 }
 
 /** Tells whether a module is needed to start lanes, which an import does before it loads anything else. */
@@ -145,6 +152,8 @@ const output = await write(program, [
   { name: "core", test: isCore, priority: 1 },
   { name: "grpc", test: isGrpcClient, priority: 1 },
   { name: "start", test: isOfStart, tags: ["$initial"] },
+  { name: "commands", test: isOfCommands, minShareCount: 4 },
+  { name: "protobuf", test: /\/@bufbuild\/protobuf\//, minShareCount: 4 },
 ]);
 
 await bundleLanes(dist, common);

@@ -22,9 +22,35 @@ import { tokenCommand } from "./command/token.ts";
 import { versionCommand } from "./command/version.ts";
 import { virtiofsCommand } from "./command/virtiofs.ts";
 import { leafCommands, plainArguments, withSubcommands } from "./command-tree.ts";
-import { useConfigFile } from "./config/config-option.ts";
+import { mayHaveConfigFile, useConfigFile } from "./config/config-option.ts";
 import { configureNotices, type LogOptions } from "./terminal/notices.ts";
 import { reportOutputError, writeStderr, writeStdout } from "./terminal/output.ts";
+
+/** The commands by name, in the order of the help. */
+const COMMANDS = new Map([
+  ["daemon", daemonCommand],
+  ["nar-bridge", narBridgeCommand],
+  ["import", importCommand],
+  ["copy", copyCommand],
+  ["ls", lsCommand],
+  ["cat", catCommand],
+  ["nar", narCommand],
+  ["restore", restoreCommand],
+  ["path-info", pathInfoCommand],
+  ["du", duCommand],
+  ["diff", diffCommand],
+  ["sign", signCommand],
+  ["mount", mountCommand],
+  ["virtiofs", virtiofsCommand],
+  ["token", tokenCommand],
+  ["config", configCommand],
+  ["completion", completionCommand],
+  ["complete", completeCommand],
+  ["version", versionCommand],
+]);
+
+/** Those that look at the others, as whoever reads a configuration file does. */
+const OVERVIEWS: readonly string[] = ["complete", "config"];
 
 /** Shows each option by its usual name: the long ones of others would leave the descriptions no room. */
 const HELP = {
@@ -33,8 +59,9 @@ const HELP = {
 
 /** Runs `tvix-store` with the arguments of this process and sets the exit status. */
 export async function runProgram(): Promise<void> {
-  const program = createProgram();
-  const args = plainArguments(program, commandArguments());
+  const given = commandArguments();
+  const program = createProgram(wantedCommands(given));
+  const args = plainArguments(program, given);
   try {
     await useConfigFile(program, args);
     await program.parseAsync(args, { from: "user" });
@@ -44,32 +71,23 @@ export async function runProgram(): Promise<void> {
   }
 }
 
-function createProgram(): Command {
+/** Returns the names of the commands that are needed for some arguments: to make all of them takes ten milliseconds. */
+function wantedCommands(args: readonly string[]): Iterable<string> {
+  const [name = ""] = args;
+  const isEnough = COMMANDS.has(name) && !OVERVIEWS.includes(name) && !mayHaveConfigFile(args);
+  return isEnough ? [name] : COMMANDS.keys();
+}
+
+function createProgram(names: Iterable<string>): Command {
   const program = new Command("tvix-store")
     .description("A content-addressed store for Nix")
     .version(manifest.version, "-V, --version", "print the version")
     .helpOption("-h, --help", "show this help")
     .addHelpText("after", `\n${describeStatuses()}`)
-    .addCommand(daemonCommand())
-    .addCommand(narBridgeCommand())
-    .addCommand(importCommand())
-    .addCommand(copyCommand())
-    .addCommand(lsCommand())
-    .addCommand(catCommand())
-    .addCommand(narCommand())
-    .addCommand(restoreCommand())
-    .addCommand(pathInfoCommand())
-    .addCommand(duCommand())
-    .addCommand(diffCommand())
-    .addCommand(signCommand())
-    .addCommand(mountCommand())
-    .addCommand(virtiofsCommand())
-    .addCommand(tokenCommand())
-    .addCommand(configCommand())
-    .addCommand(completionCommand())
-    .addCommand(completeCommand(), { hidden: true })
-    .addCommand(versionCommand())
     .hook("preAction", (_, command) => configureNotices(command.opts<LogOptions>()));
+  for (const name of names) {
+    program.addCommand(COMMANDS.get(name)!(), { hidden: name === "complete" });
+  }
   for (const command of leafCommands(program)) addCommonOptions(command);
   for (const command of withSubcommands(program)) {
     // Commander itself would exit before the outcome of its writes is known.

@@ -33,6 +33,11 @@ export async function useConfigFile(program: Command, args: readonly string[]): 
   }
 }
 
+/** Whether some arguments, or the environment, may name a configuration file. */
+export function mayHaveConfigFile(args: readonly string[]): boolean {
+  return possiblePaths(args).length > 0;
+}
+
 /** Returns all that may be the path of a configuration file: which it is, shows when arguments are parsed. */
 function possiblePaths(args: readonly string[]): string[] {
   const paths = args.flatMap((arg, i) => {
