@@ -32,12 +32,15 @@ const MAX_FRAME_SIZE = 256 * 1024;
  * would wait for ever.
  */
 const LONG_REQUESTS: ReadonlySet<string> = new Set([
-  "FrameSizes",
-  "Has",
-  "Put",
-  "PutFrames",
-  "PutList",
-  "Stat",
+  "/tvix.castore.v1.BlobService/Put",
+  "/tvix.castore.v1.DirectoryService/Put",
+  "/tvix.castore.v1alpha.BlobBatchService/FrameSizes",
+  "/tvix.castore.v1alpha.BlobBatchService/Has",
+  "/tvix.castore.v1alpha.BlobBatchService/Put",
+  "/tvix.castore.v1alpha.BlobBatchService/PutFrames",
+  "/tvix.castore.v1alpha.BlobBatchService/PutList",
+  "/tvix.castore.v1alpha.BlobBatchService/Stat",
+  "/tvix.castore.v1alpha.DirectoryBatchService/Has",
 ]);
 
 /** A connection without a call is closed after this long. */
@@ -177,7 +180,7 @@ class Http2Channel implements Channel {
       ":method": "POST",
       ":path": path,
     };
-    const direction = LONG_REQUESTS.has(path.slice(path.lastIndexOf("/") + 1)) ? "up" : "down";
+    const direction = LONG_REQUESTS.has(path) ? "up" : "down";
     for (let attempt = 1; ; attempt++) {
       const current = this.#connection(direction);
       const connection = await current;
