@@ -1,4 +1,4 @@
-import { Code } from "@connectrpc/connect";
+import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, it } from "vitest";
 import { CastoreError, type ErrorCode } from "../../model/errors.ts";
 import { fromRpcError, RpcError, toRpcError } from "./rpc-error.ts";
@@ -29,6 +29,28 @@ describe("an error on its way to a client", () => {
     const sent = toRpcError(new TypeError("secret"));
     expect(sent).toMatchObject({ code: Code.Internal, rawMessage: "Internal error" });
     expect(sent.cause).toBeInstanceOf(TypeError);
+  });
+});
+
+describe("the error of a call", () => {
+  it("is taken by Connect for one of its own", () => {
+    const error: unknown = new RpcError(Code.NotFound, "nothing here");
+    expect(error).toBeInstanceOf(ConnectError);
+    expect(ConnectError.from(error)).toBe(error);
+    expect(error).toMatchObject({ rawMessage: "nothing here", metadata: new Headers() });
+  });
+
+  it("keeps the code of an error of Connect", () => {
+    const error = new ConnectError("nothing here", Code.NotFound);
+    expect(RpcError.from(error, Code.Internal)).toMatchObject({
+      code: Code.NotFound,
+      message: "nothing here",
+    });
+  });
+
+  it.each(["AbortError", "TimeoutError"])("has the code of a cancelled call for %s", (name) => {
+    const { code } = RpcError.from(new DOMException("enough", name), Code.Internal);
+    expect(code).toBe(Code.Canceled);
   });
 });
 
