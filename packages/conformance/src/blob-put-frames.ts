@@ -121,6 +121,14 @@ export function blobPutFramesTests(service: () => BlobService): void {
       await expectStored(service(), concatBytes(PIECES));
     });
 
+    it("stores the rest of a batch of which some is there, and some comes twice", async () => {
+      await service().putFrames(batchOf([PIECES[0]!, PIECES[2]!]));
+      const batch = [PIECES[0]!, PIECES[1]!, PIECES[2]!, PIECES[1]!, PIECES[3]!];
+      await service().putFrames(batchOf(batch, [blobOf(batch)]));
+      for (const piece of PIECES) await expectStored(service(), piece);
+      await expectStored(service(), concatBytes(batch));
+    });
+
     it("stores a blob that comes in parts, in any order, and ends the upload", async () => {
       const upload = new Uint8Array(16).fill(7);
       const parts = [PIECES.slice(0, 1), PIECES.slice(1, 3), PIECES.slice(3)];

@@ -173,12 +173,13 @@ export class PackFrameStore implements Disposable {
     const slab = await this.#slabs.take(options);
     try {
       const frames = batch.frames.slice(group.first, group.first + group.count);
-      let at = 0;
+      const { store, contentsBytes: recordsAt } = this.#ingest;
+      let at = recordsAt;
       for (const frame of frames) {
+        at += HEADER_LENGTH;
         new Uint8Array(slab, at, frame.length).set(frame);
         at += frame.length;
       }
-      const { store, contentsBytes: recordsAt } = this.#ingest;
       const lengths = Uint32Array.from(frames, ({ length }) => length);
       const chunks = entriesOf(batch.chunks, group);
       const task = { store, slab, recordsAt, chunks, lengths, blobs: group.blobs, contents };

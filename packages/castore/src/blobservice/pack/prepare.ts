@@ -8,6 +8,7 @@ import { ChunkList } from "../chunk-list.ts";
 import { type FilesRead, readFilesInto } from "../file-batch.ts";
 import { decodeFrame } from "../frames.ts";
 import { wrongList } from "../put-list.ts";
+import { HEADER_LENGTH } from "./format.ts";
 import {
   closeIndex,
   type LaneStore,
@@ -85,7 +86,10 @@ export function preparePiece({ ends, ...task }: PieceTask): PreparedPiece {
   return { list: batch.addChunks(ends), ...batch.finish() };
 }
 
-/** Chunks that somebody else has compressed: their frames are in the slab, one after the other. */
+/**
+ * Chunks that somebody else has compressed. Their frames are in the slab, from `recordsAt` on, where they are in their records
+ * if all of them are new: each has room for a header before it.
+ */
 export interface FramesTask extends PrepareTask {
   /** The chunks, packed. */
   readonly chunks: Uint8Array;
@@ -120,10 +124,11 @@ export function prepareFrames({
   using batch = new RecordBatch(task);
   const list = ChunkList.fromBytes(chunks);
   const runs = new BlobRuns(blobs);
-  let at = 0;
+  let at = task.recordsAt;
   let contentsAt = 0;
   for (const [i, length] of lengths.entries()) {
     const chunk = list.at(i);
+    at += HEADER_LENGTH;
     const frame = batch.contents(at, length);
     const target = contents
       ? new Uint8Array(contents, contentsAt, chunk.size)

@@ -156,11 +156,17 @@ export class RecordBatch implements Disposable {
     return listChunks(data, ends, (digest, chunk) => this.addChunk(digest, chunk)).bytes;
   }
 
-  /** Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was. */
+  /**
+   * Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was.
+   *
+   * @param frame in the slab, not before its place in the records
+   */
   addFrame(digest: B3Digest, size: number, frame: Uint8Array): ChunkState {
     const state = this.#begin(digest, size);
     if (state !== undefined) return state;
-    this.#records.set(frame, this.#recordsEnd + HEADER_LENGTH);
+    const at = this.#recordsEnd + HEADER_LENGTH;
+    const isInPlace = frame.byteOffset === this.#records.byteOffset + at;
+    if (!isInPlace) this.#records.set(frame, at);
     this.#end(digest, size, CODEC.zstd, frame.length);
     return "absent";
   }
