@@ -4,7 +4,6 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import { type BytesField, frameFields } from "../transport/frames.ts";
 import { fromRpcError } from "../transport/rpc-error.ts";
 import type { ServiceSupport } from "../transport/service-support.ts";
 import { StreamCall } from "../transport/stream-call.ts";
@@ -93,17 +92,16 @@ export class BatchCalls {
     return await this.#convert(action, call, options);
   }
 
-  /** Makes a call whose request is fields of bytes, which are copied once. */
-  async send<Method extends DescMethod>(
+  /** Makes a unary call as {@link call} does, of a request as {@link StreamCall.unaryFramed} takes it. */
+  async callFramed<Method extends DescMethod>(
     action: string,
     method: Method,
-    fields: readonly BytesField[],
+    request: Uint8Array,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
-    const encode = () => [frameFields(fields)];
     return await this.#convert(
       action,
-      () => StreamCall.unaryFramed(this.#channel, method, encode, options),
+      () => StreamCall.unaryFramed(this.#channel, method, request, options),
       options,
     );
   }

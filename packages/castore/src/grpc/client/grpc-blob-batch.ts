@@ -13,7 +13,7 @@ import { blake3Digest } from "../../hash/blake3-digest.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { MAX_BATCH_BYTES, MAX_CHUNK_BYTES } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import type { BytesField } from "../transport/frames.ts";
+import { type BytesField, frameFields } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { ServiceSupport } from "../transport/service-support.ts";
 import { BatchCalls } from "./batch-calls.ts";
@@ -205,7 +205,13 @@ export class GrpcBlobBatch {
       ({ data }) => data.length,
       async (batch) => {
         const fields = batch.map(({ data }): BytesField => [CONTENTS, data]);
-        const { digests } = await this.#calls.send("put blobs", METHODS.put, fields, options);
+        const request = frameFields(fields);
+        const { digests } = await this.#calls.callFramed(
+          "put blobs",
+          METHODS.put,
+          request,
+          options,
+        );
         this.#calls.expectAnswers(batch, digests);
         for (const [i, { digest }] of batch.entries()) {
           const action = this.#calls.cannot(`put blob ${digest}`);

@@ -16,7 +16,7 @@ import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError, hasCode } from "../../model/errors.ts";
 import { MAX_BATCH_BLOBS, MAX_LIST_CHUNKS } from "../../model/limits.ts";
 import type { Channel } from "../transport/channel.ts";
-import { type BytesField, encodeFields, frameMessage } from "../transport/frames.ts";
+import { type BytesField, encodeFields, frameFields, frameMessage } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
 import { Retries, withRetries } from "../transport/retry.ts";
 import { fromRpcError } from "../transport/rpc-error.ts";
@@ -139,21 +139,12 @@ export class GrpcChunkBatch {
    * not take frames.
    */
   async putFrames(batch: FrameBatch, options?: AbortOptions): Promise<void> {
-    const fields: BytesField[] = [[PUT_FRAMES_FIELDS.chunks, batch.chunks.bytes]];
-    for (const frame of batch.frames) fields.push([PUT_FRAMES_FIELDS.frames, frame]);
-    for (const { digest, chunks } of batch.blobs) {
-      const blob = encodeFields([
-        [FRAMED_BLOB_FIELDS.digest, digest.bytes],
-        [FRAMED_BLOB_FIELDS.chunks, chunks.bytes],
-      ]);
-      fields.push([PUT_FRAMES_FIELDS.blobs, blob]);
-    }
-    if (batch.part !== undefined) {
-      const { upload, offset } = batch.part;
-      const part = create(PutFramesRequest_PartSchema, { upload, offset: BigInt(offset) });
-      fields.push([PUT_FRAMES_FIELDS.part, toBinary(PutFramesRequest_PartSchema, part)]);
-    }
-    await this.#calls.send("put chunks", METHODS.putFrames, fields, options);
+    await this.sendFrames(framesRequest(batch), options);
+  }
+
+  /** Does what {@link putFrames} does with what {@link framesRequest} returned, which is freed. */
+  async sendFrames(request: Uint8Array, options?: AbortOptions): Promise<void> {
+    await this.#calls.callFramed("put chunks", METHODS.putFrames, request, options);
   }
 
   /** Streams chunks as the server stores them; throws CastoreError `unimplemented` if it does not do that. */
@@ -270,4 +261,23 @@ export class GrpcChunkBatch {
       call.cancel();
     }
   }
+}
+
+/** Returns the request that stores chunks and blobs, with its prefix, in memory of its own. */
+export function framesRequest({ chunks, frames, blobs, part }: FrameBatch): Uint8Array {
+  const fields: BytesField[] = [[PUT_FRAMES_FIELDS.chunks, chunks.bytes]];
+  for (const frame of frames) fields.push([PUT_FRAMES_FIELDS.frames, frame]);
+  for (const { digest, chunks } of blobs) {
+    const blob = encodeFields([
+      [FRAMED_BLOB_FIELDS.digest, digest.bytes],
+      [FRAMED_BLOB_FIELDS.chunks, chunks.bytes],
+    ]);
+    fields.push([PUT_FRAMES_FIELDS.blobs, blob]);
+  }
+  if (part !== undefined) {
+    const offset = BigInt(part.offset);
+    const message = create(PutFramesRequest_PartSchema, { upload: part.upload, offset });
+    fields.push([PUT_FRAMES_FIELDS.part, toBinary(PutFramesRequest_PartSchema, message)]);
+  }
+  return frameFields(fields);
 }

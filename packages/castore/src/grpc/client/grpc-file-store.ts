@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import type { BlobService, FrameBatch } from "../../blobservice/blob-service.ts";
+import type { BlobService } from "../../blobservice/blob-service.ts";
 import { ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.ts";
 import { ContentsFileStore } from "../../blobservice/contents-file-store.ts";
 import { isRead, SlabFileBatch } from "../../blobservice/file-batch.ts";
@@ -13,15 +13,13 @@ import {
 import { type Piece, PiecewiseFile } from "../../blobservice/piecewise-file.ts";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { ByteBudget } from "../../bytes/byte-budget.ts";
-import { copyBytes } from "../../bytes/byte-string.ts";
-import { freeMemory } from "../../bytes/free-memory.ts";
 import { DEFAULT_AVERAGE_CHUNK_SIZE } from "../../chunking/chunker.ts";
 import type { SourceFile } from "../../disk/source-file.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runTask } from "../../worker/lanes.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
-import type { GrpcChunkBatch } from "./grpc-chunk-batch.ts";
+import { framesRequest, type GrpcChunkBatch } from "./grpc-chunk-batch.ts";
 import type * as lane from "./prepare-frames.ts";
 import { compressChunks, cutFiles, cutPiece } from "./prepare-frames.ts";
 
@@ -58,9 +56,11 @@ interface CutBlob {
 }
 
 /** Frames on their way to the server. */
-interface SentFrames extends FrameBatch {
-  /** What the frames are in. */
-  readonly memory: Uint8Array;
+interface SentFrames {
+  /** What {@link framesRequest} returned. */
+  readonly request: Uint8Array;
+  /** Length of the frames in bytes. */
+  readonly bytes: number;
 }
 
 /** Chunks in a slab, and the blobs that they make up. */
@@ -265,32 +265,29 @@ export class GrpcFileStore implements FileStore {
             isNext: list.size <= INLINE_BYTES,
           })
         : new Uint32Array(0);
-    const length = sizes.reduce((sum, size) => sum + size, 0);
-    await part?.isNext; // parts that have room must not wait at the server for one that has none
-    await this.#sent.take(length, options);
-    const upload = part?.upload.whole;
-    const memory = copyBytes(new Uint8Array(slab, CONTENTS_BYTES, length));
-    let end = 0;
+    let end = CONTENTS_BYTES;
     const frames = Array.from(sizes, (size) => {
       end += size;
-      return memory.subarray(end - size, end);
+      return new Uint8Array(slab, end - size, size);
     });
-    return {
+    await part?.isNext; // parts that have room must not wait at the server for one that has none
+    const bytes = end - CONTENTS_BYTES;
+    await this.#sent.take(bytes, options);
+    const upload = part?.upload.whole;
+    const request = framesRequest({
       chunks: list,
       frames,
       blobs: missingBlobs,
       part: upload && { upload, offset: part!.offset },
-      memory,
-    };
+    });
+    return { request, bytes };
   }
 
-  async #send({ memory, ...batch }: SentFrames, options?: PutFileOptions): Promise<void> {
-    const { length } = memory;
+  async #send({ request, bytes }: SentFrames, options?: PutFileOptions): Promise<void> {
     try {
-      await this.#batch.putFrames(batch, options);
+      await this.#batch.sendFrames(request, options);
     } finally {
-      freeMemory([memory]);
-      this.#sent.release(length);
+      this.#sent.release(bytes);
     }
   }
 

@@ -108,7 +108,7 @@ const CHANNEL_CLOSED = new RpcError(Code.Canceled, "the channel is closed");
 export interface Channel extends AsyncDisposable {
   /** The address of the server, as it was given. */
   readonly address: string;
-  /** How many connections have been made on which the server answered. */
+  /** How often the server was connected to, and answered: the first connections for long requests and for others count as one. */
   readonly connections: number;
   /** How long calls may be tried again, in milliseconds. */
   readonly retryMs: number;
@@ -152,6 +152,8 @@ class Http2Channel implements Channel {
     up: undefined,
     down: undefined,
   };
+  /** How many connections have been made on which the server answered. */
+  readonly #made: Record<Direction, number> = { up: 0, down: 0 };
   readonly #open = new Set<Connection>();
   #isDisposed = false;
 
@@ -218,7 +220,8 @@ class Http2Channel implements Channel {
         onConnect: () => resolve(connection),
         wasThere: () => this.connections > 0,
         onAnswer: () => {
-          this.connections += 1;
+          this.#made[direction] += 1;
+          if (this.connections === 0 || this.#made[direction] > 1) this.connections += 1;
         },
         onTooManyPings: () => {
           this.#keepAliveMs *= 2;

@@ -11,7 +11,7 @@ import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { MAX_MESSAGE_BYTES } from "../../model/limits.ts";
 import { answerError, statusError } from "./call-status.ts";
 import type { Channel } from "./channel.ts";
-import { dataIn, frameMessage, messageParts, parseMessage } from "./frames.ts";
+import { dataIn, frameMessage, parseMessage } from "./frames.ts";
 import { MessageReader } from "./message-reader.ts";
 import { Retries, withRetries } from "./retry.ts";
 import { RpcError } from "./rpc-error.ts";
@@ -111,24 +111,23 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
-    return StreamCall.unaryFramed(channel, method, framedRequest(method, request), options);
+    return StreamCall.unaryFramed(channel, method, frameRequest(method, request), options);
   }
 
   /**
    * Makes a unary call as {@link unary} does, of a request that the caller encodes.
    *
-   * @param encode returns the request with its prefix, in parts that nobody else has; called for each attempt, as their memory
-   *   is freed once they are sent
+   * @param request the message with its prefix, in memory that nobody else has: it is freed once the call has succeeded
    */
   static unaryFramed<Method extends DescMethod>(
     channel: Channel,
     method: Method,
-    encode: () => readonly Uint8Array[],
+    request: Uint8Array,
     options?: AbortOptions,
   ): Promise<MessageShape<Method["output"]>> {
     const answer = async (call: StreamCall<Method>) =>
       StreamCall.parse(method, await call.#response());
-    return StreamCall.#unary(channel, method, encode, answer, options);
+    return StreamCall.#unary(channel, method, request, answer, options);
   }
 
   /** Makes a unary call as {@link unary} does, and returns the response encoded. */
@@ -138,8 +137,8 @@ export class StreamCall<Method extends DescMethod> {
     request: MessageInitShape<Method["input"]>,
     options?: AbortOptions,
   ): Promise<Uint8Array> {
-    const encode = framedRequest(method, request);
-    return StreamCall.#unary(channel, method, encode, (call) => call.#response(), options);
+    const framed = frameRequest(method, request);
+    return StreamCall.#unary(channel, method, framed, (call) => call.#response(), options);
   }
 
   /**
@@ -161,14 +160,16 @@ export class StreamCall<Method extends DescMethod> {
   static #unary<Method extends DescMethod, Response>(
     channel: Channel,
     method: Method,
-    encode: () => readonly Uint8Array[],
+    request: Uint8Array,
     answer: (call: StreamCall<Method>) => Promise<Response>,
     options?: AbortOptions,
   ): Promise<Response> {
     const attempt = async () => {
       const call = await StreamCall.begin(channel, method, options);
-      call.#endWith(encode(), true);
-      return await answer(call);
+      call.#endWith(request);
+      const response = await answer(call);
+      call.#unsent.free([request]);
+      return response;
     };
     return withRetries(channel, attempt, options);
   }
@@ -201,7 +202,7 @@ export class StreamCall<Method extends DescMethod> {
       let call: StreamCall<Method> | undefined;
       try {
         call = await StreamCall.begin(channel, method, options);
-        call.#endWith([frame]);
+        call.#endWith(frame);
         for (;;) {
           const messages = await call.nextMessages();
           if (messages === undefined) return;
@@ -228,7 +229,7 @@ export class StreamCall<Method extends DescMethod> {
     options?: AbortOptions,
   ): Promise<StreamCall<Method>> {
     const call = await StreamCall.begin(channel, method, { ...options, asData: true });
-    call.#endWith([frameRequest(method, request)]);
+    call.#endWith(frameRequest(method, request));
     return call;
   }
 
@@ -272,7 +273,7 @@ export class StreamCall<Method extends DescMethod> {
    * @param frame the last message of the request, framed. Default: none
    */
   async finish(frame?: Uint8Array): Promise<MessageShape<Method["output"]>> {
-    this.#endWith(frame && [frame]);
+    this.#endWith(frame);
     return StreamCall.parse(this.#method, await this.#response());
   }
 
@@ -322,14 +323,11 @@ export class StreamCall<Method extends DescMethod> {
    *
    * @param isOwned whether nobody else has the parts. Default: false
    */
-  #endWith(parts: readonly Uint8Array[] = [], isOwned = false): void {
+  #endWith(frame?: Uint8Array): void {
     if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
     this.#writeKept();
-    for (const part of parts) {
-      this.#unsent.write(part);
-      if (isOwned) this.#unsent.free([part]);
-    }
+    if (frame !== undefined) this.#unsent.write(frame);
     this.#stream.end();
     this.#stream.uncork();
   }
@@ -399,15 +397,6 @@ export class StreamCall<Method extends DescMethod> {
 export interface StreamCallOptions extends AbortOptions {
   /** Whether the response is read as a stream of bytes. Default: `false`, as messages. */
   asData?: boolean;
-}
-
-/** Returns what encodes a request with its prefix, in parts. */
-function framedRequest<Method extends DescMethod>(
-  { input }: Method,
-  request: MessageInitShape<Method["input"]>,
-): () => readonly Uint8Array[] {
-  const message = create(input, request) as Message;
-  return () => messageParts(input, message);
 }
 
 /** Encodes a request with its prefix. */

@@ -18,6 +18,8 @@ export class UnsentBytes {
   readonly #freed = new WeakMap<Uint8Array, readonly Uint8Array[]>();
   #bytes = 0;
   #isGivenUp = false;
+  /** Whether writes were completed by the end of the stream, so that the socket may still refer to their bytes. */
+  #isCut = false;
   #wake: (() => void) | undefined;
 
   constructor(stream: Http2Stream) {
@@ -72,6 +74,7 @@ export class UnsentBytes {
 
   readonly #onSent = (error?: Error | null): void => {
     if (error) return; // the close of the stream handles it
+    if (this.#stream.destroyed) this.#isCut = true;
     const bytes = this.#buffers[this.#sent++]!;
     this.#bytes -= bytes.length;
     const freed = this.#freed.get(bytes);
@@ -84,7 +87,7 @@ export class UnsentBytes {
   };
 
   #free(memory: readonly Uint8Array[]): void {
-    if (this.#stream.destroyed) return; // the socket may still refer to it
+    if (this.#isCut) return;
     for (const one of memory) freeMemory([one]);
   }
 
