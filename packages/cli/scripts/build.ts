@@ -73,7 +73,7 @@ function isOfCommands(id: string): boolean {
   return (
     /packages\/cli\/src\/((import|stored|telemetry|terminal)\/)?[\w-]+\.ts$/.test(id) &&
     isOfStart(id) &&
-    !/start-lanes|import-record/.test(id)
+    !/start-lanes|import-record/.test(id) // an import loads them before the rest
   );
 }
 

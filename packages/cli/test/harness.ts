@@ -12,13 +12,16 @@ import { openServices } from "../src/services.ts";
 /** The script of `tvix-store`, as it was built before the tests. */
 export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
 
-/** The options of Node that the command sets. */
-export const NODE_OPTIONS: readonly string[] = readFileSync(
-  new URL("../bin/tvix-store.js", import.meta.url),
-  "utf8",
-)
-  .match(/; exec node (--.*?) "/)![1]!
-  .split(" ");
+const COMMAND = readFileSync(new URL("../bin/tvix-store.js", import.meta.url), "utf8");
+
+/** The options of Node that the command sets, */
+export const NODE_OPTIONS: readonly string[] =
+  COMMAND.match(/; exec node (--.*?) "/)![1]!.split(" ");
+
+/** and the variables of glibc: without them, a daemon takes 30 MB more. */
+const MALLOC_VARIABLES: NodeJS.ProcessEnv = Object.fromEntries(
+  Array.from(COMMAND.matchAll(/\$\{(MALLOC_\w+):=(\d+)\}/g), ([, name, value]) => [name, value]),
+);
 
 /** A new folder, removed with everything in it when it is disposed of. */
 export function temporaryFolder(): Disposable & { readonly path: string } {
@@ -197,7 +200,7 @@ function spawnCommand(
 ): ChildProcess {
   const child = spawn(node, [...NODE_OPTIONS, main, ...args], {
     ...options,
-    env: { ...process.env, ...options.env },
+    env: { ...MALLOC_VARIABLES, ...process.env, ...options.env },
     stdio: [stdin ? "pipe" : "ignore", "pipe", "pipe"],
   });
   if (stdin) pipeline(stdin, child.stdin!, () => {}); // a command may end before all was read

@@ -142,7 +142,7 @@ export class GrpcChunkBatch {
     await this.sendFrames(framesRequest(batch), options);
   }
 
-  /** Does what {@link putFrames} does with what {@link framesRequest} returned, which is freed. */
+  /** Does what {@link putFrames} does with what {@link framesRequest} returned, which is not used afterwards. */
   async sendFrames(request: Uint8Array, options?: AbortOptions): Promise<void> {
     await this.#calls.callFramed("put chunks", METHODS.putFrames, request, options);
   }

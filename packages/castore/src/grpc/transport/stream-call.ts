@@ -117,7 +117,7 @@ export class StreamCall<Method extends DescMethod> {
   /**
    * Makes a unary call as {@link unary} does, of a request that the caller encodes.
    *
-   * @param request the message with its prefix, in memory that nobody else has: it is freed once the call has succeeded
+   * @param request the message with its prefix, in memory that nobody else has, which may be freed once the call has succeeded
    */
   static unaryFramed<Method extends DescMethod>(
     channel: Channel,
@@ -164,11 +164,13 @@ export class StreamCall<Method extends DescMethod> {
     answer: (call: StreamCall<Method>) => Promise<Response>,
     options?: AbortOptions,
   ): Promise<Response> {
+    let calls = 0;
     const attempt = async () => {
       const call = await StreamCall.begin(channel, method, options);
+      calls += 1;
       call.#endWith(request);
       const response = await answer(call);
-      call.#unsent.free([request]);
+      if (calls === 1) call.#unsent.free([request]); // the sockets of others may still refer to it
       return response;
     };
     return withRetries(channel, attempt, options);
