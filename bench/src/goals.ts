@@ -121,7 +121,7 @@ function besidePeer(step: string): [ours: string, theirs: string] {
   return [`${GRPC}, ${step}`, `grpc: ${peer.name} daemon, ${step}`];
 }
 
-/** What is asked of a number. */
+/** The bound that a figure has to keep. */
 type Asked = Pick<Goal, "target" | "met">;
 
 function atMost(limit: number): Asked {

@@ -59,10 +59,10 @@ function isCore(id: string): boolean {
   return isOurs && !LATER.some((part) => id.includes(`packages/${part}`));
 }
 
-/** Tells whether a module is loaded by whatever asks a server. */
+/** Tells whether a module is for commands that use a server. */
 function isGrpcClient(id: string): boolean {
   return (
-    /packages\/castore\/src\/grpc\/(client|transport)\//.test(id) ||
+    /packages\/castore\/src\/grpc\/(client|transport)\/(?!call-budget|direct-|encoded-)/.test(id) ||
     /packages\/store\/src\/(pathinfoservice\/grpc|nar\/grpc-.*|grpc)\.ts$/.test(id) ||
     /packages\/proto\/.*\/(rpc_\w+|\w+_batch)_pb\.ts$/.test(id)
   );

@@ -49,7 +49,7 @@ const COMMANDS = new Map([
   ["version", versionCommand],
 ]);
 
-/** Those that look at the others, as whoever reads a configuration file does. */
+/** Commands that look at all others. A configuration file is checked against all of them, too. */
 const OVERVIEWS: readonly string[] = ["complete", "config"];
 
 /** Shows each option by its usual name: the long ones of others would leave the descriptions no room. */

@@ -6,8 +6,7 @@ import {
   createContextKey,
   type Interceptor,
 } from "@connectrpc/connect";
-import type { RpcSpan } from "@tvix/castore/rpc";
-import { RpcError } from "@tvix/castore/rpc";
+import { RpcError, type RpcSpan } from "@tvix/castore/rpc";
 import type { Logger } from "pino";
 import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 

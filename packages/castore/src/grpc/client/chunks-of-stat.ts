@@ -7,8 +7,8 @@ import { type ChunkList, ChunkListBuilder } from "../../blobservice/chunk-list.t
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
+import { undecodable } from "../transport/frames.ts";
 import { received } from "../transport/received.ts";
-import { RpcError } from "../transport/rpc-error.ts";
 
 /** Number of chunks that are decoded before other events have their turn. */
 export const CHUNKS_PER_TURN = 1024;
@@ -55,8 +55,6 @@ function decodeSome(reader: BinaryReader, builder: ChunkListBuilder): void {
     }
   } catch (cause) {
     if (cause instanceof CastoreError) throw cause;
-    const reason = RpcError.from(cause).rawMessage;
-    const text = `cannot decode ${StatBlobResponseSchema.typeName}: ${reason}`;
-    throw new RpcError(Code.Internal, text, { cause });
+    throw undecodable(StatBlobResponseSchema, cause, Code.Internal);
   }
 }

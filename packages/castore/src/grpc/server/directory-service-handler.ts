@@ -56,7 +56,7 @@ export function directoryServiceHandler(
   };
 }
 
-/** Copies a message unless it is most of its buffer, all of which stays in memory as long as somebody keeps the message. */
+/** Copies a message that is a small part of its buffer: whoever keeps a message keeps all of its buffer in memory. */
 function apart(message: Uint8Array): Uint8Array {
   const isMost = 2 * message.length > message.buffer.byteLength;
   return isMost ? asPlainBytes(message) : copyBytes(message);

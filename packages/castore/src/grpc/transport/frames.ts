@@ -151,8 +151,7 @@ export function bytesIn(message: Uint8Array, { number, parent }: DescField): Uin
       else reader.skip(type, field);
     }
   } catch (cause) {
-    const text = `cannot decode ${parent.typeName}: ${RpcError.from(cause).rawMessage}`;
-    throw new RpcError(Code.Internal, text, { cause });
+    throw undecodable(parent, cause, Code.Internal);
   }
   return found;
 }
@@ -249,12 +248,15 @@ export function parseMessage<Desc extends DescMessage>(
 ): MessageShape<Desc> {
   try {
     return fromBinary(schema, bytes);
-  } catch (error) {
-    const { message } = error as Error;
-    throw new RpcError(Code.InvalidArgument, `cannot decode ${schema.typeName}: ${message}`, {
-      cause: error,
-    });
+  } catch (cause) {
+    throw undecodable(schema, cause, Code.InvalidArgument);
   }
+}
+
+/** Creates the error for bytes that are no message of a type. */
+export function undecodable({ typeName }: DescMessage, cause: unknown, code: Code): RpcError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new RpcError(code, `cannot decode ${typeName}: ${reason}`, { cause });
 }
 
 /** Gives the position after it. */

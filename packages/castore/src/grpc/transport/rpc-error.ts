@@ -9,8 +9,8 @@ interface RpcErrorOptions extends ErrorOptions {
 
 /**
  * A call that failed, with its code in gRPC. Connect, and `instanceof ConnectError`, take it for an error of Connect by its
- * properties. Those make `Headers` when they are made, of which the first has Node.js load its HTTP client: 20 ms and 17 MB,
- * for each command that asks for something that is not there.
+ * properties. An error of Connect itself has `Headers` from the start, and the first `Headers` make Node.js load its HTTP
+ * client: that would take 20 ms and 17 MB in each command that asks for something that is not there.
  */
 export class RpcError extends Error {
   override readonly name = "ConnectError";

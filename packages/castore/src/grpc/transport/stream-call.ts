@@ -144,7 +144,7 @@ export class StreamCall<Method extends DescMethod> {
   /**
    * Decodes a message of a response.
    *
-   * @throws RpcError `internal` for what is no such message
+   * @throws RpcError `internal` for bytes that are no such message
    */
   static parse<Method extends DescMethod>(
     { output }: Method,
@@ -320,11 +320,7 @@ export class StreamCall<Method extends DescMethod> {
     this.#unsent.free(this.#kept.frees);
   }
 
-  /**
-   * Ends the request with a message, framed, in parts.
-   *
-   * @param isOwned whether nobody else has the parts. Default: false
-   */
+  /** Ends the request, with a framed message if one is given. */
   #endWith(frame?: Uint8Array): void {
     if (this.#isOver()) return; // the response has the reason
     this.#stream.cork();
