@@ -1,8 +1,8 @@
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { type InputOptions, rolldown } from "rolldown";
-import { builtinModules } from "../../packages/castore/scripts/builtin-modules.ts";
 import { bundleLanes } from "../../packages/castore/scripts/bundle-lanes.ts";
+import { builtinModules } from "./builtin-modules.ts";
 
 const CLIENTS = new URL("./clients/", import.meta.url);
 const DIST = fileURLToPath(new URL("../dist/", import.meta.url));
@@ -29,5 +29,5 @@ export async function buildClients(): Promise<void> {
   };
   await using clients = await rolldown({ ...options, input });
   await clients.write({ dir: DIST, format: "esm", entryFileNames: "[name].js" });
-  await bundleLanes(DIST, options);
+  await bundleLanes(DIST, "esm", options);
 }

@@ -23,8 +23,14 @@ const MODULES = {
  * Writes a bundle of their own: a lane starts twice as fast without what only the program needs.
  *
  * @param folder where the bundle of the program is: a module names a lane's module as its neighbour
+ * @param format of the bundle of the program
  */
-export async function bundleLanes(folder: string, options: InputOptions): Promise<void> {
+export async function bundleLanes(
+  folder: string,
+  format: "esm" | "cjs",
+  options: InputOptions,
+): Promise<void> {
+  const extension = format === "esm" ? "js" : "cjs";
   const input = Object.fromEntries(
     Object.entries(MODULES).map(([name, path]) => [name, fileURLToPath(new URL(path, SOURCES))]),
   );
@@ -33,9 +39,9 @@ export async function bundleLanes(folder: string, options: InputOptions): Promis
   const isOfLanes = (id: string) => id.startsWith(fileURLToPath(SOURCES)) && !id.includes("/bzip2");
   await lanes.write({
     dir: folder,
-    format: "esm",
-    entryFileNames: "[name].js",
-    chunkFileNames: "[name]-[hash].js",
+    format,
+    entryFileNames: `[name].${extension}`,
+    chunkFileNames: `[name]-[hash].${extension}`,
     codeSplitting: {
       groups: [{ name: "lane", test: isOfLanes }],
       includeDependenciesRecursively: false,

@@ -12,7 +12,6 @@ import {
   type RolldownBuild,
   rolldown,
 } from "rolldown";
-import { builtinModules } from "../../castore/scripts/builtin-modules.ts";
 import { bundleLanes } from "../../castore/scripts/bundle-lanes.ts";
 
 const here = new URL("../", import.meta.url);
@@ -82,9 +81,14 @@ function isOfLanes(id: string): boolean {
   return /packages\/castore\/src\/(worker\/lanes?|model\/errors)\.ts$/.test(id);
 }
 
-/** Tells whether a module of those that every command loads is loaded after the compile cache is enabled. */
+/** Tells whether a module is needed to load all others. */
+function isOfLoader(id: string): boolean {
+  return /packages\/cli\/src\/(code-cache|user-folders)\.ts$/.test(id);
+}
+
+/** Tells whether a module of those that every command loads is loaded then. */
 function isOfStart(id: string): boolean {
-  return !/packages\/cli\/src\/(main|user-folders)\.ts$/.test(id);
+  return !isOfLoader(id) && !/packages\/cli\/src\/main\.ts$/.test(id);
 }
 
 const source = (path: string, base: URL) => fileURLToPath(new URL(path, base));
@@ -113,7 +117,6 @@ const withoutChildProcess: Plugin = {
 /** What both bundles have in common. */
 const common: InputOptions = {
   platform: "node",
-  plugins: [builtinModules],
   resolve: { alias: { "@opentelemetry/otlp-grpc-exporter-base": required } },
   preserveEntrySignatures: "allow-extension",
   checks: { ineffectiveDynamicImport: false }, // what castore loads on demand is in one file with the rest of it
@@ -132,10 +135,11 @@ const common: InputOptions = {
 async function write(bundle: RolldownBuild, groups: CodeSplittingGroup[]) {
   const { output } = await bundle.write({
     dir: dist,
-    format: "esm",
+    format: "cjs",
     // All in one folder: a module names a lane's module as its neighbour.
-    entryFileNames: "[name].js",
-    chunkFileNames: "[name]-[hash].js",
+    entryFileNames: "[name].cjs",
+    chunkFileNames: "[name]-[hash].cjs",
+    dynamicImportInCjs: false, // a script that is not loaded by Node.js itself has none
     comments: { annotation: false, jsdoc: false },
     codeSplitting: { groups, includeDependenciesRecursively: false },
   });
@@ -144,10 +148,11 @@ async function write(bundle: RolldownBuild, groups: CodeSplittingGroup[]) {
 
 await using program = await rolldown({
   ...common,
-  plugins: [withoutChildProcess, builtinModules],
+  plugins: [withoutChildProcess],
   input: { main: source("src/main.ts", here), program: source("src/program.ts", here) },
 });
 const output = await write(program, [
+  { name: "loader", test: isOfLoader, priority: 3 },
   { name: "lanes", test: isOfLanes, priority: 2 },
   { name: "core", test: isCore, priority: 1 },
   { name: "grpc", test: isGrpcClient, priority: 1 },
@@ -156,14 +161,14 @@ const output = await write(program, [
   { name: "protobuf", test: /\/@bufbuild\/protobuf\//, minShareCount: 4 },
 ]);
 
-await bundleLanes(dist, common);
+await bundleLanes(dist, "cjs", common);
 
 // So that the thread starts with what it needs alone.
 await using device = await rolldown({
   ...common,
   input: { "device-thread": source("src/device-thread.ts", new URL("../fs/", here)) },
 });
-await device.write({ dir: dist, format: "esm", entryFileNames: "[name].js" });
+await device.write({ dir: dist, format: "cjs", entryFileNames: "[name].cjs" });
 
 // A module that core needs and that needs core would run before core has.
 const chunks = new Map(
@@ -175,8 +180,8 @@ for (const { fileName, imports } of chunks.values()) {
 }
 
 // Every command, and --help, takes longer to start with each file more.
-const start = [...chunks.values()].find(({ name }) => name === "start");
+const start = [...chunks.values()].find(({ name }) => name === "program");
 const others = start?.imports.filter(
-  (name) => chunks.has(name) && !name.startsWith("user-folders"),
+  (name) => chunks.has(name) && !/^(loader|rolldown-runtime)-/.test(name),
 );
 if (others?.length !== 0) throw new Error(`Cannot bundle: the start of commands loads ${others}`);

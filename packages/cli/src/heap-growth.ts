@@ -1,4 +1,5 @@
 import { getHeapStatistics, setFlagsFromString } from "node:v8";
+import { saveCode } from "./code-cache.ts";
 
 /** By how many percent of its live size the heap of V8 grows before it is collected: less costs more time than it saves memory. */
 const LEAST_PERCENT = 50;
@@ -38,6 +39,9 @@ export function limitServerHeapGrowth(): void {
 
 function limitGrowthSoon(percent: () => number): void {
   clearTimeout(pending);
-  pending = setTimeout(() => setFlagsFromString(`--heap-growing-percent=${percent()}`), DELAY_MS);
+  pending = setTimeout(() => {
+    saveCode();
+    setFlagsFromString(`--heap-growing-percent=${percent()}`);
+  }, DELAY_MS);
   pending.unref();
 }

@@ -1,3 +1,4 @@
+import { createRequire } from "node:module";
 import { type AbortOptions, blake3 } from "@tvix/castore";
 import manifest from "../package.json" with { type: "json" };
 import { writeStdout } from "./terminal/output.ts";
@@ -31,7 +32,7 @@ export async function printVersion({
 
 function isInstalled(name: string): boolean {
   try {
-    import.meta.resolve(name);
+    createRequire(import.meta.url).resolve(name);
     return true;
   } catch {
     return false;

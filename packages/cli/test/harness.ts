@@ -10,9 +10,9 @@ import type { ServiceAddresses } from "../src/options/addresses.ts";
 import { openServices } from "../src/services.ts";
 
 /** The script of `tvix-store`, as it was built before the tests. */
-export const MAIN: string = fileURLToPath(new URL("../dist/main.js", import.meta.url));
+export const MAIN: string = fileURLToPath(new URL("../dist/main.cjs", import.meta.url));
 
-const COMMAND = readFileSync(new URL("../bin/tvix-store.js", import.meta.url), "utf8");
+const COMMAND = readFileSync(new URL("../bin/tvix-store.cjs", import.meta.url), "utf8");
 
 /** The options of Node that the command sets, */
 export const NODE_OPTIONS: readonly string[] =

@@ -161,7 +161,7 @@ describe("the packed packages", () => {
     const files = filesOf(name).filter((file) => !/^package\/(examples|protos)\//.test(file));
     const documents = ["LICENSE", "README.md", "package.json"].map((file) => `package/${file}`);
     expect(files).toEqual(expect.arrayContaining(documents));
-    const others = files.filter((file) => !/^package\/(dist|bin)\/.*\.(js|d\.ts)$/.test(file));
+    const others = files.filter((file) => !/^package\/(dist|bin)\/.*\.(c?js|d\.ts)$/.test(file));
     expect(others.sort()).toEqual(documents);
   });
 

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
-const COMMAND = fileURLToPath(new URL("../bin/tvix-store.js", import.meta.url));
+const COMMAND = fileURLToPath(new URL("../bin/tvix-store.cjs", import.meta.url));
 
 /** Says how it was started, in place of Node. */
 const NODE = '#!/bin/sh\nprintf "%s\\n" "$MALLOC_ARENA_MAX" "$MALLOC_MMAP_THRESHOLD_" "$@"\n';

@@ -139,12 +139,15 @@ export function textOf(error: unknown): string {
   return text.replace(/\?[^\s"']*=[^\s"']*/g, "?...").trim();
 }
 
+/** The error of an import, and of what a bundle has in its place. */
+const NOT_FOUND = ["ERR_MODULE_NOT_FOUND", "MODULE_NOT_FOUND"];
+
 /** Imports an SDK, which is installed only where it is used. */
 export async function loadSdk<T>(name: string, load: () => Promise<T>): Promise<T> {
   try {
     return await load();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ERR_MODULE_NOT_FOUND") throw error;
+    if (!NOT_FOUND.includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     const text = `Cannot open this object store: package "${name}" is not installed`;
     throw new CastoreError("unimplemented", text, { cause: error });
   }

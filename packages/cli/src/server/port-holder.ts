@@ -1,5 +1,5 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
-import { basename } from "node:path";
+import { parse } from "node:path";
 
 /** The state of a socket that listens, in /proc/net/tcp. */
 const LISTENING = "0A";
@@ -29,8 +29,8 @@ async function programOf(id: string): Promise<string> {
   const line = await readFile(`/proc/${id}/cmdline`, "utf8").catch(() => "");
   const [program = "", ...args] = line.split("\0");
   const script = args.find((word) => !word.startsWith("-"));
-  const name = basename(program);
-  return name === "node" && script ? basename(script, ".js") : name;
+  const { base: name } = parse(program);
+  return name === "node" && script ? parse(script).name : name;
 }
 
 /** Returns the sockets that listen on a port, as links in /proc have them. */

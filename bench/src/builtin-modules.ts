@@ -1,4 +1,4 @@
-/** How bundles get at the modules of Node.js. */
+/** How the bundles of clients get at the modules of Node.js. */
 import type { Plugin } from "rolldown";
 
 /** What a bundle imports from one: the object by a name, some of its properties, or both. */
