@@ -1,7 +1,7 @@
 #!/bin/sh
-":"; //; : "${MALLOC_ARENA_MAX:=1}" "${MALLOC_MMAP_THRESHOLD_:=262144}"
-":"; //; export MALLOC_ARENA_MAX MALLOC_MMAP_THRESHOLD_
-":"; //; exec node --max-semi-space-size=1 "$0" "$@"
+":" //; : "${MALLOC_ARENA_MAX:=1}" "${MALLOC_MMAP_THRESHOLD_:=262144}"
+":" //; export MALLOC_ARENA_MAX MALLOC_MMAP_THRESHOLD_
+":" //; exec node --max-semi-space-size=1 "$0" "$@"
 // For the shell, the lines above are commands, which have Node.js read this file; for Node.js, they are comments. They set options
 // that glibc and V8 read only at start: otherwise glibc keeps an arena for each thread, with the memory of buffers that were freed,
 // and V8 up to 16 MB for new objects in each thread. An import would take 20 MB more, a daemon with a thousand clients 40.
