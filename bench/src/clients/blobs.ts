@@ -8,6 +8,7 @@
 import { open, readFile, writeFile } from "node:fs/promises";
 import { B3Digest, openBlobService } from "@tvix/castore";
 import pLimit from "p-limit";
+import { countBuffers } from "./count-buffers.ts";
 import { reportWork, secondsOf } from "./report-work.ts";
 
 /** How much is given to a writer at a time, in bytes. */
@@ -22,6 +23,7 @@ const [operation, address, digestFile, source, ...numbers] = process.argv.slice(
 ];
 const [size, count, atATime] = numbers.map(Number) as [number, number, number];
 await using service = await openBlobService(address);
+countBuffers();
 const limit = pLimit(atATime);
 const bytes = size * count;
 

@@ -14,6 +14,7 @@ import {
 import { connect as connectSocket } from "node:net";
 import { blake3Digest } from "@tvix/castore";
 import pLimit from "p-limit";
+import { countBuffers } from "./count-buffers.ts";
 import { reportWork, secondsOf } from "./report-work.ts";
 
 const WINDOW = 16 * 1024 * 1024;
@@ -53,6 +54,7 @@ async function run(operation: string, [size, count, atATime]: [number, number, n
   await new Promise((resolve) => session.once("remoteSettings", resolve));
   session.setLocalWindowSize(WINDOW);
   const limit = pLimit(atATime);
+  countBuffers();
   const seconds = await secondsOf(async () => {
     const calls = Array.from({ length: count }, () => limit(() => call(session, operation, size)));
     await Promise.all(calls);
