@@ -53,7 +53,10 @@ interface Rule {
 /** The first rule that matches counts. A function without a rule counts as whatever called it. */
 const RULES: readonly Rule[] = [
   { phase: "wait", name: /^(?:\(idle\)|atomicsWaitLoop|wait|poll)$/, url: /^$|piscina/ },
-  { phase: "load", url: /internal\/(modules|bootstrap|deps|source_map)/ },
+  {
+    phase: "load",
+    url: /internal\/(modules|bootstrap|deps|source_map)|node:vm$|\/loader-[\w-]+\.cjs$/,
+  },
   { phase: "load", name: /^(?:wrapSafe|compileFunction\w*|stripTypeScriptTypes)$/ },
   { phase: "BLAKE3", url: /hash\/blake3|blake-hash/ },
   { phase: "SHA-256", url: /internal\/crypto\/hash/ },
