@@ -83,7 +83,7 @@ function isOfLanes(id: string): boolean {
 
 /** Tells whether a module is needed to load all others. */
 function isOfLoader(id: string): boolean {
-  return /packages\/cli\/src\/(code-cache|user-folders)\.ts$/.test(id);
+  return /packages\/cli\/src\/(cache-file|code-cache|user-folders)\.ts$/.test(id);
 }
 
 /** Tells whether a module of those that every command loads is loaded then. */

@@ -1,8 +1,9 @@
-import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { createRequire, enableCompileCache, getCompileCacheDir } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { Script } from "node:vm";
 import { crc32 } from "node:zlib";
+import { writeCacheFile } from "./cache-file.ts";
 import { cacheFolder } from "./user-folders.ts";
 
 /** What follows the code in a file of the cache: its CRC-32, and how many runs have added to it, of 4 bytes each. */
@@ -16,8 +17,8 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 interface KeptCode {
   readonly code: Buffer;
   readonly runs: number;
-  /** Whether this run is to add to it. */
-  readonly isOpen: boolean;
+  /** Whether this run has nothing to add to it. */
+  readonly isComplete: boolean;
 }
 
 /** A script whose functions belong in the cache. */
@@ -74,22 +75,11 @@ export function saveCode(): void {
   const scripts = open;
   open = [];
   for (const { script, path, runs } of scripts) {
-    const temporary = `${path}.${process.pid}`;
-    try {
-      const code = script.createCachedData();
-      writeFileSync(temporary, Buffer.concat([code, trailerOf(code, runs + 1)]), { mode: 0o600 });
-      renameSync(temporary, path);
-    } catch {
-      removeIfThere(temporary); // a full disk, or one that is only read: the next run compiles again
-    }
-  }
-}
-
-function removeIfThere(path: string): void {
-  try {
-    rmSync(path);
-  } catch {
-    // Then it stays.
+    const code = script.createCachedData();
+    const trailer = Buffer.alloc(TRAILER_LENGTH);
+    trailer.writeUInt32LE(crc32(code), 0);
+    trailer.writeUInt32LE(runs + 1, 4);
+    writeCacheFile(path, Buffer.concat([code, trailer]));
   }
 }
 
@@ -105,7 +95,7 @@ function compile(path: string): Script {
     },
   );
   const isTaken = found !== undefined && script.cachedDataRejected === false;
-  if (kept !== undefined && !(isTaken && !found.isOpen)) {
+  if (kept !== undefined && !(isTaken && found.isComplete)) {
     open.push({ script, path: kept, runs: isTaken ? found.runs : 0 });
   }
   return script;
@@ -117,17 +107,10 @@ function read(path: string): KeptCode | undefined {
     const { mtimeMs } = statSync(path);
     const bytes = readFileSync(path);
     const code = bytes.subarray(0, -TRAILER_LENGTH);
-    const runs = bytes.readUInt32LE(bytes.length - 4);
-    if (!trailerOf(code, runs).equals(bytes.subarray(-TRAILER_LENGTH))) return undefined;
-    return { code, runs, isOpen: runs < EAGER_RUNS || Date.now() - mtimeMs > DAY_MS };
+    if (crc32(code) !== bytes.readUInt32LE(code.length)) return undefined;
+    const runs = bytes.readUInt32LE(code.length + 4);
+    return { code, runs, isComplete: runs >= EAGER_RUNS && Date.now() - mtimeMs <= DAY_MS };
   } catch {
     return undefined;
   }
-}
-
-function trailerOf(code: Buffer, runs: number): Buffer {
-  const trailer = Buffer.alloc(TRAILER_LENGTH);
-  trailer.writeUInt32LE(crc32(code), 0);
-  trailer.writeUInt32LE(runs, 4);
-  return trailer;
 }

@@ -1,13 +1,4 @@
-import {
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
 import { dirname, join } from "node:path";
 import {
   type AbortOptions,
@@ -20,6 +11,7 @@ import {
   walkClosure,
 } from "@tvix/castore";
 import { type PathInfo, StorePath } from "@tvix/store";
+import { writeCacheFile } from "../cache-file.ts";
 import type { Services } from "../services.ts";
 import { type ImportSource, recordFile } from "./import-record.ts";
 
@@ -106,9 +98,8 @@ export class KnownImports {
     try {
       mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
       this.#sweep(dirname(file));
-      const written = `${file}.${process.pid}`; // swept like a record, should this process end in between
-      writeFileSync(written, JSON.stringify({ stamp, storePath: `${storePath}` }), { mode: 0o600 });
-      renameSync(written, file);
+      // Its draft is swept like a record, should this process end in between.
+      writeCacheFile(file, JSON.stringify({ stamp, storePath: `${storePath}` }));
     } catch {} // the next import reads everything
   }
 

@@ -1,5 +1,5 @@
 import { readdir, readFile, readlink } from "node:fs/promises";
-import { parse } from "node:path";
+import { basename, parse } from "node:path";
 
 /** The state of a socket that listens, in /proc/net/tcp. */
 const LISTENING = "0A";
@@ -29,7 +29,7 @@ async function programOf(id: string): Promise<string> {
   const line = await readFile(`/proc/${id}/cmdline`, "utf8").catch(() => "");
   const [program = "", ...args] = line.split("\0");
   const script = args.find((word) => !word.startsWith("-"));
-  const { base: name } = parse(program);
+  const name = basename(program);
   return name === "node" && script ? parse(script).name : name;
 }
 
