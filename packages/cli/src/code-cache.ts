@@ -1,9 +1,9 @@
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, rmdirSync, statSync } from "node:fs";
 import { createRequire, enableCompileCache, getCompileCacheDir } from "node:module";
 import { basename, dirname, join } from "node:path";
 import { Script } from "node:vm";
 import { crc32 } from "node:zlib";
-import { writeCacheFile } from "./cache-file.ts";
+import { sweepCacheFolder, writeCacheFile } from "./cache-file.ts";
 import { cacheFolder } from "./user-folders.ts";
 
 /** What follows the code in a file of the cache: its CRC-32, and how many runs have added to it, of 4 bytes each. */
@@ -25,12 +25,13 @@ interface KeptCode {
 interface OpenScript {
   readonly script: Script;
   readonly path: string;
-  readonly runs: number;
+  /** Whether it has come with code of the cache. */
+  readonly isTaken: boolean;
 }
 
 const modules = new Map<string, { exports: unknown }>();
 let folder: string | undefined;
-let open: OpenScript[] = [];
+const open: OpenScript[] = [];
 
 /**
  * Has files that {@link loadBundled} loads come with the functions that earlier runs have compiled. The compile cache of
@@ -47,7 +48,10 @@ export function useCodeCache(): void {
   folder = getCompileCacheDir();
   if (folder === undefined) return;
   process.env.NODE_COMPILE_CACHE ??= cache; // for worker threads
-  process.once("exit", saveCode);
+  process.once("exit", () => {
+    saveCode();
+    if (open.length > 0 && folder?.startsWith(cache)) sweepVersions(cache); // not where NODE_COMPILE_CACHE says
+  });
 }
 
 /** Loads a file of the bundle, and those that it requires. */
@@ -67,19 +71,31 @@ export function loadBundled(path: string): unknown {
   return module.exports;
 }
 
-/**
- * Keeps the functions that were compiled so far. To be called before options of V8 are set: code that is kept later would
- * not be taken by the next run, which does not have them when it starts.
- */
-export function saveCode(): void {
-  const scripts = open;
-  open = [];
-  for (const { script, path, runs } of scripts) {
-    const code = script.createCachedData();
+/** Keeps the functions that this run has compiled, with those that it took. */
+function saveCode(): void {
+  for (const { script, path, isTaken } of open) {
+    const compiled = script.createCachedData();
+    // Another run may have added its functions meanwhile, and V8 forgets those that are not called for long.
+    const found = isTaken ? read(path) : undefined;
+    const code = found && found.code.length > compiled.length ? found.code : compiled;
     const trailer = Buffer.alloc(TRAILER_LENGTH);
     trailer.writeUInt32LE(crc32(code), 0);
-    trailer.writeUInt32LE(runs + 1, 4);
+    trailer.writeUInt32LE((found?.runs ?? 0) + 1, 4);
     writeCacheFile(path, Buffer.concat([code, trailer]));
+  }
+}
+
+/** Removes code that nobody uses any more, with the folders of earlier versions of Node.js. */
+function sweepVersions(cache: string): void {
+  for (const name of readdirSync(cache)) {
+    if (!name.startsWith("v")) continue;
+    const version = join(cache, name);
+    try {
+      sweepCacheFolder(version);
+      if (readdirSync(version).length === 0) rmdirSync(version);
+    } catch {
+      // Others use it, or sweep as well.
+    }
   }
 }
 
@@ -96,7 +112,7 @@ function compile(path: string): Script {
   );
   const isTaken = found !== undefined && script.cachedDataRejected === false;
   if (kept !== undefined && !(isTaken && found.isComplete)) {
-    open.push({ script, path: kept, runs: isTaken ? found.runs : 0 });
+    open.push({ script, path: kept, isTaken });
   }
   return script;
 }

@@ -1,5 +1,4 @@
 import { getHeapStatistics, setFlagsFromString } from "node:v8";
-import { saveCode } from "./code-cache.ts";
 
 /** By how many percent of its live size the heap of V8 grows before it is collected: less costs more time than it saves memory. */
 const LEAST_PERCENT = 50;
@@ -38,10 +37,13 @@ export function limitServerHeapGrowth(): void {
 }
 
 function limitGrowthSoon(percent: () => number): void {
+  // V8 marks the code that is kept at the exit with its options: those that the next run begins with.
+  if (pending === undefined) process.prependOnceListener("exit", () => setGrowthPercent(0));
   clearTimeout(pending);
-  pending = setTimeout(() => {
-    saveCode();
-    setFlagsFromString(`--heap-growing-percent=${percent()}`);
-  }, DELAY_MS);
+  pending = setTimeout(() => setGrowthPercent(percent()), DELAY_MS);
   pending.unref();
+}
+
+function setGrowthPercent(percent: number): void {
+  setFlagsFromString(`--heap-growing-percent=${percent}`);
 }

@@ -1,7 +1,15 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { embeddedIn, temporaryFolder, tvixStore } from "./harness.ts";
+import { embeddedIn, startDaemon, temporaryFolder, throughDaemon, tvixStore } from "./harness.ts";
 
 /** How many runs add the functions that they used, unless a day lies between them. */
 const EAGER_RUNS = 6;
@@ -69,6 +77,40 @@ describe("functions that earlier runs have compiled", () => {
     expect(await run("cat", path, ...embeddedIn(folder.path))).toBe("contents");
     expect(readFileSync(core!).length).toBeGreaterThan(length);
     expect(runsOf(core!)).toBe(2);
+  });
+
+  it("are those that a daemon runs for its calls as well", async () => {
+    const path = await importFile("contents");
+    const [core] = kept("core");
+    const { length } = readFileSync(core!);
+    const socket = join(folder.path, "socket");
+    await using daemon = await startDaemon(
+      [`--listen-address=${socket}`, ...embeddedIn(folder.path)],
+      { env: caching() },
+    );
+    await run("cat", path, ...throughDaemon(`grpc+unix://${socket}`));
+    daemon.process.kill("SIGTERM");
+    expect(await daemon.exit).toBe(0);
+    expect(readFileSync(core!).length).toBeGreaterThan(length);
+    expect(runsOf(core!)).toBe(3);
+    await run("cat", path, ...embeddedIn(folder.path));
+    expect(runsOf(core!)).toBe(4); // 1 if V8 had refused the code
+  });
+
+  it("are removed when they were not used for 30 days, with folders of other versions of Node.js", async () => {
+    await run("--version");
+    const [program] = kept("program");
+    const old = `${program}0`;
+    const other = join(cache, "tvix-store", "v22.0.0-x64");
+    mkdirSync(other);
+    for (const path of [old, join(other, "program.cjs-0")]) {
+      writeFileSync(path, "");
+      const longAgo = Date.now() / 1000 - 31 * 24 * 60 * 60;
+      utimesSync(path, longAgo, longAgo);
+    }
+    await run("--version");
+    expect(kept("program")).toEqual([program]);
+    expect(existsSync(other)).toBe(false);
   });
 
   it.each<[string, (bytes: Buffer) => Buffer]>([

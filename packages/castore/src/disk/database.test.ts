@@ -20,11 +20,11 @@ import {
   beginWrite,
   closeDatabase,
   commit,
-  type Database,
   openDatabase,
   rollback,
   sqliteError,
 } from "./database.ts";
+import type { Database } from "./sqlite.ts";
 
 let folder: string;
 let path: string;

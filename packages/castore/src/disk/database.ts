@@ -2,16 +2,13 @@ import { statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import Sqlite from "better-sqlite3";
 import type { AbortOptions } from "../bytes/abort-options.ts";
 import { CastoreError, type ErrorCode } from "../model/errors.ts";
 import { systemError } from "../model/system-error.ts";
 import { makeFolder } from "./make-folder.ts";
 import { keepRoom, openInReserve } from "./reserve.ts";
+import { connectSqlite, type Database, isSqliteError } from "./sqlite.ts";
 import { syncFolder } from "./sync-folder.ts";
-
-/** A SQLite connection, synchronous. */
-export type Database = Sqlite.Database;
 
 /** Format of a database. */
 export interface DatabaseFormat {
@@ -109,7 +106,7 @@ export async function openDatabase(
 
 /** Tells whether an error is that SQLite cannot open a file, or may not write to it. */
 function isRefused(error: unknown): boolean {
-  if (!(error instanceof Sqlite.SqliteError)) return false;
+  if (!isSqliteError(error)) return false;
   return /^SQLITE_(READONLY|CANTOPEN|PERM)/.test(error.code);
 }
 
@@ -143,7 +140,7 @@ async function connectReadOnly(path: string): Promise<Database> {
     }
     // SQLite can read it if another process has created the files of the write-ahead log.
     if (statOf(`${path}-wal`)?.size) {
-      const db = new Sqlite(path, { readonly: true, fileMustExist: true });
+      const db = connectSqlite(path, { readonly: true, fileMustExist: true });
       waitForLocks(db);
       return db;
     }
@@ -156,7 +153,7 @@ async function connectReadOnly(path: string): Promise<Database> {
     const isChanged = after?.mtimeMs !== before.mtimeMs || statOf(`${path}-wal`)?.size;
     if (isChanged && attempt < READ_ATTEMPTS) continue;
     bytes.fill(1, JOURNAL_MODE_AT, JOURNAL_MODE_AT + 2);
-    const db = new Sqlite(bytes, { readonly: true });
+    const db = connectSqlite(bytes, { readonly: true });
     COPIED_FROM.set(db, path);
     return db;
   }
@@ -169,7 +166,7 @@ async function connectReadOnly(path: string): Promise<Database> {
  */
 export function openReader(path: string): Database {
   try {
-    const db = new Sqlite(path, { readonly: true, fileMustExist: true });
+    const db = connectSqlite(path, { readonly: true, fileMustExist: true });
     waitForLocks(db);
     db.pragma("schema_version"); // only now SQLite opens what stands beside the file
     return db;
@@ -220,7 +217,7 @@ export function closeDatabase(db: Database): void {
 
 /** Connects to a database and begins a write transaction, which creates all files that SQLite needs. */
 async function connect(path: string, options?: AbortOptions): Promise<Database> {
-  const db = new Sqlite(path, { timeout: 0 });
+  const db = connectSqlite(path, { timeout: 0 });
   try {
     await retryWhileBusy(() => db.pragma("journal_mode = WAL"), options);
     db.pragma("synchronous = FULL");
@@ -360,7 +357,7 @@ async function retryWhileBusy<T>(action: () => T, options?: AbortOptions): Promi
 
 /** Tells whether an error is that another process holds a lock. */
 export function isBusy(error: unknown): boolean {
-  return error instanceof Sqlite.SqliteError && error.code.startsWith("SQLITE_BUSY");
+  return isSqliteError(error) && error.code.startsWith("SQLITE_BUSY");
 }
 
 const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
@@ -378,7 +375,7 @@ const CODES: readonly (readonly [prefix: string, code: ErrorCode])[] = [
 
 /** Converts an error of SQLite to a CastoreError by its code; returns any other error unchanged. */
 export function sqliteError(error: unknown, action: string): unknown {
-  if (!(error instanceof Sqlite.SqliteError)) return error;
+  if (!isSqliteError(error)) return error;
   const code = CODES.find(([prefix]) => error.code.startsWith(prefix))?.[1] ?? "internal";
   return new CastoreError(code, `${action}: ${error.message} (${error.code})`, { cause: error });
 }

@@ -1,6 +1,5 @@
 export {
   closeDatabase,
-  type Database,
   type DatabaseFormat,
   type OpenDatabaseOptions,
   openDatabase,
@@ -15,3 +14,4 @@ export {
   type WriteRowsOptions,
 } from "./key-value-table.ts";
 export { SpillTable } from "./spill-table.ts";
+export type { Database } from "./sqlite.ts";

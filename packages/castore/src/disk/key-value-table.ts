@@ -8,7 +8,6 @@ import {
   beginWrite,
   closeDatabase,
   commit,
-  type Database,
   isBusy,
   openDatabase,
   rollback,
@@ -16,6 +15,7 @@ import {
   waitForLocks,
 } from "./database.ts";
 import { LogFile } from "./log-file.ts";
+import type { Database } from "./sqlite.ts";
 
 /** A row: a key and its value, both bytes. */
 export type Row = readonly [key: Uint8Array, data: Uint8Array];

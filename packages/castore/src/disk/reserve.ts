@@ -2,8 +2,8 @@ import { randomBytes } from "node:crypto";
 import { closeSync, constants, fstatSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import Sqlite from "better-sqlite3";
 import { CastoreError } from "../model/errors.ts";
+import { isSqliteError } from "./sqlite.ts";
 import { syncFolder } from "./sync-folder.ts";
 
 /**
@@ -91,7 +91,7 @@ function sizeOf(file: string): number | undefined {
 }
 
 function isForWantOfRoom(error: unknown, path: string): boolean {
-  if (!(error instanceof Sqlite.SqliteError)) return false;
+  if (!isSqliteError(error)) return false;
   if (error.code === "SQLITE_FULL" || error.code === "SQLITE_IOERR_SHMSIZE") return true;
   return error.code === "SQLITE_CANTOPEN" && !hasRoomForFiles(path);
 }

@@ -1,12 +1,12 @@
-import Sqlite from "better-sqlite3";
 import { sqliteError } from "./database.ts";
+import { connectSqlite } from "./sqlite.ts";
 
 /** Page cache of SQLite in KiB. Pages beyond it are written to a temporary file. */
 const CACHE_KIB = 2048;
 
 /** A table from keys to bytes that spills to a temporary file. Disposing removes the file. */
 export class SpillTable implements Disposable {
-  readonly #database = new Sqlite(""); // names a database in a temporary file
+  readonly #database = connectSqlite(""); // names a database in a temporary file
   readonly #insert;
   readonly #select;
 

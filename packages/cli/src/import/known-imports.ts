@@ -1,5 +1,5 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { mkdirSync, readFileSync, utimesSync } from "node:fs";
+import { dirname } from "node:path";
 import {
   type AbortOptions,
   type B3Digest,
@@ -11,7 +11,7 @@ import {
   walkClosure,
 } from "@tvix/castore";
 import { type PathInfo, StorePath } from "@tvix/store";
-import { writeCacheFile } from "../cache-file.ts";
+import { sweepCacheFolder, writeCacheFile } from "../cache-file.ts";
 import type { Services } from "../services.ts";
 import { type ImportSource, recordFile } from "./import-record.ts";
 
@@ -20,9 +20,6 @@ import { type ImportSource, recordFile } from "./import-record.ts";
  * the times of a file system, which is 2 s at worst (FAT), might go unseen.
  */
 const SETTLED_MS = 2_000;
-
-/** How long a record that nobody uses is kept, in milliseconds: 30 days. */
-const KEPT_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** How many blobs are looked up together. */
 const BLOBS_PER_LOOKUP = 4096;
@@ -97,22 +94,10 @@ export class KnownImports {
     if (file === undefined) return;
     try {
       mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-      this.#sweep(dirname(file));
-      // Its draft is swept like a record, should this process end in between.
+      if (!this.#isSwept) sweepCacheFolder(dirname(file));
+      this.#isSwept = true;
       writeCacheFile(file, JSON.stringify({ stamp, storePath: `${storePath}` }));
     } catch {} // the next import reads everything
-  }
-
-  /** Removes records that nobody has used for long, once. */
-  #sweep(folder: string): void {
-    if (this.#isSwept) return;
-    this.#isSwept = true;
-    const oldest = Date.now() - KEPT_MS;
-    for (const name of readdirSync(folder)) {
-      const file = join(folder, name);
-      const found = statSync(file, { throwIfNoEntry: false }); // others sweep as well
-      if (found !== undefined && found.mtimeMs < oldest) rmSync(file, { force: true });
-    }
   }
 }
 

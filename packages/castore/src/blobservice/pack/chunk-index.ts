@@ -3,7 +3,6 @@ import { setImmediate as yieldToEvents } from "node:timers/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import {
   closeDatabase,
-  type Database,
   type DatabaseFormat,
   type OpenDatabaseOptions,
   openDatabase,
@@ -11,6 +10,7 @@ import {
   sqliteError,
   waitForLocks,
 } from "../../disk/database.ts";
+import type { Database } from "../../disk/sqlite.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { MAX_CHUNK_BYTES } from "../../model/limits.ts";

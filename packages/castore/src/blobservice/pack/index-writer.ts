@@ -2,12 +2,12 @@ import {
   beginWrite,
   closeDatabase,
   commit,
-  type Database,
   openDatabase,
   pathOf,
   rollback,
   sqliteError,
 } from "../../disk/database.ts";
+import type { Database } from "../../disk/sqlite.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import { type ChunkLocation, INDEX_FORMAT } from "./chunk-index.ts";

@@ -7,8 +7,8 @@ import {
   DEFAULT_AVERAGE_CHUNK_SIZE,
   isUncut,
 } from "../../chunking/chunker.ts";
-import type { Database } from "../../disk/database.ts";
 import { databaseSize, folderSize } from "../../disk/file-sizes.ts";
+import type { Database } from "../../disk/sqlite.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
 import type { Measured, StoreStatistics } from "../../model/statistics.ts";

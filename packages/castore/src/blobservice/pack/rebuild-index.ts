@@ -2,7 +2,7 @@ import { statSync } from "node:fs";
 import { type FileHandle, open as openFile } from "node:fs/promises";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
 import { copyBytes } from "../../bytes/byte-string.ts";
-import type { Database } from "../../disk/database.ts";
+import type { Database } from "../../disk/sqlite.ts";
 import { blake3Digest } from "../../hash/blake3-digest.ts";
 import type { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";

@@ -1,5 +1,5 @@
 import type { Statement } from "better-sqlite3";
-import type { Database } from "../../disk/database.ts";
+import type { Database } from "../../disk/sqlite.ts";
 import { blake3 } from "../../hash/blake3.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { CastoreError } from "../../model/errors.ts";
