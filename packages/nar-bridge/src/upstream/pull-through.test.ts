@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
+import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { collectBytes, decompress, MemoryDirectoryService, PackBlobService } from "@tvix/castore";
 import { seededBytes } from "@tvix/conformance";
@@ -319,6 +320,27 @@ describe("a NAR of an upstream", () => {
       expect(value === undefined || Number(value) >= 404).toBe(true);
     }
     expect(await isStored(bridge, offered)).toBe(false);
+  });
+
+  it("is sent as far as it has arrived while the upstream says no more", async () => {
+    const offered = await first.offer("stalled", LARGE);
+    const file = first.files.get(offered.narPath) as Buffer;
+    const sent = 300_000;
+    first.files.set(offered.narPath, async (response) => {
+      response.write(file.subarray(0, 1_000));
+      await sleep(50);
+      response.write(file.subarray(1_000, sent));
+    });
+    const bridge = await start();
+    const { url } = await getNarInfo(bridge, offered.hash);
+    const response = await fetch(`${bridge.url}/${url}`);
+    const expected = sent * 0.99; // some of it is of gzip
+    let arrived = 0;
+    for await (const { length } of response.body!) {
+      arrived += length;
+      if (arrived >= expected) break; // nothing follows
+    }
+    expect(arrived).toBeGreaterThanOrEqual(expected);
   });
 
   it("is given up when the only client leaves early, and stored when it leaves late", async () => {

@@ -81,7 +81,7 @@ export class Pull {
         else yield rest.subarray(0, end - at);
         return;
       }
-      if (this.#failure !== undefined || at >= Math.min(this.#spool.written, end - 1)) {
+      if (this.#failure !== undefined || at >= Math.min(this.#spool.kept, end - 1)) {
         await this.#change(signal);
         continue;
       }

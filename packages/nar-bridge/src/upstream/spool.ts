@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CastoreError, equalBytes } from "@tvix/castore";
+import { CastoreError, copyBytes, equalBytes } from "@tvix/castore";
 
 /** Longest piece that is read at once, in bytes. */
 const READ_BYTES = 256 * 1024;
@@ -29,12 +29,12 @@ export class Spool implements AsyncDisposable {
     this.#space = space;
   }
 
-  /** How many bytes can be read from the file. */
+  /** How many bytes are in the file. */
   get written(): number {
     return this.#written;
   }
 
-  /** How many bytes are kept, with those of the last piece. */
+  /** How many bytes can be read, with those of the last piece. */
   get kept(): number {
     return this.#written + this.#last.length;
   }
@@ -49,7 +49,7 @@ export class Spool implements AsyncDisposable {
   async put(offset: number, piece: Uint8Array): Promise<void> {
     const known = Math.max(0, Math.min(piece.length, this.kept - offset));
     for (let at = 0; at < known; ) {
-      const kept = await this.#read(offset + at, offset + known);
+      const kept = await this.read(offset + at, offset + known);
       if (!equalBytes(kept, piece.subarray(at, at + kept.length))) {
         const message = `Cannot go on with a download: it differs from before after ${offset + at} bytes`;
         throw new CastoreError("aborted", message);
@@ -61,9 +61,20 @@ export class Spool implements AsyncDisposable {
     if (!this.#isFull) this.#last = piece.subarray(known);
   }
 
-  /** Reads some bytes from the file, at least one, where `offset < written` and `offset < end`. */
+  /** Reads some bytes, at least one, where `offset < kept` and `offset < end`. They belong to the caller. */
   async read(offset: number, end: number): Promise<Uint8Array> {
-    return await this.#read(offset, Math.min(end, this.#written));
+    if (offset >= this.#written) {
+      return copyBytes(this.#last.subarray(offset - this.#written, end - this.#written));
+    }
+    const length = Math.min(READ_BYTES, Math.min(end, this.#written) - offset);
+    const { bytesRead, buffer } = await this.#file!.read(
+      Buffer.allocUnsafe(length),
+      0,
+      length,
+      offset,
+    );
+    if (bytesRead > 0) return buffer.subarray(0, bytesRead);
+    throw new CastoreError("internal", "Cannot read a temporary file: it ends too early");
   }
 
   /** Returns what is kept from an offset on, if it is within the last piece of the whole NAR. */
@@ -77,20 +88,6 @@ export class Spool implements AsyncDisposable {
     this.#space.free += this.#written;
     this.#isFull = true;
     await this.#file?.close(); // after reads in flight
-  }
-
-  async #read(offset: number, end: number): Promise<Uint8Array> {
-    if (offset >= this.#written)
-      return this.#last.subarray(offset - this.#written, end - this.#written);
-    const length = Math.min(READ_BYTES, Math.min(end, this.#written) - offset);
-    const { bytesRead, buffer } = await this.#file!.read(
-      Buffer.allocUnsafe(length),
-      0,
-      length,
-      offset,
-    );
-    if (bytesRead > 0) return buffer.subarray(0, bytesRead);
-    throw new CastoreError("internal", "Cannot read a temporary file: it ends too early");
   }
 
   async #writeLast(): Promise<void> {
