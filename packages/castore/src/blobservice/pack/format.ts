@@ -6,7 +6,7 @@
  * |---|---|
  * | 4 | kind: `TVXc` for a chunk, `TVXb` for a blob of two or more chunks |
  * | 1 | codec of the payload: 0 as it is, 1 one zstd frame that states its content size |
- * | 1 | 1 for a chunk whose commit did not wait for the index to be durable; otherwise 0 |
+ * | 1 | 1 for a chunk that was committed as a blob as well; otherwise 0 |
  * | 2 | zero |
  * | 4 | length of the payload |
  * | 4 | chunk: its length; blob: how many chunks it has |
@@ -16,7 +16,8 @@
  * The payload of a chunk is its contents. That of a blob is its list of chunks in order, 36 bytes each:
  * digest, length. So packs alone suffice to make a new index.
  *
- * A chunk that is marked is a blob as well. Where the index of a power failure lacks it, it is read from the pack.
+ * A chunk without that mark may be a blob as well, which the index knows. Where the index of a power failure lacks chunks with the
+ * mark, they are read from the pack.
  */
 import { crc32 } from "node:zlib";
 import { B3Digest } from "../../model/digest.ts";
@@ -39,6 +40,8 @@ export interface RecordHeader {
   /** Of a chunk: its length. Of a blob: how many chunks it has. */
   readonly size: number;
   readonly digest: B3Digest;
+  /** Of a chunk: whether it is marked as a blob as well. */
+  readonly isBlob: boolean;
 }
 
 const KINDS = { chunk: "TVXc", blob: "TVXb" } as const;
@@ -59,10 +62,10 @@ const checked = header.subarray(0, 48);
 export function writeHeader(
   bytes: Buffer,
   at: number,
-  { kind, codec, storedSize, size, digest }: RecordHeader,
+  { kind, codec, storedSize, size, digest, isBlob }: RecordHeader,
 ): void {
   header.set(KIND_BYTES[kind]);
-  header.writeUInt32LE(codec, 4);
+  header.writeUInt32LE(codec | (isBlob ? 1 << 8 : 0), 4);
   header.writeUInt32LE(storedSize, 8);
   header.writeUInt32LE(size, 12);
   header.set(digest.bytes, 16);
@@ -73,15 +76,10 @@ export function writeHeader(
 /** Where the mark of a chunk stands in its header. */
 const MARK_AT = 5;
 
-/** Marks the record of a chunk: it is a blob as well, and may be durable before its row of the index is. */
-export function markAhead(bytes: Buffer): void {
-  bytes[MARK_AT] = 1;
+/** Sets or removes the mark of the record of a chunk, which begins with `bytes`. */
+export function markBlob(bytes: Buffer, isBlob: boolean): void {
+  bytes[MARK_AT] = isBlob ? 1 : 0;
   bytes.writeUInt32LE(crc32(bytes.subarray(0, 48)), 48);
-}
-
-/** Whether the record of a chunk is marked by {@link markAhead}. */
-export function isAhead(bytes: Buffer): boolean {
-  return bytes[MARK_AT] === 1;
 }
 
 /** Reads the header that {@link writeHeader} wrote; its digest is a part of `bytes`. */
@@ -92,6 +90,7 @@ export function readHeader(bytes: Buffer, at: number): RecordHeader {
     storedSize: bytes.readUInt32LE(at + 8),
     size: bytes.readUInt32LE(at + 12),
     digest: B3Digest.fromBytes(bytes.subarray(at + 16, at + 16 + B3Digest.LENGTH)),
+    isBlob: bytes[at + MARK_AT] === 1,
   };
 }
 
@@ -126,7 +125,8 @@ export function writeBlobHeader(
   listLength: number,
 ): void {
   const size = listLength / ChunkList.ENTRY_BYTES;
-  writeHeader(bytes, at, { kind: "blob", codec: CODEC.raw, storedSize: listLength, size, digest });
+  const header = { codec: CODEC.raw, storedSize: listLength, size, digest, isBlob: false };
+  writeHeader(bytes, at, { kind: "blob", ...header });
 }
 
 /**

@@ -10,11 +10,12 @@ import { GroupCommit } from "./group-commit.ts";
 import { PackBlobService } from "./pack-blob-service.ts";
 
 /** The record of a chunk as it is. */
-function recordOf(data: Buffer): Buffer {
+function recordOf(data: Buffer, isBlob = false): Buffer {
   const { length: size } = data;
   const record = Buffer.alloc(HEADER_LENGTH + size);
   const digest = blake3Digest(data);
-  writeHeader(record, 0, { kind: "chunk", codec: CODEC.raw, storedSize: size, size, digest });
+  const header = { codec: CODEC.raw, storedSize: size, size, digest, isBlob } as const;
+  writeHeader(record, 0, { kind: "chunk", ...header });
   record.set(data, HEADER_LENGTH);
   return record;
 }
@@ -48,6 +49,34 @@ it("commits a blob that comes alone, long after its chunk went with others", asy
   }
 });
 
+it("makes no blobs of chunks that are not wanted as such any more when they are committed", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "group-commit-"));
+  const [wanted, cancelled] = [Buffer.from("wanted"), Buffer.from("cancelled")];
+  const isStored = async () => {
+    await using service = await PackBlobService.open({ path: folder });
+    return await service.hasMany([wanted, cancelled].map((data) => blake3Digest(data)));
+  };
+  try {
+    expect(await isStored()).toEqual([false, false]);
+    {
+      await using commits = new GroupCommit({ folder, maxPackSize: 1024 ** 2, maxRecords: 0 });
+      const cancel = new AbortController();
+      const check = () => cancel.signal.throwIfAborted();
+      const one = await commits.addChunks(recordOf(wanted, true), 1);
+      const other = await commits.addChunks(recordOf(cancelled, true), 1, { check });
+      cancel.abort(new Error("cancelled"));
+      commits.flush();
+      await one.stored;
+      await expect(other.stored).rejects.toThrow("cancelled");
+    }
+    expect(await isStored()).toEqual([true, false]);
+    rmSync(join(folder, "index.sqlite"));
+    expect(await isStored()).toEqual([true, true]); // a new index takes all chunks for blobs
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 it("takes no more than a bounded number of tiny chunks while it cannot commit", async () => {
   const folder = mkdtempSync(join(tmpdir(), "group-commit-"));
   try {
@@ -63,7 +92,7 @@ it("takes no more than a bounded number of tiny chunks while it cannot commit", 
       index.exec("BEGIN IMMEDIATE"); // as another process does that commits
       let taken = 0;
       const all = batches.map(async (chunks) => {
-        const records = Buffer.concat(chunks.map(recordOf));
+        const records = Buffer.concat(chunks.map((chunk) => recordOf(chunk)));
         const { stored } = await commits.addChunks(records, chunks.length);
         taken += chunks.length;
         await stored;

@@ -13,6 +13,7 @@ import {
   type Lost,
   PackWriter,
   type Records,
+  unmark,
 } from "./pack-writer.ts";
 
 /** Options of {@link GroupCommit}. */
@@ -22,6 +23,12 @@ export interface GroupCommitOptions {
   readonly maxPackSize: number;
   /** How many bytes of records of chunks are added at a time, at most. */
   readonly maxRecords: number;
+}
+
+/** Options of {@link GroupCommit.addChunks}. */
+interface AddChunksOptions {
+  readonly patienceMs?: number | undefined;
+  readonly check?: (() => void) | undefined;
 }
 
 /** Records of blobs that become readable together. Their chunks are stored, or were added before. */
@@ -39,6 +46,15 @@ interface Settle {
   readonly reject: (error: unknown) => void;
 }
 
+/** Records of chunks that were added together. */
+interface AddedChunks {
+  /** Where they stand among all, in bytes. */
+  readonly from: number;
+  readonly to: number;
+  /** Throws if the blobs among them are not wanted any more. */
+  readonly check: () => void;
+}
+
 /** What was added since the last commit. */
 interface Group {
   /** Records of chunks, copied. */
@@ -46,7 +62,7 @@ interface Group {
   length: number;
   /** How many records there are, of chunks and of blobs. */
   records: number;
-  readonly chunks: Settle[];
+  readonly chunks: (AddedChunks & Settle)[];
   readonly blobs: (BlobsJob & Settle)[];
   readonly lost: (Settle & { readonly lost: Lost })[];
 }
@@ -118,13 +134,15 @@ export class GroupCommit implements AsyncDisposable {
    * Adds records of chunks, and copies them: resolves when that is done, which may have to wait for a commit.
    *
    * @param count how many records there are
-   * @param patienceMs how long they may wait for more to be committed with them. Default: 20
+   * @param options.patienceMs how long they may wait for more to be committed with them. Default: 20
+   * @param options.check throws if those that are blobs as well are not wanted any more: then they are but chunks. Default:
+   *   all are wanted
    * @returns a promise of their being durable, which rejects if they cannot be stored
    */
   addChunks(
     records: Uint8Array,
     count: number,
-    patienceMs: number = PATIENCE_MS,
+    { patienceMs = PATIENCE_MS, check = () => undefined }: AddChunksOptions = {},
   ): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
       if (records.length > SMALL_GROUP_BYTES) this.#openLane().start(); // while more chunks come
@@ -135,10 +153,12 @@ export class GroupCommit implements AsyncDisposable {
         this.#group.slab = slab; // whatever was added meanwhile has no chunks
       }
       const group = this.#group;
-      new Uint8Array(slab, group.length, records.length).set(records);
+      const from = group.length;
+      new Uint8Array(slab, from, records.length).set(records);
       group.length += records.length;
       group.records += count;
-      const stored = settled((settle) => group.chunks.push(settle));
+      const to = group.length;
+      const stored = settled((settle) => group.chunks.push({ from, to, check, ...settle }));
       if (group.length >= ENOUGH_BYTES || group.records >= ENOUGH_RECORDS) this.flush();
       else this.#flushWithin(patienceMs);
       return { stored };
@@ -235,6 +255,9 @@ export class GroupCommit implements AsyncDisposable {
 
   async #commit({ slab, length, chunks, lost, ...group }: Group): Promise<void> {
     const blobs = group.blobs.filter(isWanted);
+    for (const added of chunks) {
+      if (!isWanted(added)) unmark(Buffer.from(slab!, added.from, added.to - added.from));
+    }
     try {
       const incomplete = await this.#write({
         chunks: slab ? [{ bytes: new Uint8Array(slab, 0, length), length }] : [],
@@ -284,7 +307,7 @@ function settled(add: (settle: Settle) => void): Promise<void> {
 }
 
 /** Tells whether blobs are still wanted; rejects them if not. */
-function isWanted({ check, reject }: BlobsJob & Settle): boolean {
+function isWanted({ check, reject }: Pick<BlobsJob & Settle, "check" | "reject">): boolean {
   try {
     check();
     return true;

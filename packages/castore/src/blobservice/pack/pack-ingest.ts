@@ -191,12 +191,12 @@ export class PackIngest implements AsyncDisposable {
     patienceMs?: number,
   ): Promise<Promise<void>[]> {
     this.#count(prepared);
-    const { chunkBytes, blobBytes, blobs: count } = prepared;
+    const { chunkBytes, newChunks, blobBytes, blobs: count } = prepared;
     const stored: Promise<void>[] = [];
     let at = this.contentsBytes;
     if (chunkBytes > 0) {
       const chunks = new Uint8Array(slab, at, chunkBytes);
-      const added = await this.#commits.addChunks(chunks, prepared.newChunks, patienceMs);
+      const added = await this.#commits.addChunks(chunks, newChunks, { patienceMs, check });
       stored.push(added.stored);
     }
     at += chunkBytes;

@@ -20,11 +20,11 @@ beforeEach(() => {
 });
 afterEach(() => void vi.restoreAllMocks());
 
-function chunkRecord(data: Uint8Array): Records {
+function chunkRecord(data: Uint8Array, isBlob = false): Records {
   const bytes = Buffer.alloc(HEADER_LENGTH + data.length);
   const { length: size } = data;
   const header = { codec: CODEC.raw, storedSize: size, size, digest: blake3Digest(data) } as const;
-  writeHeader(bytes, 0, { kind: "chunk", ...header });
+  writeHeader(bytes, 0, { kind: "chunk", ...header, isBlob });
   bytes.set(data, HEADER_LENGTH);
   return { bytes, length: bytes.length };
 }
@@ -37,7 +37,8 @@ function recordOfBlob(data: Uint8Array): Records {
 
 describe("a commit to packs", () => {
   const [first, second, third] = [noise(500, 1), noise(600, 2), noise(700, 3)] as const;
-  const chunks = (...all: Uint8Array[]) => all.map(chunkRecord);
+  const chunks = (...all: Uint8Array[]) => all.map((data) => chunkRecord(data));
+  const marked = (...all: Uint8Array[]) => all.map((data) => chunkRecord(data, true));
   const blobs = (...all: Uint8Array[]) => all.map(recordOfBlob);
   const pair = () => {
     const list = Buffer.concat(
@@ -52,6 +53,19 @@ describe("a commit to packs", () => {
       "not if each blob is a chunk of it",
       false,
       { chunks: chunks(second, third), blobs: blobs(third, second) },
+    ],
+    ["not if each chunk is marked", false, { chunks: marked(second, third), blobs: [] }],
+    ["not if a marked chunk comes twice", false, { chunks: marked(second, second), blobs: [] }],
+    ["not if a marked chunk is stored", false, { chunks: marked(first), blobs: [] }],
+    [
+      "not if some are marked",
+      false,
+      { chunks: [...marked(second), ...chunks(third)], blobs: blobs(third) },
+    ],
+    [
+      "if one of several is not marked",
+      true,
+      { chunks: [...marked(second), ...chunks(third)], blobs: [] },
     ],
     ["not if others are stored", false, { chunks: chunks(second), blobs: blobs(second, first) }],
     ["if a chunk belongs to no blob", true, { chunks: chunks(second, third), blobs: blobs(third) }],
@@ -71,12 +85,34 @@ describe("a commit to packs", () => {
     expect(waits.some((wait) => wait)).toBe(isWaiting);
   });
 
-  it("waits for the index to be durable if a blob is a chunk that no blob has used", async () => {
+  it.each([
+    ["of a record", { chunks: chunks(second), blobs: blobs(first, second) }],
+    ["that is marked", { chunks: marked(first, second), blobs: [] }],
+  ])(
+    "waits for the index to be durable if a blob %s is a chunk that no blob has used",
+    async (_, group) => {
+      await (await store.open())[Symbol.asyncDispose]();
+      {
+        using writer = await PackWriter.open(store.path, 1_000_000);
+        await writer.commit({ chunks: chunks(first), blobs: [], lost: [] });
+        waits = [];
+        await writer.commit({ ...group, lost: [] });
+        expect(waits).toEqual([true]);
+      }
+      await using service = await store.open();
+      for (const data of [first, second]) expect(await service.has(blake3Digest(data))).toBe(true);
+    },
+  );
+
+  it("makes blobs of the chunks that are marked, of others none", async () => {
     await (await store.open())[Symbol.asyncDispose]();
-    using writer = await PackWriter.open(store.path, 1_000_000);
-    await writer.commit({ chunks: chunks(first), blobs: [], lost: [] });
-    waits = [];
-    await writer.commit({ chunks: chunks(second), blobs: blobs(first, second), lost: [] });
-    expect(waits).toEqual([true]);
+    {
+      using writer = await PackWriter.open(store.path, 1_000_000);
+      const both = [...marked(first), ...chunks(second, third), ...marked(third)];
+      expect(await writer.commit({ chunks: both, blobs: [], lost: [] })).toEqual([]);
+    }
+    await using service = await store.open();
+    const has = await service.hasMany([first, second, third].map((data) => blake3Digest(data)));
+    expect(has).toEqual([true, false, true]);
   });
 });

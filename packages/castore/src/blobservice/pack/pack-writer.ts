@@ -2,7 +2,7 @@ import { copyBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import { ChunkList } from "../chunk-list.ts";
 import { type ChunkLocation, indexPath } from "./chunk-index.ts";
-import { HEADER_LENGTH, markAhead, type RecordHeader, readHeader } from "./format.ts";
+import { HEADER_LENGTH, markBlob, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter, type OpenPack } from "./index-writer.ts";
 import { listPacks, makePackFolder, type PackWrite, takeBack, writePack } from "./pack-files.ts";
 import { payloadChecksum } from "./payload-checksum.ts";
@@ -27,8 +27,8 @@ export interface CommitGroup {
   /** Chunks that are not stored yet, as far as is known. */
   readonly chunks: readonly Records[];
   /**
-   * Blobs that become readable, as records, those of one chunk included. Their chunks are stored, or in
-   * this group.
+   * Blobs that become readable, as records, those of one chunk included unless that is marked in this group. Their chunks are
+   * stored, or in this group.
    */
   readonly blobs: readonly Records[];
   /** Chunks and lists to forget. */
@@ -52,8 +52,16 @@ interface PlacedRecord {
 
 /** A chunk that is not stored yet. */
 interface FreshChunk extends PlacedRecord {
-  /** Whether a blob uses it. */
+  /** Whether a blob uses it, or is it. */
   isUsed: boolean;
+}
+
+/** What a group offers that is not stored yet, or not used. */
+interface FreshChunks {
+  /** By the keys of their digests. */
+  readonly absent: Map<string, FreshChunk>;
+  /** Chunks that are stored, and become blobs. */
+  readonly stored: readonly B3Digest[];
 }
 
 interface BlobToCommit extends PlacedRecord {
@@ -85,8 +93,8 @@ const LOOKUPS_PER_TRANSACTION = 16_384;
  * and holds the committed length of the pack, so that what a crash leaves behind that length is
  * overwritten by the next commit.
  *
- * Where every blob of a group is one chunk of it, the records tell all, and are marked: the transaction does not wait for the
- * disk. After a power failure, opening the store adds to the index what it lacks of the pack.
+ * Where every blob of a group is one chunk of it, the records tell all once each of them is marked: the transaction does not wait
+ * for the disk. After a power failure, opening the store adds to the index what it lacks of the pack.
  */
 export class PackWriter implements Disposable {
   readonly #folder: string;
@@ -121,15 +129,17 @@ export class PackWriter implements Disposable {
     };
     // Ahead of all that is looked up.
     if (lost.length > 0) await this.#index.change(() => this.#forget(lost));
-    const wanted = await this.#lookUpLongLists(blobs, chunks);
-    let isAhead = wanted.length > 0 && wanted.every(({ header }) => header.size === 1);
+    const offered = chunks.flatMap(recordsIn);
+    const wanted = await this.#lookUpLongLists(blobs, offered);
+    let isAhead = mayTellAll(offered, wanted);
     const change = async () => {
-      const fresh = this.#freshChunks(chunks);
+      const { absent: fresh, stored: blobsAgain } = this.#freshChunks(offered);
       const complete = this.#completeBlobs(wanted, fresh, incomplete);
+      const used = [...blobsAgain, ...complete.flatMap(({ stored }) => stored)];
       if (isAhead) {
-        isAhead = this.#tellAll(fresh, complete);
+        isAhead = this.#tellAll(fresh, used);
         if (!isAhead) return false;
-        for (const { bytes } of fresh.values()) markAhead(bytes);
+        for (const { header, bytes } of fresh.values()) if (!header.isBlob) markBlob(bytes, true);
       }
       const layout = new PackLayout(this.#folder, this.#index.openPack(), this.#maxPackSize);
       const located = Array.from(fresh.values(), ({ header, bytes, isUsed }) => {
@@ -156,8 +166,8 @@ export class PackWriter implements Disposable {
       for (const { digest, location, live } of located) {
         this.#index.addChunk(digest, location, live);
       }
-      for (const { header, list, stored } of complete) {
-        for (const digest of stored) this.#index.useChunk(digest);
+      for (const digest of used) this.#index.useChunk(digest);
+      for (const { header, list } of complete) {
         if (header.size > 1) this.#index.addBlob(header.digest, list);
       }
       for (const { pack, size } of layout.writes) this.#index.setPack({ pack, size });
@@ -175,10 +185,14 @@ export class PackWriter implements Disposable {
     this.#index[Symbol.dispose]();
   }
 
-  /** Whether the records of a group tell all that it changes in the index. */
-  #tellAll(fresh: ReadonlyMap<string, FreshChunk>, complete: readonly CompleteBlob[]): boolean {
+  /**
+   * Whether the records of a group tell all that it changes in the index.
+   *
+   * @param used chunks that are stored, and that it uses
+   */
+  #tellAll(fresh: ReadonlyMap<string, FreshChunk>, used: readonly B3Digest[]): boolean {
     for (const { isUsed } of fresh.values()) if (!isUsed) return false;
-    return complete.every(({ stored }) => stored.every((digest) => this.#index.isLive(digest)));
+    return used.every((digest) => this.#index.isLive(digest));
   }
 
   #forget(lost: readonly Lost[]): void {
@@ -188,38 +202,38 @@ export class PackWriter implements Disposable {
     }
   }
 
-  /** Returns the chunks that are not stored yet, by the keys of their digests. */
-  #freshChunks(chunks: readonly Records[]): Map<string, FreshChunk> {
-    const fresh = new Map<string, FreshChunk>();
-    for (const { header, bytes } of chunks.flatMap(recordsIn)) {
-      const { key } = header.digest;
-      if (fresh.has(key) || this.#index.isKnown(header.digest)) continue;
-      fresh.set(key, { header, bytes, isUsed: false });
+  #freshChunks(offered: readonly PlacedRecord[]): FreshChunks {
+    const absent = new Map<string, FreshChunk>();
+    const stored: B3Digest[] = [];
+    for (const { header, bytes } of offered) {
+      const { digest, isBlob } = header;
+      const { key } = digest;
+      const known = absent.get(key);
+      if (known !== undefined) known.isUsed ||= isBlob;
+      else if (!this.#index.isKnown(digest)) absent.set(key, { header, bytes, isUsed: isBlob });
+      else if (isBlob) stored.push(digest);
     }
-    return fresh;
+    return { absent, stored };
   }
 
   /** Parses the records of blobs, and looks up the chunks of long lists. */
   async #lookUpLongLists(
     blobs: readonly Records[],
-    chunks: readonly Records[],
+    offered: readonly PlacedRecord[],
   ): Promise<readonly BlobToCommit[]> {
     const wanted: BlobToCommit[] = [];
     for (const record of blobs.flatMap(recordsIn)) {
       const list = record.bytes.subarray(HEADER_LENGTH);
       const isLong = record.header.size > LOOKUPS_PER_TRANSACTION;
-      const pending = isLong ? await this.#useStoredChunks(list, chunks) : list;
+      const pending = isLong ? await this.#useStoredChunks(list, offered) : list;
       wanted.push({ ...record, position: wanted.length, list, pending });
     }
     return wanted;
   }
 
   /** Marks the stored chunks of a list as used, and returns the others, packed, up to one that is not in the group. */
-  async #useStoredChunks(list: Uint8Array, chunks: readonly Records[]): Promise<Uint8Array> {
-    const offered = new Set<string>();
-    for (const { header } of chunks.flatMap(recordsIn)) {
-      offered.add(header.digest.key);
-    }
+  async #useStoredChunks(list: Uint8Array, offered: readonly PlacedRecord[]): Promise<Uint8Array> {
+    const keys = new Set(offered.map(({ header }) => header.digest.key));
     const pending: Uint8Array[] = [new Uint8Array(0)];
     let isLost = false;
     const { ENTRY_BYTES } = ChunkList;
@@ -236,7 +250,7 @@ export class PackWriter implements Disposable {
           if (isKnown) continue;
           last = undefined;
           pending.push(entry);
-          isLost = !offered.has(digest.key);
+          isLost = !keys.has(digest.key);
         }
       };
       await this.#index.change(usePart);
@@ -271,6 +285,20 @@ export class PackWriter implements Disposable {
       }
     }
     return complete;
+  }
+}
+
+/** Whether the records of a group may tell all that it changes in the index: which chunks there are, each of them a blob. */
+function mayTellAll(offered: readonly PlacedRecord[], wanted: readonly BlobToCommit[]): boolean {
+  if (offered.length + wanted.length === 0) return false;
+  const unmarked = offered.filter(({ header }) => !header.isBlob);
+  return unmarked.length <= wanted.length && wanted.every(({ header }) => header.size === 1);
+}
+
+/** Removes the marks of records of chunks: none of them is a blob. */
+export function unmark(records: Buffer): void {
+  for (const { header, bytes } of recordsIn({ bytes: records, length: records.length })) {
+    if (header.isBlob) markBlob(bytes, false);
   }
 }
 

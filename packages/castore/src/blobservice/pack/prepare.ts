@@ -135,8 +135,7 @@ export function prepareFrames({
       : chunkMemory.take(chunk.size);
     contentsAt += chunk.size;
     runs.update(i, decodeFrame(frame, chunk, target));
-    const state = batch.addFrame(chunk.digest, chunk.size, frame);
-    if (state !== "live") batch.addUncutBlob(chunk.digest, chunk.size);
+    batch.addFrame(chunk.digest, chunk.size, frame);
     at += length;
   }
   for (const { digest, first, count } of blobs) {

@@ -11,14 +11,7 @@ import { ChunkList } from "../chunk-list.ts";
 import { verifyBlob } from "../verify-blob.ts";
 import { ChunkIndex, type ChunkLocation } from "./chunk-index.ts";
 import { decodeInto } from "./codec.ts";
-import {
-  HEADER_LENGTH,
-  isAhead,
-  isHeader,
-  MAGIC,
-  type RecordHeader,
-  readHeader,
-} from "./format.ts";
+import { HEADER_LENGTH, isHeader, MAGIC, type RecordHeader, readHeader } from "./format.ts";
 import { IndexWriter } from "./index-writer.ts";
 import { listPacks, packPath } from "./pack-files.ts";
 import { readLocated, type WantedChunk } from "./pack-reader.ts";
@@ -35,8 +28,6 @@ const HASH_CHUNKS = 4096;
 interface FoundRecord {
   readonly at: number;
   readonly header: RecordHeader;
-  /** Whether it is a chunk that the index may lack. */
-  readonly isAhead: boolean;
   readonly payload: Buffer;
 }
 
@@ -103,7 +94,7 @@ export async function catchUp(db: Database, folder: string, options?: AbortOptio
     for (;;) {
       options?.signal?.throwIfAborted();
       const record = await recordAt(window, size);
-      if (!record?.isAhead) break;
+      if (!record?.header.isBlob) break;
       const { digest } = record.header;
       if (!index.useChunk(digest)) index.addChunk(digest, locationOf(record, pack), true);
       size = endOf(record);
@@ -209,7 +200,7 @@ async function recordAt(window: Window, at: number): Promise<FoundRecord | undef
   const payload = await window.read(at + HEADER_LENGTH, header.storedSize);
   if (payload === undefined) return undefined;
   if (header.kind === "chunk" && !isChunk(header, payload)) return undefined;
-  return { at, header, isAhead: header.kind === "chunk" && isAhead(head), payload };
+  return { at, header, payload };
 }
 
 function isChunk({ codec, size, digest }: RecordHeader, payload: Buffer): boolean {

@@ -11,8 +11,8 @@ import { ChunkIndex, type ChunkState, indexPath } from "./chunk-index.ts";
 import { encodeChunk } from "./codec.ts";
 import {
   CODEC,
-  type Codec,
   HEADER_LENGTH,
+  type RecordHeader,
   writeBlobHeader,
   writeChunkEntry,
   writeHeader,
@@ -38,7 +38,7 @@ export interface PrepareTask {
   readonly recordsAt: number;
 }
 
-/** Records in the slab: of chunks that are not stored, then of blobs. Lengths in bytes. */
+/** Records in the slab: of chunks that are not stored, then of blobs but those that are such a chunk. Lengths in bytes. */
 export interface PreparedRecords {
   readonly chunkBytes: number;
   readonly blobBytes: number;
@@ -106,8 +106,8 @@ export class RecordBatch implements Disposable {
   #blobs = Buffer.alloc(0);
   #blobsEnd = 0;
   #blobCount = 0;
-  /** Digests of the chunks that are among the records. */
-  readonly #added = new Set<string>();
+  /** The chunks that are among the records, by digest: whether each becomes a blob as well. */
+  readonly #added = new Map<string, boolean>();
 
   constructor({ store, slab, recordsAt }: PrepareTask) {
     this.#store = store;
@@ -136,8 +136,7 @@ export class RecordBatch implements Disposable {
       ? [data.length]
       : cutEnds(data, true, averageChunkSize);
     if (ends.length === 1) {
-      const state = this.addChunk(digest, data);
-      if (state !== "live") this.addUncutBlob(digest, data.length);
+      this.addChunk(digest, data, { isBlob: true });
     } else if (this.#index?.hasBlob(digest)) {
       this.#allChunks += ends.length;
       this.#allBytes += data.length;
@@ -157,49 +156,58 @@ export class RecordBatch implements Disposable {
   }
 
   /**
-   * Adds the record of a chunk that is compressed already, unless it is stored. Returns whether it was.
+   * Adds a chunk that is compressed already as a blob of its own, unless it is stored as one.
    *
    * @param frame in the slab, not before its place in the records
    */
-  addFrame(digest: B3Digest, size: number, frame: Uint8Array): ChunkState {
-    const state = this.#begin(digest, size);
-    if (state !== undefined) return state;
+  addFrame(digest: B3Digest, size: number, frame: Uint8Array): void {
+    if (this.#begin(digest, size, true) !== undefined) return;
     const at = this.#recordsEnd + HEADER_LENGTH;
     const isInPlace = frame.byteOffset === this.#records.byteOffset + at;
     if (!isInPlace) this.#records.set(frame, at);
-    this.#end(digest, size, CODEC.zstd, frame.length);
-    return "absent";
+    this.#end({ digest, size, codec: CODEC.zstd, storedSize: frame.length, isBlob: true });
   }
 
-  /** Adds the record of a chunk, unless it is stored. Returns whether it was. */
-  addChunk(digest: B3Digest, data: Uint8Array): ChunkState {
-    const state = this.#begin(digest, data.length);
+  /**
+   * Adds a chunk, unless it is stored. Returns whether it was.
+   *
+   * @param options.isBlob whether it becomes a blob of its own as well. Default: false
+   */
+  addChunk(
+    digest: B3Digest,
+    data: Uint8Array,
+    { isBlob = false }: { isBlob?: boolean } = {},
+  ): ChunkState {
+    const state = this.#begin(digest, data.length, isBlob);
     if (state !== undefined) return state;
     const payload = this.#records.subarray(this.#recordsEnd + HEADER_LENGTH);
-    const { codec, storedSize } = encodeChunk(data, payload, zstdCodec(this.#store.level));
-    this.#end(digest, data.length, codec, storedSize);
+    const encoded = encodeChunk(data, payload, zstdCodec(this.#store.level));
+    this.#end({ digest, size: data.length, ...encoded, isBlob });
     return "absent";
   }
 
-  /** Notes that a chunk is to be added. Returns its state if it need not be. */
-  #begin(digest: B3Digest, size: number): ChunkState | undefined {
+  /** Notes that a chunk is to be added. Returns its state if no record of it is needed. */
+  #begin(digest: B3Digest, size: number, isBlob: boolean): ChunkState | undefined {
     this.#allChunks += 1;
     this.#allBytes += size;
     const { key } = digest;
-    if (this.#added.has(key)) return "absent";
-    const state = this.#index?.stateOf(digest) ?? "absent";
-    if (state !== "absent") return state;
-    this.#added.add(key);
-    return undefined;
+    const isBlobAlready = this.#added.get(key);
+    const isAdded = isBlobAlready !== undefined;
+    const state = isAdded ? "absent" : (this.#index?.stateOf(digest) ?? "absent");
+    if (state === "absent" && !isAdded) {
+      this.#added.set(key, isBlob);
+      return undefined;
+    }
+    if (isBlob && state !== "live" && !isBlobAlready) this.#addUncutBlob(digest, size);
+    return state;
   }
 
   /** Writes the header of a record whose payload is in place. */
-  #end(digest: B3Digest, size: number, codec: Codec, storedSize: number): void {
-    const header = { kind: "chunk", codec, storedSize, size, digest } as const;
-    writeHeader(this.#records, this.#recordsEnd, header);
-    this.#recordsEnd += HEADER_LENGTH + storedSize;
+  #end(header: Omit<RecordHeader, "kind">): void {
+    writeHeader(this.#records, this.#recordsEnd, { kind: "chunk", ...header });
+    this.#recordsEnd += HEADER_LENGTH + header.storedSize;
     this.#newChunks += 1;
-    this.#newBytes += size;
+    this.#newBytes += header.size;
   }
 
   /** Adds the record of a blob of a packed list. */
@@ -208,8 +216,8 @@ export class RecordBatch implements Disposable {
     this.#blobs.set(list, at);
   }
 
-  /** Adds the record of a blob of one chunk. */
-  addUncutBlob(digest: B3Digest, size: number): void {
+  /** Adds the record of a blob of one chunk, which has no record here, or one without the mark. */
+  #addUncutBlob(digest: B3Digest, size: number): void {
     const at = this.#beginBlob(digest, ChunkList.ENTRY_BYTES);
     writeChunkEntry(this.#blobs, at, digest, size);
   }
