@@ -26,9 +26,11 @@ export interface GroupCommitOptions {
 }
 
 /** Options of {@link GroupCommit.addChunks}. */
-interface AddChunksOptions {
-  readonly patienceMs?: number | undefined;
-  readonly check?: (() => void) | undefined;
+export interface AddChunksOptions {
+  /** How long they may wait for more to be committed with them, in milliseconds. Default: 20. */
+  readonly patienceMs?: number;
+  /** Throws if those that are blobs as well are not wanted any more: then they are but chunks. Default: all are wanted. */
+  readonly check?: () => void;
 }
 
 /** Records of blobs that become readable together. Their chunks are stored, or were added before. */
@@ -134,9 +136,6 @@ export class GroupCommit implements AsyncDisposable {
    * Adds records of chunks, and copies them: resolves when that is done, which may have to wait for a commit.
    *
    * @param count how many records there are
-   * @param options.patienceMs how long they may wait for more to be committed with them. Default: 20
-   * @param options.check throws if those that are blobs as well are not wanted any more: then they are but chunks. Default:
-   *   all are wanted
    * @returns a promise of their being durable, which rejects if they cannot be stored
    */
   addChunks(

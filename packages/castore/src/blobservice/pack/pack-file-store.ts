@@ -85,7 +85,10 @@ export class PackFileStore implements FileStore {
         isNext: options.isNext || paths.length <= FEW_FILES,
       });
       options.onNewBytes?.(records.newBytes);
-      const parts = await this.#ingest.commit(slab, records, checkOf(options), PATIENCE_MS);
+      const parts = await this.#ingest.commit(slab, records, {
+        check: checkOf(options),
+        patienceMs: PATIENCE_MS,
+      });
       const stored = Promise.all(parts).then(() => undefined);
       return new SlabFileBatch(slab, files, { stored, release: () => slabs.give(slab) });
     } catch (error) {
@@ -147,7 +150,10 @@ export class PackFileStore implements FileStore {
     const task = { store, slab, recordsAt, ends };
     const { list, ...records } = await runTask(PREPARE_PIECE, task, { here: preparePiece });
     options?.onNewBytes?.(records.newBytes);
-    const stored = await this.#ingest.commit(slab, records, checkOf(options), PATIENCE_MS);
+    const stored = await this.#ingest.commit(slab, records, {
+      check: checkOf(options),
+      patienceMs: PATIENCE_MS,
+    });
     return { list, stored };
   }
 

@@ -187,7 +187,7 @@ export class PackFrameStore implements Disposable {
       const where = isSmall ? { here: prepareFrames, isNext: true } : {};
       const records = await runTask(PREPARE_FRAMES, task, where);
       const check = () => options?.signal?.throwIfAborted();
-      return await this.#ingest.commit(slab, records, check);
+      return await this.#ingest.commit(slab, records, { check });
     } finally {
       this.#slabs.give(slab);
     }

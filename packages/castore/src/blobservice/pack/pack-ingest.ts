@@ -1,14 +1,12 @@
 import { setImmediate as onNextTurn } from "node:timers";
 import type { AbortOptions } from "../../bytes/abort-options.ts";
-import { concatBytes } from "../../bytes/byte-string.ts";
 import { B3Digest } from "../../model/digest.ts";
 import type { StoreStatistics } from "../../model/statistics.ts";
 import { type Task, taskOf } from "../../worker/lane.ts";
 import { laneCount, runInAll, runTask } from "../../worker/lanes.ts";
 import { SlabPool } from "../../worker/slab-pool.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
-import { blobRecord, chunkEntry } from "./format.ts";
-import type { GroupCommit } from "./group-commit.ts";
+import type { AddChunksOptions, GroupCommit } from "./group-commit.ts";
 import type * as lane from "./prepare.ts";
 import { type PreparedBytes, prepareBytes } from "./prepare.ts";
 import { type LaneStore, leaveIndex, type PreparedRecords, useIndex } from "./record-batch.ts";
@@ -67,6 +65,16 @@ export class IngestCall {
   /** @param check throws if the contents are not wanted any more: blobs are not made readable then */
   constructor(check: () => void) {
     this.#check = check;
+  }
+
+  /** Whether {@link check} would not throw. */
+  get isWanted(): boolean {
+    try {
+      this.check();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /** Throws if the contents are not wanted any more, or some of them could not be stored. */
@@ -181,14 +189,13 @@ export class PackIngest implements AsyncDisposable {
   /**
    * Hands the records in a slab on. Resolves, once they were copied, with promises of their being durable.
    *
-   * @param check throws if the blobs are not wanted any more
-   * @param patienceMs how long they may wait for others. Default: as `GroupCommit`
+   * @param options.check throws if the blobs are not wanted any more. Default: they are
+   * @param options.patienceMs how long they may wait for others. Default: as `GroupCommit`
    */
   async commit(
     slab: SharedArrayBuffer,
     prepared: PreparedRecords,
-    check: () => void,
-    patienceMs?: number,
+    options: AddChunksOptions = {},
   ): Promise<Promise<void>[]> {
     this.#count(prepared);
     const { chunkBytes, newChunks, blobBytes, blobs: count } = prepared;
@@ -196,12 +203,13 @@ export class PackIngest implements AsyncDisposable {
     let at = this.contentsBytes;
     if (chunkBytes > 0) {
       const chunks = new Uint8Array(slab, at, chunkBytes);
-      const added = await this.#commits.addChunks(chunks, newChunks, { patienceMs, check });
+      const added = await this.#commits.addChunks(chunks, newChunks, options);
       stored.push(added.stored);
     }
     at += chunkBytes;
     if (count > 0) {
       const records = new Uint8Array(slab.slice(at, at + blobBytes));
+      const { check = () => undefined } = options;
       stored.push((await this.#commits.addBlobs({ records, count, check })).stored);
     }
     return stored;
@@ -275,60 +283,48 @@ export class PackIngest implements AsyncDisposable {
 
   /** Has a batch prepared and committed. Resolves when its records stand in the queue of the commits. */
   async #ingest({ slab, items, length }: Batch): Promise<void> {
-    let stored: Promise<unknown> | undefined;
     let prepared: PreparedBytes;
+    let stored: Promise<unknown>;
     try {
-      const lengths = Uint32Array.from(items, (item) => item.length);
-      const recordsAt = this.contentsBytes;
-      const task = { store: this.store, slab, recordsAt, lengths, digests: digestsOf(items) };
+      const task = {
+        store: this.store,
+        slab,
+        recordsAt: this.contentsBytes,
+        lengths: Uint32Array.from(items, (item) => item.length),
+        digests: digestsOf(items),
+        areBlobs: Uint8Array.from(items, ({ call, onDigest }) =>
+          onDigest && call.isWanted ? 1 : 0,
+        ),
+      };
       const isSmall = length <= INLINE_BYTES && this.#running.size === 0;
       const here = length <= CONTENTS_BYTES ? { here: prepareBytes } : {}; // some milliseconds
       prepared = isSmall ? prepareBytes(task) : await runTask(PREPARE_BYTES, task, here);
-      this.#count(prepared);
-      if (prepared.chunkBytes > 0) {
-        const records = new Uint8Array(slab, recordsAt, prepared.chunkBytes);
-        ({ stored } = await this.#commits.addChunks(records, prepared.newChunks));
-      }
+      stored = Promise.all(await this.commit(slab, prepared));
     } catch (error) {
       for (const { end } of items) end({ error });
       return;
     } finally {
       this.#slabs.give(slab);
     }
-    const blobs = new Map<IngestCall, { records: Uint8Array[]; ends: Item["end"][] }>();
-    for (const [i, { call, length, onDigest, end }] of items.entries()) {
-      const at = i * B3Digest.LENGTH;
-      const digest = B3Digest.fromBytes(prepared.digests.slice(at, at + B3Digest.LENGTH));
+    const blobs: Item["end"][] = [];
+    for (const [i, { call, onDigest, end }] of items.entries()) {
       if (onDigest === undefined) {
         end();
-        stored?.catch((error: unknown) => call.begin()({ error }));
+        stored.catch((error: unknown) => call.begin()({ error }));
         continue;
       }
-      onDigest(digest);
-      if (prepared.isLive[i] === 1) {
-        end();
-        continue;
-      }
-      let group = blobs.get(call);
-      if (group === undefined) {
-        group = { records: [], ends: [] };
-        blobs.set(call, group);
-      }
-      group.records.push(blobRecord(digest, chunkEntry(digest, length)));
-      group.ends.push(end);
+      const at = i * B3Digest.LENGTH;
+      onDigest(B3Digest.fromBytes(prepared.digests.slice(at, at + B3Digest.LENGTH)));
+      if (prepared.isLive[i] === 1) end();
+      else blobs.push(end);
     }
-    for (const [{ check }, { records, ends }] of blobs) {
-      const count = records.length;
-      const added = await this.#commits.addBlobs({ records: concatBytes(records), count, check });
-      const settle = (failure?: { error: unknown }) => {
-        for (const end of ends) end(failure);
-      };
-      // The failure of the chunks says more than that they are absent.
-      Promise.all([stored, added.stored]).then(
-        () => settle(),
-        (error: unknown) => settle({ error }),
-      );
-    }
+    const settle = (failure?: { error: unknown }) => {
+      for (const end of blobs) end(failure);
+    };
+    stored.then(
+      () => settle(),
+      (error: unknown) => settle({ error }),
+    );
   }
 }
 

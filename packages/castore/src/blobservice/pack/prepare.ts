@@ -25,6 +25,8 @@ export interface BytesTask extends PrepareTask {
   readonly lengths: Uint32Array;
   /** The digest of each, 32 bytes, one after the other. Default: they are computed. */
   readonly digests?: Uint8Array | undefined;
+  /** For each, 1 if it becomes a blob of its own. */
+  readonly areBlobs: Uint8Array;
 }
 
 export interface PreparedBytes extends PreparedRecords {
@@ -51,7 +53,12 @@ export interface PreparedPiece extends PreparedRecords {
 }
 
 /** Prepares a batch of contents, each as one chunk. */
-export function prepareBytes({ lengths, digests: known, ...task }: BytesTask): PreparedBytes {
+export function prepareBytes({
+  lengths,
+  digests: known,
+  areBlobs,
+  ...task
+}: BytesTask): PreparedBytes {
   using batch = new RecordBatch(task);
   const digests = known ?? new Uint8Array(lengths.length * B3Digest.LENGTH);
   const isLive = new Uint8Array(lengths.length);
@@ -61,7 +68,8 @@ export function prepareBytes({ lengths, digests: known, ...task }: BytesTask): P
     const data = batch.contents(at, length);
     const place = digests.subarray(i * B3Digest.LENGTH, (i + 1) * B3Digest.LENGTH);
     const digest = known ? B3Digest.fromBytes(place) : blake3Digest(data);
-    isLive[i] = batch.addChunk(digest, data) === "live" ? 1 : 0;
+    const state = batch.addChunk(digest, data, { isBlob: areBlobs[i] === 1 });
+    isLive[i] = state === "live" ? 1 : 0;
     if (!known) place.set(digest.bytes);
     at += length;
   }
