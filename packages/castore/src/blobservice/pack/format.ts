@@ -84,13 +84,14 @@ export function markBlob(bytes: Buffer, isBlob: boolean): void {
 
 /** Reads the header that {@link writeHeader} wrote; its digest is a part of `bytes`. */
 export function readHeader(bytes: Buffer, at: number): RecordHeader {
+  const kind = bytes[at + 3] === KIND_BYTES.blob[3] ? "blob" : "chunk";
   return {
-    kind: bytes[at + 3] === KIND_BYTES.blob[3] ? "blob" : "chunk",
+    kind,
     codec: bytes[at + 4] as Codec,
     storedSize: bytes.readUInt32LE(at + 8),
     size: bytes.readUInt32LE(at + 12),
     digest: B3Digest.fromBytes(bytes.subarray(at + 16, at + 16 + B3Digest.LENGTH)),
-    isBlob: bytes[at + MARK_AT] === 1,
+    isBlob: kind === "chunk" && bytes[at + MARK_AT] === 1,
   };
 }
 
