@@ -87,15 +87,14 @@ function saveCode(): void {
 
 /** Removes code that nobody uses any more, with the folders of earlier versions of Node.js. */
 function sweepVersions(cache: string): void {
-  for (const name of readdirSync(cache)) {
-    if (!name.startsWith("v")) continue;
-    const version = join(cache, name);
-    try {
+  try {
+    const versions = readdirSync(cache).filter((name) => name.startsWith("v"));
+    for (const version of versions.map((name) => join(cache, name))) {
       sweepCacheFolder(version);
       if (readdirSync(version).length === 0) rmdirSync(version);
-    } catch {
-      // Others use it, or sweep as well.
     }
+  } catch {
+    // Others use it, or sweep as well.
   }
 }
 

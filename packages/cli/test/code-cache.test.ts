@@ -145,6 +145,16 @@ describe("functions that earlier runs have compiled", () => {
     expect(kept().length).toBeGreaterThan(3);
   });
 
+  it("are not kept where the folder of the cache was removed meanwhile", async () => {
+    const listen = `--listen-address=${join(folder.path, "socket")}`;
+    await using daemon = await startDaemon([listen, ...throughDaemon("memory://")], {
+      env: caching(), // and no threads, which would make the folder again
+    });
+    rmSync(cache, { recursive: true });
+    daemon.process.kill("SIGTERM");
+    expect(await daemon.exit).toBe(0);
+  });
+
   it("are neither kept nor asked for if the compile cache of Node.js is off", async () => {
     const env = { ...caching(), NODE_DISABLE_COMPILE_CACHE: "1" };
     expect(await tvixStore(["--version"], { env })).toMatchObject({ status: 0, stderr: "" });
