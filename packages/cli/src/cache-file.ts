@@ -17,7 +17,7 @@ export function writeCacheFile(path: string, data: string | Uint8Array): void {
 
 /**
  * Removes what nobody has written for 30 days from a folder of caches: files of an earlier release, or drafts of processes that
- * were killed. Whoever uses a file for longer notes that in its times.
+ * were killed. A file that is still in use is written again, or gets new times, before it is as old.
  */
 export function sweepCacheFolder(folder: string): void {
   const oldest = Date.now() - KEPT_MS;

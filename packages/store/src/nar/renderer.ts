@@ -20,7 +20,7 @@ export interface NarSources extends TreeSources {
 /** How many pieces of a NAR are read ahead: enough for a lane to have some while this thread reads one itself. */
 const PIECES_AHEAD = 6;
 
-/** Lengths of pieces, in bytes. The first is used of which {@link PIECES_AHEAD} may be held, or else the last. */
+/** Lengths of pieces, in bytes. The longest is used of which {@link PIECES_AHEAD} may be held; the shortest if that is none. */
 const LONGEST_PIECE = 512 * 1024;
 const PIECES: readonly number[] = [LONGEST_PIECE, 256 * 1024, 128 * 1024];
 

@@ -30,7 +30,7 @@ export interface AddChunksOptions {
   /** How long they may wait for more to be committed with them, in milliseconds. Default: 20. */
   readonly patienceMs?: number;
   /** Throws if those that are blobs as well are not wanted any more: then they are but chunks. Default: all are wanted. */
-  readonly check?: () => void;
+  readonly check?: (() => void) | undefined;
 }
 
 /** Records of blobs that become readable together. Their chunks are stored, or were added before. */
@@ -39,8 +39,8 @@ export interface BlobsJob {
   readonly records: Uint8Array | { readonly digest: B3Digest; readonly list: Uint8Array };
   /** How many there are. */
   readonly count: number;
-  /** Throws if they are not wanted any more. */
-  readonly check: () => void;
+  /** Throws if they are not wanted any more. Default: they are. */
+  readonly check?: (() => void) | undefined;
 }
 
 interface Settle {
@@ -53,8 +53,8 @@ interface AddedChunks {
   /** Where they stand among all, in bytes. */
   readonly from: number;
   readonly to: number;
-  /** Throws if the blobs among them are not wanted any more. */
-  readonly check: () => void;
+  /** Throws if the blobs among them are not wanted any more. Default: they are. */
+  readonly check: (() => void) | undefined;
 }
 
 /** What was added since the last commit. */
@@ -141,7 +141,7 @@ export class GroupCommit implements AsyncDisposable {
   addChunks(
     records: Uint8Array,
     count: number,
-    { patienceMs = PATIENCE_MS, check = () => undefined }: AddChunksOptions = {},
+    { patienceMs = PATIENCE_MS, check }: AddChunksOptions = {},
   ): Promise<{ readonly stored: Promise<void> }> {
     return this.#inTurn(async () => {
       if (records.length > SMALL_GROUP_BYTES) this.#openLane().start(); // while more chunks come
@@ -308,7 +308,7 @@ function settled(add: (settle: Settle) => void): Promise<void> {
 /** Tells whether blobs are still wanted; rejects them if not. */
 function isWanted({ check, reject }: Pick<BlobsJob & Settle, "check" | "reject">): boolean {
   try {
-    check();
+    check?.();
     return true;
   } catch (error) {
     reject(error);

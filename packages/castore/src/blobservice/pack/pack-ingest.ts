@@ -209,8 +209,8 @@ export class PackIngest implements AsyncDisposable {
     at += chunkBytes;
     if (count > 0) {
       const records = new Uint8Array(slab.slice(at, at + blobBytes));
-      const { check = () => undefined } = options;
-      stored.push((await this.#commits.addBlobs({ records, count, check })).stored);
+      const added = await this.#commits.addBlobs({ records, count, check: options.check });
+      stored.push(added.stored);
     }
     return stored;
   }
